@@ -1,0 +1,1 @@
+"""The ground floor: pytrees, protocols, the door, the gate, files, errors."""

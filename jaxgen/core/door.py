@@ -1,0 +1,234 @@
+"""The door of every public method: a class writes the code for one event; here shapes are checked and axes mapped.
+
+Behind the door a method sees one event and traced arrays only. In front of it, leading axes of the data are a batch,
+one compiled program serves each shape, and a wrong shape, a missing context or an old-style key is a clear error.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.core.errors import DataError, ShapeError
+from jaxgen.core.gate import as_array
+
+Shape = tuple[int | None, ...]
+
+
+def context_shape(model: Any) -> tuple[int, ...] | None:
+    """The shape of one context that a model takes, or None for a model without context."""
+    return getattr(model, "context_shape", None)
+
+
+def check_key(key: Any, called: str) -> None:
+    """Refuses anything but one typed key (`jax.random.key`)."""
+    if not (hasattr(key, "dtype") and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
+        raise DataError(
+            f"{called} needs one typed random key", called=called, expected="jax.random.key(seed)",
+            got=f"{type(key).__name__} {getattr(key, 'dtype', '')}{list(getattr(key, 'shape', []))}",
+            fix="key = jax.random.key(0), and jax.random.split(key) for more",
+        )  # fmt: skip
+
+
+def batch_axes(shape: tuple[int, ...], event: Shape, called: str, what: str = "x") -> tuple[int, ...]:
+    """The leading axes of `shape` in front of an event shape (None matches any length above zero).
+
+    Example:
+        >>> batch_axes((5, 7, 2), (None, 2), "demo")
+        (5,)
+    """
+    split = len(shape) - len(event)
+    fits = split >= 0 and all(
+        s == e or (e is None and s > 0) for s, e in zip(shape[split:], event, strict=True)
+    )
+    if not fits:
+        wanted = ", ".join("length" if e is None else str(e) for e in event)
+        tail = " (leading axes are a batch)"
+        hint = f"{what}[..., None] adds a last axis of 1" if event == (1,) else f"reshape {what} so that it ends in [{wanted}]"
+        raise ShapeError(
+            f"{called}: {what} does not end in the shape of one event", called=called,
+            expected=f"[*batch{', ' if wanted else ''}{wanted}]{tail}", got=f"shape {list(shape)}", fix=hint,
+        )  # fmt: skip
+    return shape[:split]
+
+
+def _flat_context(model: Any, context: Any, batch: tuple[int, ...], called: str) -> tuple[Any, int | None]:
+    """The context as `[N, *context]` and its map axis: 0, or None where all events share one."""
+    shape = context_shape(model)
+    if (shape is None) != (context is None):
+        wanted = "no context" if shape is None else f"context=[*batch, {', '.join(map(str, shape))}]"
+        got = "none" if context is None else f"shape {list(np.shape(context))}"
+        raise ShapeError(f"{called}: context does not fit the model", called=called, expected=wanted, got=got)
+    if shape is None:
+        return None, None
+    context = jnp.asarray(as_array(context, name="context"))
+    axes = batch_axes(context.shape, shape, called, "context")
+    if axes == ():
+        return context, None
+    if axes != batch:
+        raise ShapeError(
+            f"{called}: context has another batch than the events", called=called,
+            expected=f"leading axes {list(batch)} or none", got=f"leading axes {list(axes)}",
+        )  # fmt: skip
+    return context.reshape((math.prod(batch), *shape)), 0
+
+
+def _name(model: Any, method: Callable[..., Any]) -> str:
+    return f"{type(model).__name__}.{method.__name__}"
+
+
+def _signature(method: Callable[..., Any], skip: tuple[str, ...]) -> tuple[bool, tuple[str, ...]]:
+    names = tuple(inspect.signature(method).parameters)
+    return "context" in names, tuple(n for n in names if n not in ("self", "key", "x", "context", *skip))
+
+
+def per_event(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Opens a method written for one event, `(self, [key,] x[, context], **static options)`, to batches.
+
+    The public method takes `x` as `[*batch, *event]`, `context` (keyword) as `[*batch, *context]` or one shared
+    `[*context]`, and returns leaves with the leading axes `[*batch]`. A keyed method gets an independent key per
+    event. Calls are compiled, once per shape.
+
+    Example:
+        >>> from jaxgen.core.pytree import model
+        >>> @model
+        ... class Exponential:
+        ...     rate: jax.Array
+        ...     event_shape = ()
+        ...     @per_event
+        ...     def log_prob(self, x):
+        ...         return jnp.log(self.rate) - self.rate * x
+        >>> Exponential(jnp.float32(2.0)).log_prob(jnp.ones((4, 3))).shape
+        (4, 3)
+    """
+    keyed = "key" in inspect.signature(method).parameters
+    takes_context, options = _signature(method, ())
+
+    @functools.partial(jax.jit, static_argnames=("axis", *options))
+    def mapped(self: Any, keys: Any, x: Any, context: Any, axis: int | None, **static: Any) -> Any:
+        def one(key: Any, x: Any, context: Any) -> Any:
+            given = ((key,) if keyed else ()) + (x,) + ((context,) if takes_context else ())
+            return method(self, *given, **static)
+
+        return jax.vmap(one, in_axes=(0 if keyed else None, 0, axis))(keys, x, context)
+
+    def call(self: Any, key: Any, x: Any, context: Any, static: dict[str, Any]) -> Any:
+        called = _name(self, method)
+        x = jnp.asarray(as_array(x, name="x", allow_nan=True) if not isinstance(x, jax.Array) else x)
+        batch = batch_axes(x.shape, self.event_shape, called)
+        n = math.prod(batch)
+        context, axis = _flat_context(self, context, batch, called)
+        if keyed:
+            check_key(key, called)
+            key = jax.random.split(key, n)
+        flat = x.reshape((n, *x.shape[len(batch) :]))
+        out = mapped(self, key, flat, context, axis, **static)
+        return jax.tree.map(lambda leaf: leaf.reshape((*batch, *leaf.shape[1:])), out)
+
+    if keyed:
+
+        @functools.wraps(method)
+        def public_keyed(self: Any, key: Any, x: Any, *, context: Any = None, **static: Any) -> Any:
+            return call(self, key, x, context, static)
+
+        return public_keyed
+
+    @functools.wraps(method)
+    def public(self: Any, x: Any, *, context: Any = None, **static: Any) -> Any:
+        return call(self, None, x, context, static)
+
+    return public
+
+
+def per_sample(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Opens a sampler written for one event, `(self, key[, context][, length])`, to `shape` events.
+
+    The public method is `sample(key, shape=(), *, context=None, length=None)`; `length` is the free axis of models
+    whose event shape has one (`None`), and only of those. Further options are static keywords.
+    """
+    takes_context, options = _signature(method, ("length",))
+    takes_length = "length" in inspect.signature(method).parameters
+
+    @functools.partial(jax.jit, static_argnames=("axis", "length", *options))
+    def mapped(self: Any, keys: Any, context: Any, axis: int | None, length: int | None, **static: Any) -> Any:
+        def one(key: Any, context: Any) -> Any:
+            given = (context,) if takes_context else ()
+            return method(self, key, *given, **({"length": length} if takes_length else {}), **static)
+
+        return jax.vmap(one, in_axes=(0, axis))(keys, context)
+
+    @functools.wraps(method)
+    def public(
+        self: Any, key: Any, shape: Any = (), *, context: Any = None, length: int | None = None, **static: Any
+    ) -> Any:
+        called = _name(self, method)
+        check_key(key, called)
+        batch = (int(shape),) if np.ndim(shape) == 0 else tuple(int(s) for s in shape)
+        free = None in self.event_shape
+        if free != (length is not None):
+            raise ShapeError(
+                f"{called}: length does not fit the model", called=called,
+                expected="length=, a positive int" if free else "no length: every event has one shape",
+                got=f"length={length}",
+            )  # fmt: skip
+        context, axis = _flat_context(self, context, batch, called)
+        out = mapped(self, jax.random.split(key, math.prod(batch)), context, axis, length, **static)
+        return jax.tree.map(lambda leaf: leaf.reshape((*batch, *leaf.shape[1:])), out)
+
+    return public
+
+
+def per_batch(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Opens a method written for a flat batch, `(self, x [N, *event], context [N, *context] or None)`, to any batch.
+
+    For models that work on many events at once, as a mixture does with its matrix of components by events.
+    """
+
+    @jax.jit
+    def flat(self: Any, x: Any, context: Any) -> Any:
+        return method(self, x, context)
+
+    @functools.wraps(method)
+    def public(self: Any, x: Any, *, context: Any = None) -> Any:
+        called = _name(self, method)
+        x = jnp.asarray(as_array(x, name="x", allow_nan=True) if not isinstance(x, jax.Array) else x)
+        batch = batch_axes(x.shape, self.event_shape, called)
+        n = math.prod(batch)
+        context, axis = _flat_context(self, context, batch, called)
+        if context is not None and axis is None:
+            context = jnp.broadcast_to(context, (n, *context.shape))
+        out = flat(self, x.reshape((n, *x.shape[len(batch) :])), context)
+        return jax.tree.map(lambda leaf: leaf.reshape((*batch, *leaf.shape[1:])), out)
+
+    return public
+
+
+def weighted_events(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The door of `e_step(x, weight)`: `x` is `[N, *event]`, `weight` `[N]` (None: ones)."""
+
+    @jax.jit
+    def flat(self: Any, x: Any, weight: Any) -> Any:
+        return method(self, x, weight)
+
+    @functools.wraps(method)
+    def public(self: Any, x: Any, weight: Any = None) -> Any:
+        called = _name(self, method)
+        x = jnp.asarray(as_array(x, name="x", allow_nan=True) if not isinstance(x, jax.Array) else x)
+        batch = batch_axes(x.shape, self.event_shape, called)
+        dtype = jnp.result_type(float) if not jnp.issubdtype(x.dtype, jnp.floating) else x.dtype
+        weight = jnp.ones(batch, dtype) if weight is None else jnp.asarray(weight)
+        if len(batch) != 1 or weight.shape != batch:
+            raise ShapeError(
+                f"{called}: one weight per event", called=called, expected="x [N, *event] and weight [N]",
+                got=f"x {list(x.shape)}, weight {list(weight.shape)}", fix="x.reshape(-1, *model.event_shape)",
+            )  # fmt: skip
+        return flat(self, x, weight)
+
+    return public

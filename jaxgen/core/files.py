@@ -1,0 +1,310 @@
+"""One file per model, without pickle: arrays in safetensors, and a description that is checked on load.
+
+The description names classes, fields, shapes and static values. Loading builds only classes that `@model` or
+`loadable` registered, resolves only public functions of `jax.nn`, `jax.numpy` and this package's networks, and
+compares every array with what the description says of it: a hostile file can at worst be refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.core.errors import FileError, JaxgenError
+from jaxgen.core.pytree import REGISTRY, class_name, is_model, model_fields
+
+FORMAT = "jaxgen-1"
+_FUNCTION_MODULES = ("jax.nn", "jax.numpy")
+_OWN_MODULES = ("jaxgen.models.", "jaxgen.nn.")
+_LOADABLE: dict[str, type] = {}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {}
+_MAX_DEPTH = 64
+
+
+def loadable(value: Any) -> Any:
+    """Registers a static class (a hashable dataclass, such as a linen module) or function that a file may name.
+
+    Example:
+        >>> @loadable
+        ... @dataclasses.dataclass(frozen=True)
+        ... class Options:
+        ...     width: int = 8
+    """
+    if isinstance(value, type):
+        _LOADABLE[class_name(value)] = value
+    else:
+        _FUNCTIONS[f"{value.__module__}:{value.__qualname__}"] = value
+    return value
+
+
+def write_arrays(path: str | os.PathLike[str], arrays: dict[str, Any], description: dict[str, Any]) -> None:
+    """Writes arrays and a JSON description to one file, whole or not at all (a rename ends the writing)."""
+    from safetensors.numpy import save
+
+    path = Path(path)
+    host = {name: np.ascontiguousarray(np.asarray(a)).reshape(np.shape(a)) for name, a in arrays.items()}
+    payload = save(host, metadata={"format": FORMAT, "description": json.dumps(description)})
+    if not path.parent.is_dir():
+        raise FileError(
+            "the folder to save into is not there", called=f"save({str(path)!r})", expected="an existing folder",
+            got=str(path.parent), fix="pathlib.Path(path).parent.mkdir(parents=True)",
+        )  # fmt: skip
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays and the description of a file of `write_arrays`.
+
+    Raises:
+        FileError: missing, cut short, or not such a file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    called = f"load({str(path)!r})"
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise FileError(
+                    "not a jaxgen file", called=called, expected=f"format {FORMAT}",
+                    got=f"format {metadata.get('format')!r}", fix="jaxgen.save(model, path) writes one",
+                )  # fmt: skip
+            description = json.loads(metadata["description"])
+            return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise FileError("no file to load", called=called, expected="a readable file", got=str(error)) from None
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
+        if isinstance(error, JaxgenError):
+            raise
+        raise FileError(
+            "the file is damaged or foreign", called=called, expected="a file that jaxgen.save wrote",
+            got=f"{type(error).__name__}: {str(error)[:200]}", fix="save it again, or take an older copy",
+        ) from None  # fmt: skip
+
+
+def save(model: Any, path: str | os.PathLike[str]) -> None:
+    """Saves a model to one file.
+
+    Args:
+        model: any `@model` instance, whatever it is made of.
+        path: where; an existing file is replaced in one move.
+
+    Raises:
+        FileError: the folder is missing, or a static field cannot be described (use `load(path, like=model)` for
+            networks of your own: their static parts are then compared by name only).
+
+    Example:
+        >>> import tempfile, os, jaxgen as jg
+        >>> path = os.path.join(tempfile.mkdtemp(), "model.jaxgen")
+        >>> jg.save(jg.Bernoulli.from_probs(jnp.array([0.2, 0.7])), path)
+        >>> jg.load(path)
+        Bernoulli(logits=float32[2])
+    """
+    if not is_model(model):
+        raise FileError(
+            "only models are saved", called="save(model, path)", expected="an @model instance",
+            got=type(model).__name__, fix="jaxgen.save(fitted.model, path)",
+        )  # fmt: skip
+    arrays: dict[str, Any] = {}
+    description = _encode(model, "", arrays)
+    write_arrays(path, arrays, description)
+
+
+def load(path: str | os.PathLike[str], *, like: Any = None) -> Any:
+    """Loads a model that `save` wrote.
+
+    Args:
+        path: the file.
+        like: a model of the same structure. Needed where the file names networks or functions of your own, which no
+            file may bring into being; its structure, shapes and dtypes are required of the file.
+
+    Raises:
+        FileError: missing, damaged, foreign or hostile file; a model other than `like`.
+    """
+    arrays, description = read_arrays(path)
+    called = f"load({str(path)!r})"
+    if like is not None:
+        return _fill(like, arrays, description, called)
+    try:
+        loaded = _decode(description, arrays, 0)
+        if arrays:
+            raise FileError("the file has arrays that its description does not name", got=", ".join(sorted(arrays)[:5]))
+        if not is_model(loaded):
+            raise FileError("the file describes no model", got=type(loaded).__name__)
+        _try_out(loaded)
+    except JaxgenError as error:
+        raise FileError(f"refused: {error}", called=called, expected="a model that jaxgen.save wrote") from None
+    except Exception as error:  # whatever a hostile description provokes is a refusal
+        raise FileError(
+            "refused: the description does not fit together", called=called, expected="a model that jaxgen.save wrote",
+            got=f"{type(error).__name__}: {str(error)[:200]}",
+        ) from None  # fmt: skip
+    return loaded
+
+
+def _try_out(model: Any) -> None:
+    """Traces a sample, without computing it: shapes that do not fit each other are found here, not in use."""
+    if hasattr(model, "sample") and hasattr(model, "event_shape"):
+        length = {"length": 1} if None in model.event_shape else {}
+        context = getattr(model, "context_shape", None)
+        given = {} if context is None else {"context": jnp.zeros(context)}
+        jax.eval_shape(lambda key: model.sample(key, **length, **given), jax.random.key(0))
+
+
+def _encode(value: Any, path: str, arrays: dict[str, Any]) -> Any:
+    if is_model(value):
+        fields = model_fields(value)
+        return {
+            "model": class_name(type(value)),
+            "fields": {n: _encode(v, f"{path}.{n}" if path else n, arrays) for n, k, v in fields if k != "static"},
+            "static": {n: _encode_static(v, f"{path}.{n}") for n, k, v in fields if k == "static"},
+        }
+    if value is None:
+        return {"none": True}
+    if isinstance(value, dict):
+        # in the order in which a pytree lists its leaves
+        return {"dict": {str(k): _encode(value[k], f"{path}.{k}", arrays) for k in sorted(value)}}
+    if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
+        kind = "tuple" if isinstance(value, tuple) else "list"
+        return {kind: [_encode(v, f"{path}.{i}", arrays) for i, v in enumerate(value)]}
+    if hasattr(value, "shape") or isinstance(value, (int, float, bool)):
+        array = np.asarray(value)
+        if path in arrays:
+            raise FileError(f"two leaves are called {path}", fix="rename the dict keys that hold dots")
+        arrays[path] = array
+        return {"array": path, "shape": list(array.shape), "dtype": str(array.dtype)}
+    raise FileError(f"field {path} cannot be saved", expected="arrays and models", got=type(value).__name__)
+
+
+def _encode_static(value: Any, path: str) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, tuple):
+        return {"tuple": [_encode_static(v, path) for v in value]}
+    name = class_name(type(value))
+    if dataclasses.is_dataclass(value):
+        shown = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init and f.name != "parent"}
+        return {"object": name, "fields": {k: _encode_static(v, path) for k, v in shown.items() if v is not None}}
+    for module in _FUNCTION_MODULES:
+        public = getattr(value, "__name__", "")
+        if getattr(importlib.import_module(module), public, None) is value:
+            return {"function": f"{module}:{public}"}
+    if callable(value):
+        return {"function": f"{value.__module__}:{getattr(value, '__qualname__', type(value).__name__)}"}
+    raise FileError(f"static field {path} cannot be saved", expected="a plain value or function", got=repr(value)[:80])
+
+
+def _import_own(name: str) -> None:
+    module = name.split(":")[0]
+    if module.startswith(_OWN_MODULES):
+        importlib.import_module(module)
+
+
+def _decode_static(node: Any, depth: int) -> Any:
+    if depth > _MAX_DEPTH:
+        raise FileError("nested too deep")
+    if node is None or isinstance(node, (bool, int, float, str)):
+        return node
+    if "tuple" in node:
+        return tuple(_decode_static(v, depth + 1) for v in node["tuple"])
+    if "object" in node:
+        _import_own(node["object"])
+        cls = _LOADABLE.get(node["object"])
+        if cls is None:
+            raise FileError(
+                "it names a class that is not registered", got=str(node["object"])[:80],
+                fix="load(path, like=model), or register the class with jaxgen.core.files.loadable",
+            )  # fmt: skip
+        return cls(**{k: _decode_static(v, depth + 1) for k, v in node["fields"].items()})
+    name = str(node["function"])
+    _import_own(name)
+    module, _, public = name.partition(":")
+    if name in _FUNCTIONS:
+        return _FUNCTIONS[name]
+    if module in _FUNCTION_MODULES and not public.startswith("_") and callable(
+        function := getattr(importlib.import_module(module), public, None)
+    ):
+        return function
+    raise FileError(
+        "it names a function that is not registered", got=name[:80],
+        fix="load(path, like=model), or register the function with jaxgen.core.files.loadable",
+    )  # fmt: skip
+
+
+def _decode(node: Any, arrays: dict[str, np.ndarray], depth: int) -> Any:
+    if depth > _MAX_DEPTH:
+        raise FileError("nested too deep")
+    if "array" in node:
+        array = arrays.pop(node["array"], None)
+        if array is None or list(array.shape) != node["shape"] or str(array.dtype) != node["dtype"]:
+            got = "no such array" if array is None else f"{array.dtype}{list(array.shape)}"
+            raise FileError(
+                f"array {node['array']!r} is not what the description says",
+                expected=f"{node['dtype']}{node['shape']}", got=got,
+            )  # fmt: skip
+        return _to_device(array)
+    if "none" in node:
+        return None
+    if "dict" in node:
+        return {k: _decode(v, arrays, depth + 1) for k, v in node["dict"].items()}
+    for kind, build in (("tuple", tuple), ("list", list)):
+        if kind in node:
+            return build(_decode(v, arrays, depth + 1) for v in node[kind])
+    name = node["model"]
+    _import_own(name)
+    cls = REGISTRY.get(name)
+    if cls is None:
+        raise FileError(
+            "it holds a model class that is not known here", got=str(name)[:80], fix="import the module that defines it"
+        )
+    expected = {f.name: "static" in f.metadata for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    given = {**dict.fromkeys(node["fields"], False), **dict.fromkeys(node["static"], True)}
+    if expected != given:
+        raise FileError(f"the fields of {name} do not match", expected=str(sorted(expected)), got=str(sorted(given)))
+    fields = {k: _decode(v, arrays, depth + 1) for k, v in node["fields"].items()}
+    return cls(**fields, **{k: _decode_static(v, depth + 1) for k, v in node["static"].items()})
+
+
+def _to_device(array: np.ndarray) -> jax.Array:
+    if array.dtype.itemsize > 4 and array.dtype.kind in "fiu" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        raise FileError(
+            "the model is in 64 bits and this process is in 32", expected="matching precision", got=str(array.dtype),
+            fix="jax.config.update('jax_enable_x64', True) before loading",
+        )  # fmt: skip
+    return jnp.asarray(array)
+
+
+def _fill(like: Any, arrays: dict[str, np.ndarray], description: Any, called: str) -> Any:
+    wanted: dict[str, Any] = {}
+    structure = _encode(like, "", wanted)
+    if structure != description:
+        raise FileError(
+            "the file holds another model than `like`", called=called, expected=repr(like)[:300],
+            got=str(description.get("model") if isinstance(description, dict) else description)[:300],
+            fix="build `like` with the same classes, shapes and static options as the saved model",
+        )  # fmt: skip
+    for name, array in wanted.items():
+        got = arrays.get(name)
+        if got is None or got.shape != array.shape or got.dtype != array.dtype:
+            raise FileError(f"array {name!r} is not what the description says", called=called)
+    names = iter(list(wanted))
+    return jax.tree.map(lambda leaf: _to_device(arrays[next(names)]), like)

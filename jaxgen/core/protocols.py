@@ -1,0 +1,126 @@
+"""What a model can be asked, and what an algorithm is. Structural: a class has a protocol by having its methods."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+
+Key = jax.Array
+Shape = tuple[int | None, ...]
+
+
+class Kind(enum.StrEnum):
+    """What a number that is called a likelihood means. Numbers of different kinds are not compared.
+
+    Example:
+        >>> str(Kind.LOWER_BOUND)
+        'lower bound'
+    """
+
+    EXACT = "exact"
+    LOWER_BOUND = "lower bound"
+    ESTIMATE = "estimate"
+    UNNORMALISED = "unnormalised"
+    NONE = "none"
+
+
+@runtime_checkable
+class Implicit(Protocol):
+    """Can be sampled: a GAN's generator.
+
+    `event_shape` is the shape of one event, with None for a free length (then `sample` needs `length=`).
+    """
+
+    @property
+    def event_shape(self) -> Shape: ...
+
+    def sample(self, key: Key, shape: Any = (), *, context: Any = None, length: int | None = None) -> jax.Array:
+        """Draws `[*shape, *event]`."""
+        ...
+
+
+@runtime_checkable
+class Density(Implicit, Protocol):
+    """Has an exact density: a mixture, a hidden Markov model, a flow."""
+
+    def log_prob(self, x: Any, *, context: Any = None) -> jax.Array:
+        """`log p(x)` in nats, `[*batch, *event] -> [*batch]`."""
+        ...
+
+
+@runtime_checkable
+class Latent(Density, Protocol):
+    """A density that EM applies to."""
+
+    def e_step(self, x: Any, weight: Any = None) -> tuple[Any, jax.Array]:
+        """Expected sufficient statistics, additive over events and linear in the weights, and `log_prob [N]`."""
+        ...
+
+    def m_step(self, statistics: Any) -> Any:
+        """The model of the same type that maximises the expected weighted log-likelihood."""
+        ...
+
+
+@runtime_checkable
+class Bound(Implicit, Protocol):
+    """Has a lower bound on its log-likelihood: a variational autoencoder."""
+
+    def elbo(self, key: Key, x: Any, *, context: Any = None) -> jax.Array:
+        """An unbiased estimate of a lower bound on `log p(x)` in nats, `[*batch, *event] -> [*batch]`."""
+        ...
+
+
+@runtime_checkable
+class Energy(Protocol):
+    """Has an unnormalised density: a Boltzmann machine."""
+
+    @property
+    def event_shape(self) -> Shape: ...
+
+    def energy(self, x: Any) -> jax.Array:
+        """`-log p(x)` up to a constant of the model, in nats, `[*batch, *event] -> [*batch]`."""
+        ...
+
+    def kernel(self, key: Key, x: Any) -> jax.Array:
+        """One Markov step, `[*batch, *event] -> [*batch, *event]`, that leaves `p` invariant."""
+        ...
+
+
+@runtime_checkable
+class Algorithm(Protocol):
+    """A pair of pure functions, held in a frozen dataclass that hashes by value.
+
+    `monitor` names the metric that `fit` watches. A state has a field or property `model`.
+    """
+
+    @property
+    def monitor(self) -> str: ...
+
+    def init(self, key: Key, model: Any) -> Any:
+        """The state before the first step."""
+        ...
+
+    def step(self, key: Key, state: Any, batch: Any) -> tuple[Any, dict[str, jax.Array]]:
+        """One step on a `Batch`: the next state, and scalar metrics."""
+        ...
+
+
+class Score(NamedTuple):
+    """A mean over events that says what kind of number it is.
+
+    Args:
+        mean: nats per event.
+        standard_error: of the mean, nats; over events.
+        kind: what the number means.
+        events: how many events.
+    """
+
+    mean: float
+    standard_error: float
+    kind: Kind
+    events: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4f} ± {self.standard_error:.4f} nats per event ({self.kind}, {self.events} events)"

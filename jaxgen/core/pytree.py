@@ -1,0 +1,202 @@
+"""Models as immutable pytrees: the `@model` decorator, its field kinds, and what can be read off a model."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, TypeVar, dataclass_transform
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+T = TypeVar("T")
+
+#: every `@model` class by its full name; `load` builds nothing that is not in here
+REGISTRY: dict[str, type] = {}
+
+
+def static(default: Any = dataclasses.MISSING) -> Any:
+    """A field that is structure, not data: ints, strings, module-level functions, flax linen modules.
+
+    It must hash and compare by value, because a change of it means a new compilation.
+
+    Example:
+        >>> @model
+        ... class Scale:
+        ...     factor: jax.Array
+        ...     power: int = static(2)
+        >>> jax.tree.leaves(Scale(1.5))
+        [1.5]
+    """
+    return dataclasses.field(default=default, metadata={"static": True})
+
+
+def fixed(default: Any = dataclasses.MISSING) -> Any:
+    """A field of arrays that never train: statistics of the data, permutations, masks.
+
+    `Gradient` leaves them bit-identical.
+
+    Example:
+        >>> @model
+        ... class Shift:
+        ...     by: jax.Array
+        ...     center: jax.Array = fixed()
+        >>> trained, rest = partition(Shift(jnp.ones(2), jnp.zeros(2)))
+        >>> trained.center is None, rest.by is None
+        (True, True)
+    """
+    return dataclasses.field(default=default, metadata={"fixed": True})
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(static, fixed))
+def model(cls: type[T]) -> type[T]:
+    """Turns a class into a frozen dataclass that is a pytree.
+
+    Annotated fields are children (parameters, nested models), `fixed()` fields are children that never train,
+    `static()` fields are part of the tree's structure. Methods are pure functions of the fields. Use
+    `dataclasses.replace` for a changed copy; do not write `__init__` or `__post_init__`, since a tree is rebuilt
+    with tracers in its fields.
+
+    Example:
+        >>> @model
+        ... class Line:
+        ...     slope: jax.Array
+        ...     def __call__(self, x):
+        ...         return self.slope * x
+        >>> line = Line(jnp.float32(2.0))
+        >>> float(jax.grad(lambda line: line(3.0))(line).slope)
+        3.0
+        >>> line
+        Line(slope=float32[])
+    """
+    for hook in ("__init__", "__post_init__"):
+        if hook in cls.__dict__:
+            raise TypeError(f"@model {cls.__name__} defines {hook}; write a classmethod from_* instead")
+    cls = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
+    names = {True: [], False: []}  # type: dict[bool, list[str]]
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        names[bool(field.metadata.get("static"))].append(field.name)
+    jax.tree_util.register_dataclass(cls, data_fields=names[False], meta_fields=names[True])
+    cls.__repr__ = _repr  # type: ignore[assignment, method-assign]
+    REGISTRY[class_name(cls)] = cls
+    return cls
+
+
+def class_name(cls: type) -> str:
+    """The name under which a class is registered: `module:qualified name`."""
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def is_model(value: Any) -> bool:
+    """True for an instance of an `@model` class."""
+    return REGISTRY.get(class_name(type(value))) is type(value)
+
+
+def model_fields(value: Any) -> list[tuple[str, str, Any]]:
+    """The fields of a model as `(name, kind, value)`, kind one of `"trained"`, `"fixed"`, `"static"`."""
+    return [(f.name, next(iter(f.metadata), "trained"), getattr(value, f.name)) for f in dataclasses.fields(value)]
+
+
+def _inexact(leaf: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) if not _is_key(leaf) else False
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def trainable(tree: T) -> T:
+    """The same tree with a bool per leaf: floating, and not inside a `fixed()` field.
+
+    Example:
+        >>> @model
+        ... class M:
+        ...     a: jax.Array
+        ...     b: jax.Array = fixed()
+        >>> jax.tree.leaves(trainable((M(jnp.ones(1), jnp.ones(1)), jnp.arange(3))))
+        [True, False, False]
+    """
+
+    def walk(node: Any) -> Any:
+        if not is_model(node):
+            return _inexact(node)
+        changed = {
+            name: jax.tree.map(lambda _: False, value) if kind == "fixed" else trainable(value)
+            for name, kind, value in model_fields(node)
+            if kind != "static"
+        }
+        return dataclasses.replace(node, **changed)
+
+    return jax.tree.map(walk, tree, is_leaf=is_model)
+
+
+def partition(tree: T) -> tuple[T, T]:
+    """Splits a tree into its trained part and the rest, each with None where the other holds the leaf.
+
+    Undone by `combine`. Differentiate and optimise the first part only: no gradient, moment or decay can then reach
+    a fixed field.
+    """
+    mask = trainable(tree)
+    return jax.tree.map(lambda m, x: x if m else None, mask, tree), jax.tree.map(
+        lambda m, x: None if m else x, mask, tree
+    )
+
+
+def combine(trained: T, rest: T) -> T:
+    """Puts the two parts of `partition` back together."""
+    return jax.tree.map(lambda a, b: b if a is None else a, trained, rest, is_leaf=lambda x: x is None)
+
+
+def parameter_count(tree: Any) -> int:
+    """The number of trained scalars in a model.
+
+    Example:
+        >>> parameter_count({"w": jnp.ones((3, 2)), "step": jnp.arange(2)})
+        6
+    """
+    return sum(int(np.prod(jnp.shape(leaf))) for leaf in jax.tree.leaves(partition(tree)[0]))
+
+
+def _short(value: Any) -> str:
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype}[{','.join(map(str, value.shape))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k}: {_short(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
+        inner = ", ".join(map(_short, value))
+        return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' * (len(value) == 1)})"
+    if callable(value) and hasattr(value, "__name__"):
+        return value.__name__
+    text = " ".join(repr(value).split())
+    return text if len(text) < 80 else f"{type(value).__name__}(...)"
+
+
+def _repr(self: Any) -> str:
+    return f"{type(self).__name__}({', '.join(f'{name}={_short(v)}' for name, _, v in model_fields(self))})"
+
+
+def summary(tree: Any) -> str:
+    """A table of a model's leaves: path, shape and dtype, role, number of scalars; totals last.
+
+    Example:
+        >>> @model
+        ... class M:
+        ...     a: jax.Array
+        ...     b: jax.Array = fixed()
+        >>> print(summary(M(jnp.ones((2, 3)), jnp.ones(4))))
+        M
+          a  float32[2,3]  trained  6
+          b  float32[4]    fixed    4
+        6 trained of 10 scalars, 40 bytes
+    """
+    mask = jax.tree.leaves(trainable(tree))
+    rows, total, size = [], 0, 0
+    for (path, leaf), trained in zip(jax.tree_util.tree_flatten_with_path(tree)[0], mask, strict=True):
+        count = int(np.prod(jnp.shape(leaf)))
+        name = jax.tree_util.keystr(path).lstrip(".")
+        rows.append((name, _short(leaf), "trained" if trained else "fixed", str(count)))
+        total, size = total + count, size + count * jnp.result_type(leaf).itemsize
+    widths = [max((len(row[i]) for row in rows), default=0) for i in range(4)]
+    lines = [("  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True))).rstrip() for row in rows]
+    tail = f"{parameter_count(tree)} trained of {total} scalars, {size} bytes"
+    return "\n".join([type(tree).__name__, *lines, tail])

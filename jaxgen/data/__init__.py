@@ -1,0 +1,33 @@
+"""Data: small real sets in the package, densities to draw from, readers for files, and the gate for arrays."""
+
+from jaxgen.core.gate import as_array
+from jaxgen.data.readers import read, read_idx, read_npy, read_npz
+from jaxgen.data.sets import digits, earthquakes, fashion_mnist, old_faithful, text
+from jaxgen.data.synthetic import (
+    eight_gaussians,
+    eight_gaussians_centers,
+    eight_gaussians_log_density,
+    two_moons,
+    two_moons_log_density,
+)
+from jaxgen.data.tables import Table, read_csv
+
+__all__ = [
+    "Table",
+    "as_array",
+    "digits",
+    "earthquakes",
+    "eight_gaussians",
+    "eight_gaussians_centers",
+    "eight_gaussians_log_density",
+    "fashion_mnist",
+    "old_faithful",
+    "read",
+    "read_csv",
+    "read_idx",
+    "read_npy",
+    "read_npz",
+    "text",
+    "two_moons",
+    "two_moons_log_density",
+]

@@ -1,0 +1,460 @@
+"""`fit`: the host's side of fitting, around compiled chunks of steps.
+
+A chunk is a `while_loop` of at most `CHUNK` steps that ends early at the limit it is given, so that one compiled
+program serves every number of steps, and results do not depend on where chunks end.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.core import algebra
+from jaxgen.core.door import batch_axes, check_key, context_shape
+from jaxgen.core.errors import FitError, JaxgenWarning
+from jaxgen.core.gate import Batch, as_batch
+from jaxgen.core.protocols import Bound, Density, Energy
+from jaxgen.core.pytree import _repr, is_model
+from jaxgen.fit import checkpoint as files
+from jaxgen.fit.contrastive import ContrastiveDivergence
+from jaxgen.fit.em import EM
+from jaxgen.fit.gradient import Gradient
+from jaxgen.fit.loop import Carry, Status, check_batch_size, guarded_step, next_batch, start
+from jaxgen.losses import negative_elbo
+
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The result of `fit`.
+
+    Args:
+        model: the fitted model; with validation the best on it, with restarts the best of them.
+        status: why the fit ended; `status.message` says it in words.
+        steps: steps made.
+        history: metrics as numpy arrays `[steps]` (`[restarts, steps]`), and where there is validation
+            `validation` with `validation_step`.
+        state: the algorithm's last state (of all restarts).
+        scores: with restarts, each one's score, nats per event, higher is better; -inf for one that failed.
+        models: with restarts, all of them as one batch of models.
+        compile_seconds: spent on compiling.
+        seconds: spent on steps.
+    """
+
+    model: Any
+    status: Status
+    steps: int
+    history: dict[str, np.ndarray]
+    state: Any = field(repr=False)
+    scores: np.ndarray | None = None
+    models: Any = None
+    compile_seconds: float = 0.0
+    seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        last = ", ".join(f"{k}={v[..., -1].max():.4f}" for k, v in self.history.items() if v.size and k[:10] != "validation")
+        return f"Fitted({self.status.name} after {self.steps} steps: {last}; {_repr(self.model)})"
+
+
+def choose_algorithm(model: Any) -> Any:
+    """The algorithm of a model's protocol: EM where all parts have it, else the gradient of the log-likelihood or
+    of its bound, else contrastive divergence.
+
+    Raises:
+        FitError: nothing but `sample` to go by.
+    """
+    if algebra.supports_em(model):
+        return EM()
+    if isinstance(model, Density):
+        return Gradient()
+    if isinstance(model, Bound):
+        return Gradient(negative_elbo)
+    if isinstance(model, Energy):
+        return ContrastiveDivergence()
+    raise FitError(
+        "no default algorithm for this model", called=f"fit(key, {type(model).__name__}, data)",
+        expected="a Latent, Density, Bound or Energy model", got=str(model)[:200],
+        fix="for a generator: fit(key, model, data, jaxgen.Adversarial(critic))",
+    )  # fmt: skip
+
+
+def fit(
+    key: Any,
+    model: Any,
+    data: Any,
+    algorithm: Any = None,
+    *,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    tolerance: float | None = None,
+    validation: Any = None,
+    patience: int | None = None,
+    every: int | None = None,
+    restarts: int | None = None,
+    checkpoint: str | None = None,
+    checkpoint_every: int = 100,
+    progress: bool | None = None,
+) -> Fitted:
+    """Fits a model to data.
+
+    Args:
+        key: typed key; the same key gives the same fit, bit for bit.
+        model: the start; or, needed for restarts, a function `key -> model` that makes one.
+        data: an array `[N, *event]`, a tuple `(x, context, weight)`, a dict of them, or an iterator of such batches.
+        algorithm: `EM`, `Gradient`, `ContrastiveDivergence`, `Adversarial`, or your own; None chooses by protocol.
+        steps: how many at most; None takes the algorithm's default.
+        batch_size: events per step, in a new random order each epoch; None takes all, or 256 where the algorithm
+            works on batches and there are more.
+        tolerance: end when the monitored metric changes by less, in nats per event; EM's default is 1e-6.
+        validation: data to score the model on every `every` steps; the best model on it is returned.
+        patience: end after so many validations without a better one.
+        every: steps between validations; None is one epoch, and at least a 50th of all steps.
+        restarts: fit so many starts at once by `vmap` and return the best, by validation or else training score.
+        checkpoint: a folder; the fit is saved there every `checkpoint_every` steps and resumes from there.
+        progress: a bar on standard error; None shows it on a terminal only.
+
+    Returns:
+        `Fitted`.
+
+    Raises:
+        FitError: options that do not go together. DataError, ShapeError: data that do not fit the model.
+        FileError: a checkpoint of another fit.
+
+    Example:
+        >>> import jaxgen as jg
+        >>> x = jnp.concatenate([jnp.linspace(-1, 1, 50), jnp.linspace(9, 11, 50)])[:, None]
+        >>> start = lambda key: jg.Mixture.init(key, x, 2, jg.Gaussian.init)
+        >>> fitted = jg.fit(jax.random.key(0), start, x, restarts=4)
+        >>> fitted.status.name, fitted.scores.shape
+        ('CONVERGED', (4,))
+    """
+    check_key(key, "fit(key, model, data)")
+    # restarts first: their models come from keys of their own
+    model_key, key = jax.random.split(key)
+    model = _starts(model_key, model, restarts)
+    one = algebra.element(model) if restarts else model
+    algorithm = choose_algorithm(one) if algorithm is None else algorithm
+    stream = data if isinstance(data, Iterator) else None
+    batch = _events(next(stream, None) if stream else data, one, "data")
+    held_out = None if validation is None else _events(validation, one, "validation")
+    options = _options(algorithm, batch, stream, steps, batch_size, tolerance, held_out, patience, every, restarts)
+    run = _Run(key, model, batch, stream, algorithm, options, held_out)
+    if checkpoint is not None:
+        mark = files.fingerprint(key, model, None if stream else batch, algorithm, options.batch_size, restarts)
+        run.restore(files.read(checkpoint, mark, run.snapshot()))
+        run.save, run.save_every = (lambda: files.write(checkpoint, mark, run.snapshot())), checkpoint_every
+    with _bar(options.steps, progress) as bar:
+        run.go(bar)
+    return run.result()
+
+
+@dataclass(frozen=True)
+class _Options:
+    steps: int
+    batch_size: int | None
+    tolerance: float
+    every: int | None
+    patience: int | None
+    restarts: int | None
+
+
+def _starts(key: Any, model: Any, restarts: int | None) -> Any:
+    if not is_model(model) and callable(model):
+        model = jax.vmap(model)(jax.random.split(key, restarts)) if restarts else model(key)
+    elif restarts is not None:
+        raise FitError(
+            "restarts need a start each", called=f"fit(..., restarts={restarts})",
+            expected="a function key -> model", got=type(model).__name__,
+            fix="fit(key, lambda key: jaxgen.Mixture.init(key, x, 3, jaxgen.Gaussian.init), x, restarts=16)",
+        )  # fmt: skip
+    if not is_model(model):
+        raise FitError(
+            "that is no model", called="fit(key, model, data)", expected="an @model instance, second of three",
+            got=type(model).__name__,
+        )  # fmt: skip
+    return model
+
+
+def _events(data: Any, model: Any, name: str) -> Batch:
+    if data is None:
+        raise FitError("the iterator of batches is empty", called="fit(key, model, data)", expected="one batch or more")
+    batch = as_batch(data, name=name)
+    called = f"fit(key, {type(model).__name__}, {name})"
+    if len(batch_axes(np.shape(batch.x), model.event_shape, called, name)) != 1:
+        raise FitError(
+            f"{name} needs one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",
+            got=f"shape {list(np.shape(batch.x))}", fix=f"{name}[None] for one event; reshape(-1, *event) for more axes",
+        )  # fmt: skip
+    wanted = context_shape(model)
+    given = None if batch.context is None else np.shape(batch.context)[1:]
+    if wanted != given:
+        raise FitError(
+            f"the context of {name} does not fit the model", called=called,
+            expected="no context" if wanted is None else f"context [N, {', '.join(map(str, wanted))}]",
+            got="none" if given is None else f"[N, {', '.join(map(str, given))}]", fix=f"{name} = (x, context)",
+        )  # fmt: skip
+    return jax.tree.map(jnp.asarray, batch)
+
+
+def _options(
+    algorithm: Any, batch: Batch, stream: Any, steps: Any, batch_size: Any, tolerance: Any, held_out: Any,
+    patience: Any, every: Any, restarts: Any,
+) -> _Options:  # fmt: skip
+    def refuse(message: str, expected: str, got: Any, fix: str = "") -> None:
+        raise FitError(message, called="fit(...)", expected=expected, got=str(got), fix=fix)
+
+    n = len(batch)
+    if stream is None and batch_size is None and not algorithm.full_batch and n > 256:
+        batch_size = 256
+    if stream is not None and (algorithm.full_batch or batch_size is not None):
+        refuse("an iterator sets its own batches", "an algorithm on batches, and no batch_size", algorithm,
+               "jaxgen.Gradient; EM needs all events in every step")  # fmt: skip
+    check_batch_size(algorithm, batch_size, n)
+    for name, value in (("steps", steps), ("every", every), ("patience", patience), ("restarts", restarts)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            refuse(f"{name} must be a positive int", f"{name} >= 1", value)
+    full = stream is None and (batch_size is None or batch_size == n)
+    if tolerance is not None and not full:
+        refuse("a tolerance needs all events in every step", "batch_size=None", batch_size,
+               "validation=... and patience=... for training on batches")  # fmt: skip
+    if patience is not None and held_out is None:
+        refuse("patience needs something to watch", "validation=data", "none")
+    if (held_out is not None or restarts) and not hasattr(algorithm, "evaluate"):
+        refuse(f"{type(algorithm).__name__} has no score to choose by", "an algorithm with evaluate", algorithm,
+               "leave validation and restarts out")  # fmt: skip
+    steps = algorithm.default_steps if steps is None else steps
+    if tolerance is None:
+        tolerance = (algorithm.default_tolerance or 0.0) if full else 0.0
+    epoch = 1 if batch_size is None else n // batch_size
+    every = None if held_out is None else every or max(epoch, -(-steps // 50))
+    return _Options(steps, batch_size, tolerance, every, patience, restarts)
+
+
+@functools.partial(jax.jit, static_argnames=("algorithm", "batch_size", "restarts"))
+def _begin(algorithm: Any, batch_size: int | None, restarts: int | None, key: Any, model: Any, batch: Batch) -> Carry:
+    if not restarts:
+        return start(algorithm, key, model, batch, batch_size)
+    axes = Carry(None, 0, None, 0, 0)  # type: ignore[arg-type]
+    begin = jax.vmap(lambda k, m: start(algorithm, k, m, batch, batch_size), out_axes=axes)
+    return begin(jax.random.split(key, restarts), model)
+
+
+@functools.partial(jax.jit, static_argnames=("algorithm", "batch_size", "restarts", "length"))
+def _advance(
+    algorithm: Any, batch_size: int | None, restarts: int | None, length: int,
+    key: Any, carry: Carry, batch: Batch, limit: Any, tolerance: Any,
+) -> tuple[Carry, dict[str, jax.Array]]:  # fmt: skip
+    """Steps until `limit`, the end of the buffer or the end of the fit; the metrics of the steps made come first."""
+    one = functools.partial(guarded_step, algorithm)
+    keys = jax.random.split(key, restarts) if restarts else key
+    step_all = jax.vmap(one, in_axes=(0, None, 0, 0, 0, None, None)) if restarts else one
+
+    def body(loop: tuple[Carry, Any, Any]) -> tuple[Carry, Any, Any]:
+        carry, history, i = loop
+        rows, order = next_batch(key, carry.step, carry.order, batch, batch_size)
+        state, status, metrics = step_all(keys, carry.step, carry.state, carry.status, carry.metrics, rows, tolerance)
+        history = {name: history[name].at[i].set(metrics[name]) for name in history}
+        return Carry(carry.step + 1, state, order, status, metrics), history, i + 1
+
+    def go_on(loop: tuple[Carry, Any, Any]) -> jax.Array:
+        carry, _, i = loop
+        return (i < length) & (carry.step < limit) & jnp.any(carry.status == Status.RUNNING)
+
+    history = {name: jnp.zeros((length, *m.shape), m.dtype) for name, m in carry.metrics.items()}
+    carry, history, _ = jax.lax.while_loop(go_on, body, (carry, history, jnp.zeros((), jnp.int32)))
+    return carry, history
+
+
+@functools.partial(jax.jit, static_argnames=("algorithm", "restarts"))
+def _evaluate(algorithm: Any, restarts: int | None, key: Any, model: Any, batch: Batch) -> jax.Array:
+    score = jax.vmap(algorithm.evaluate, in_axes=(None, 0, None)) if restarts else algorithm.evaluate
+    return score(key, model, batch)
+
+
+@jax.jit
+def _better(score: Any, model: Any, best_score: Any, best_model: Any) -> tuple[Any, Any]:
+    """The better of two models, of each restart; a score that is NaN is never better."""
+    better = score > best_score
+
+    def choose(new: Any, old: Any) -> Any:
+        return jnp.where(better.reshape(better.shape + (1,) * (new.ndim - better.ndim)), new, old)
+
+    return jnp.where(better, score, best_score), jax.tree.map(choose, model, best_model)
+
+
+class _Run:
+    """One call of `fit`: what changes between chunks of steps."""
+
+    def __init__(self, key, model, batch, stream, algorithm, options, held_out):
+        self.key, self.batch, self.stream, self.algorithm, self.options = key, batch, stream, algorithm, options
+        self.held_out = held_out
+        self.save: Callable[[], None] | None = None
+        self.save_every = 0
+        begun = time.perf_counter()
+        self.carry = _begin(algorithm, options.batch_size, options.restarts, key, model, batch)
+        self.compile_seconds, self.seconds = time.perf_counter() - begun, 0.0
+        self.step = 0
+        self.status = Status.RUNNING
+        lanes = (options.restarts,) if options.restarts else ()
+        self.history = {name: np.zeros((0, *lanes), m.dtype) for name, m in self.carry.metrics.items()}
+        self.scores = np.zeros((0, *lanes))
+        self.score_steps = np.zeros(0, np.int64)
+        # nothing is better than a score that was not measured
+        self.best = (jnp.full(lanes, -jnp.inf), self.carry.state.model) if held_out is not None else None
+
+    def snapshot(self) -> Any:
+        rest = (self.scores, self.score_steps, np.asarray(self.step), np.asarray(int(self.status)))
+        return self.carry, self.history, self.best, rest
+
+    def restore(self, snapshot: Any) -> None:
+        if snapshot is None:
+            return
+        self.carry, self.history, self.best, (self.scores, self.score_steps, step, status) = snapshot
+        self.step = int(step)
+        ended = Status(int(status))
+        # a fit that ran out of steps may be given more; one that ended for a reason stays ended
+        self.status = Status.RUNNING if ended in (Status.FINISHED, Status.INTERRUPTED, Status.EXHAUSTED) else ended
+        if self.stream is not None:
+            for _ in range(self.step):  # the batches that the saved steps saw
+                self._pull()
+
+    def go(self, bar: Any) -> None:
+        options = self.options
+        bar.update(self.step)
+        call = self._call()
+        begun = time.perf_counter()
+        jax.block_until_ready(call(self.carry, self.step))  # compiles, makes no step
+        self.compile_seconds += time.perf_counter() - begun
+        begun = time.perf_counter()
+        pace = 1 if not bar.disable else CHUNK
+        try:
+            while self.status == Status.RUNNING and self.step < options.steps:
+                limit = min(self._boundary(), self.step + pace)
+                chunk = time.perf_counter()
+                made = self._steps(call, limit)
+                if time.perf_counter() - chunk < 0.1:  # the bar moves about ten times a second, at little cost
+                    pace = min(2 * pace, CHUNK)
+                self._after(made, bar)
+            if self.status == Status.RUNNING:
+                self.status = Status.FINISHED
+        except KeyboardInterrupt:
+            self.status = Status.INTERRUPTED
+        self.seconds = time.perf_counter() - begun
+        if self.save and self.status != Status.INTERRUPTED:
+            self.save()
+
+    def _call(self) -> Callable[..., Any]:
+        o, length = self.options, CHUNK if self.stream is None else 1
+        head = functools.partial(_advance, self.algorithm, o.batch_size, o.restarts, length, self.key)
+        return lambda carry, limit: head(carry, self.batch, np.int32(limit), np.float32(o.tolerance))
+
+    def _boundary(self) -> int:
+        """The next step after which the host has something to do."""
+        periods = [p for p in (self.options.every, self.save_every if self.save else None) if p]
+        return min([self.options.steps] + [(self.step // p + 1) * p for p in periods])
+
+    def _steps(self, call: Callable[..., Any], limit: int) -> int:
+        """Makes the steps up to `limit`, fewer where the fit ends; returns how many."""
+        if self.stream is None:
+            self.carry, history = call(self.carry, limit)
+            made = int(self.carry.step) - self.step
+            new = {name: np.asarray(h)[:made] for name, h in history.items()}
+        else:
+            rows = []
+            while self.step + len(rows) < limit and self.status == Status.RUNNING:
+                self.carry, history = call(self.carry, self.step + len(rows) + 1)
+                rows.append(history)
+                self._pull()
+            made = int(self.carry.step) - self.step
+            new = {name: np.concatenate([np.asarray(r[name]) for r in rows])[:made] for name in self.history}
+        self.history = {name: np.concatenate([self.history[name], new[name]]) for name in self.history}
+        self.step += made
+        return made
+
+    def _pull(self) -> None:
+        item = next(self.stream, None)
+        if item is None:
+            self.status = Status.EXHAUSTED
+        else:
+            self.batch = _events(item, self.carry.state.model, "data")
+
+    def _after(self, made: int, bar: Any) -> None:
+        statuses = np.asarray(self.carry.status)
+        if not (statuses == Status.RUNNING).any():
+            failed = (statuses == Status.NON_FINITE).all()
+            self.status = Status.NON_FINITE if failed else Status(int(statuses[statuses < Status.NON_FINITE].min()))
+        bar.update(made)
+        if not bar.disable:
+            latest = np.max(self.history[self.algorithm.monitor][-1])
+            bar.set_postfix_str(f"{self.algorithm.monitor} {latest:.4f}", refresh=False)
+        every = self.options.every
+        if every and self.best is not None and (self.step % every == 0 or self.status != Status.RUNNING
+                                                or self.step == self.options.steps):  # fmt: skip
+            self._validate()
+        if self.save and self.step % self.save_every == 0:
+            self.save()
+
+    def _validate(self) -> None:
+        o, model = self.options, self.carry.state.model
+        # one key for all validations: the same noise, so that scores differ by the model only
+        score = _evaluate(self.algorithm, o.restarts, jax.random.fold_in(self.key, 1), model, self.held_out)
+        self.best = _better(score, model, *self.best)
+        self.scores = np.concatenate([self.scores, np.asarray(score, np.float64)[None]])
+        self.score_steps = np.append(self.score_steps, self.step)
+        top = np.where(np.isnan(self.scores), -np.inf, self.scores).reshape(len(self.scores), -1).max(axis=1)
+        stale = len(top) - 1 - int(np.argmax(top))
+        if o.patience is not None and stale >= o.patience and self.status == Status.RUNNING:
+            self.status = Status.PATIENCE
+
+    def result(self) -> Fitted:
+        o, state = self.options, self.carry.state
+        history = {name: np.moveaxis(h, 0, -1) for name, h in self.history.items()}
+        if self.best is not None:
+            history |= {"validation": np.moveaxis(self.scores, 0, -1), "validation_step": self.score_steps}
+        model = state.model if self.best is None else self.best[1]
+        timing = {"compile_seconds": self.compile_seconds, "seconds": self.seconds}
+        failed = np.atleast_1d(np.asarray(self.carry.status) == Status.NON_FINITE)
+        if failed.any():
+            what = f"{failed.sum()} of {o.restarts} restarts" if o.restarts else f"the fit at step {self.step}"
+            warnings.warn(f"{what}: {Status.NON_FINITE.message}", JaxgenWarning, stacklevel=3)
+        if not o.restarts:
+            return Fitted(model, self.status, self.step, history, state, **timing)
+        if self.best is None:
+            scores = _evaluate(self.algorithm, o.restarts, jax.random.fold_in(self.key, 1), model, self.batch)
+        else:
+            scores = self.best[0]
+        scores = np.where(failed | np.isnan(scores), -np.inf, np.asarray(scores, np.float64))
+        return Fitted(
+            algebra.take(model, int(np.argmax(scores))), self.status, self.step, history, state, scores, model, **timing
+        )
+
+
+class _NoBar:
+    """Stands in for a progress bar where nobody watches."""
+
+    disable = True
+
+    def __enter__(self) -> _NoBar:
+        return self
+
+    def __exit__(self, *_: Any) -> None: ...
+
+    def update(self, _: int) -> None: ...
+
+
+def _bar(total: int, progress: bool | None) -> Any:
+    if not (sys.stderr.isatty() if progress is None else progress):
+        return _NoBar()
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, unit="step", leave=False, dynamic_ncols=True)

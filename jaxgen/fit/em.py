@@ -1,0 +1,119 @@
+"""Expectation maximisation for any `Latent` model: Baum-Welch is this on a hidden Markov model."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxgen.core import algebra
+from jaxgen.core.errors import FitError
+from jaxgen.core.gate import Batch
+from jaxgen.core.value import algorithm
+from jaxgen.ops.stable import compensated_add
+
+#: events in a chunk, at most, and scalars of data in a chunk: measured to stay in the cache of one core
+CHUNK_EVENTS = 2048
+CHUNK_SCALARS = 2**17
+
+
+class EMState(NamedTuple):
+    """The state of `EM`: the model is all there is."""
+
+    model: Any
+
+
+@algorithm
+class EM:
+    """Expectation maximisation: `theta' = argmax E_{p(z | x, theta)} log p(x, z | theta')`.
+
+    The E-step runs over chunks of events that fit the cache and adds their statistics with compensation.
+
+    Args:
+        chunk: events per chunk; None chooses by the size of an event.
+
+    Metrics: `log_likelihood`, nats per event of the model *before* the step; `repaired`, the number of dead or
+    singular parts that the M-step repaired.
+
+    Source: Dempster, Laird and Rubin (1977).
+
+    Example:
+        >>> import jaxgen as jg
+        >>> x = jnp.concatenate([jnp.linspace(-1, 1, 50), jnp.linspace(9, 11, 50)])[:, None]
+        >>> start = jg.Mixture.init(jax.random.key(0), x, 2, jg.Gaussian.init)
+        >>> fitted = jg.fit(jax.random.key(1), start, x, jg.EM(), steps=20)
+        >>> fitted.history["log_likelihood"].shape
+        (20,)
+    """
+
+    chunk: int | None = None
+    monitor: ClassVar[str] = "log_likelihood"
+    default_steps: ClassVar[int] = 200
+    default_tolerance: ClassVar[float] = 1e-6
+    full_batch: ClassVar[bool] = True
+
+    def init(self, key: Any, model: Any) -> EMState:
+        """The state before the first step.
+
+        Raises:
+            FitError: the model, or a part of it, has no E- and M-step.
+        """
+        if not algebra.supports_em(model):
+            raise FitError(
+                "EM does not apply to this model", called=f"EM().init(key, {type(model).__name__})",
+                expected="e_step and m_step in the model and in all its parts", got=repr(model)[:300],
+                fix="jaxgen.Gradient(jaxgen.losses.nll), which needs log_prob only",
+            )  # fmt: skip
+        return EMState(model)
+
+    def step(self, key: Any, state: EMState, batch: Batch) -> tuple[EMState, dict[str, jax.Array]]:
+        """One E-step over all events and one M-step."""
+        statistics, mean = self._expect(state.model, batch)
+        metrics = {"log_likelihood": mean, "repaired": algebra.repairs(state.model, statistics)}
+        return EMState(state.model.m_step(statistics)), metrics
+
+    def evaluate(self, key: Any, model: Any, batch: Batch) -> jax.Array:
+        """Mean log-likelihood, nats per event."""
+        return self._expect(model, batch)[1]
+
+    def _expect(self, model: Any, batch: Batch) -> tuple[Any, jax.Array]:
+        """Statistics over all events, and the weighted mean log-likelihood."""
+        if batch.context is not None:
+            raise FitError(
+                "EM takes no context", called="EM().step", expected="data without context", got="a context",
+                fix="jaxgen.Gradient(jaxgen.losses.nll)",
+            )  # fmt: skip
+        x = batch.x
+        weight = jnp.ones(x.shape[0], _float_type(model)) if batch.weight is None else batch.weight
+        n = x.shape[0]
+        largest = self.chunk or max(1, min(CHUNK_EVENTS, CHUNK_SCALARS // max(1, math.prod(x.shape[1:]))))
+        chunks = -(-n // largest)
+        size = -(-n // chunks)
+
+        def expect(start: Any, first: Any) -> Any:
+            """Statistics of `size` events from `start`; events before `first` were counted by an earlier chunk."""
+            rows = jax.lax.dynamic_slice_in_dim(x, start, size)
+            part = jax.lax.dynamic_slice_in_dim(weight, start, size)
+            part = jnp.where(start + jnp.arange(size) >= first, part, 0)
+            statistics, log_prob = model.e_step(rows, part)
+            # weight 0 silences even an impossible event
+            return statistics, jnp.sum(jnp.where(part > 0, part * jnp.where(part > 0, log_prob, 0), 0))
+
+        if chunks == 1:
+            statistics, total = expect(0, 0)
+        else:
+            zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(lambda: expect(0, 0)))
+
+            def add(carry: Any, i: Any) -> Any:
+                # the last chunk is moved back to end at n: one program for all, and no padded copy of the data
+                return compensated_add(*carry, expect(jnp.minimum(i * size, n - size), i * size)), None
+
+            (sums, errors), _ = jax.lax.scan(add, (zero, zero), jnp.arange(chunks))
+            statistics, total = jax.tree.map(jnp.add, sums, errors)
+        return statistics, total / jnp.sum(weight)
+
+
+def _float_type(model: Any) -> Any:
+    return jnp.result_type(*(leaf for leaf in jax.tree.leaves(model) if jnp.issubdtype(leaf.dtype, jnp.floating)))

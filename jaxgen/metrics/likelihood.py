@@ -1,0 +1,195 @@
+"""The mean log-likelihood of data under any model, with the kind of number that it is, and the units derived from it."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.core.door import batch_axes, check_key
+from jaxgen.core.errors import DataError, FitError, ModelError
+from jaxgen.core.gate import Batch, as_batch
+from jaxgen.core.protocols import Bound, Density, Energy, Kind, Score
+from jaxgen.metrics.partition import ais
+
+#: events scored at once, and scalars of data times samples at once: what keeps the memory of a wide network small
+CHUNK_EVENTS = 2048
+CHUNK_SCALARS = 2**20
+
+
+def score(key: Any, model: Any, data: Any, *, samples: int = 1) -> Score:
+    """Mean log-likelihood of data, by the strongest means that the model's protocol offers.
+
+    `mean_n log p(x_n)`, weighted where there are weights
+
+    | the model | the number | its kind |
+    |---|---|---|
+    | `Density` | `log_prob` | exact |
+    | `Bound` | `elbo`, or `iwae` of `samples` draws where there is one | lower bound |
+    | `Energy` | `-energy - log Z`, log Z enumerated | exact |
+    | the same, too large to enumerate | log Z by annealed importance sampling | estimate |
+    | the same, without a path to anneal along | `-energy` | unnormalised |
+
+    Args:
+        key: typed key; not used where the number is exact.
+        model: a `Density`, `Bound` or `Energy`.
+        data: an array `[N, *event]`, a tuple `(x, context, weight)` or a dict of them.
+        samples: draws per event for a bound: the importance weighted bound of so many where the model has `iwae`,
+            else the mean of so many draws of the bound.
+
+    Returns:
+        `Score`, nats per event; memory does not grow with N.
+
+    Raises:
+        ModelError: a model that can only be sampled. FitError: samples below 1.
+        DataError, ShapeError: data that do not fit the model.
+
+    Source: Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders; Neal (2001), Annealed importance
+    sampling.
+
+    Example:
+        >>> import jaxgen as jg
+        >>> print(score(jax.random.key(0), jg.StandardNormal((2,)), [[0.0, 0.0], [1.0, 1.0]]))
+        -2.3379 ± 0.5000 nats per event (exact, 2 events)
+    """
+    called = f"score(key, {type(model).__name__}, data)"
+    check_key(key, called)
+    if samples < 1:
+        raise FitError("a bound needs draws", called=called, expected="samples=1 or more", got=f"samples={samples}")
+    batch = as_batch(data)
+    if len(batch_axes(np.shape(batch.x), model.event_shape, called, "data")) != 1:
+        raise DataError(
+            "data need one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",
+            got=f"shape {list(np.shape(batch.x))}", fix="data[None] for one event",
+        )  # fmt: skip
+    if hasattr(model, "check_data"):
+        model.check_data(batch.x)
+    if isinstance(model, Density):
+        return _mean(_chunked(_exact, key, model, batch, 1), batch, Kind.EXACT)
+    if isinstance(model, Bound):
+        bound = functools.partial(_iwae if hasattr(model, "iwae") and samples > 1 else _elbo, samples)
+        return _mean(_chunked(bound, key, model, batch, samples), batch, Kind.LOWER_BOUND)
+    if isinstance(model, Energy):
+        return _score_energy(key, model, batch)
+    raise ModelError(
+        "the model has no likelihood, nor a bound, nor an energy", called=called, got=type(model).__name__,
+        expected="log_prob, elbo or energy", fix="compare its samples with data: a generator defines no density to score",
+    )  # fmt: skip
+
+
+def perplexity(nats_per_symbol: Score | float) -> float:
+    """The number of equally likely symbols that would be as hard to predict: `exp(-mean log p)`.
+
+    Args:
+        nats_per_symbol: a mean log-likelihood, nats per symbol.
+
+    Raises:
+        DataError: a score that is unnormalised.
+
+    Example:
+        >>> round(perplexity(-math.log(26)), 6)
+        26.0
+    """
+    return math.exp(-_normalised(nats_per_symbol, "perplexity(nats_per_symbol)"))
+
+
+def bits_per_dim(nats: Score | float, dims: int) -> float:
+    """A mean log-likelihood as bits per dimension: `-mean log p / (D log 2)`; lower is better.
+
+    A density of data that were scaled by `s` per dimension differs from that of the raw data by `log2 s`, which is the
+    caller's to add: 8 bits for pixels that were divided by 256.
+
+    Args:
+        nats: a mean log-likelihood, nats per event.
+        dims: D, the number of dimensions of an event, at least 1.
+
+    Raises:
+        DataError: a score that is unnormalised, or no dimensions.
+
+    Example:
+        >>> bits_per_dim(-784 * math.log(2), 784)
+        1.0
+    """
+    if dims < 1:
+        raise DataError("an event has dimensions", called="bits_per_dim(nats, dims)", expected="1 or more", got=str(dims))
+    return -_normalised(nats, "bits_per_dim(nats, dims)") / (dims * math.log(2))
+
+
+def _normalised(value: Score | float, called: str) -> float:
+    if not isinstance(value, Score):
+        return float(value)
+    if value.kind in (Kind.UNNORMALISED, Kind.NONE):
+        raise DataError(
+            "the score is not that of a normalised density", called=called, expected="exact, a bound or an estimate",
+            got=str(value), fix="jaxgen.metrics.ais estimates what is missing, the partition function",
+        )  # fmt: skip
+    return value.mean
+
+
+def _exact(key: Any, model: Any, x: Any, context: Any) -> jax.Array:
+    return model.log_prob(x, context=context)
+
+
+def _elbo(samples: int, key: Any, model: Any, x: Any, context: Any) -> jax.Array:
+    # one draw after the other: memory as for one
+    def add(total: Any, key: Any) -> Any:
+        return total + model.elbo(key, x, context=context), None
+
+    keys = jax.random.split(key, samples)
+    total, _ = jax.lax.scan(add, model.elbo(keys[0], x, context=context), keys[1:])
+    return total / samples
+
+
+def _iwae(samples: int, key: Any, model: Any, x: Any, context: Any) -> jax.Array:
+    return model.iwae(key, x, samples=samples, context=context)
+
+
+def _chunked(number: Callable[..., jax.Array], key: Any, model: Any, batch: Batch, cost: int) -> np.ndarray:
+    """`number(key, model, x, context)` of every event, `[N]` float64, a chunk of equal size at a time."""
+    n = len(batch)
+    scalars = max(1, math.prod(np.shape(batch.x)[1:]) * cost)
+    chunks = -(-n // max(1, min(CHUNK_EVENTS, CHUNK_SCALARS // scalars)))
+    size = -(-n // chunks)
+    values = np.empty(n, np.float64)
+    for i in range(chunks):
+        start = min(i * size, n - size)  # the last chunk is moved back: one compiled program for all
+        x, context, _ = jax.tree.map(lambda a, s=start: jnp.asarray(a[s : s + size]), batch)
+        values[start : start + size] = number(jax.random.fold_in(key, i), model, x, context)
+    return values
+
+
+def _mean(values: np.ndarray, batch: Batch, kind: Kind) -> Score:
+    # on the host in float64: a mean of many float32 numbers of one sign loses digits
+    weight = np.ones(len(values)) if batch.weight is None else np.asarray(batch.weight, np.float64)
+    values, weight = values[weight > 0], weight[weight > 0]
+    n = len(values)
+    if n == 0:
+        raise DataError("no event has a weight", called="score(key, model, data)", expected="a positive one", got="zeros")
+    mean = float(np.sum(weight * values) / np.sum(weight))
+    if n == 1 or not math.isfinite(mean):
+        return Score(mean, math.nan, kind, n)
+    spread = np.sqrt(np.sum((weight * (values - mean)) ** 2) * n / (n - 1)) / np.sum(weight)
+    return Score(mean, float(spread), kind, n)
+
+
+def _score_energy(key: Any, model: Any, batch: Batch) -> Score:
+    score = _mean(_chunked(_minus_energy, key, model, batch, 1), batch, Kind.UNNORMALISED)
+    if hasattr(model, "log_partition"):
+        try:
+            return score._replace(mean=score.mean - float(model.log_partition()), kind=Kind.EXACT)
+        except ModelError:  # too large to enumerate
+            pass
+    if not hasattr(model, "annealing_path"):
+        return score
+    estimate = ais(key, model)
+    error = math.hypot(score.standard_error, float(estimate.standard_error))
+    return Score(score.mean - float(estimate.log_z), error, estimate.kind, score.events)
+
+
+def _minus_energy(key: Any, model: Any, x: Any, context: Any) -> jax.Array:
+    return -model.energy(x)

@@ -1,0 +1,1 @@
+"""Free functions on arrays: numerics without models, usable alone."""

@@ -1,0 +1,84 @@
+"""k-means on the device: the start of mixtures and hidden Markov models."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+HIGHEST = jax.lax.Precision.HIGHEST
+
+
+def squared_distances(x: jax.Array, centers: jax.Array) -> jax.Array:
+    """`|x_n - c_k|^2`, `[K, N]`, around the mean of the centers so that far-off data lose no digits."""
+    middle = jnp.mean(centers, axis=0)
+    x, centers = x - middle, centers - middle
+    cross = jnp.matmul(centers, x.T, precision=HIGHEST)
+    return jnp.maximum(jnp.sum(centers**2, axis=1)[:, None] - 2 * cross + jnp.sum(x**2, axis=1), 0)
+
+
+def kmeans_plus_plus(key: jax.Array, x: jax.Array, k: int) -> jax.Array:
+    """Chooses K rows as centers, each new one with probability proportional to its squared distance to the nearest.
+
+    Args:
+        key: typed key.
+        x: `[N, D]`.
+        k: number of centers, 1 to N.
+
+    Returns:
+        centers `[K, D]`, rows of x; where fewer than K rows are distinct, the further ones are uniform draws.
+
+    Source: Arthur and Vassilvitskii (2007), k-means++, section 2.
+
+    Example:
+        >>> x = jnp.array([[0.0], [0.1], [9.0], [9.1]])
+        >>> centers = kmeans_plus_plus(jax.random.key(0), x, 2)
+        >>> bool(jnp.ptp(centers) > 8)
+        True
+    """
+    first, rest = jax.random.split(key)
+    n = x.shape[0]
+    start = x[jax.random.randint(first, (), 0, n)]
+
+    def add(nearest, key):
+        # Gumbel trick over log distances; where all distances are zero every row is as good
+        logits = jnp.where(jnp.max(nearest) > 0, jnp.log(nearest), 0.0)
+        center = x[jnp.argmax(logits + jax.random.gumbel(key, (n,), x.dtype))]
+        return jnp.minimum(nearest, jnp.sum((x - center) ** 2, axis=1)), center
+
+    nearest = jnp.sum((x - start) ** 2, axis=1)
+    _, others = jax.lax.scan(add, nearest, jax.random.split(rest, k - 1))
+    return jnp.concatenate([start[None], others])
+
+
+@functools.partial(jax.jit, static_argnames=("k", "steps"))
+def kmeans(key: jax.Array, x: jax.Array, k: int, *, steps: int = 10) -> tuple[jax.Array, jax.Array]:
+    """k-means++ followed by Lloyd's iterations.
+
+    Args:
+        key: typed key.
+        x: `[N, D]`, floating.
+        k: number of centers.
+        steps: Lloyd iterations; an empty cluster keeps its center.
+
+    Returns:
+        centers `[K, D]` and assignment `[N]` int32.
+
+    Source: Lloyd (1982), Least squares quantization in PCM.
+
+    Example:
+        >>> x = jnp.array([[0.0], [0.2], [9.0], [9.2]])
+        >>> sorted(kmeans(jax.random.key(0), x, 2)[0][:, 0].round(2).tolist())
+        [0.10000000149011612, 9.100000381469727]
+    """
+
+    def lloyd(centers, _):
+        member = jax.nn.one_hot(jnp.argmin(squared_distances(x, centers), axis=0), k, axis=0, dtype=x.dtype)
+        size = jnp.sum(member, axis=1)[:, None]
+        shift = jnp.mean(x, axis=0)
+        means = jnp.matmul(member, x - shift, precision=HIGHEST) / jnp.maximum(size, 1) + shift
+        return jnp.where(size > 0, means, centers), None
+
+    centers, _ = jax.lax.scan(lloyd, kmeans_plus_plus(key, x, k), None, length=steps)
+    return centers, jnp.argmin(squared_distances(x, centers), axis=0).astype(jnp.int32)

@@ -1,0 +1,240 @@
+"""Triangular algebra that cannot hang on a CPU, differentiable and batched over leading axes.
+
+In jaxlib 0.10.2 two independent batched calls of LAPACK's triangular solve in one CPU program can deadlock on a machine
+with two cores: each blocks a thread of the pool that should run its pieces. jax's own derivative of the Cholesky
+factor contains such a call. Here the CPU gets substitution as a loop of vector-matrix products, whose program has the
+same size for every dimension; other platforms get their own triangular solve.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxgen.core.errors import ShapeError
+
+__all__ = ["cholesky", "inverse_cholesky", "log_det_tril", "solve_tril", "tril_inverse"]
+
+
+def _matmul(a: Array, b: Array) -> Array:
+    # GPUs round the factors of a default float32 product to 10 bits.
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+
+def _transpose(a: Array) -> Array:
+    return jnp.swapaxes(a, -1, -2)
+
+
+def _substitute(lower: Array, b: Array) -> Array:
+    """Forward substitution, one row of the solution per step."""
+    lower = jnp.tril(lower)
+    pivots = jnp.diagonal(lower, axis1=-2, axis2=-1)[..., None]
+
+    def solve_row(i, x):
+        # Rows i, i + 1, ... of x are still zero, so the whole row of the matrix can multiply it.
+        known = _matmul(lax.dynamic_slice_in_dim(lower, i, 1, -2), x)
+        right = lax.dynamic_slice_in_dim(b, i, 1, -2)
+        pivot = lax.dynamic_slice_in_dim(pivots, i, 1, -2)
+        return lax.dynamic_update_slice_in_dim(x, (right - known) / pivot, i, -2)
+
+    return lax.fori_loop(0, lower.shape[-1], solve_row, jnp.zeros_like(b))
+
+
+def _library_solve(lower: Array, b: Array) -> Array:
+    return lax.linalg.triangular_solve(lower, b, left_side=True, lower=True)
+
+
+def _solve(lower: Array, b: Array) -> Array:
+    return lax.platform_dependent(lower, b, cpu=_substitute, default=_library_solve)
+
+
+def _check_square(name: str, a: Array) -> None:
+    if a.ndim < 2 or a.shape[-1] != a.shape[-2]:
+        raise ShapeError(
+            "not square matrices",
+            called=name,
+            expected="[..., D, D]",
+            got=f"{a.shape}",
+            fix="a diagonal [..., D] becomes a matrix by `scale[..., None] * jnp.eye(D)`",
+        )
+
+
+@jax.custom_jvp
+def _tril_inverse(lower: Array) -> Array:
+    return _solve(lower, jnp.broadcast_to(jnp.eye(lower.shape[-1], dtype=lower.dtype), lower.shape))
+
+
+@_tril_inverse.defjvp
+def _tril_inverse_jvp(primals, tangents):
+    w = _tril_inverse(*primals)
+    return w, -_matmul(w, _matmul(jnp.tril(tangents[0]), w))
+
+
+@jax.custom_jvp
+def _solve_tril(lower: Array, b: Array) -> Array:
+    return _solve(lower, b)
+
+
+@_solve_tril.defjvp
+def _solve_tril_jvp(primals, tangents):
+    (lower, b), (lower_dot, b_dot) = primals, tangents
+    x = _solve_tril(lower, b)
+    # A product with the inverse, not a second solve: reverse mode has to transpose this line.
+    return x, _matmul(_tril_inverse(lower), b_dot - _matmul(jnp.tril(lower_dot), x))
+
+
+@jax.custom_jvp
+def _cholesky(a: Array) -> Array:
+    return jnp.linalg.cholesky(a)
+
+
+@_cholesky.defjvp
+def _cholesky_jvp(primals, tangents):
+    lower = _cholesky(*primals)
+    w = _tril_inverse(lower)
+    a_dot = (tangents[0] + _transpose(tangents[0])) / 2
+    inner = jnp.tril(_matmul(_matmul(w, a_dot), _transpose(w)))
+    half_diagonal = 1 - jnp.eye(lower.shape[-1], dtype=lower.dtype) / 2
+    return lower, _matmul(lower, inner * half_diagonal)
+
+
+def tril_inverse(lower: Array) -> Array:
+    """Inverse of lower triangular matrices by forward substitution.
+
+    `W L = I`, with `dW = -W dL W`.
+
+    Args:
+        lower: `[..., D, D]`; the part above the diagonal is not read.
+
+    Returns:
+        W, `[..., D, D]`, lower triangular. A zero on the diagonal gives non-finite entries.
+
+    Raises:
+        ShapeError: if the last two axes are not square.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> tril_inverse(jnp.array([[2.0, 0.0], [1.0, 4.0]])).round(4).tolist()
+        [[0.5, 0.0], [-0.125, 0.25]]
+
+    Source: Higham (2002), Accuracy and Stability of Numerical Algorithms, section 14.2, method 1.
+    """
+    lower = jnp.asarray(lower)
+    _check_square("tril_inverse(lower)", lower)
+    return _tril_inverse(lower)
+
+
+def solve_tril(lower: Array, b: Array) -> Array:
+    """Solution of lower triangular systems by forward substitution.
+
+    `L x = b`.
+
+    Args:
+        lower: `[..., D, D]`; the part above the diagonal is not read.
+        b: `[..., D, M]`, M right-hand sides; leading axes broadcast against those of `lower`.
+
+    Returns:
+        x, `[..., D, M]`.
+
+    Raises:
+        ShapeError: if the matrices are not square or `b` does not have D rows.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> solve_tril(jnp.array([[2.0, 0.0], [1.0, 4.0]]), jnp.array([[2.0], [9.0]])).tolist()
+        [[1.0], [2.0]]
+
+    Source: Golub & Van Loan (2013), Matrix Computations, algorithm 3.1.3.
+    """
+    lower, b = jnp.asarray(lower), jnp.asarray(b)
+    _check_square("solve_tril(lower, b)", lower)
+    if b.ndim < 2 or b.shape[-2] != lower.shape[-1]:
+        raise ShapeError(
+            "right-hand sides that do not fit the matrices",
+            called="solve_tril(lower, b)",
+            expected=f"lower [..., D, D] and b [..., D, M], here D = {lower.shape[-1]}",
+            got=f"{lower.shape} and {b.shape}",
+            fix="write a vector as a column, `solve_tril(lower, b[..., None])[..., 0]`",
+        )
+    dtype = jnp.result_type(lower, b)
+    batch = jnp.broadcast_shapes(lower.shape[:-2], b.shape[:-2])
+    lower = jnp.broadcast_to(lower.astype(dtype), batch + lower.shape[-2:])
+    return _solve_tril(lower, jnp.broadcast_to(b.astype(dtype), batch + b.shape[-2:]))
+
+
+def cholesky(a: Array) -> Array:
+    """Cholesky factor of symmetric positive definite matrices, with a derivative that cannot hang either.
+
+    `L L^T = A`, with `dL = L Phi(L^-1 dA L^-T)`, where Phi keeps the lower triangle and halves the diagonal.
+
+    Args:
+        a: `[..., D, D]`, read as `(A + A^T) / 2`.
+
+    Returns:
+        L, `[..., D, D]`, lower triangular with a positive diagonal. A matrix that is not positive definite (in its own
+        precision) gives NaN in its lower triangle, the other matrices of the batch are not touched.
+
+    Raises:
+        ShapeError: if the last two axes are not square.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> cholesky(jnp.array([[4.0, 2.0], [2.0, 5.0]])).tolist()
+        [[2.0, 0.0], [1.0, 2.0]]
+
+    Source: Murray (2016), Differentiation of the Cholesky decomposition, equation 8.
+    """
+    a = jnp.asarray(a)
+    _check_square("cholesky(a)", a)
+    return _cholesky(a)
+
+
+def inverse_cholesky(cov: Array) -> Array:
+    """Whitening matrix: the inverse of the Cholesky factor.
+
+    `W cov W^T = I`, so that `W (x - mean)` is white and `log|cov| = -2 sum_i log W_ii`.
+
+    Args:
+        cov: `[..., D, D]`, symmetric positive definite.
+
+    Returns:
+        W, `[..., D, D]`, lower triangular with a positive diagonal; NaN where `cov` is not positive definite.
+
+    Raises:
+        ShapeError: if the last two axes are not square.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> inverse_cholesky(jnp.array([[4.0, 2.0], [2.0, 5.0]])).tolist()
+        [[0.5, 0.0], [-0.25, 0.5]]
+
+    Source: as `cholesky` and `tril_inverse`.
+    """
+    cov = jnp.asarray(cov)
+    _check_square("inverse_cholesky(cov)", cov)
+    return _tril_inverse(_cholesky(cov))
+
+
+def log_det_tril(lower: Array) -> Array:
+    """Log of the absolute determinant of triangular matrices.
+
+    `log|det L| = sum_i log|L_ii|`.
+
+    Args:
+        lower: `[..., D, D]`, triangular.
+
+    Returns:
+        `[...]`; -inf for a zero on the diagonal.
+
+    Raises:
+        ShapeError: if the last two axes are not square.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> round(float(log_det_tril(jnp.array([[2.0, 0.0], [1.0, 4.0]]))), 4)
+        2.0794
+    """
+    lower = jnp.asarray(lower)
+    _check_square("log_det_tril(lower)", lower)
+    return jnp.sum(jnp.log(jnp.abs(jnp.diagonal(lower, axis1=-2, axis2=-1))), axis=-1)

@@ -1,0 +1,80 @@
+"""The house: a file imports only from floors below its own, and never inside a function to dodge that."""
+
+import ast
+import pathlib
+
+import pytest
+
+import jaxgen
+
+ROOT = pathlib.Path(jaxgen.__file__).parent
+FLOORS = {
+    "core": 0, "ops": 1, "nn": 2, "models": 3, "losses": 3, "fit": 4, "metrics": 4, "data": 4,
+    "recipes": 5, "plot": 5, "tour": 6, "__main__": 7, "_version": 0,
+}  # fmt: skip
+#: folders whose files build on each other; a file of `models` is one family and imports no other
+LAYERED = {"core", "ops", "nn", "fit", "metrics", "data"}
+FILES = sorted(p for p in ROOT.rglob("*.py") if p.name != "__init__.py")
+
+
+def _top(module: str) -> str:
+    return module.split(".")[1] if "." in module else "jaxgen"
+
+
+def _imports(tree: ast.AST):
+    """(module, name, line) of every import of the package, and whether it stands inside a function."""
+    inside = {id(n) for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.Lambda)) for n in ast.walk(f)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "jaxgen":
+            for alias in node.names:
+                module = f"jaxgen.{alias.name}" if node.module == "jaxgen" else node.module
+                yield module, node.lineno, id(node) in inside
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "jaxgen":
+                    yield alias.name, node.lineno, id(node) in inside
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import in line {node.lineno}"
+
+
+def _name(path: pathlib.Path) -> str:
+    return ".".join(["jaxgen", *path.relative_to(ROOT).with_suffix("").parts])
+
+
+@pytest.mark.parametrize("path", FILES, ids=_name)
+def test_imports_go_down(path):
+    own = _top(_name(path))
+    for module, line, inside in _imports(ast.parse(path.read_text())):
+        where = f"{path.name}:{line} imports {module}"
+        assert not inside, f"{where} inside a function"
+        if module == "jaxgen":  # the top of the tower may be entered through the front door
+            assert FLOORS[own] >= 5, where
+        elif _top(module) == own:
+            assert own in LAYERED, f"{where}: files of {own} do not import each other"
+        else:
+            assert FLOORS[_top(module)] < FLOORS[own], f"{where}: floor {FLOORS[own]} from {FLOORS[_top(module)]}"
+
+
+def test_no_cycles():
+    graph = {_name(p): {m for m, _, _ in _imports(ast.parse(p.read_text()))} for p in FILES}
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, f"cycle: {' -> '.join((*path, name))}"
+        if name not in done:
+            for child in graph.get(name, ()):
+                visit(child, (*path, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_every_file_is_on_a_floor():
+    assert {_top(_name(p)) for p in FILES} <= set(FLOORS)
+
+
+def test_front_door_opens():
+    """Every name that the package promises is there."""
+    for name in jaxgen.__all__:
+        assert getattr(jaxgen, name) is not None
