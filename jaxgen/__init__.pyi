@@ -1,4 +1,5 @@
 from . import data, losses, metrics, nn, ops, plot, recipes
+from .core.door import per_batch, per_event, per_sample, weighted_events
 from .core.errors import (
     DataError,
     FileError,

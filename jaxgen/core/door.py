@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -59,25 +60,58 @@ def batch_axes(shape: tuple[int, ...], event: Shape, called: str, what: str = "x
     return shape[:split]
 
 
-def _flat_context(model: Any, context: Any, batch: tuple[int, ...], called: str) -> tuple[Any, int | None]:
-    """The context as `[N, *context]` and its map axis: 0, or None where all events share one."""
+def _as_events(x: Any) -> jax.Array:
+    """Events as a jax array; the values of one that is on the device already are not read back."""
+    real = (jnp.floating, jnp.integer, jnp.bool_)
+    plain = isinstance(x, jax.Array) and x.size and any(jnp.issubdtype(x.dtype, kind) for kind in real)
+    return x if plain else jnp.asarray(as_array(x, name="x", allow_nan=True))
+
+
+def _check_context(model: Any, context: Any, batch: tuple[int, ...], called: str) -> tuple[Any, bool]:
+    """The context as an array, and whether all events share one."""
     shape = context_shape(model)
     if (shape is None) != (context is None):
         wanted = "no context" if shape is None else f"context=[*batch, {', '.join(map(str, shape))}]"
         got = "none" if context is None else f"shape {list(np.shape(context))}"
         raise ShapeError(f"{called}: context does not fit the model", called=called, expected=wanted, got=got)
     if shape is None:
-        return None, None
+        return None, True
     context = jnp.asarray(as_array(context, name="context"))
     axes = batch_axes(context.shape, shape, called, "context")
-    if axes == ():
-        return context, None
-    if axes != batch:
+    if axes not in ((), batch):
         raise ShapeError(
             f"{called}: context has another batch than the events", called=called,
             expected=f"leading axes {list(batch)} or none", got=f"leading axes {list(axes)}",
         )  # fmt: skip
-    return context.reshape((math.prod(batch), *shape)), 0
+    return context, axes == ()
+
+
+def _map(one: Callable[..., Any], batch: tuple[int, ...], key: Any, x: Any, context: Any, shared: bool) -> Any:
+    """`one(key, x, context)` over the leading axes `batch`, which the result gets back; a key for each where keyed."""
+    if batch == ():
+        return one(key, x, context)
+    n = math.prod(batch)
+    flat = lambda a: a.reshape((n, *a.shape[len(batch) :]))  # noqa: E731
+    keys = None if key is None else jax.random.split(key, n)
+    x = None if x is None else flat(x)
+    context = context if shared else flat(context)
+    axes = tuple(None if a is None else 0 for a in (keys, x)) + (None if shared else 0,)
+    out = jax.vmap(one, in_axes=axes)(keys, x, context)
+    return jax.tree.map(lambda leaf: leaf.reshape((*batch, *leaf.shape[1:])), out)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and value >= 0
+
+
+def _sample_axes(shape: Any, called: str) -> tuple[int, ...]:
+    axes = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
+    if not all(map(_is_count, axes)):
+        raise ShapeError(
+            f"{called}: that is no shape", called=called, expected="a number of events, or a tuple of numbers",
+            got=repr(shape)[:80], fix="model.sample(key, (1000,))",
+        )  # fmt: skip
+    return tuple(map(int, axes))
 
 
 def _name(model: Any, method: Callable[..., Any]) -> str:
@@ -111,26 +145,22 @@ def per_event(method: Callable[..., Any]) -> Callable[..., Any]:
     keyed = "key" in inspect.signature(method).parameters
     takes_context, options = _signature(method, ())
 
-    @functools.partial(jax.jit, static_argnames=("axis", *options))
-    def mapped(self: Any, keys: Any, x: Any, context: Any, axis: int | None, **static: Any) -> Any:
+    @functools.partial(jax.jit, static_argnames=("axes", "shared", *options))
+    def mapped(self: Any, key: Any, x: Any, context: Any, axes: int, shared: bool, **static: Any) -> Any:
         def one(key: Any, x: Any, context: Any) -> Any:
             given = ((key,) if keyed else ()) + (x,) + ((context,) if takes_context else ())
             return method(self, *given, **static)
 
-        return jax.vmap(one, in_axes=(0 if keyed else None, 0, axis))(keys, x, context)
+        return _map(one, x.shape[:axes], key, x, context, shared)
 
     def call(self: Any, key: Any, x: Any, context: Any, static: dict[str, Any]) -> Any:
         called = _name(self, method)
-        x = jnp.asarray(as_array(x, name="x", allow_nan=True) if not isinstance(x, jax.Array) else x)
+        x = _as_events(x)
         batch = batch_axes(x.shape, self.event_shape, called)
-        n = math.prod(batch)
-        context, axis = _flat_context(self, context, batch, called)
         if keyed:
             check_key(key, called)
-            key = jax.random.split(key, n)
-        flat = x.reshape((n, *x.shape[len(batch) :]))
-        out = mapped(self, key, flat, context, axis, **static)
-        return jax.tree.map(lambda leaf: leaf.reshape((*batch, *leaf.shape[1:])), out)
+        context, shared = _check_context(self, context, batch, called)
+        return mapped(self, key, x, context, len(batch), shared, **static)
 
     if keyed:
 
@@ -156,13 +186,13 @@ def per_sample(method: Callable[..., Any]) -> Callable[..., Any]:
     takes_context, options = _signature(method, ("length",))
     takes_length = "length" in inspect.signature(method).parameters
 
-    @functools.partial(jax.jit, static_argnames=("axis", "length", *options))
-    def mapped(self: Any, keys: Any, context: Any, axis: int | None, length: int | None, **static: Any) -> Any:
-        def one(key: Any, context: Any) -> Any:
+    @functools.partial(jax.jit, static_argnames=("batch", "shared", "length", *options))
+    def mapped(self: Any, key: Any, context: Any, batch: Any, shared: bool, length: int | None, **static: Any) -> Any:
+        def one(key: Any, _: Any, context: Any) -> Any:
             given = (context,) if takes_context else ()
             return method(self, key, *given, **({"length": length} if takes_length else {}), **static)
 
-        return jax.vmap(one, in_axes=(0, axis))(keys, context)
+        return _map(one, batch, key, None, context, shared)
 
     @functools.wraps(method)
     def public(
@@ -170,17 +200,16 @@ def per_sample(method: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         called = _name(self, method)
         check_key(key, called)
-        batch = (int(shape),) if np.ndim(shape) == 0 else tuple(int(s) for s in shape)
+        batch = _sample_axes(shape, called)
         free = None in self.event_shape
-        if free != (length is not None):
+        if free != (length is not None) or (free and not (_is_count(length) and length > 0)):
             raise ShapeError(
                 f"{called}: length does not fit the model", called=called,
                 expected="length=, a positive int" if free else "no length: every event has one shape",
                 got=f"length={length}",
             )  # fmt: skip
-        context, axis = _flat_context(self, context, batch, called)
-        out = mapped(self, jax.random.split(key, math.prod(batch)), context, axis, length, **static)
-        return jax.tree.map(lambda leaf: leaf.reshape((*batch, *leaf.shape[1:])), out)
+        context, shared = _check_context(self, context, batch, called)
+        return mapped(self, key, context, batch, shared, length, **static)
 
     return public
 
@@ -191,21 +220,23 @@ def per_batch(method: Callable[..., Any]) -> Callable[..., Any]:
     For models that work on many events at once, as a mixture does with its matrix of components by events.
     """
 
-    @jax.jit
-    def flat(self: Any, x: Any, context: Any) -> Any:
-        return method(self, x, context)
+    @functools.partial(jax.jit, static_argnames=("axes", "shared"))
+    def flat(self: Any, x: Any, context: Any, axes: int, shared: bool) -> Any:
+        batch, n = x.shape[:axes], math.prod(x.shape[:axes])
+        if context is not None:
+            context = jnp.broadcast_to(context, (n, *context.shape)) if shared else context.reshape(
+                (n, *context.shape[axes:])
+            )
+        out = method(self, x.reshape((n, *x.shape[axes:])), context)
+        return jax.tree.map(lambda leaf: leaf.reshape((*batch, *leaf.shape[1:])), out)
 
     @functools.wraps(method)
     def public(self: Any, x: Any, *, context: Any = None) -> Any:
         called = _name(self, method)
-        x = jnp.asarray(as_array(x, name="x", allow_nan=True) if not isinstance(x, jax.Array) else x)
+        x = _as_events(x)
         batch = batch_axes(x.shape, self.event_shape, called)
-        n = math.prod(batch)
-        context, axis = _flat_context(self, context, batch, called)
-        if context is not None and axis is None:
-            context = jnp.broadcast_to(context, (n, *context.shape))
-        out = flat(self, x.reshape((n, *x.shape[len(batch) :])), context)
-        return jax.tree.map(lambda leaf: leaf.reshape((*batch, *leaf.shape[1:])), out)
+        context, shared = _check_context(self, context, batch, called)
+        return flat(self, x, context, len(batch), shared)
 
     return public
 
@@ -220,15 +251,15 @@ def weighted_events(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def public(self: Any, x: Any, weight: Any = None) -> Any:
         called = _name(self, method)
-        x = jnp.asarray(as_array(x, name="x", allow_nan=True) if not isinstance(x, jax.Array) else x)
+        x = _as_events(x)
         batch = batch_axes(x.shape, self.event_shape, called)
         dtype = jnp.result_type(float) if not jnp.issubdtype(x.dtype, jnp.floating) else x.dtype
-        weight = jnp.ones(batch, dtype) if weight is None else jnp.asarray(weight)
+        weight = jnp.ones(batch, dtype) if weight is None else jnp.asarray(as_array(weight, name="weight"))
         if len(batch) != 1 or weight.shape != batch:
             raise ShapeError(
                 f"{called}: one weight per event", called=called, expected="x [N, *event] and weight [N]",
                 got=f"x {list(x.shape)}, weight {list(weight.shape)}", fix="x.reshape(-1, *model.event_shape)",
             )  # fmt: skip
-        return flat(self, x, weight)
+        return flat(self, x, weight if jnp.issubdtype(weight.dtype, jnp.floating) else weight.astype(dtype))
 
     return public

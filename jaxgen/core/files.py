@@ -2,7 +2,8 @@
 
 The description names classes, fields, shapes and static values. Loading builds only classes that `@model` or
 `loadable` registered, resolves only public functions of `jax.nn`, `jax.numpy` and this package's networks, and
-compares every array with what the description says of it: a hostile file can at worst be refused.
+compares every array with what the description says of it: a hostile file can at worst be refused. A checksum over all
+of it finds a flipped bit.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import dataclasses
 import importlib
 import json
 import os
-import tempfile
+import secrets
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,39 +49,60 @@ def loadable(value: Any) -> Any:
     return value
 
 
+def checksum(arrays: dict[str, np.ndarray], text: str = "") -> str:
+    """A checksum over names, dtypes, shapes and bytes of arrays, and over a text.
+
+    Example:
+        >>> checksum({"a": np.zeros(3)}) == checksum({"a": np.zeros(3)}), checksum({"a": np.zeros(3)}) == checksum({})
+        (True, False)
+    """
+    total = zlib.crc32(text.encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        total = zlib.crc32(f"{name} {array.dtype} {np.shape(arrays[name])}".encode(), total)
+        total = zlib.crc32(array.reshape(-1).view(np.uint8).data, total)
+    return f"{total:08x}"
+
+
 def write_arrays(path: str | os.PathLike[str], arrays: dict[str, Any], description: dict[str, Any]) -> None:
     """Writes arrays and a JSON description to one file, whole or not at all (a rename ends the writing)."""
     from safetensors.numpy import save
 
     path = Path(path)
+    called = f"save({str(path)!r})"
     host = {name: np.ascontiguousarray(np.asarray(a)).reshape(np.shape(a)) for name, a in arrays.items()}
-    payload = save(host, metadata={"format": FORMAT, "description": json.dumps(description)})
+    text = json.dumps(description)
+    payload = save(host, metadata={"format": FORMAT, "description": text, "checksum": checksum(host, text)})
     if not path.parent.is_dir():
         raise FileError(
-            "the folder to save into is not there", called=f"save({str(path)!r})", expected="an existing folder",
+            "the folder to save into is not there", called=called, expected="an existing folder",
             got=str(path.parent), fix="pathlib.Path(path).parent.mkdir(parents=True)",
         )  # fmt: skip
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(payload)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        raise FileError("the file cannot be written", called=called, expected="a writable path", got=str(error)) from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays and the description of a file of `write_arrays`.
 
     Raises:
-        FileError: missing, cut short, or not such a file.
+        FileError: missing, cut short, damaged, or not such a file.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     called = f"load({str(path)!r})"
+    if not os.path.isfile(path):
+        got = "a folder" if os.path.isdir(path) else "nothing there"
+        raise FileError("no file to load", called=called, expected="a file that jaxgen.save wrote", got=got)
     try:
         with safe_open(str(path), framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -88,13 +111,13 @@ def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], di
                     "not a jaxgen file", called=called, expected=f"format {FORMAT}",
                     got=f"format {metadata.get('format')!r}", fix="jaxgen.save(model, path) writes one",
                 )  # fmt: skip
-            description = json.loads(metadata["description"])
-            return {name: file.get_tensor(name) for name in file.keys()}, description  # noqa: SIM118
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise FileError("no file to load", called=called, expected="a readable file", got=str(error)) from None
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
-        if isinstance(error, JaxgenError):
-            raise
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if checksum(arrays, metadata["description"]) != metadata["checksum"]:
+            raise ValueError("the checksum does not match the contents")
+        return arrays, json.loads(metadata["description"])
+    except JaxgenError:
+        raise
+    except Exception as error:  # whatever bytes provoke is a refusal
         raise FileError(
             "the file is damaged or foreign", called=called, expected="a file that jaxgen.save wrote",
             got=f"{type(error).__name__}: {str(error)[:200]}", fix="save it again, or take an older copy",
@@ -126,7 +149,8 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
         )  # fmt: skip
     arrays: dict[str, Any] = {}
     description = _encode(model, "", arrays)
-    write_arrays(path, arrays, description)
+    # a plain number is saved in the precision in which it is computed with
+    write_arrays(path, {k: np.asarray(v, dtype=jnp.result_type(v)) for k, v in arrays.items()}, description)
 
 
 def load(path: str | os.PathLike[str], *, like: Any = None) -> Any:
@@ -134,7 +158,7 @@ def load(path: str | os.PathLike[str], *, like: Any = None) -> Any:
 
     Args:
         path: the file.
-        like: a model of the same structure. Needed where the file names networks or functions of your own, which no
+        like: a model of the same structure, or its `jax.eval_shape`. Needed where the file names networks or functions of your own, which no
             file may bring into being; its structure, shapes and dtypes are required of the file.
 
     Raises:
@@ -163,11 +187,27 @@ def load(path: str | os.PathLike[str], *, like: Any = None) -> Any:
 
 def _try_out(model: Any) -> None:
     """Traces a sample, without computing it: shapes that do not fit each other are found here, not in use."""
-    if hasattr(model, "sample") and hasattr(model, "event_shape"):
-        length = {"length": 1} if None in model.event_shape else {}
+    if not (hasattr(model, "sample") and hasattr(model, "event_shape")):
+        return
+
+    def draw(model: Any, key: Any) -> Any:
+        event = tuple(model.event_shape)
+        length = {"length": 1} if None in event else {}
         context = getattr(model, "context_shape", None)
-        given = {} if context is None else {"context": jnp.zeros(context)}
-        jax.eval_shape(lambda key: model.sample(key, **length, **given), jax.random.key(0))
+        sample = model.sample(key, **length, **({} if context is None else {"context": jnp.zeros(context)}))
+        if sample.shape != tuple(1 if e is None else e for e in event):
+            raise FileError("the arrays do not fit together", expected=f"samples {event}", got=f"{sample.shape}")
+        return sample
+
+    first: Exception | None = None
+    for _ in range(3):  # a model, a batch of models, a batch of batches
+        try:
+            jax.eval_shape(draw, model, jax.random.key(0))
+            return
+        except Exception as error:
+            first = first or error
+            draw = jax.vmap(draw, in_axes=(0, None))
+    raise first or AssertionError
 
 
 def _encode(value: Any, path: str, arrays: dict[str, Any]) -> Any:
@@ -181,18 +221,30 @@ def _encode(value: Any, path: str, arrays: dict[str, Any]) -> Any:
     if value is None:
         return {"none": True}
     if isinstance(value, dict):
+        if not all(isinstance(k, str) for k in value):
+            raise FileError(f"field {path} cannot be saved", expected="dict keys that are str", got=str([*value])[:80])
         # in the order in which a pytree lists its leaves
-        return {"dict": {str(k): _encode(value[k], f"{path}.{k}", arrays) for k in sorted(value)}}
+        return {"dict": {k: _encode(value[k], f"{path}.{k}", arrays) for k in sorted(value)}}
     if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
         kind = "tuple" if isinstance(value, tuple) else "list"
         return {kind: [_encode(v, f"{path}.{i}", arrays) for i, v in enumerate(value)]}
-    if hasattr(value, "shape") or isinstance(value, (int, float, bool)):
-        array = np.asarray(value)
+    if _is_numeric(value):
         if path in arrays:
             raise FileError(f"two leaves are called {path}", fix="rename the dict keys that hold dots")
-        arrays[path] = array
-        return {"array": path, "shape": list(array.shape), "dtype": str(array.dtype)}
-    raise FileError(f"field {path} cannot be saved", expected="arrays and models", got=type(value).__name__)
+        arrays[path] = value
+        return {"array": path, "shape": list(np.shape(value)), "dtype": str(jnp.result_type(value))}
+    raise FileError(
+        f"field {path} cannot be saved", expected="models, and arrays of bool, int or float",
+        got=f"{type(value).__name__} {getattr(value, 'dtype', '')}".strip(),
+    )
+
+
+def _is_numeric(value: Any) -> bool:
+    if isinstance(value, (bool, int, float)):
+        return True
+    dtype = getattr(value, "dtype", None)
+    # four-bit numbers and their kin have no place in the file format, nor has a foreign byte order in JAX
+    return isinstance(dtype, np.dtype) and dtype.isnative and (dtype.kind in "biuf" or dtype == jnp.bfloat16)
 
 
 def _encode_static(value: Any, path: str) -> Any:
@@ -302,9 +354,9 @@ def _fill(like: Any, arrays: dict[str, np.ndarray], description: Any, called: st
             got=str(description.get("model") if isinstance(description, dict) else description)[:300],
             fix="build `like` with the same classes, shapes and static options as the saved model",
         )  # fmt: skip
-    for name, array in wanted.items():
-        got = arrays.get(name)
-        if got is None or got.shape != array.shape or got.dtype != array.dtype:
+    for name in wanted.keys() | arrays.keys():
+        mine, got = wanted.get(name), arrays.get(name)
+        if got is None or mine is None or got.shape != np.shape(mine) or got.dtype != jnp.result_type(mine):
             raise FileError(f"array {name!r} is not what the description says", called=called)
     names = iter(list(wanted))
     return jax.tree.map(lambda leaf: _to_device(arrays[next(names)]), like)

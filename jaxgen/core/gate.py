@@ -6,9 +6,17 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.errors import DataError, ShapeError
+
+#: what to do with an array of a kind that is not numbers
+_REMEDY = {
+    "M": "(data - data.min()) / np.timedelta64(1, 's') turns dates into seconds",
+    "m": "data / np.timedelta64(1, 's') turns durations into seconds",
+    "c": "np.stack([data.real, data.imag], axis=-1)",
+}
 
 
 class Batch(NamedTuple):
@@ -24,7 +32,9 @@ class Batch(NamedTuple):
     context: Any = None
     weight: Any = None
 
-    def __len__(self) -> int:  # the number of events, not of fields
+    @property
+    def events(self) -> int:
+        """The number of events, N."""
         return int(np.shape(self.x)[0])
 
 
@@ -56,50 +66,80 @@ def as_array(data: Any, *, name: str = "data", allow_nan: bool = False) -> np.nd
     """
     if isinstance(data, jax.core.Tracer):
         return data
+    if isinstance(data, (list, tuple)) and not concrete(data):
+        return jnp.asarray(data)
     called = f"as_array({name})"
-    if not isinstance(data, (np.ndarray, jax.Array)):
+    if isinstance(data, np.ma.MaskedArray):
+        data = _unmasked(data, name, called)
+    elif not isinstance(data, (np.ndarray, jax.Array)):
         data = _convert(data, name, called)
     if jax.dtypes.issubdtype(data.dtype, jax.dtypes.prng_key):
         raise DataError(
             f"{name} is a random key, not data", called=called, expected="numbers", got="a PRNG key",
             fix="the order is key first, model second, data third: fit(key, model, data)",
         )  # fmt: skip
-    if not (jax.dtypes.issubdtype(data.dtype, np.number) or data.dtype == bool) or data.dtype.kind == "c":
+    if not (jax.dtypes.issubdtype(data.dtype, np.number) or data.dtype == bool) or data.dtype.kind in _REMEDY:
+        labels = "encode it first: np.unique(data, return_inverse=True)[1] turns labels into integers"
         raise DataError(
             f"{name} is not numeric", called=called, expected="real numbers", got=f"dtype {data.dtype}",
-            fix="encode it first: np.unique(data, return_inverse=True)[1] turns labels into integers",
+            fix=_REMEDY.get(data.dtype.kind, labels),
         )  # fmt: skip
     if data.size == 0:
         raise DataError(f"{name} is empty", called=called, expected="at least one event", got=f"shape {data.shape}")
     _check_values(data, name, called, allow_nan)
-    return data
+    return data if data.dtype.isnative else data.astype(data.dtype.newbyteorder("="))
 
 
 def _convert(data: Any, name: str, called: str) -> np.ndarray:
     if hasattr(data, "to_numpy"):  # pandas and its kin, without importing them
-        array = data.to_numpy()
-        if array.dtype == object and hasattr(data, "dtypes"):
-            kinds = {str(c): str(t) for c, t in getattr(data.dtypes, "items", list)() if str(t) in ("object", "str")}
-            raise DataError(
-                f"{name} has columns that are not numeric", called=called, expected="numeric columns", got=str(kinds),
-                fix="keep the numeric ones: data.select_dtypes('number')",
-            )  # fmt: skip
-    else:
-        try:
-            array = np.asarray(data)
-        except ValueError as error:
-            raise DataError(
-                f"{name} is ragged", called=called, expected="rows of one length", got=str(error).splitlines()[0],
-                fix="pad the rows, or fit them one by one",
-            ) from None  # fmt: skip
+        return _from_table(data, name, called)
+    try:
+        array = np.asarray(data)
+    except (ValueError, TypeError) as error:
+        ragged = isinstance(error, ValueError)
+        raise DataError(
+            f"{name} is ragged" if ragged else f"{name} is not an array of numbers", called=called,
+            expected="rows of one length" if ragged else "numbers", got=str(error).splitlines()[0],
+            fix="pad the rows, or fit them one by one" if ragged else "pass np.asarray(data, dtype=float) once that works",
+        ) from None  # fmt: skip
     if array.dtype == object:
-        first = next((v for v in array.flat if not isinstance(v, (int, float, np.number))), None)
+        numbers = (int, float, np.number)
+        first = next((v for v in array.flat if not isinstance(v, numbers)), array.flat[0] if array.size else data)
         raise DataError(
             f"{name} is not an array of numbers", called=called, expected="lists, numpy, pandas or jax numbers",
             got=f"{type(data).__name__} holding {type(first).__name__} {str(first)[:40]!r}",
             fix="pass np.asarray(data, dtype=float) once that works",
         )  # fmt: skip
     return array
+
+
+def _from_table(data: Any, name: str, called: str) -> np.ndarray:
+    """The numbers of a table or column; missing entries become NaN, which is refused where it has no meaning."""
+    array = data.to_numpy()
+    if array.dtype != object:
+        return array
+    dtypes = getattr(data, "dtypes", array.dtype)
+    columns = list(dtypes.items()) if hasattr(dtypes, "items") else [(name, dtypes)]
+    foreign = {str(c): str(t) for c, t in columns if getattr(t, "kind", "O") not in "biuf"}
+    if foreign:
+        table = hasattr(dtypes, "items")
+        raise DataError(
+            f"{name} has columns that are not numeric", called=called, expected="numeric columns", got=str(foreign),
+            fix="keep the numeric ones: data.select_dtypes('number')" if table else "data.astype(float)",
+        )  # fmt: skip
+    # columns of numbers, of which some are bool or may be missing, have no common dtype but this one
+    return data.to_numpy(dtype=float, na_value=np.nan)
+
+
+def _unmasked(data: np.ma.MaskedArray, name: str, called: str) -> np.ndarray:
+    hidden = int(np.ma.count_masked(data))
+    if hidden:
+        raise DataError(
+            f"{name} has masked values", called=called, expected="an array without a mask",
+            got=f"{hidden} of {data.size} values masked",
+            fix="drop the rows, or give them weight 0: fit(key, model, (x.filled(0), None, weight))",
+        )  # fmt: skip
+    return np.ma.getdata(data)
 
 
 def _check_values(data: np.ndarray | jax.Array, name: str, called: str, allow_nan: bool) -> None:
@@ -140,7 +180,7 @@ def as_batch(data: Any, *, name: str = "data") -> Batch:
     Example:
         >>> as_batch(([[1.0], [2.0]], [0, 1])).context.shape
         (2,)
-        >>> len(as_batch({"x": [[1.0], [2.0]], "weight": [1.0, 0.5]}))
+        >>> as_batch({"x": [[1.0], [2.0]], "weight": [1.0, 0.5]}).events
         2
     """
     if isinstance(data, Batch):
@@ -153,22 +193,41 @@ def as_batch(data: Any, *, name: str = "data") -> Batch:
             parts["a fourth entry"] = data[3]
     else:
         parts = {"x": data}
-    if unknown := sorted(set(map(str, parts)) - set(Batch._fields)) or (["no x"] if "x" not in parts else []):
+    if unknown := sorted(set(map(str, parts)) - set(Batch._fields)) or (["no x"] if parts.get("x") is None else []):
         raise DataError(
             f"{name} is not a batch", called=f"as_batch({name})", expected="x, or (x, context, weight), or a dict of them",
             got=", ".join(unknown), fix=f"{name} = dict(x=..., context=..., weight=...)",
         )  # fmt: skip
-    parts = {k: None if v is None else as_array(v, name=f"{name}[{k!r}]") for k, v in parts.items()}
+    parts = {k: as_array(v, name=f"{name}[{k!r}]") for k, v in parts.items() if v is not None}
     batch = Batch(**parts)
-    for part, value in parts.items():
-        if value is not None and np.shape(value)[:1] != np.shape(batch.x)[:1]:
+    for part, value in batch._asdict().items():
+        if value is None:
+            continue
+        if np.ndim(value) == 0 or np.shape(value)[0] != np.shape(batch.x)[0]:
             raise ShapeError(
-                f"{name}[{part!r}] has another number of events than x", called=f"as_batch({name})",
-                expected=f"leading axis {np.shape(batch.x)[:1]}", got=f"shape {np.shape(value)}",
+                f"{name}[{part!r}] has another number of events than x" if part != "x" else f"{name} is one number",
+                called=f"as_batch({name})", expected=f"[{batch.events}, ...]" if part != "x" else "[N, *event]",
+                got=f"shape {list(np.shape(value))}",
             )  # fmt: skip
-    if batch.weight is not None and (np.ndim(batch.weight) != 1 or np.min(batch.weight) < 0):
+    return batch if batch.weight is None else batch._replace(weight=_as_weight(batch.weight, name))
+
+
+def _as_weight(weight: Any, name: str) -> Any:
+    """Weights `[N]` as floats; what can be known of their values is checked."""
+    known = concrete(weight)
+    if np.ndim(weight) != 1 or (known and (np.min(weight) < 0 or not np.any(weight))):
         raise DataError(
-            f"{name}['weight'] is no weight", called=f"as_batch({name})", expected="[N], non-negative",
-            got=f"shape {np.shape(batch.weight)}, smallest {np.min(batch.weight)}",
+            f"{name}['weight'] is no weight", called=f"as_batch({name})", expected="[N], non-negative, not all zero",
+            got=f"shape {list(np.shape(weight))}" + (f", range [{np.min(weight)}, {np.max(weight)}]" if known else ""),
         )  # fmt: skip
-    return batch
+    return weight if jnp.issubdtype(weight.dtype, jnp.floating) else weight.astype(jnp.result_type(float))
+
+
+def concrete(*values: Any) -> bool:
+    """True where all values are known now, so that a constructor may look at them; under `jit` and `vmap` it may not.
+
+    Example:
+        >>> concrete(np.ones(2)), jax.vmap(lambda x: int(concrete(x)))(np.ones(1)).item()
+        (True, 0)
+    """
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))

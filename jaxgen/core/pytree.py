@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
@@ -13,6 +14,8 @@ T = TypeVar("T")
 
 #: every `@model` class by its full name; `load` builds nothing that is not in here
 REGISTRY: dict[str, type] = {}
+# every one, also those whose name was taken over since: a notebook's cell that is run again defines its class again
+_CLASSES: weakref.WeakSet[type] = weakref.WeakSet()
 
 
 def static(default: Any = dataclasses.MISSING) -> Any:
@@ -69,9 +72,10 @@ def model(cls: type[T]) -> type[T]:
         >>> line
         Line(slope=float32[])
     """
-    for hook in ("__init__", "__post_init__"):
-        if hook in cls.__dict__:
-            raise TypeError(f"@model {cls.__name__} defines {hook}; write a classmethod from_* instead")
+    inherited = any("__post_init__" in base.__dict__ for base in cls.__mro__)
+    if "__init__" in cls.__dict__ or inherited:
+        hook = "__post_init__" if inherited else "__init__"
+        raise TypeError(f"@model {cls.__name__} defines {hook}; write a classmethod from_* instead")
     cls = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
     names = {True: [], False: []}  # type: dict[bool, list[str]]
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
@@ -79,6 +83,7 @@ def model(cls: type[T]) -> type[T]:
     jax.tree_util.register_dataclass(cls, data_fields=names[False], meta_fields=names[True])
     cls.__repr__ = _repr  # type: ignore[assignment, method-assign]
     REGISTRY[class_name(cls)] = cls
+    _CLASSES.add(cls)
     return cls
 
 
@@ -89,7 +94,7 @@ def class_name(cls: type) -> str:
 
 def is_model(value: Any) -> bool:
     """True for an instance of an `@model` class."""
-    return REGISTRY.get(class_name(type(value))) is type(value)
+    return type(value) in _CLASSES
 
 
 def model_fields(value: Any) -> list[tuple[str, str, Any]]:

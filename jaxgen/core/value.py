@@ -1,17 +1,30 @@
 """Hashing by value: what makes a rebuilt algorithm find the program that its twin compiled.
 
 optax transformations and lambdas hash by identity, so `optax.adam(1e-3)` written twice would compile twice. Two
-functions with the same code and equal closures, defaults and globals do the same thing; `value_key` compares those.
+functions with the same code and the same closures, defaults and globals do the same thing; `value_key` compares those.
+Where a function can see something that may change unnoticed (an instance, a numpy array), it is itself alone: one
+compilation too many is slow, one too few is wrong.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import dis
+import enum
 import functools
 import types
 from typing import Any, TypeVar, dataclass_transform
 
+import jax
+import numpy as np
+
 T = TypeVar("T")
+
+#: kinds of things that do not change while they live
+_CONSTANT = (
+    jax.Array, types.ModuleType, type, types.BuiltinFunctionType, types.GenericAlias, enum.Enum, np.ufunc, np.dtype,
+    type(functools.cache(len)),
+)  # fmt: skip
 
 
 class _Same:
@@ -27,11 +40,16 @@ class _Same:
         return id(self.value)
 
 
+class _MayChange(Exception):
+    """Met a value that may change while it stays the same object."""
+
+
 def value_key(value: Any) -> Any:
     """A hashable key that is equal for values which behave alike.
 
-    Plain values, tuples and frozen dataclasses compare by value, functions by code and closure, anything else
-    (arrays, mutable containers, instances) by identity.
+    Plain values, containers and hashable dataclasses compare by their contents as they are now; functions by code,
+    closure, defaults and the globals that they name; arrays, modules and classes by identity; anything else, and
+    whatever holds it, by identity too.
 
     Example:
         >>> import optax
@@ -40,34 +58,63 @@ def value_key(value: Any) -> Any:
         >>> value_key(optax.adam(1e-3)) == value_key(optax.adam(1e-2))
         False
     """
-    return _key(value, frozenset())
-
-
-def _key(value: Any, seen: frozenset[int]) -> Any:
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
-        return (type(value), value)
-    if id(value) in seen:  # a function that closes over itself
+    try:
+        return _key(value, ())
+    except _MayChange:
         return _Same(value)
-    seen = seen | {id(value)}
-    if isinstance(value, tuple):
-        return (type(value), *(_key(v, seen) for v in value))
+
+
+def _key(value: Any, above: tuple[int, ...]) -> Any:
+    if value is None or isinstance(value, (bool, int, str, bytes)):
+        return (type(value), value)
+    if isinstance(value, (float, complex, np.generic)):
+        return (type(value), repr(value))  # which tells 0.0 from -0.0, and finds NaN equal to itself
+    if isinstance(value, _CONSTANT) or type(value).__module__.partition(".")[0] in ("jax", "jaxlib"):
+        return _Same(value)
+    if id(value) in above:  # a function that closes over itself
+        return ("above", above.index(id(value)))
+    above = (*above, id(value))
+    if isinstance(value, (tuple, list)):
+        return (type(value), *(_key(v, above) for v in value))
+    if isinstance(value, dict):
+        return (type(value), *((_key(k, above), _key(v, above)) for k, v in value.items()))
+    if isinstance(value, (set, frozenset)):
+        return (type(value), frozenset(_key(v, above) for v in value))
     if isinstance(value, types.FunctionType):
-        cells = tuple(_key(_content(c), seen) for c in value.__closure__ or ())
-        defaults = _key(value.__defaults__, seen)
-        keywords = tuple((k, _key(v, seen)) for k, v in sorted((value.__kwdefaults__ or {}).items()))
-        return (value.__code__, _Same(value.__globals__), cells, defaults, keywords)
+        return _function_key(value, above)
     if isinstance(value, functools.partial):
-        keywords = tuple((k, _key(v, seen)) for k, v in sorted(value.keywords.items()))
-        return (functools.partial, _key(value.func, seen), _key(value.args, seen), keywords)
+        return (type(value), *(_key(v, above) for v in (value.func, value.args, value.keywords)))
     if isinstance(value, types.MethodType):
-        return (types.MethodType, _key(value.__func__, seen), _key(value.__self__, seen))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type) and type(value).__hash__ is not None:
-        try:
-            hash(value)
-        except TypeError:
-            return _Same(value)
-        return value
-    return _Same(value)
+        return (types.MethodType, _key(value.__func__, above), _key(value.__self__, above))
+    if dataclasses.is_dataclass(value) and _is_value(type(value)):
+        return (type(value), *(_key(getattr(value, f.name, None), above) for f in dataclasses.fields(value)))
+    raise _MayChange
+
+
+def _is_value(cls: Any) -> bool:
+    """True for dataclasses that promise not to change: frozen, or hashed by their fields."""
+    return cls.__dataclass_params__.frozen or cls.__hash__ not in (None, object.__hash__)
+
+
+def _function_key(function: types.FunctionType, above: tuple[int, ...]) -> Any:
+    cells = tuple(_key(_content(cell), above) for cell in function.__closure__ or ())
+    defaults = _key((function.__defaults__, function.__kwdefaults__), above)
+    scope, named = function.__globals__, []
+    for name in _global_names(function.__code__):
+        if name in scope:
+            seen = scope[name]
+            # what was imported is taken to stay as it is; what stands beside the function may be edited and run again
+            foreign = isinstance(seen, types.FunctionType) and seen.__globals__ is not scope
+            named.append((name, _Same(seen) if foreign else _key(seen, above)))
+    return (types.FunctionType, function.__code__, _Same(scope), cells, defaults, tuple(named))
+
+
+@functools.lru_cache(maxsize=4096)
+def _global_names(code: types.CodeType) -> tuple[str, ...]:
+    """The global names that a function reads, those of the functions inside it included."""
+    names = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    inner = (c for c in code.co_consts if isinstance(c, types.CodeType))
+    return tuple(sorted(names.union(*map(_global_names, inner))))
 
 
 def _content(cell: types.CellType) -> Any:
@@ -77,9 +124,30 @@ def _content(cell: types.CellType) -> Any:
         return None
 
 
+def describe(key: Any) -> str:
+    """A `value_key` as a text that is the same in another process: names for what goes by identity.
+
+    Example:
+        >>> describe(value_key((1e-3, len)))
+        "(tuple, (float, '0.001'), len)"
+    """
+    if isinstance(key, (tuple, frozenset)):
+        parts = [describe(part) for part in key]
+        return f"({', '.join(parts if isinstance(key, tuple) else sorted(parts))})"
+    value = key.value if isinstance(key, _Same) else key
+    if isinstance(value, types.CodeType):
+        return value.co_qualname
+    if isinstance(value, (int, str, bytes, types.NoneType)):
+        return repr(value)
+    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
+    return name if isinstance(name, str) else type(value).__qualname__
+
+
 @dataclass_transform(frozen_default=True)
 def algorithm(cls: type[T]) -> type[T]:
     """Turns a class into a frozen dataclass of options that hashes by value, functions and optimisers included.
+
+    Values are compared as they were when the algorithm was first used.
 
     Example:
         >>> @algorithm
@@ -95,7 +163,10 @@ def algorithm(cls: type[T]) -> type[T]:
     cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
 
     def key(self: Any) -> Any:
-        return (type(self), *(value_key(getattr(self, f.name)) for f in dataclasses.fields(self)))
+        if "_key" not in self.__dict__:  # once: a program that was compiled for it must be found under the same key
+            values = (value_key(getattr(self, f.name)) for f in dataclasses.fields(self))
+            object.__setattr__(self, "_key", (type(self), *values))
+        return self._key
 
     cls.__hash__ = lambda self: hash(key(self))  # type: ignore[assignment, method-assign]
     cls.__eq__ = lambda self, other: type(self) is type(other) and key(self) == key(other)  # type: ignore[assignment, method-assign]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core import files
 from jaxgen.core.errors import FileError
-from jaxgen.core.files import read_arrays, write_arrays
+from jaxgen.core.value import describe, value_key
 
 FILE = "checkpoint.safetensors"
 
@@ -30,36 +32,48 @@ def checksum(tree: Any) -> str:
         >>> checksum(np.zeros(3)) == checksum(np.zeros(3)), checksum(np.zeros(3)) == checksum(np.zeros(4))
         (True, False)
     """
-    total = 0
-    for leaf in jax.tree.leaves(tree):
-        array = np.ascontiguousarray(_raw(leaf))
-        total = zlib.crc32(f"{array.dtype}{array.shape}".encode(), total)
-        total = zlib.crc32(array.reshape(-1).view(np.uint8).data, total)
-    return f"{total:08x}"
+    return files.checksum({f"{i:06d}": _raw(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))})
 
 
-def fingerprint(key: Any, model: Any, data: Any, algorithm: Any, batch_size: int | None, restarts: int | None) -> dict:
+def fingerprint(
+    key: Any, model: Any, data: Any, validation: Any, algorithm: Any, batch_size: int | None, restarts: int | None
+) -> dict:
     """What must be the same for a resumed fit to be the same fit."""
-    plain = {f.name: repr(v) for f in dataclasses.fields(algorithm)
-             if isinstance(v := getattr(algorithm, f.name), (int, float, str, type(None)))}  # fmt: skip
+    fields = dataclasses.fields(algorithm) if dataclasses.is_dataclass(algorithm) else ()
+    plain = {f.name: v for f in fields if isinstance(v := getattr(algorithm, f.name), (int, float, str, type(None)))}
     return {
-        "model": repr(model),
+        "model": _without_addresses(repr(model)),
         "start": checksum(model),
         "algorithm": f"{type(algorithm).__name__} {plain}",
+        "algorithm's functions": f"{zlib.crc32(describe(value_key(algorithm)).encode()):08x}",
         "key": checksum(key),
         "data": "an iterator" if data is None else checksum(data),
+        "validation": "none" if validation is None else checksum(validation),
         "batch_size": repr(batch_size),
         "restarts": repr(restarts),
     }
 
 
+def _without_addresses(text: str) -> str:
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
+
+
+def _structure(tree: Any) -> str:
+    return _without_addresses(str(jax.tree.structure(tree)))
+
+
 def write(folder: str | Path, mark: dict, snapshot: Any) -> None:
     """Writes a snapshot, any pytree, with the fingerprint of its fit."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    leaves = jax.tree.leaves(snapshot)
-    arrays = {f"{i:06d}": _raw(leaf) for i, leaf in enumerate(leaves)}
-    write_arrays(folder / FILE, arrays, {"fit": mark, "tree": str(jax.tree.structure(snapshot))})
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(
+            "the checkpoint's folder cannot be made", called=f"fit(..., checkpoint={str(folder)!r})",
+            expected="a folder, there or to be made", got=str(error),
+        ) from None  # fmt: skip
+    arrays = {f"{i:06d}": _raw(leaf) for i, leaf in enumerate(jax.tree.leaves(snapshot))}
+    files.write_arrays(folder / FILE, arrays, {"fit": mark, "tree": _structure(snapshot)})
 
 
 def read(folder: str | Path, mark: dict, like: Any) -> Any:
@@ -76,7 +90,7 @@ def read(folder: str | Path, mark: dict, like: Any) -> Any:
     path = Path(folder) / FILE
     if not path.exists():
         return None
-    arrays, description = read_arrays(path)
+    arrays, description = files.read_arrays(path)
     called = f"fit(..., checkpoint={str(folder)!r})"
     theirs = description.get("fit", {}) if isinstance(description, dict) else {}
     for name, mine in mark.items():
@@ -86,8 +100,8 @@ def read(folder: str | Path, mark: dict, like: Any) -> Any:
                 got=str(theirs.get(name))[:300], fix="give each fit a folder of its own, or delete this one",
             )  # fmt: skip
     leaves, structure = jax.tree.flatten(like)
-    if description.get("tree") != str(structure) or sorted(arrays) != [f"{i:06d}" for i in range(len(leaves))]:
-        raise FileError("the checkpoint has another structure", called=called, expected=str(structure)[:300],
+    if description.get("tree") != _structure(like) or sorted(arrays) != [f"{i:06d}" for i in range(len(leaves))]:
+        raise FileError("the checkpoint has another structure", called=called, expected=_structure(like)[:300],
                         got=str(description.get("tree"))[:300], fix="delete the folder to start anew")  # fmt: skip
     return jax.tree.unflatten(
         structure, [_restore(arrays[f"{i:06d}"], leaf, called) for i, leaf in enumerate(leaves)]

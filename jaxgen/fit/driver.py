@@ -195,6 +195,8 @@ def _events(data: Any, model: Any, name: str) -> Batch:
             f"{name} needs one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",
             got=f"shape {list(np.shape(batch.x))}", fix=f"{name}[None] for one event; reshape(-1, *event) for more axes",
         )  # fmt: skip
+    if check := getattr(type(model), "check_data", None):
+        check(model, batch.x)  # a support that a shape does not tell: bits, counts
     wanted = context_shape(model)
     given = None if batch.context is None else np.shape(batch.context)[1:]
     if wanted != given:
@@ -213,7 +215,7 @@ def _options(
     def refuse(message: str, expected: str, got: Any, fix: str = "") -> None:
         raise FitError(message, called="fit(...)", expected=expected, got=str(got), fix=fix)
 
-    n = len(batch)
+    n = batch.events
     if stream is None and batch_size is None and not algorithm.full_batch and n > 256:
         batch_size = 256
     if stream is not None and (algorithm.full_batch or batch_size is not None):

@@ -36,7 +36,10 @@ class Status(enum.IntEnum):
     PATIENCE = 3, "the validation score stopped improving"
     EXHAUSTED = 4, "the iterator of batches ended"
     INTERRUPTED = 5, "interrupted from the keyboard; the model is that of the last finished chunk of steps"
-    NON_FINITE = 6, "a metric or a parameter was not finite; the model is that before the failing step"
+    NON_FINITE = 6, (
+        "a metric or a parameter was not finite (an event of probability zero, or too large a step); "
+        "the model is that before the failing step"
+    )
 
 
 class Carry(NamedTuple):
@@ -95,7 +98,7 @@ def start(algorithm: Any, key: Any, model: Any, batch: Batch, batch_size: int | 
         raise FitError("the algorithm does not report what it monitors", expected=algorithm.monitor, got=str([*shapes]))
     metrics = {name: jnp.full(s.shape, jnp.inf if jnp.issubdtype(s.dtype, jnp.floating) else 0, s.dtype)
                for name, s in shapes.items()}  # fmt: skip
-    order = jnp.arange(len(batch), dtype=jnp.int32) if batch_size else None
+    order = jnp.arange(batch.events, dtype=jnp.int32) if batch_size else None
     return Carry(jnp.zeros((), jnp.int32), state, order, jnp.zeros((), jnp.int32), metrics)
 
 
@@ -183,7 +186,7 @@ def scan_fit(
     algorithm = EM() if algorithm is None else algorithm
     batch = as_batch(data)
     batch = jax.tree.map(jnp.asarray, batch)
-    check_batch_size(algorithm, batch_size, len(batch))
+    check_batch_size(algorithm, batch_size, batch.events)
 
     def advance(carry: Carry) -> Carry:
         rows, order = next_batch(key, carry.step, carry.order, batch, batch_size)

@@ -151,7 +151,7 @@ def _iwae(samples: int, key: Any, model: Any, x: Any, context: Any) -> jax.Array
 
 def _chunked(number: Callable[..., jax.Array], key: Any, model: Any, batch: Batch, cost: int) -> np.ndarray:
     """`number(key, model, x, context)` of every event, `[N]` float64, a chunk of equal size at a time."""
-    n = len(batch)
+    n = batch.events
     scalars = max(1, math.prod(np.shape(batch.x)[1:]) * cost)
     chunks = -(-n // max(1, min(CHUNK_EVENTS, CHUNK_SCALARS // scalars)))
     size = -(-n // chunks)

@@ -82,8 +82,8 @@ def ais(
     Source: Neal (2001), Annealed importance sampling; Salakhutdinov & Murray (2008) for Boltzmann machines.
 
     Example:
-        >>> import jaxgen as jg
-        >>> rbm = jg.RBM.from_parameters(jnp.ones(4), jnp.zeros(3), jnp.full((4, 3), 0.5))
+        >>> from jaxgen.models.rbm import RBM
+        >>> rbm = RBM.from_parameters(jnp.ones(4), jnp.zeros(3), jnp.full((4, 3), 0.5))
         >>> estimate = ais(jax.random.key(0), rbm, chains=200, steps=100)
         >>> bool(abs(estimate.log_z - rbm.log_partition()) < 0.1), str(estimate.kind)
         (True, 'estimate')
@@ -160,8 +160,8 @@ def log_likelihood(model: Any, x: Any, partition: PartitionEstimate | None = Non
         DataError: data that the model refuses.
 
     Example:
-        >>> import jaxgen as jg
-        >>> rbm = jg.RBM.from_parameters(jnp.zeros(3), jnp.zeros(2), jnp.zeros((3, 2)))
+        >>> from jaxgen.models.rbm import RBM
+        >>> rbm = RBM.from_parameters(jnp.zeros(3), jnp.zeros(2), jnp.zeros((3, 2)))
         >>> print(log_likelihood(rbm, [[0, 1, 1], [1, 0, 0]]))
         -2.0794 ± 0.0000 nats per event (exact, 2 events)
     """

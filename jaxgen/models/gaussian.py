@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxgen.core.door import per_event, per_sample, weighted_events
 from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import distrax
-from jaxgen.core.gate import as_array
+from jaxgen.core.gate import as_array, concrete
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops import linalg
 
@@ -64,7 +64,7 @@ class StandardNormal:
 
 def _floor(x, floor):
     """The variance floor: as given, or a small share of the data's mean variance (of 1 where all is constant)."""
-    variance = jnp.mean(jnp.var(x, axis=0))
+    variance = jnp.mean(jnp.var(x - x[0], axis=0))
     scale = jnp.where(variance > 0, variance, 1.0)
     return jnp.asarray(RELATIVE_FLOOR * scale if floor is None else floor, x.dtype)
 
@@ -72,6 +72,13 @@ def _floor(x, floor):
 def _floating(x):
     x = jnp.asarray(x)
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
+
+
+def _residual(model, x):
+    """`x - mean` of one model, or `[K, N, D]` of K: x is moved to the origin first, where float32 is fine-grained."""
+    batched = model.origin.ndim == 2
+    origin, offset = (model.origin[:, None], model.offset[:, None]) if batched else (model.origin, model.offset)
+    return (x - origin) - offset
 
 
 def _alive(weight):
@@ -88,8 +95,9 @@ class Gaussian:
     nothing.
 
     Args:
-        mean: `[D]`.
+        offset: `[D]`, the mean relative to `origin`.
         raw: `[D, D]`, `W` below the diagonal and the logarithm of its diagonal on it; the rest is not used.
+        origin: `[D]`, a point amid the data, never trained: data far from zero lose no digits to float32.
         floor: scalar added to every variance in the M-step (scikit-learn's `reg_covar`); never trained.
 
     The M-step repairs: a component of no mass keeps its parameters; a covariance without a Cholesky factor keeps only
@@ -103,16 +111,17 @@ class Gaussian:
         [[2.0, 0.5], [0.5, 1.0]]
     """
 
-    mean: jax.Array
+    offset: jax.Array
     raw: jax.Array
+    origin: jax.Array = fixed()
     floor: jax.Array = fixed(0.0)
 
     @classmethod
     def init(cls, key, x, *, floor=None) -> Gaussian:
         """The maximum-likelihood Gaussian of data `[N, D]`; `floor` defaults to 1e-6 of their mean variance."""
         x = _floating(x)
-        mean, d = jnp.mean(x, axis=0), x.shape[-1]
-        start = cls(mean, jnp.zeros((d, d), x.dtype), _floor(x, floor))
+        origin, d = x[0] + jnp.mean(x - x[0], axis=0), x.shape[-1]
+        start = cls(jnp.zeros_like(origin), jnp.zeros((d, d), x.dtype), origin, _floor(x, floor))
         return start.m_step(start.e_step(x, jnp.ones(x.shape[0], x.dtype))[0])
 
     @classmethod
@@ -130,17 +139,23 @@ class Gaussian:
                 expected=f"shape {[*mean.shape, mean.shape[-1]]}",
             )  # fmt: skip
         whitener = linalg.inverse_cholesky(covariance)
-        if not (jnp.isfinite(whitener).all() and jnp.allclose(covariance, jnp.swapaxes(covariance, -1, -2), rtol=1e-4)):
+        symmetric = jnp.allclose(covariance, jnp.swapaxes(covariance, -1, -2), rtol=1e-4)
+        if concrete(covariance) and not (symmetric and jnp.isfinite(whitener).all()):
             raise ModelError(
                 "the covariance is not symmetric positive definite", called=called, fix="add a ridge: cov + 1e-6 * I",
                 expected="a positive definite matrix", got=f"diagonal {jnp.diagonal(covariance, axis1=-2, axis2=-1)}",
             )  # fmt: skip
         floor = jnp.broadcast_to(jnp.asarray(floor, mean.dtype), mean.shape[:-1])
-        return cls(mean, _raw(whitener), floor)
+        return cls(jnp.zeros_like(mean), _raw(whitener), mean, floor)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        return self.mean.shape[-1:]
+        return self.offset.shape[-1:]
+
+    @property
+    def mean(self) -> jax.Array:
+        """`[*K, D]`, units of x."""
+        return self.origin + self.offset
 
     @property
     def whitener(self) -> jax.Array:
@@ -162,19 +177,19 @@ class Gaussian:
     @per_event
     def log_prob(self, x):
         """Nats, `[*batch, D] -> [*batch]`."""
-        z = jnp.matmul(self.whitener, x - self.mean, precision=HIGHEST)
+        z = jnp.matmul(self.whitener, _residual(self, x), precision=HIGHEST)
         return -0.5 * (jnp.sum(z * z) + z.size * LOG_2PI) + jnp.trace(self.raw)
 
     @per_sample
     def sample(self, key):
         """Draws `[*shape, D]`."""
-        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        noise = jax.random.normal(key, self.offset.shape, self.offset.dtype)
         return self.mean + jnp.matmul(self.scale_tril, noise, precision=HIGHEST)
 
     @weighted_events
     def e_step(self, x, weight):
         """`Moments` around the mean, and `log_prob [N]`."""
-        moments = self._moments(x - self.mean, weight)
+        moments = self._moments(_residual(self, x), weight)
         return moments, self.log_prob(x)
 
     @staticmethod
@@ -201,20 +216,19 @@ class Gaussian:
         tiny = jnp.finfo(shift.dtype).tiny
         variances = jnp.maximum(jnp.diagonal(covariance), jnp.maximum(self.floor, tiny))
         raw = jnp.where(regular, _raw(whitener), jnp.diag(-0.5 * jnp.log(variances)))
-        new = Gaussian(
-            jnp.where(alive, self.mean + shift, self.mean), jnp.where(alive, raw, self.raw), self.floor
-        )
+        offset = jnp.where(alive, self.offset + shift, self.offset)
+        new = Gaussian(offset, jnp.where(alive, raw, self.raw), self.origin, self.floor)
         return new, (~(alive & regular)).astype(jnp.int32)
 
     def log_prob_components(self, x):
         """`[K, N]`: residuals whitened by one batched matrix product."""
-        z = jnp.matmul(x - self.mean[:, None], jnp.swapaxes(self.whitener, -1, -2), precision=HIGHEST)
+        z = jnp.matmul(_residual(self, x), jnp.swapaxes(self.whitener, -1, -2), precision=HIGHEST)
         log_det = jnp.trace(self.raw, axis1=-2, axis2=-1)
         return -0.5 * (jnp.sum(z * z, axis=-1) + x.shape[-1] * LOG_2PI) + log_det[:, None]
 
     def e_step_components(self, x, weight):
         """`Moments` of K components, leading axis K, from weights `[K, N]`."""
-        return jax.vmap(self._moments)(x - self.mean[:, None], weight)
+        return jax.vmap(self._moments)(_residual(self, x), weight)
 
     def distribution(self):
         """The distrax distribution."""
@@ -233,8 +247,9 @@ class DiagonalGaussian:
     `log p(x) = -sum_d ((x_d - mean_d) / scale_d)^2 / 2 - sum_d log scale_d - (D / 2) log 2 pi`
 
     Args:
-        mean: `[D]`.
+        offset: `[D]`, the mean relative to `origin`.
         log_scale: `[D]`, logarithm of the standard deviations.
+        origin: `[D]`, a point amid the data, never trained: data far from zero lose no digits to float32.
         floor: scalar added to every variance in the M-step; never trained.
 
     The M-step repairs: a component of no mass keeps its parameters; a variance at or below zero becomes the floor.
@@ -245,16 +260,17 @@ class DiagonalGaussian:
         -2.531
     """
 
-    mean: jax.Array
+    offset: jax.Array
     log_scale: jax.Array
+    origin: jax.Array = fixed()
     floor: jax.Array = fixed(0.0)
 
     @classmethod
     def init(cls, key, x, *, floor=None) -> DiagonalGaussian:
         """The maximum-likelihood density of data `[N, D]`; `floor` defaults to 1e-6 of their mean variance."""
         x = _floating(x)
-        mean = jnp.mean(x, axis=0)
-        start = cls(mean, jnp.zeros_like(mean), _floor(x, floor))
+        origin = x[0] + jnp.mean(x - x[0], axis=0)
+        start = cls(jnp.zeros_like(origin), jnp.zeros_like(origin), origin, _floor(x, floor))
         return start.m_step(start.e_step(x, jnp.ones(x.shape[0], x.dtype))[0])
 
     @classmethod
@@ -265,16 +281,22 @@ class DiagonalGaussian:
             ModelError: a scale that is not positive, or shapes that differ.
         """
         mean, scale = _floating(as_array(mean, name="mean")), _floating(as_array(scale, name="scale"))
-        if mean.shape != scale.shape or not bool((scale > 0).all()):
+        if mean.shape != scale.shape or (concrete(scale) and not (scale > 0).all()):
             raise ModelError(
                 "scales must be positive, one for each mean", called="DiagonalGaussian.from_scale(mean, scale)",
                 expected=f"positive, shape {list(mean.shape)}", got=f"shape {list(scale.shape)}, smallest {scale.min()}",
             )  # fmt: skip
-        return cls(mean, jnp.log(scale), jnp.broadcast_to(jnp.asarray(floor, mean.dtype), mean.shape[:-1]))
+        floor = jnp.broadcast_to(jnp.asarray(floor, mean.dtype), mean.shape[:-1])
+        return cls(jnp.zeros_like(mean), jnp.log(scale), mean, floor)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        return self.mean.shape[-1:]
+        return self.offset.shape[-1:]
+
+    @property
+    def mean(self) -> jax.Array:
+        """`[*K, D]`, units of x."""
+        return self.origin + self.offset
 
     @property
     def scale(self) -> jax.Array:
@@ -289,18 +311,18 @@ class DiagonalGaussian:
     @per_event
     def log_prob(self, x):
         """Nats, `[*batch, D] -> [*batch]`."""
-        z = (x - self.mean) * jnp.exp(-self.log_scale)
+        z = _residual(self, x) * jnp.exp(-self.log_scale)
         return -0.5 * (jnp.sum(z * z) + z.size * LOG_2PI) - jnp.sum(self.log_scale)
 
     @per_sample
     def sample(self, key):
         """Draws `[*shape, D]`."""
-        return self.mean + self.scale * jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        return self.mean + self.scale * jax.random.normal(key, self.offset.shape, self.offset.dtype)
 
     @weighted_events
     def e_step(self, x, weight):
         """`Moments` around the mean, and `log_prob [N]`."""
-        return self._moments(x - self.mean, weight), self.log_prob(x)
+        return self._moments(_residual(self, x), weight), self.log_prob(x)
 
     @staticmethod
     def _moments(d, weight):
@@ -324,20 +346,19 @@ class DiagonalGaussian:
         lowest = jnp.maximum(self.floor, jnp.finfo(shift.dtype).tiny)
         regular = (variance > 0).all()
         log_scale = 0.5 * jnp.log(jnp.where(variance > 0, variance, lowest))
-        new = DiagonalGaussian(
-            jnp.where(alive, self.mean + shift, self.mean), jnp.where(alive, log_scale, self.log_scale), self.floor
-        )
+        offset = jnp.where(alive, self.offset + shift, self.offset)
+        new = DiagonalGaussian(offset, jnp.where(alive, log_scale, self.log_scale), self.origin, self.floor)
         return new, (~(alive & regular)).astype(jnp.int32)
 
     def log_prob_components(self, x):
         """`[K, N]`, in one fused pass over the scaled residuals."""
-        z = (x - self.mean[:, None]) * jnp.exp(-self.log_scale)[:, None]
+        z = _residual(self, x) * jnp.exp(-self.log_scale)[:, None]
         constant = jnp.sum(self.log_scale, axis=-1)[:, None] + 0.5 * x.shape[-1] * LOG_2PI
         return -0.5 * jnp.sum(z * z, axis=-1) - constant
 
     def e_step_components(self, x, weight):
         """`Moments` of K components, leading axis K, from weights `[K, N]`."""
-        return jax.vmap(self._moments)(x - self.mean[:, None], weight)
+        return jax.vmap(self._moments)(_residual(self, x), weight)
 
     def distribution(self):
         """The distrax distribution."""

@@ -12,7 +12,7 @@ from jaxgen.core import algebra
 from jaxgen.core.door import context_shape, per_batch, per_sample, weighted_events
 from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import as_distribution
-from jaxgen.core.gate import as_array
+from jaxgen.core.gate import as_array, concrete
 from jaxgen.core.pytree import model
 from jaxgen.core.value import ByValue
 from jaxgen.ops.kmeans import kmeans
@@ -86,10 +86,10 @@ class Mixture:
         components = algebra.stack(components) if isinstance(components, (list, tuple)) else components
         k = algebra.count(components)
         weights = jnp.ones(k) if weights is None else jnp.asarray(as_array(weights, name="weights"))
-        if weights.shape != (k,) or bool((weights < 0).any()) or not bool(weights.sum() > 0):
+        if weights.shape != (k,) or (concrete(weights) and not ((weights >= 0).all() and weights.sum() > 0)):
             raise ModelError(
                 "weights do not fit the components", called="Mixture.from_components(components, weights)",
-                expected=f"{k} non-negative numbers", got=f"shape {list(weights.shape)}, smallest {weights.min()}",
+                expected=f"{k} non-negative numbers", got=f"shape {list(weights.shape)}, {weights}",
             )  # fmt: skip
         return cls(jnp.log(weights), components)
 

@@ -161,8 +161,10 @@ def forward_filter(log_initial: Array, log_transition: Array, log_likelihood: Ar
         >>> import jax.numpy as jnp
         >>> pi, a = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([[0.7, 0.3], [0.3, 0.7]]))
         >>> y = jnp.log(jnp.array([[0.9, 0.2], [0.9, 0.2], [0.1, 0.8]]))
-        >>> jnp.exp(forward_filter(pi, a, y).log_filtered).round(3).tolist()
-        [[0.818, 0.182], [0.883, 0.117], [0.191, 0.809]]
+        >>> print(jnp.array_str(jnp.exp(forward_filter(pi, a, y).log_filtered), precision=3))
+        [[0.818 0.182]
+         [0.883 0.117]
+         [0.191 0.809]]
 
     Source: Baum, Petrie, Soules & Weiss (1970); Rabiner (1989), A tutorial on hidden Markov models, section III.A.
     """
@@ -238,10 +240,13 @@ def smoother(log_initial: Array, log_transition: Array, log_likelihood: Array) -
         >>> pi, a = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([[0.7, 0.3], [0.3, 0.7]]))
         >>> y = jnp.log(jnp.array([[0.9, 0.2], [0.9, 0.2], [0.1, 0.8]]))
         >>> posterior = smoother(pi, a, y)
-        >>> posterior.marginals.round(3).tolist()
-        [[0.789, 0.211], [0.731, 0.269], [0.191, 0.809]]
-        >>> posterior.transition_counts.round(3).tolist()
-        [[0.834, 0.686], [0.088, 0.392]]
+        >>> print(jnp.array_str(posterior.marginals, precision=3))
+        [[0.862 0.138]
+         [0.799 0.201]
+         [0.191 0.809]]
+        >>> print(jnp.array_str(posterior.transition_counts, precision=3))
+        [[0.91  0.751]
+         [0.08  0.259]]
 
     Source: Baum, Petrie, Soules & Weiss (1970); Rabiner (1989), equations 27 and 37.
     """

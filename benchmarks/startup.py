@@ -1,0 +1,54 @@
+"""How long a new process waits: the import, and the first small mixture fit with its compilation.
+
+    python benchmarks/startup.py
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from common import report
+
+IMPORT = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
+FIT = """
+import time
+import jax, numpy as np, jaxgen as jg
+x = np.random.default_rng(0).normal(size=(5000, 2)).astype(np.float32)
+x[:2500] += 4
+jax.devices()
+t = time.perf_counter()
+start = jg.Mixture.init(jax.random.key(0), x, 5, jg.Gaussian.init)
+jax.block_until_ready(start)
+middle = time.perf_counter()
+jg.fit(jax.random.key(1), start, x, steps=50)
+print(time.perf_counter() - middle, middle - t)
+"""
+
+
+def run(code: str) -> list[float]:
+    """The numbers that a new Python prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return [float(word) for word in done.stdout.split()]
+
+
+def median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def main() -> None:
+    rounds = [(run(IMPORT.format("jax"))[0], run(IMPORT.format("jax, jaxgen"))[0], *run(FIT)) for _ in range(5)]
+    jax, both, fit, init = (median(list(column)) for column in zip(*rounds, strict=True))
+    report(
+        "startup",
+        {
+            "import jax, s": jax,
+            "import jaxgen over import jax, s": both - jax,
+            "first fit of a mixture (5000 x 2, K=5), cold, s": fit,
+            "its k-means start before that, cold, s": init,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

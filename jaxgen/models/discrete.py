@@ -1,0 +1,534 @@
+"""Densities of counts and labels: categorical, Bernoulli and Poisson leaves with closed-form maximum likelihood.
+
+Rules all three share. An event outside the support has log-probability -inf, one with NaN has NaN. The M-step leaves a
+part that no event belongs to as it was. A probability that training drives to zero stops at the smallest normal number
+of its dtype (a rate at the root of it), so that parameters stay finite and the likelihood is that of the exact maximum
+to the last digit; a prior is the way to say more about what was never seen.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxgen.core import algebra
+from jaxgen.core.door import per_event, per_sample, weighted_events
+from jaxgen.core.errors import DataError, ModelError
+from jaxgen.core.exchange import as_distribution, distrax
+from jaxgen.core.gate import as_array
+from jaxgen.core.pytree import fixed, model
+from jaxgen.ops.stable import log_normalize, softmax
+
+HIGHEST = jax.lax.Precision.HIGHEST
+#: up to so many coordinates the mapped Poisson log-mass costs what the matrix product does (measured, CPU)
+NARROW = 8
+#: `log n! - n log n + n` for n = 0 to 15; from 16 on Stirling's series is exact to float64 rounding
+_STIRLING = tuple(math.lgamma(n + 1) - (n * math.log(n) if n else 0.0) + n for n in range(16))
+
+
+def _float_type(x):
+    return x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
+
+
+def _tiny(dtype):
+    return float(jnp.finfo(dtype).tiny)
+
+
+def _alive(weight):
+    # below this total weight a ratio of counts is rounding noise
+    return weight > 10 * jnp.finfo(weight.dtype).eps
+
+
+def _events(x, support, called, expected, fix):
+    """Data as an array; where its values can be seen (not inside `jit`), refused unless all are in the support."""
+    x = jnp.asarray(as_array(x, name="x"))
+    if not isinstance(x, jax.core.Tracer):
+        bad = ~support(x)
+        if bool(bad.any()):
+            raise DataError(
+                "x has values outside the support", called=called, expected=expected, fix=fix,
+                got=f"{int(bad.sum())} of {bad.size} outside, such as {x[bad][0]}",
+            )  # fmt: skip
+    return x
+
+
+def _penalty(x, supported, dtype):
+    """0 for what the support holds, -inf for the rest, NaN for NaN (`x != x`, which integers allow too)."""
+    return jnp.where(x != x, jnp.nan, jnp.where(supported, 0.0, -jnp.inf)).astype(dtype)
+
+
+def _prior(prior, shape, dtype):
+    return None if prior is None else jnp.broadcast_to(jnp.asarray(prior, dtype), shape)
+
+
+def _ones(x, dtype):
+    return jnp.ones(x.shape[0], dtype)
+
+
+@model
+class Categorical:
+    """Labels 0 to V - 1, or a row of independent ones.
+
+    `log p(x) = sum_c log softmax(logits_c)[x_c]`
+
+    Args:
+        logits: `[*columns, V]`, each row up to a constant; -inf is a label that cannot be, and stays so in the M-step.
+        prior: `[*columns, V]`, concentrations of a Dirichlet prior; never trained. None is flat: maximum likelihood.
+
+    An event is an array of whole numbers `[*columns]`, a scalar for logits `[V]`. The M-step repairs: a column of no
+    mass keeps its logits.
+
+    Example:
+        >>> die = Categorical.from_probs([0.5, 0.25, 0.25, 0.0])
+        >>> jnp.exp(die.log_prob(jnp.array([0, 2, 3, 7, -1]))).round(3).tolist()
+        [0.5, 0.25, 0.0, 0.0, 0.0]
+        >>> die.sample(jax.random.key(0), (5,)).shape
+        (5,)
+    """
+
+    logits: jax.Array
+    prior: jax.Array | None = fixed(None)
+
+    @classmethod
+    def init(cls, key, x, *, size=None, prior=None) -> Categorical:
+        """The frequencies of labels `[N, *columns]`.
+
+        Args:
+            key: not used.
+            x: whole numbers from 0.
+            size: V, the number of labels; None counts them, which needs data that can be seen: inside `jit`, and so
+                as the leaf of a mixture, it has to be given.
+            prior: concentrations, broadcast to `[*columns, V]`.
+
+        Raises:
+            ModelError: no size where it cannot be counted. DataError: values that are no label.
+
+        Example:
+            >>> Categorical.init(jax.random.key(0), [0, 1, 1, 1]).probs.tolist()
+            [0.25, 0.75]
+        """
+        called, fix = f"Categorical.init(key, x, size={size})", "np.unique(x, return_inverse=True)[1], or a larger size"
+        top = math.inf if size is None else size
+        labels = "whole numbers from 0" + ("" if size is None else f" to {size - 1}")
+        x = _events(x, lambda x: (x >= 0) & (x < top) & (x == jnp.floor(x)), called, labels, fix)
+        if size is None and isinstance(x, jax.core.Tracer):
+            raise ModelError(
+                "the number of labels cannot be counted inside jit", called=called, expected="size=, an int",
+                got="x without values (traced)", fix="functools.partial(jaxgen.Categorical.init, size=V) as the leaf",
+            )  # fmt: skip
+        size = int(x.max()) + 1 if size is None else size
+        dtype = _float_type(x)
+        shape = (*x.shape[1:], size)
+        start = cls(jnp.full(shape, -math.log(size), dtype), _prior(prior, shape, dtype))
+        return start.m_step(start.e_step(x, _ones(x, dtype))[0])
+
+    @classmethod
+    def from_probs(cls, probs, *, prior=None) -> Categorical:
+        """From probabilities `[*columns, V]` (with leading axes: a batch of models), exact zeros included.
+
+        Raises:
+            ModelError: negative values, or rows that do not sum to one.
+        """
+        probs = jnp.asarray(as_array(probs, name="probs"))
+        probs = probs.astype(_float_type(probs))
+        total = probs.sum(-1)
+        if bool((probs < 0).any()) or not bool((jnp.abs(total - 1) < 1e-4).all()):
+            raise ModelError(
+                "probabilities must not be negative, and sum to one", called="Categorical.from_probs(probs)",
+                expected="rows [..., V] of sum 1", got=f"smallest {probs.min()}, sums from {total.min()} to {total.max()}",
+                fix="probs / probs.sum(-1, keepdims=True)",
+            )  # fmt: skip
+        return cls(jnp.log(probs / total[..., None]), _prior(prior, probs.shape, probs.dtype))
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return self.logits.shape[:-1]
+
+    @property
+    def log_probs(self) -> jax.Array:
+        """Normalised, `[*K, *columns, V]` nats."""
+        return log_normalize(self.logits)[0]
+
+    @property
+    def probs(self) -> jax.Array:
+        """`[*K, *columns, V]`, rows sum to one."""
+        return softmax(self.logits)
+
+    @property
+    def mode(self) -> jax.Array:
+        """The likeliest label, `[*K, *columns]` int32."""
+        return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
+
+    def _supported(self, x):
+        return (x >= 0) & (x < self.logits.shape[-1]) & (x == jnp.floor(x))
+
+    def _index(self, x):
+        """Labels as rows of a table `[columns * V, ...]`; what is no label points past its end."""
+        size = self.logits.shape[-1]
+        supported = self._supported(x)
+        columns = x.reshape((x.shape[0], -1)).shape[1]
+        label = jnp.where(supported, x, 0).astype(jnp.int32).reshape((x.shape[0], columns))
+        return jnp.where(supported.reshape(label.shape), label + size * jnp.arange(columns), columns * size)
+
+    @per_event
+    def log_prob(self, x):
+        """Nats, `[*batch, *columns] -> [*batch]`."""
+        supported = self._supported(x)
+        label = jnp.where(supported, x, 0).astype(jnp.int32)
+        value = jnp.take_along_axis(self.log_probs, label[..., None], axis=-1)
+        return jnp.sum(value[..., 0] + _penalty(x, supported, value.dtype))
+
+    @per_sample
+    def sample(self, key):
+        """Draws `[*shape, *columns]` int32."""
+        return jax.random.categorical(key, self.logits).astype(jnp.int32)
+
+    @weighted_events
+    def e_step(self, x, weight):
+        """Weighted counts `[*columns, V]`, and `log_prob [N]`."""
+        return self._counts(x, weight[None], self.logits.shape)[0], self.log_prob(x)
+
+    def _counts(self, x, weight, shape):
+        """`[K, *shape]` from weights `[K, N]`; events outside the support count nowhere."""
+        index = self._index(x)
+        weight = weight.astype(self.logits.dtype)
+        rows = jnp.repeat(weight.T, index.shape[1], axis=0)
+        table = jnp.zeros((math.prod(shape), len(weight)), weight.dtype)
+        return table.at[index.reshape(-1)].add(rows, mode="drop").T.reshape((len(weight), *shape))
+
+    def m_step(self, statistics) -> Categorical:
+        """Weighted maximum likelihood; with a prior, the posterior mode."""
+        total = jnp.sum(statistics, axis=-1, keepdims=True)
+        counts = statistics if self.prior is None else jnp.maximum(statistics + self.prior - 1, 0)
+        share = counts / jnp.where(_alive(total), jnp.sum(counts, axis=-1, keepdims=True), 1)
+        logits = jnp.log(jnp.maximum(share, _tiny(share.dtype)))
+        return Categorical(jnp.where(_alive(total) & (self.logits > -jnp.inf), logits, self.logits), self.prior)
+
+    def repairs(self, statistics) -> jax.Array:
+        """1 where a column has no mass, else 0."""
+        return jnp.any(~_alive(jnp.sum(statistics, axis=-1))).astype(jnp.int32)
+
+    def log_prob_components(self, x):
+        """`[K, N]`: one gather of rows from a table `[columns * V, K]`."""
+        log_probs = self.log_probs
+        columns = math.prod(log_probs.shape[1:-1])
+        table = jnp.moveaxis(log_probs, 0, -1).reshape((-1, len(log_probs)))
+        value = table.at[self._index(x)].get(mode="clip")
+        one = _penalty(x, self._supported(x), value.dtype).reshape((x.shape[0], columns))
+        return jnp.sum(value + one[..., None], axis=1).T
+
+    def e_step_components(self, x, weight):
+        """Counts of K components, `[K, *columns, V]`, from weights `[K, N]`."""
+        return self._counts(x, weight, self.logits.shape[1:])
+
+    def features(self, x):
+        """One-hot labels, `[N, columns * V]`, for clustering."""
+        labels = jax.nn.one_hot(x.reshape((x.shape[0], -1)), self.logits.shape[-1], dtype=self.logits.dtype)
+        return labels.reshape((x.shape[0], -1))
+
+    def distribution(self):
+        """The distrax distribution."""
+        dx = distrax()
+        return dx.Independent(dx.Categorical(self.logits), len(self.event_shape))
+
+
+class BernoulliStatistics(NamedTuple):
+    """Weighted counts of zeros and of ones, `[*event]` each."""
+
+    zeros: jax.Array
+    ones: jax.Array
+
+
+@model
+class Bernoulli:
+    """Independent coordinates that are 0 or 1.
+
+    `log p(x) = sum_d x_d log p_d + (1 - x_d) log (1 - p_d)`, `p = sigmoid(logits)`
+
+    Args:
+        logits: `[*event]`, log odds of a one.
+        prior: `[*event, 2]`, the parameters (of ones, of zeros) of a Beta prior; never trained. None is flat.
+
+    Fractions, such as grey levels, are outside the support. The M-step repairs: without mass, logits stay.
+
+    Example:
+        >>> coins = Bernoulli.from_probs([0.5, 0.9])
+        >>> print(jnp.exp(coins.log_prob(jnp.array([[1, 1], [0, 0], [0.5, 1]]))).round(3))
+        [0.45 0.05 0.  ]
+    """
+
+    logits: jax.Array
+    prior: jax.Array | None = fixed(None)
+
+    @classmethod
+    def init(cls, key, x, *, prior=None) -> Bernoulli:
+        """The frequencies of ones in data `[N, *event]`; `prior` is broadcast to `[*event, 2]`, the key not used.
+
+        Raises:
+            DataError: values other than 0 and 1.
+        """
+        called, fix = "Bernoulli.init(key, x)", "(x > threshold).astype(int)"
+        x = _events(x, lambda x: (x == 0) | (x == 1), called, "zeros and ones", fix)
+        dtype = _float_type(x)
+        start = cls(jnp.zeros(x.shape[1:], dtype), _prior(prior, (*x.shape[1:], 2), dtype))
+        return start.m_step(start.e_step(x, _ones(x, dtype))[0])
+
+    @classmethod
+    def from_probs(cls, probs, *, prior=None) -> Bernoulli:
+        """From probabilities of a one `[*K, *event]`; 0 and 1 become the smallest normal number's distance from them.
+
+        Raises:
+            ModelError: values outside 0 to 1.
+        """
+        probs = jnp.asarray(as_array(probs, name="probs"))
+        probs = probs.astype(_float_type(probs))
+        if not bool(((probs >= 0) & (probs <= 1)).all()):
+            raise ModelError(
+                "probabilities lie between 0 and 1", called="Bernoulli.from_probs(probs)", expected="0 <= probs <= 1",
+                got=f"values from {probs.min()} to {probs.max()}", fix="Bernoulli(logits) takes log odds",
+            )  # fmt: skip
+        return cls(_log_odds(1 - probs, probs), _prior(prior, (*probs.shape, 2), probs.dtype))
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return self.logits.shape
+
+    @property
+    def probs(self) -> jax.Array:
+        """Of a one, `[*K, *event]`."""
+        return jax.nn.sigmoid(self.logits)
+
+    @property
+    def mode(self) -> jax.Array:
+        """The likeliest event, int32."""
+        return (self.logits > 0).astype(jnp.int32)
+
+    @staticmethod
+    def _supported(x):
+        return (x == 0) | (x == 1)
+
+    def _split(self, x):
+        """Indicators of a one and of a zero in the model's dtype, and the penalty per event, from events in rows."""
+        x = x.reshape((x.shape[0], -1))
+        supported, dtype = self._supported(x), self.logits.dtype
+        return (x == 1).astype(dtype), (x == 0).astype(dtype), jnp.sum(_penalty(x, supported, dtype), axis=1)
+
+    @per_event
+    def log_prob(self, x):
+        """Nats, `[*batch, *event] -> [*batch]`."""
+        value = -jax.nn.softplus(jnp.where(x == 1, -self.logits, self.logits))
+        return jnp.sum(value + _penalty(x, self._supported(x), value.dtype))
+
+    @per_sample
+    def sample(self, key):
+        """Draws `[*shape, *event]` int32."""
+        return jax.random.bernoulli(key, self.probs).astype(jnp.int32)
+
+    @weighted_events
+    def e_step(self, x, weight):
+        """`BernoulliStatistics`, and `log_prob [N]`."""
+        statistics = self._counts(x, weight[None], self.logits.shape)
+        return jax.tree.map(lambda leaf: leaf[0], statistics), self.log_prob(x)
+
+    def _counts(self, x, weight, shape):
+        # zeros are counted, not subtracted from the total: a coordinate that is nearly always one keeps its digits
+        ones, zeros, _ = self._split(x)
+        both = jnp.matmul(weight.astype(ones.dtype), jnp.concatenate([zeros, ones], axis=1), precision=HIGHEST)
+        return BernoulliStatistics(*(part.reshape((len(weight), *shape)) for part in jnp.split(both, 2, axis=1)))
+
+    def m_step(self, statistics) -> Bernoulli:
+        """Weighted maximum likelihood; with a prior, the posterior mode."""
+        zeros, ones = statistics
+        if self.prior is not None:
+            ones = jnp.maximum(ones + self.prior[..., 0] - 1, 0)
+            zeros = jnp.maximum(zeros + self.prior[..., 1] - 1, 0)
+        alive = _alive(statistics.zeros + statistics.ones)
+        total = jnp.where(alive, zeros + ones, 1)
+        return Bernoulli(jnp.where(alive, _log_odds(zeros / total, ones / total), self.logits), self.prior)
+
+    def repairs(self, statistics) -> jax.Array:
+        """1 where a coordinate has no mass, else 0."""
+        return jnp.any(~_alive(statistics.zeros + statistics.ones)).astype(jnp.int32)
+
+    def log_prob_components(self, x):
+        """`[K, N]`: one matrix product of terms that share a sign, so that no digits cancel."""
+        ones, zeros, penalty = self._split(x)
+        logits = self.logits.reshape((len(self.logits), -1))
+        weights = -jax.nn.softplus(jnp.concatenate([-logits, logits], axis=1))
+        return jnp.matmul(weights, jnp.concatenate([ones, zeros], axis=1).T, precision=HIGHEST) + penalty
+
+    def e_step_components(self, x, weight):
+        """`BernoulliStatistics` of K components, leading axis K, from weights `[K, N]`."""
+        return self._counts(x, weight, self.logits.shape[1:])
+
+    def distribution(self):
+        """The distrax distribution."""
+        dx = distrax()
+        return dx.Independent(dx.Bernoulli(self.logits), len(self.event_shape))
+
+
+def _log_odds(zeros, ones):
+    tiny = _tiny(ones.dtype)
+    return jnp.log(jnp.maximum(ones, tiny)) - jnp.log(jnp.maximum(zeros, tiny))
+
+
+class PoissonStatistics(NamedTuple):
+    """Total weight `[]` and weighted sum of the counts `[*event]`."""
+
+    weight: jax.Array
+    total: jax.Array
+
+
+@model
+class Poisson:
+    """Independent counts.
+
+    `log p(x) = sum_d x_d log rate_d - rate_d - log x_d!`, evaluated as a deviance so that large counts keep their
+    digits.
+
+    Args:
+        log_rate: `[*event]`, logarithm of the expected counts.
+        prior: `[*event, 2]`, the parameters (shape, rate) of a Gamma prior; never trained. None is flat.
+
+    Events are whole numbers from 0, of any dtype. The M-step repairs: without mass, rates stay.
+
+    Source: Loader (2000), Fast and accurate computation of binomial probabilities (the deviance form).
+
+    Example:
+        >>> shop = Poisson.from_rate([2.0])
+        >>> print(jnp.exp(shop.log_prob(jnp.array([[0], [2], [-1]]))).round(4))
+        [0.1353 0.2707 0.    ]
+    """
+
+    log_rate: jax.Array
+    prior: jax.Array | None = fixed(None)
+
+    @classmethod
+    def init(cls, key, x, *, prior=None) -> Poisson:
+        """The mean of counts `[N, *event]`; `prior` is broadcast to `[*event, 2]`, the key not used.
+
+        Raises:
+            DataError: values that are no counts.
+        """
+        called, fix = "Poisson.init(key, x)", "jaxgen.Gaussian.init for measurements"
+        x = _events(x, cls._supported, called, "whole numbers from 0", fix)
+        dtype = _float_type(x)
+        start = cls(jnp.zeros(x.shape[1:], dtype), _prior(prior, (*x.shape[1:], 2), dtype))
+        return start.m_step(start.e_step(x, _ones(x, dtype))[0])
+
+    @classmethod
+    def from_rate(cls, rate, *, prior=None) -> Poisson:
+        """From expected counts `[*K, *event]`; zero becomes the root of the smallest normal number.
+
+        Raises:
+            ModelError: a negative rate.
+        """
+        rate = jnp.asarray(as_array(rate, name="rate"))
+        rate = rate.astype(_float_type(rate))
+        if not bool((rate >= 0).all()):
+            raise ModelError(
+                "rates must not be negative", called="Poisson.from_rate(rate)", expected="rate >= 0",
+                got=f"smallest {rate.min()}", fix="Poisson(log_rate) takes logarithms",
+            )  # fmt: skip
+        return cls(_log_rate(rate), _prior(prior, (*rate.shape, 2), rate.dtype))
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return self.log_rate.shape
+
+    @property
+    def rate(self) -> jax.Array:
+        """Expected counts, `[*K, *event]`."""
+        return jnp.exp(self.log_rate)
+
+    @staticmethod
+    def _supported(x):
+        return (x >= 0) & (x < jnp.inf) & (x == jnp.floor(x))
+
+    def _clean(self, x):
+        """Counts in the model's dtype, 0 for what is none, and each one's penalty."""
+        supported, dtype = self._supported(x), self.log_rate.dtype
+        return jnp.where(supported, x, 0).astype(dtype), _penalty(x, supported, dtype)
+
+    @per_event
+    def log_prob(self, x):
+        """Nats, `[*batch, *event] -> [*batch]`."""
+        x, penalty = self._clean(x)
+        return jnp.sum(_log_mass(x, self.rate) + penalty)
+
+    @per_sample
+    def sample(self, key):
+        """Draws `[*shape, *event]` int32."""
+        return jax.random.poisson(key, self.rate, dtype=jnp.int32)
+
+    @weighted_events
+    def e_step(self, x, weight):
+        """`PoissonStatistics`, and `log_prob [N]`."""
+        statistics = self._sums(x, weight[None], self.log_rate.shape)
+        return jax.tree.map(lambda leaf: leaf[0], statistics), self.log_prob(x)
+
+    def _sums(self, x, weight, shape):
+        weight = weight.astype(self.log_rate.dtype)
+        counts = self._clean(x)[0].reshape((x.shape[0], -1))
+        total = jnp.matmul(weight, counts, precision=HIGHEST)
+        return PoissonStatistics(jnp.sum(weight, axis=1), total.reshape((len(weight), *shape)))
+
+    def m_step(self, statistics) -> Poisson:
+        """Weighted maximum likelihood; with a prior, the posterior mode."""
+        weight, total = statistics
+        if self.prior is not None:
+            total = jnp.maximum(total + self.prior[..., 0] - 1, 0)
+            weight = weight + self.prior[..., 1]
+        alive = _alive(statistics.weight)
+        return Poisson(jnp.where(alive, _log_rate(total / jnp.where(alive, weight, 1)), self.log_rate), self.prior)
+
+    def repairs(self, statistics) -> jax.Array:
+        """1 where there is no mass, else 0."""
+        return (~_alive(statistics.weight)).astype(jnp.int32)
+
+    def log_prob_components(self, x):
+        """`[K, N]`: the log-mass at the mean rate, and one matrix product for each component's difference from it.
+
+        Events of few coordinates are mapped: as fast, and exact however far the rates are apart.
+        """
+        if math.prod(self.log_rate.shape[1:]) <= NARROW:
+            return algebra.default_log_prob(self, x)
+        x, penalty = self._clean(x.reshape((x.shape[0], -1)))
+        rate = self.rate.reshape((len(self.log_rate), -1))
+        mean = jnp.mean(rate, axis=0)
+        base = jnp.sum(_log_mass(x, mean) + penalty, axis=1)
+        difference = rate - mean
+        ratio = jnp.log1p(difference / mean)
+        return base + jnp.matmul(ratio, x.T, precision=HIGHEST) - jnp.sum(difference, axis=1)[:, None]
+
+    def e_step_components(self, x, weight):
+        """`PoissonStatistics` of K components, leading axis K, from weights `[K, N]`."""
+        return self._sums(x, weight, self.log_rate.shape[1:])
+
+    def features(self, x):
+        """Counts made equally spread, `2 sqrt(x + 3/8)`, `[N, D]`, for clustering (Anscombe, 1948)."""
+        x = self._clean(x)[0]
+        return 2 * jnp.sqrt(x.reshape((x.shape[0], -1)) + 0.375)
+
+    def distribution(self):
+        """The distrax distribution."""
+        return as_distribution(self)
+
+
+def _log_rate(rate):
+    return jnp.log(jnp.maximum(rate, _tiny(rate.dtype) ** 0.5))
+
+
+def _log_mass(x, rate):
+    """`log p(x)` of one count each: `-(x log (x / rate) + rate - x) - (log x! - x log x + x)`."""
+    positive = x > 0
+    log_ratio = jnp.log1p(jnp.where(positive, (x - rate) / rate, 0))
+    small = jnp.asarray(_STIRLING, x.dtype).at[x.astype(jnp.int32)].get(mode="clip")
+    large = jnp.maximum(x, 16.0)
+    inverse = 1 / (large * large)
+    series = (1 / 12 - inverse * (1 / 360 - inverse * (1 / 1260 - inverse / 1680))) / large
+    rest = jnp.where(x < 16, small, 0.5 * jnp.log(2 * math.pi * large) + series)
+    return x - rate - x * log_ratio - rest

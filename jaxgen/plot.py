@@ -1,0 +1,298 @@
+"""Pictures of data, densities, states, weights and training: each function draws on one matplotlib axis and returns it.
+
+Nothing here chooses a backend or shows a window: the caller's figure stays the caller's.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
+from matplotlib.patches import Ellipse
+
+from jaxgen.core.errors import DataError, ModelError, ShapeError
+from jaxgen.core.gate import as_array
+
+INK, DATA, MODEL, GRID = "#2b2f36", "#7d8793", "#0b6fb8", "#dde3e9"
+#: categorical colours that differ in lightness as well as in hue (after Okabe and Ito 2008)
+PALETTE = ("#0b6fb8", "#d9541e", "#2a9d6f", "#b4569d", "#c89b1d", "#57b4dc", "#6b4fa0", "#8c564b")
+#: from the paper to the model's colour: densities
+DENSITY = LinearSegmentedColormap.from_list("density", ["#ffffff", "#cfe3f2", "#6aaed6", MODEL, "#083a63"])
+#: negative, zero, positive: weights
+SIGNED = LinearSegmentedColormap.from_list("signed", ["#8c2d04", "#f2a071", "#ffffff", "#7fb8de", "#083a63"])
+
+
+def data_and_samples(x: Any, samples: Any, ax: Axes | None = None) -> Axes:
+    """Data beside what a model draws, in the plane.
+
+    Args:
+        x: data `[N, 2]`.
+        samples: `[M, 2]`.
+        ax: where to draw; None takes the current axis.
+
+    Returns:
+        the axis.
+
+    Raises:
+        ShapeError: points that are not in the plane.
+
+    Example:
+        >>> import matplotlib.figure
+        >>> ax = matplotlib.figure.Figure().subplots()
+        >>> data_and_samples(np.zeros((5, 2)), np.ones((4, 2)), ax) is ax
+        True
+    """
+    ax = _clean(ax)
+    parts = [_plane(p, "data_and_samples(x, samples)", n) for p, n in ((x, "x"), (samples, "samples"))]
+    points = np.concatenate(parts)
+    which = np.repeat([0, 1], [len(p) for p in parts])
+    # in one random order, so that neither covers the other
+    order = np.random.RandomState(0).permutation(len(points))
+    colours = np.array([to_rgba(DATA), to_rgba(PALETTE[1])])
+    ax.scatter(*points[order].T, s=_dot(len(points)), c=colours[which[order]], linewidths=0)
+    for colour, label in zip(colours, ("data", "samples"), strict=True):
+        ax.scatter([], [], s=22, color=colour, label=label)
+    ax.legend(frameon=False, loc="best", handletextpad=0.2)
+    return ax
+
+
+def density(model: Any, x: Any, ax: Axes | None = None, *, resolution: int = 160) -> Axes:
+    """The density of a model of the plane as filled contours, with data over it.
+
+    The levels hold 25, 50, 75, 90 and 99 % of the model's mass within the picture.
+
+    Args:
+        model: a `Density` of events `[2]`.
+        x: data `[N, 2]`, which also set the picture's limits.
+        ax: where to draw; None takes the current axis.
+        resolution: grid points per side.
+
+    Raises:
+        ShapeError: points that are not in the plane. ModelError: the density is not finite anywhere in the picture.
+    """
+    ax = _clean(ax)
+    points = _plane(x, "density(model, x)", "x")
+    low, high = points.min(axis=0), points.max(axis=0)
+    margin = 0.2 * np.where(high > low, high - low, 1)
+    axes = [np.linspace(a, b, resolution) for a, b in zip(low - margin, high + margin, strict=True)]
+    grid = np.stack(np.meshgrid(*axes), axis=-1).astype(np.float32)
+    log_p = np.asarray(model.log_prob(jnp.asarray(grid)), np.float64)
+    if not np.isfinite(log_p).any():
+        raise ModelError("the density is nowhere finite in the picture", called="density(model, x)", got=repr(model)[:200])
+    p = np.exp(log_p - np.nanmax(log_p))
+    descending = np.sort(np.nan_to_num(p).ravel())[::-1]
+    inside = np.cumsum(descending) / descending.sum()
+    levels = [descending[min(np.searchsorted(inside, share), p.size - 1)] for share in (0.99, 0.9, 0.75, 0.5, 0.25)]
+    # equal levels, where the mass sits in few grid points, are no contours
+    levels = sorted({*levels, 1.0 + 1e-9})
+    colours = DENSITY(np.linspace(0.16, 0.82, max(1, len(levels) - 1)))
+    if len(levels) > 1:
+        ax.contourf(*axes, p, levels=levels, colors=[tuple(c) for c in colours], antialiased=True)
+    ax.scatter(*points.T, s=_dot(len(points)), color=INK, alpha=0.5, linewidths=0)
+    return ax
+
+
+def ellipses(mixture: Any, ax: Axes | None = None, *, deviations: tuple[float, ...] = (1.0, 2.0)) -> Axes:
+    """The components of a Gaussian mixture of the plane as ellipses, opaque as their weight.
+
+    Args:
+        mixture: has `weights [K]` and components with `mean [K, 2]` and `covariance [K, 2, 2]` (or `variance [K, 2]`).
+        ax: where to draw; None takes the current axis.
+        deviations: radii, in standard deviations.
+
+    Raises:
+        ModelError: components without means and covariances in the plane.
+    """
+    ax = _clean(ax)
+    parts = mixture.components
+    mean = np.asarray(getattr(parts, "mean", np.zeros(0)), np.float64)
+    if mean.ndim != 2 or mean.shape[1] != 2 or not (hasattr(parts, "covariance") or hasattr(parts, "variance")):
+        raise ModelError(
+            "ellipses need Gaussians in the plane", called="ellipses(mixture)", expected="mean [K, 2] and covariance",
+            got=repr(mixture)[:200], fix="density(mixture, x) draws any density of the plane",
+        )  # fmt: skip
+    if hasattr(parts, "covariance"):
+        covariance = np.asarray(parts.covariance, np.float64)
+    else:
+        covariance = np.asarray(parts.variance, np.float64)[:, :, None] * np.eye(2)
+    for k, weight in enumerate(np.asarray(mixture.weights)):
+        variances, axes = np.linalg.eigh(covariance[k])
+        width, height = 2 * np.sqrt(variances[::-1])
+        angle = math.degrees(math.atan2(axes[1, 1], axes[0, 1]))
+        colour = PALETTE[k % len(PALETTE)]
+        for r in deviations:
+            face = to_rgba(colour, 0.06 + 0.14 * float(weight))
+            shape = Ellipse(mean[k], r * width, r * height, angle=angle, facecolor=face, edgecolor=colour, linewidth=1.6)
+            ax.add_patch(shape)
+        ax.plot(*mean[k], marker="+", color=colour, markersize=9, markeredgewidth=2)
+    ax.autoscale_view()
+    return ax
+
+
+def states(x: Any, path: Any, ax: Axes | None = None, *, time: Any = None, levels: Any = None) -> Axes:
+    """A series with its decoded states as colours behind it.
+
+    Args:
+        x: one series `[T]` or `[T, D]`.
+        path: the state at each time, `[T]` ints, such as a Viterbi path.
+        ax: where to draw; None takes the current axis.
+        time: `[T]` increasing; None counts from 0.
+        levels: what each state predicts, `[K]`, drawn as steps; None draws none.
+
+    Raises:
+        ShapeError: a path of another length than the series.
+    """
+    ax = _clean(ax)
+    x, path = np.asarray(as_array(x, name="x")), np.asarray(as_array(path, name="path"))
+    time = np.arange(len(x)) if time is None else np.asarray(as_array(time, name="time"))
+    if path.shape != x.shape[:1] or time.shape != x.shape[:1]:
+        raise ShapeError(
+            "one state per time", called="states(x, path)", expected=f"path {list(x.shape[:1])}",
+            got=f"path {list(path.shape)}, time {list(time.shape)}",
+        )  # fmt: skip
+    # a state lasts until half way to the next time
+    edges = np.concatenate([[time[0]], (time[1:] + time[:-1]) / 2, [time[-1]]])
+    changes = np.flatnonzero(np.diff(path)) + 1
+    for start, stop in zip(np.r_[0, changes], np.r_[changes, len(path)], strict=True):
+        ax.axvspan(edges[start], edges[stop], color=PALETTE[int(path[start]) % len(PALETTE)], alpha=0.16, linewidth=0)
+    ax.plot(time, x, color=INK, linewidth=1.3, marker="o", markersize=2.8)
+    if levels is not None:
+        line = np.asarray(levels)[path]
+        ax.step(time, line, where="mid", color=PALETTE[1], linewidth=2, label="what the state predicts")
+        ax.legend(frameon=False, loc="best")
+    ax.set_xlim(edges[0], edges[-1])
+    return ax
+
+
+def images(array: Any, ax: Axes | None = None, *, columns: int | None = None) -> Axes:
+    """Grey pictures in a grid, dark as ink on white.
+
+    Args:
+        array: `[N, height, width]`, or with a last axis of 1 or 3 (red, green, blue in [0, 1]).
+        ax: where to draw; None takes the current axis.
+        columns: pictures in a row; None makes the grid about square.
+
+    Raises:
+        ShapeError: not a batch of pictures.
+    """
+    array = np.asarray(as_array(array, name="array"), np.float64)
+    if array.ndim == 4 and array.shape[-1] == 1:
+        array = array[..., 0]
+    mosaic = _mosaic(array, columns, "images(array)", fill=np.nan if array.ndim == 3 else 1.0)
+    return _picture(mosaic, ax, colormaps["gray_r"], 0.0, float(np.nanmax(mosaic)) or 1.0)
+
+
+def filters(weights: Any, shape: tuple[int, int], ax: Axes | None = None, *, columns: int | None = None) -> Axes:
+    """Weights as pictures, one per hidden unit: blue for positive, brown for negative, white for zero.
+
+    Args:
+        weights: `[V, H]`, V = height x width; every picture is scaled by its own largest weight.
+        shape: `(height, width)`.
+        ax: where to draw; None takes the current axis.
+        columns: pictures in a row; None makes the grid about square.
+
+    Raises:
+        ShapeError: V is not height x width.
+    """
+    weights = np.asarray(as_array(weights, name="weights"), np.float64)
+    if weights.ndim != 2 or weights.shape[0] != math.prod(shape):
+        raise ShapeError(
+            "the weights make no pictures of that shape", called=f"filters(weights, {shape})",
+            expected=f"[{math.prod(shape)}, H]", got=f"shape {list(weights.shape)}",
+        )  # fmt: skip
+    largest = np.abs(weights).max(axis=0)
+    pictures = (weights / np.where(largest > 0, largest, 1)).T.reshape((-1, *shape))
+    return _picture(_mosaic(pictures, columns, "filters(weights, shape)", np.nan), ax, SIGNED, -1.0, 1.0)
+
+
+def history(fitted: Any, name: str, ax: Axes | None = None) -> Axes:
+    """One metric of a fit by step, with the validation scores where there are some.
+
+    Args:
+        fitted: what `fit` returned.
+        name: a key of `fitted.history`, such as `"log_likelihood"` or `"loss"`.
+        ax: where to draw; None takes the current axis.
+
+    Raises:
+        DataError: no such metric.
+    """
+    ax = _clean(ax)
+    if name not in fitted.history:
+        raise DataError("no such metric", called=f"history(fitted, {name!r})", expected=str(sorted(fitted.history)), got=name)
+    values = np.atleast_2d(np.asarray(fitted.history[name], np.float64))
+    steps = np.arange(1, values.shape[1] + 1)
+    many = values.shape[1] > 400  # then the noise of batches is pale, and through it goes the running mean
+    for row in values:
+        ax.plot(steps, row, color=MODEL, linewidth=0.8 if many else 1.6, alpha=0.3 if many else 0.9)
+        if many:
+            width = len(row) // 50
+            ax.plot(steps[width // 2 :][: len(row) - width + 1], np.convolve(row, np.ones(width) / width, mode="valid"), color=MODEL, linewidth=1.8)
+    if "validation" in fitted.history:
+        # validation is higher-is-better; a loss is its negative
+        sign = -1 if "loss" in name else 1
+        for row in np.atleast_2d(fitted.history["validation"]):
+            ax.plot(fitted.history["validation_step"], sign * row, color=PALETTE[1], linewidth=1.6, label="validation")
+        ax.legend(*(part[:1] for part in ax.get_legend_handles_labels()), frameon=False)
+    ax.set_xlabel("step")
+    ax.set_ylabel(f"{name.replace('_', ' ')} (nats per event)" if name in ("loss", "log_likelihood") else name.replace("_", " "))
+    return ax
+
+
+def _clean(ax: Axes | None) -> Axes:
+    ax = plt.gca() if ax is None else ax
+    ax.spines[["top", "right"]].set_visible(False)
+    for spine in ax.spines.values():
+        spine.set_color("#9aa3ad")
+    ax.tick_params(colors=INK, labelsize=10, color="#9aa3ad", length=3)
+    ax.xaxis.label.set(color=INK, size=11)
+    ax.yaxis.label.set(color=INK, size=11)
+    return ax
+
+
+def _dot(n: int) -> float:
+    """The size of one of n dots, in square points."""
+    return float(np.clip(5000 / n, 2.5, 12))
+
+
+def _plane(points: Any, called: str, name: str) -> np.ndarray:
+    points = np.asarray(as_array(points, name=name), np.float64)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ShapeError(
+            f"{name}: only points in the plane are drawn", called=called, expected="[N, 2]",
+            got=f"shape {list(points.shape)}", fix=f"{name}[:, :2] takes the first two coordinates",
+        )  # fmt: skip
+    return points
+
+
+def _mosaic(pictures: np.ndarray, columns: int | None, called: str, fill: float) -> np.ndarray:
+    """One picture out of many, with a line of `fill` between them."""
+    if pictures.ndim not in (3, 4) or (pictures.ndim == 4 and pictures.shape[-1] != 3):
+        raise ShapeError(
+            "not a batch of pictures", called=called, expected="[N, height, width], or [N, height, width, 1 or 3]",
+            got=f"shape {list(pictures.shape)}", fix="array.reshape(-1, height, width)",
+        )  # fmt: skip
+    n, height, width = pictures.shape[:3]
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = -(-n // columns)
+    gap = max(1, height // 14)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, *pictures.shape[3:]), fill)
+    for i, picture in enumerate(pictures):
+        top, left = (i // columns) * (height + gap), (i % columns) * (width + gap)
+        sheet[top : top + height, left : left + width] = picture
+    return sheet
+
+
+def _picture(sheet: np.ndarray, ax: Axes | None, cmap: Any, low: float, high: float) -> Axes:
+    ax = plt.gca() if ax is None else ax
+    # what is NaN is the grid between the pictures
+    ax.imshow(sheet, cmap=cmap.with_extremes(bad=GRID), vmin=low, vmax=high, interpolation="nearest")
+    ax.set_axis_off()
+    return ax
+
+

@@ -1,0 +1,214 @@
+"""The registry of the laws: one small case per model class. A model class without a case fails the suite.
+
+A case makes a model of two events' worth of structure with every trained leaf moved off its start, so that no law holds
+only because parameters are zero.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxgen as jg
+from jaxgen.core import algebra
+from jaxgen.core.exchange import distrax
+from jaxgen.core.pytree import combine, partition
+from jaxgen.models.flow import (
+    Affine,
+    AffineCoupling,
+    Chain,
+    DistraxBijector,
+    Inverse,
+    Permute,
+    Scan,
+    Standardize,
+)
+from jaxgen.nn.mlp import MLP
+
+
+def moved(key, model, scale=0.3):
+    """The model with noise added to every trained leaf."""
+    trained, rest = partition(model)
+    leaves, tree = jax.tree.flatten(trained)
+    noise = [scale * jax.random.normal(k, leaf.shape, leaf.dtype)
+             for k, leaf in zip(jax.random.split(key, len(leaves)), leaves, strict=True)]  # fmt: skip
+    moved = [jnp.where(jnp.isfinite(leaf), leaf + n, leaf) for leaf, n in zip(leaves, noise, strict=True)]
+    return combine(jax.tree.unflatten(tree, moved), rest)
+
+
+def as_dtype(model, dtype):
+    """The model with its floating leaves in another precision."""
+    return jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, model)
+
+
+def grid(low, high, n, dims=2):
+    """A midpoint grid over a box: points and the volume of a cell, for integrals of densities that fall to zero."""
+    step = (high - low) / n
+    axis = low + step * (np.arange(n) + 0.5)
+    return np.stack(np.meshgrid(*[axis] * dims, indexing="ij"), -1).reshape(-1, dims), step**dims
+
+
+def every(values, shape):
+    """All arrays of a shape with entries of a finite set, and the volume 1 of each."""
+    size = int(np.prod(shape))
+    return np.array(list(itertools.product(values, repeat=size))).reshape(-1, *shape), 1.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """One model under the laws.
+
+    Args:
+        name: of the test.
+        make: `key -> model`.
+        space: the whole space as `(points, cell volume)`, for sums and integrals; None where it is too large.
+        length: the free length of its events.
+        context: shape of the context, or None.
+        algorithm: what trains it; None is the default of its protocol.
+        tolerance: of integrals over `space`, nats; of quadrature, not of arithmetic.
+    """
+
+    name: str
+    make: Callable[[Any], Any]
+    space: tuple[np.ndarray, float] | None = None
+    length: int | None = None
+    context: tuple[int, ...] | None = None
+    algorithm: Any = None
+    tolerance: float = 1e-4
+
+    def contexts(self, key, n):
+        return None if self.context is None else jax.random.normal(key, (n, *self.context))
+
+    def events(self, key, model, n):
+        """`n` events of the model's own, and their contexts."""
+        first, second = jax.random.split(key)
+        context = self.contexts(first, n)
+        options = {} if self.length is None else {"length": self.length}
+        return model.sample(second, (n,), context=context, **options), context
+
+
+def gaussian(key):
+    return moved(key, jg.Gaussian.from_covariance([0.5, -0.5], [[1.0, 0.3], [0.3, 0.8]]))
+
+
+def diagonal(key):
+    return moved(key, jg.DiagonalGaussian.from_scale([0.5, -0.5], [1.0, 0.7]))
+
+
+def batch_of(make, k=2):
+    """K models of one kind as one model with a leading axis."""
+    return lambda key: algebra.stack([make(one) for one in jax.random.split(key, k)])
+
+
+def mixture(make, k=2):
+    return lambda key: moved(key, jg.Mixture.from_components(batch_of(make, k)(key)), 0.1)
+
+
+def categorical(key):
+    return moved(key, jg.Categorical.from_probs([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]]))
+
+
+def bernoulli(key):
+    return moved(key, jg.Bernoulli.from_probs([0.3, 0.6, 0.5]))
+
+
+def poisson(key):
+    return moved(key, jg.Poisson.from_rate([1.5, 3.0]))
+
+
+def hmm(make):
+    def build(key):
+        first, second = jax.random.split(key)
+        model = jg.HMM.from_values([0.6, 0.4], [[0.8, 0.2], [0.3, 0.7]], batch_of(make)(first))
+        return moved(second, model, 0.1)
+
+    return build
+
+
+def rbm(key):
+    first, second = jax.random.split(key)
+    return moved(first, jg.RBM.from_parameters(jnp.zeros(4), jnp.zeros(3), jax.random.normal(second, (4, 3))))
+
+
+def realnvp(base=None, context=None):
+    def build(key):
+        first, second, third = jax.random.split(key, 3)
+        x = jax.random.normal(first, (64, 2)) * jnp.array([1.5, 0.7]) + 0.3
+        own = jg.StandardNormal((2,)) if base is None else base(third)
+        flow = jg.Flow.realnvp(second, x, own, layers=2, features=(8,), context_shape=context)
+        return moved(third, flow, 0.1)
+
+    return build
+
+
+def vae(prior=lambda key: jg.StandardNormal((2,)), likelihood=None, shape=(2, 3)):
+    def build(key):
+        first, second, third, fourth = jax.random.split(key, 4)
+        x = jax.random.bernoulli(first, 0.5, (32, *shape)).astype(jnp.float32)
+        options = {} if likelihood is None else {"likelihood": likelihood}
+        return moved(second, jg.VAE.init(third, x, prior(fourth), latent=2, hidden=(8,), **options), 0.1)
+
+    return build
+
+
+def generator(key):
+    first, second = jax.random.split(key)
+    return moved(first, jg.Generator.init(second, jnp.zeros((4, 2)), latent=2, hidden=(8,)), 0.1)
+
+
+PLANE = grid(-12.0, 12.0, 200)
+BITS = (0, 1)
+CASES = [
+    Case("standard normal", lambda key: jg.StandardNormal((2,)), PLANE),
+    Case("gaussian", gaussian, PLANE),
+    Case("diagonal gaussian", diagonal, PLANE),
+    Case("categorical", categorical, every((0, 1, 2), (2,))),
+    Case("bernoulli", bernoulli, every(BITS, (3,))),
+    Case("poisson", poisson, every(range(40), (2,))),
+    Case("mixture of gaussians", mixture(gaussian), PLANE),
+    Case("mixture of diagonal gaussians", mixture(diagonal, 3), PLANE),
+    Case("mixture of bernoullis", mixture(bernoulli), every(BITS, (3,))),
+    Case("mixture of mixtures", mixture(mixture(diagonal)), PLANE),
+    Case("hmm of categoricals", hmm(categorical), every((0, 1, 2), (3, 2)), length=3),
+    Case("hmm of gaussians", hmm(gaussian), length=5),
+    Case("rbm", rbm, every(BITS, (4,)), algorithm=jg.ContrastiveDivergence(chains=8)),
+    Case("realnvp", realnvp(), PLANE),
+    Case("realnvp with context", realnvp(context=(3,)), PLANE, context=(3,)),
+    Case("vae, bernoulli", vae()),
+    Case("generator", generator, algorithm=jg.Adversarial(critic=MLP((8, 1)))),
+    # compositions
+    Case("mixture of flows", mixture(realnvp()), PLANE),
+    Case("mixture of conditional flows", mixture(realnvp(context=(3,))), PLANE, context=(3,)),
+    Case("hmm of mixtures", hmm(mixture(gaussian)), length=4),
+    Case("hmm of flows", hmm(realnvp()), length=4),
+    Case("mixture of hmms", mixture(hmm(bernoulli)), every(BITS, (3, 3)), length=3),
+    Case("flow on a mixture", realnvp(mixture(diagonal)), PLANE),
+    Case("flow on a flow", realnvp(realnvp()), PLANE),
+    Case("vae with a mixture prior", vae(mixture(diagonal))),
+    Case("vae with a flow prior", vae(realnvp())),
+]
+
+
+def shift_and_scale(params):
+    return distrax().Block(distrax().ScalarAffine(params["shift"], log_scale=params["log_scale"]), 1)
+
+
+#: bijections of events `[3]`, one or more of every class
+BIJECTIONS = {
+    "affine": lambda key: moved(key, Affine(jnp.ones(3), jnp.zeros(3))),
+    "standardize": lambda key: Standardize.from_data(jax.random.normal(key, (9, 3)) * 3 + 1),
+    "permute": lambda key: Permute.from_order([2, 0, 1]),
+    "coupling": lambda key: moved(key, AffineCoupling.init(key, 3, features=(8,)), 1.0),
+    "inverse": lambda key: Inverse(moved(key, AffineCoupling.init(key, 3, features=(8,)), 1.0)),
+    "chain": lambda key: Chain((Permute.from_order([1, 2, 0]), moved(key, Affine(jnp.ones(3), jnp.zeros(3))))),
+    "scan": lambda key: Scan(batch_of(lambda k: moved(k, AffineCoupling.init(k, 3, features=(8,)), 0.5), 4)(key)),
+    "distrax": lambda key: DistraxBijector(
+        moved(key, {"shift": jnp.ones(3), "log_scale": jnp.zeros(3)}), shift_and_scale, (3,)
+    ),
+}

@@ -1,0 +1,349 @@
+"""What holds for every model, run on every case of `cases.py`."""
+
+import functools
+import zlib
+
+import cases
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from cases import BIJECTIONS, CASES, Case, as_dtype
+
+import jaxgen as jg
+from jaxgen.core import algebra
+from jaxgen.core.files import load, save
+from jaxgen.core.protocols import Bound, Density, Energy, Implicit
+from jaxgen.core.pytree import REGISTRY, combine, is_model, partition
+from jaxgen.fit.driver import choose_algorithm
+
+
+def having(*protocols, without=()):
+    """Parametrises a law over the cases whose model has the protocols."""
+
+    def fits(case: Case) -> bool:
+        model = jax.eval_shape(case.make, jax.random.key(0))
+        return all(isinstance(model, p) if isinstance(p, type) else p(model) for p in protocols)
+
+    chosen = [c for c in CASES if fits(c) and c.name not in without]
+    return pytest.mark.parametrize("case", chosen, ids=[c.name for c in chosen])
+
+
+def key_of(case: Case) -> jax.Array:
+    return jax.random.key(zlib.crc32(case.name.encode()))
+
+
+@functools.cache
+def example(case: Case, n: int = 6):
+    """A model, events and contexts of a case."""
+    first, second = jax.random.split(key_of(case))
+    model = case.make(first)
+    return model, *case.events(second, model, n)
+
+
+def answer(model, x, context=None, key=None):
+    """The number per event that a model's protocol is about."""
+    if isinstance(model, Density):
+        return model.log_prob(x, context=context)
+    if isinstance(model, Bound):
+        return model.elbo(jax.random.key(1) if key is None else key, x, context=context)
+    return model.energy(x)
+
+
+answers = lambda model: isinstance(model, (Density, Bound, Energy))  # noqa: E731
+
+
+def leaves_equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+class Compilations:
+    """Counts compilations while it is entered."""
+
+    def __enter__(self):
+        self.count = 0
+        jax.monitoring.register_event_duration_secs_listener(self._hear)
+        return self
+
+    def _hear(self, event, seconds, **_):
+        self.count += event == "/jax/core/compile/backend_compile_duration"
+
+    def __exit__(self, *_):
+        jax.monitoring.clear_event_listeners()
+
+
+def test_every_model_class_has_a_case():
+    jg.fit  # noqa: B018  all families that the package exports are imported
+    for name in jg.__all__:
+        getattr(jg, name)
+    known = {n for n in REGISTRY if n.startswith("jaxgen.")}
+    seen = set()
+
+    def walk(value):
+        if is_model(value):
+            seen.add(f"{type(value).__module__}:{type(value).__qualname__}")
+            for child in vars(value).values():
+                walk(child)
+        elif isinstance(value, (tuple, list)):
+            for child in value:
+                walk(child)
+        elif isinstance(value, dict):
+            walk(tuple(value.values()))
+
+    for case in CASES:
+        walk(example(case)[0])
+    for make in BIJECTIONS.values():
+        walk(make(jax.random.key(0)))
+    assert known - seen == set()
+
+
+@having()
+def test_two_keys_give_one_structure(case):
+    a, b = jax.random.split(key_of(case))
+    assert jax.tree.structure(case.make(a)) == jax.tree.structure(case.make(b))
+
+
+@having(answers)
+def test_second_call_compiles_nothing(case):
+    model, x, context = example(case)
+    other = case.make(jax.random.key(7))
+    answer(model, x, context)
+    case.events(jax.random.key(0), model, 6)
+    key = jax.random.key(5)
+    with Compilations() as compilations:
+        answer(other, x, context)
+        case.events(key, other, 6)
+    assert compilations.count == 0
+
+
+@having(answers)
+def test_jit_equals_eager(case):
+    model, x, context = example(case, 2)
+    compiled = jax.jit(answer)(model, x, context)
+    with jax.disable_jit():
+        eager = answer(model, x, context)
+    # float32: a handful of roundings of numbers of this size
+    np.testing.assert_allclose(compiled, eager, rtol=2e-5, atol=2e-5)
+
+
+@having(answers)
+def test_vmap_over_models_equals_loop(case):
+    model, x, context = example(case)
+    if not jax.tree.leaves(model):
+        return  # nothing to batch
+    models = [case.make(k) for k in jax.random.split(key_of(case), 3)]
+    together = jax.vmap(answer, in_axes=(0, None, None))(algebra.stack(models), x, context)
+    for one, row in zip(models, together, strict=True):
+        np.testing.assert_allclose(row, answer(one, x, context), rtol=2e-5, atol=2e-5)
+
+
+@having()
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_dtype_is_kept(case, dtype):
+    with jax.enable_x64(True):
+        model = as_dtype(case.make(key_of(case)), dtype)
+        if not any(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(model)):
+            return  # no leaf says which precision is meant
+        x, context = case.events(jax.random.key(3), model, 3)
+        context = None if context is None else context.astype(dtype)
+        x = model.sample(jax.random.key(3), (3,), context=context, **({"length": case.length} if case.length else {}))
+        if jnp.issubdtype(x.dtype, jnp.floating):
+            assert x.dtype == dtype
+        if answers(model):
+            assert answer(model, x, context).dtype == dtype
+
+
+@having()
+def test_save_and_load(case, tmp_path):
+    model, x, context = example(case)
+    save(model, tmp_path / "model")
+    loaded = load(tmp_path / "model")
+    leaves_equal(model, loaded)
+    leaves_equal(model, load(tmp_path / "model", like=model))
+    if answers(model):
+        np.testing.assert_array_equal(answer(model, x, context), answer(loaded, x, context))
+
+
+@having(answers)
+def test_wrong_event_is_refused(case):
+    model, x, context = example(case)
+    with pytest.raises(jg.ShapeError, match="expected:"):
+        answer(model, jnp.zeros((*x.shape[:-1], x.shape[-1] + 1) if model.event_shape else "no", x.dtype), context)
+
+
+@having(answers)
+def test_not_finite_is_never_silent(case):
+    model, x, context = example(case)
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        bad = jnp.asarray(x).at[(0,) * x.ndim].set(jnp.nan)
+        assert not jnp.isfinite(answer(model, bad, context)[0])
+    with pytest.raises(jg.DataError, match="NaN"):
+        jg.fit(jax.random.key(0), model, np.where(np.arange(x.shape[0]).reshape(-1, *[1] * (x.ndim - 1)) == 0, np.nan, x))
+
+
+@having(Density, lambda m: True)
+def test_density_is_normalised(case):
+    if case.space is None:
+        pytest.skip("its space is too large to sum over")
+    points, volume = case.space
+    for context in [None] if case.context is None else case.contexts(jax.random.key(2), 2):
+        total = np.exp(np.asarray(example(case)[0].log_prob(points, context=context), np.float64)).sum() * volume
+        assert abs(np.log(total)) < case.tolerance + 2e-5  # quadrature, and float32
+
+
+@having(Density)
+def test_samples_match_the_density(case):
+    """First and second moments of samples against sums over the space."""
+    if case.space is None:
+        pytest.skip("its space is too large to sum over")
+    model, n = example(case)[0], 4000
+    points, volume = case.space
+    context = None if case.context is None else case.contexts(jax.random.key(2), 1)[0]
+    options = {} if case.length is None else {"length": case.length}
+    x = np.asarray(model.sample(jax.random.key(11), (n,), context=context, **options), np.float64).reshape(n, -1)
+    mass = np.exp(np.asarray(model.log_prob(points, context=context), np.float64)) * volume
+    flat = points.reshape(len(points), -1)
+    features = lambda v: np.concatenate([v, v**2, v[:, :1] * v[:, -1:]], axis=1)  # noqa: E731
+    expected = mass @ features(flat)
+    spread = np.sqrt(np.maximum(mass @ features(flat) ** 2 - expected**2, 1e-12))
+    z = (features(x).mean(axis=0) - expected) / (spread / np.sqrt(n))
+    bound = scipy.stats.norm.isf(1e-5 / len(z))
+    np.testing.assert_array_less(np.abs(z), bound)
+
+
+@having(Density)
+def test_mean_score_is_zero(case):
+    """Fisher's identity: the gradient of log p has mean zero under p."""
+    model = example(case)[0]
+    trained, rest = partition(model)
+    if not jax.tree.leaves(trained):
+        return
+    n = 3000
+    x, context = case.events(jax.random.key(13), model, n)
+
+    def score(x, context):
+        return jax.grad(lambda t: combine(t, rest).log_prob(x, context=context))(trained)
+
+    scores = jax.jit(jax.vmap(score, in_axes=(0, None if context is None else 0)))(x, context)
+    flat = np.concatenate([np.asarray(leaf, np.float64).reshape(n, -1) for leaf in jax.tree.leaves(scores)], axis=1)
+    spread = flat.std(axis=0)
+    live = spread > 1e-6 * spread.max()
+    z = flat.mean(axis=0)[live] / (spread[live] / np.sqrt(n))
+    # a normal bound for means of n heavy-tailed scores: far out, so that only errors reach it
+    np.testing.assert_array_less(np.abs(z), 1.5 * scipy.stats.norm.isf(1e-5 / live.sum()))
+
+
+@having(Density, lambda m: not m.event_shape or None not in m.event_shape)
+def test_distrax_distribution_agrees(case):
+    model, x, context = example(case)
+    if context is None and hasattr(model, "distribution"):
+        np.testing.assert_allclose(model.distribution().log_prob(x), model.log_prob(x), rtol=1e-4, atol=1e-5)
+
+
+@having(algebra.supports_em)
+def test_e_step_is_linear_and_additive(case):
+    model, x, _ = example(case, 8)
+    weight = jnp.asarray(np.random.default_rng(0).uniform(0.5, 2, 8), jnp.float32)
+    whole, log_prob = model.e_step(x, weight)
+    np.testing.assert_allclose(log_prob, model.log_prob(x), rtol=2e-5, atol=2e-5)
+    double, _ = model.e_step(x, 2 * weight)
+    first, second = model.e_step(x[:4], weight[:4])[0], model.e_step(x[4:], weight[4:])[0]
+    for w, d, a, b in zip(*map(jax.tree.leaves, (whole, double, first, second)), strict=True):
+        # float32 sums of eight events in another order
+        np.testing.assert_allclose(d, 2 * w, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(a + b, w, rtol=1e-4, atol=1e-4)
+
+
+@having(algebra.supports_em)
+def test_em_never_decreases_the_likelihood(case):
+    truth, _, _ = example(case)
+    x, _ = case.events(jax.random.key(17), truth, 60)
+    fitted = jg.fit(jax.random.key(0), case.make(jax.random.key(99)), x, jg.EM(), steps=25, tolerance=0.0)
+    assert fitted.status == jg.Status.FINISHED
+    history = np.asarray(fitted.history["log_likelihood"], np.float64)
+    # float32 rounding of a mean over 60 events, and the floor on variances, which is a prior in all but name
+    assert np.diff(history).min() >= -2e-5 * max(1.0, np.abs(history).max()), np.diff(history)
+    assert history[-1] > history[0] - 1e-5
+
+
+@having(lambda m: algebra.supports_em(m) or hasattr(type(m), "log_prob_components"))
+def test_fast_paths_equal_the_default(case):
+    _, x, _ = example(case, 5)
+    models = cases.batch_of(case.make, 3)(key_of(case))
+    fast = algebra.component_log_prob(models, x)
+    np.testing.assert_allclose(fast, algebra.default_log_prob(models, x), rtol=2e-5, atol=2e-5)
+    weight = jnp.asarray(np.random.default_rng(0).uniform(0, 1, (3, 5)), jnp.float32)
+    fast, slow = algebra.component_e_step(models, x, weight), algebra.default_e_step(models, x, weight)
+    for a, b in zip(jax.tree.leaves(fast), jax.tree.leaves(slow), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@having(Energy)
+def test_kernel_leaves_the_distribution_invariant(case):
+    model, n = example(case)[0], 20_000
+    points, _ = case.space
+    p = np.asarray(jax.nn.softmax(-model.energy(points)), np.float64)
+    first, second = jax.random.split(jax.random.key(19))
+    start = jnp.asarray(points)[jax.random.choice(first, len(points), (n,), p=jnp.asarray(p))]
+    after = np.asarray(model.kernel(second, start)).reshape(n, -1)
+    index = (after[:, None] == points.reshape(len(points), -1)[None]).all(axis=-1).argmax(axis=1)
+    counts = np.bincount(index, minlength=len(points))
+    rare = p * n < 5  # the chi-square approximation wants five expected
+    pooled = np.append(counts[~rare], counts[rare].sum()), np.append(p[~rare], p[rare].sum()) * n
+    keep = pooled[1] > 0
+    assert scipy.stats.chisquare(pooled[0][keep], pooled[1][keep]).pvalue > 1e-5
+
+
+def training(case):
+    model = example(case)[0]
+    x, context = case.events(jax.random.key(23), model, 40)
+    algorithm = case.algorithm or choose_algorithm(model)
+    return case.make(jax.random.key(29)), (x, context), algorithm
+
+
+@having()
+def test_resume_is_bit_exact(case, tmp_path):
+    """200 steps = 100 steps, save, load, and 100 more."""
+    model, data, algorithm = training(case)
+    if not jax.tree.leaves(partition(model)[0]):
+        return
+    # a size of batches where the algorithm takes them, so that the order of events is part of what resumes
+    options = {"batch_size": None if algorithm.full_batch else 16, "tolerance": None}
+    options |= {"tolerance": 0.0} if algorithm.full_batch else {}
+    fit = functools.partial(jg.fit, jax.random.key(31), model, data, algorithm, **options)
+    straight = fit(steps=200)
+    assert straight.status == jg.Status.FINISHED
+    fit(steps=100, checkpoint=tmp_path / "run")
+    resumed = fit(steps=200, checkpoint=tmp_path / "run")
+    leaves_equal(straight.state, resumed.state)
+    for name, values in straight.history.items():
+        np.testing.assert_array_equal(values, resumed.history[name])
+    with Compilations() as compilations:
+        fit(steps=150)
+    assert compilations.count == 0, "a fit of equal shapes compiled again"
+
+
+@having()
+def test_samples_have_the_event_shape(case):
+    model, x, _ = example(case)
+    assert isinstance(model, Implicit)
+    assert x.shape == (6, *(case.length if s is None else s for s in model.event_shape))
+
+
+@pytest.mark.parametrize("name", BIJECTIONS)
+def test_bijections_invert_and_their_log_det_is_the_jacobians(name):
+    layer = BIJECTIONS[name](jax.random.key(1))
+    x = jax.random.normal(jax.random.key(2), (20, 3))
+    y, log_det = jax.vmap(layer.forward)(x)
+    back, inverse_log_det = jax.vmap(layer.inverse)(y)
+    # float32: inputs of size 1 to 3 through a few products
+    np.testing.assert_allclose(back, x, atol=1e-5)
+    np.testing.assert_allclose(inverse_log_det, -log_det, atol=1e-5)
+    jacobian = np.asarray(jax.vmap(jax.jacobian(lambda x: layer.forward(x)[0]))(x), np.float64)
+    np.testing.assert_allclose(log_det, np.linalg.slogdet(jacobian)[1], atol=1e-5)
+    bijector = layer.bijector()
+    np.testing.assert_allclose(bijector.forward(x[0]), y[0], atol=1e-6)
