@@ -1,5 +1,5 @@
 from . import data, losses, metrics, nn, ops, plot, recipes
-from .core.door import per_batch, per_event, per_sample, weighted_events
+from .core.door import per_batch, per_event, per_latent, per_sample, weighted_events
 from .core.errors import (
     DataError,
     FileError,
@@ -10,10 +10,33 @@ from .core.errors import (
     ShapeError,
 )
 from .core.files import load, save
+from .core.gate import Batch
+from .core.protocols import (
+    Algorithm,
+    Bound,
+    Density,
+    Energy,
+    Implicit,
+    Kind,
+    Latent,
+    Score,
+)
 from .core.pytree import fixed, model, static, summary
-from .models.gaussian import DiagonalGaussian, Gaussian, StandardNormal
-from .models.mixture import Mixture
+from .core.value import algorithm
+from .fit.adversarial import Adversarial
+from .fit.contrastive import ContrastiveDivergence
 from .fit.driver import Fitted, fit
 from .fit.em import EM
 from .fit.gradient import Gradient
 from .fit.loop import ScanFit, Status, scan_fit
+from .metrics.likelihood import score
+from .models.discrete import Bernoulli, Categorical, Poisson
+from .models.flow import Flow
+from .models.gan import Generator
+from .models.gaussian import DiagonalGaussian, Gaussian, StandardNormal
+from .models.hmm import HMM
+from .models.mixture import Mixture
+from .models.rbm import RBM
+from .models.vae import VAE
+from .nn.net import Net
+from .ops import likelihoods

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import os
 import sys
@@ -22,14 +23,23 @@ from jaxgen.data.readers import read
 from jaxgen.fit.driver import fit
 from jaxgen.fit.loop import Status
 from jaxgen.metrics.likelihood import score
+from jaxgen.ops import likelihoods
 from jaxgen.tour import tour
 
+def _vae(key: Any, x: Any, k: int, **options: Any) -> Any:
+    # bits have a Bernoulli likelihood, all else a Gaussian one
+    bits = bool(((x == 0) | (x == 1)).all())
+    return recipes.vae(key, x, k, likelihood=likelihoods.bernoulli if bits else likelihoods.gaussian, **options)
 
-#: by name: `(key, x, k) -> (model, algorithm)` for a table of numbers, and what k counts
-FAMILIES: dict[str, tuple[Callable[[Any, Any, int], tuple[Any, Any]], str, int]] = {
-    "gaussian-mixture": (lambda key, x, k: recipes.gaussian_mixture(key, x, k), "components", 3),
-    "rbm": (lambda key, x, k: recipes.rbm(key, x, k), "hidden units", 16),
-    "realnvp": (lambda key, x, k: recipes.realnvp(key, x, layers=k), "layers", 8),
+
+#: by name: `(key, x, k[, steps=]) -> (model, algorithm)` for a table, what k counts and its default, and whether the
+#: recipe plans for the number of steps
+FAMILIES: dict[str, tuple[Callable[..., tuple[Any, Any]], str, int, bool]] = {
+    "gaussian-mixture": (recipes.gaussian_mixture, "components", 3, False),
+    "hmm": (recipes.hidden_markov, "states", 3, False),
+    "rbm": (recipes.rbm, "hidden units", 16, False),
+    "realnvp": (lambda key, x, k, **options: recipes.realnvp(key, x, layers=k, **options), "layers", 8, True),
+    "vae": (_vae, "latent dimensions", 8, True),
 }
 
 
@@ -67,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_tour)
 
     command = commands.add_parser("fit", help="fit a model to a file of numbers and save it")
-    counts = "; ".join(f"{name}: {what}, {default}" for name, (_, what, default) in FAMILIES.items())
+    counts = "; ".join(f"{name}: {what}, {default}" for name, (_, what, default, _) in FAMILIES.items())
     command.add_argument("family", choices=list(FAMILIES))
     command.add_argument("data", help="csv, tsv, npy, npz or idx, also gzipped; one event a row (hmm: one time a row)")
     command.add_argument("-o", "--out", required=True, help="the file to save the model to")
@@ -107,12 +117,13 @@ def _fit(options: argparse.Namespace) -> int:
                         expected="an existing folder", fix=f"mkdir -p {folder}")  # fmt: skip
     start, split, train = jax.random.split(jax.random.key(options.seed), 3)
     x = _numbers(options.data)
-    recipe, _, k = FAMILIES[options.family]
+    recipe, _, k, plans = FAMILIES[options.family]
     x, held_out = (x[None], None) if options.family == "hmm" else _split(split, x, options.validation_fraction)
     if options.family == "hmm" and options.validation_fraction:
         raise FitError("one series has nothing to hold out", called="fit hmm --validation-fraction",
                        expected="no such option", got=str(options.validation_fraction))  # fmt: skip
-    model, algorithm = recipe(start, x, k if options.components is None else options.components)
+    planned = {"steps": options.steps} if plans and options.steps else {}
+    model, algorithm = recipe(start, x, k if options.components is None else options.components, **planned)
     fitted = fit(train, model, x, algorithm, steps=options.steps, validation=held_out)
     save(fitted.model, options.out)
     print(repr(fitted))
@@ -136,24 +147,11 @@ def _sample(options: argparse.Namespace) -> int:
     series = None in model.event_shape
     shape = {"length": options.n} if series else {"shape": (options.n,)}
     rows = np.asarray(model.sample(jax.random.key(options.seed), **shape)).reshape(options.n, -1)
-    with open(options.out, "w", newline="") if options.out else _Open(sys.stdout) as file:
+    with open(options.out, "w", newline="") if options.out else contextlib.nullcontext(sys.stdout) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(f"x{i}" for i in range(rows.shape[1]))
         writer.writerows([format(value, ".9g") for value in row] for row in rows.tolist())
     return 0
-
-
-class _Open:
-    """A stream that is not ours to close."""
-
-    def __init__(self, stream: Any):
-        self.stream = stream
-
-    def __enter__(self) -> Any:
-        return self.stream
-
-    def __exit__(self, *_: Any) -> None:
-        self.stream.flush()
 
 
 def _numbers(path: str) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxgen.core.errors import FitError
 from jaxgen.core.gate import Batch
 
 
@@ -22,6 +23,14 @@ def weighted_mean(values: jax.Array, weight: jax.Array | None) -> jax.Array:
     return jnp.sum(jnp.where(weight > 0, weight * jnp.where(weight > 0, values, 0), 0)) / jnp.sum(weight)
 
 
+def _check(loss: str, model: Any, method: str, fix: str) -> None:
+    if not hasattr(type(model), method):
+        raise FitError(
+            f"losses.{loss} needs a model with {method}", called=f"losses.{loss}(key, {type(model).__name__}, batch)",
+            expected=f"a method {method}", got=repr(model)[:200], fix=fix,
+        )  # fmt: skip
+
+
 def nll(key: Any, model: Any, batch: Batch) -> jax.Array:
     """Negative log-likelihood of a `Density`: `-mean_n log p(x_n | context_n)`, nats per event.
 
@@ -31,9 +40,11 @@ def nll(key: Any, model: Any, batch: Batch) -> jax.Array:
         >>> round(float(loss), 4)
         1.8379
     """
+    _check("nll", model, "log_prob", "jaxgen.losses.negative_elbo for a model with a bound")
     return weighted_mean(-model.log_prob(batch.x, context=batch.context), batch.weight)
 
 
 def negative_elbo(key: Any, model: Any, batch: Batch) -> jax.Array:
     """Negative evidence lower bound of a `Bound`: `-mean_n ELBO(x_n)`, nats per event."""
+    _check("negative_elbo", model, "elbo", "jaxgen.losses.nll for a model with log_prob")
     return weighted_mean(-model.elbo(key, batch.x, context=batch.context), batch.weight)

@@ -143,7 +143,7 @@ def states(x: Any, path: Any, ax: Axes | None = None, *, time: Any = None, level
         path: the state at each time, `[T]` ints, such as a Viterbi path.
         ax: where to draw; None takes the current axis.
         time: `[T]` increasing; None counts from 0.
-        levels: what each state predicts, `[K]`, drawn as steps; None draws none.
+        levels: what each state predicts, `[K]`, drawn as bars over its times; None draws none.
 
     Raises:
         ShapeError: a path of another length than the series.
@@ -159,13 +159,14 @@ def states(x: Any, path: Any, ax: Axes | None = None, *, time: Any = None, level
     # a state lasts until half way to the next time
     edges = np.concatenate([[time[0]], (time[1:] + time[:-1]) / 2, [time[-1]]])
     changes = np.flatnonzero(np.diff(path)) + 1
-    for start, stop in zip(np.r_[0, changes], np.r_[changes, len(path)], strict=True):
+    runs = list(zip(np.r_[0, changes], np.r_[changes, len(path)], strict=True))
+    for start, stop in runs:
         ax.axvspan(edges[start], edges[stop], color=PALETTE[int(path[start]) % len(PALETTE)], alpha=0.16, linewidth=0)
-    ax.plot(time, x, color=INK, linewidth=1.3, marker="o", markersize=2.8)
+    ax.plot(time, x, color=DATA if levels is not None else INK, linewidth=1.2, marker="o", markersize=2.8)
     if levels is not None:
-        line = np.asarray(levels)[path]
-        ax.step(time, line, where="mid", color=PALETTE[1], linewidth=2, label="what the state predicts")
-        ax.legend(frameon=False, loc="best")
+        for start, stop in runs:
+            colour = PALETTE[int(path[start]) % len(PALETTE)]
+            ax.hlines(np.asarray(levels)[path[start]], edges[start], edges[stop], color=colour, linewidth=3)
     ax.set_xlim(edges[0], edges[-1])
     return ax
 

@@ -5,17 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax
 import jax.numpy as jnp
 
 from jaxgen import losses
 from jaxgen.core.gate import as_array
+from jaxgen.fit.adversarial import Adversarial
+from jaxgen.fit.adversarial import Adversarial
 from jaxgen.fit.contrastive import ContrastiveDivergence
 from jaxgen.fit.em import EM
 from jaxgen.fit.gradient import Gradient
 from jaxgen.models.flow import Flow
+from jaxgen.models.gan import Generator
+from jaxgen.models.gan import Generator
 from jaxgen.models.gaussian import Gaussian, StandardNormal
+from jaxgen.models.hmm import HMM
 from jaxgen.models.mixture import Mixture
 from jaxgen.models.rbm import RBM
+from jaxgen.models.vae import VAE
+from jaxgen.nn.conv import ConvCritic, ConvGenerator
+from jaxgen.nn.mlp import MLP
+from jaxgen.nn.conv import ConvCritic, ConvGenerator
+from jaxgen.nn.mlp import MLP
+from jaxgen.ops import likelihoods
 
 
 def gaussian_mixture(
@@ -41,6 +54,32 @@ def gaussian_mixture(
         ('CONVERGED', [2.0, 4.300000190734863])
     """
     return Mixture.init(key, as_array(x), k, leaf), EM()
+
+
+def hidden_markov(
+    key: Any, x: Any, k: int = 3, *, leaf: Callable[[Any, Any], Any] = Gaussian.init, stickiness: float = 0.9
+) -> tuple[HMM, EM]:
+    """A hidden Markov model of K states whose emissions start from k-means, and EM, which on it is Baum-Welch.
+
+    Args:
+        key: typed key.
+        x: sequences `[N, T, *event]`.
+        k: number of states.
+        leaf: `(key, x [M, *event]) -> model` of one time step: `Poisson.init` for counts.
+        stickiness: probability of staying in a state at the start.
+
+    Raises:
+        ModelError: k or stickiness out of range. ShapeError: one sequence without a batch axis.
+
+    Example:
+        >>> import jax, jaxgen as jg
+        >>> from jaxgen.models.discrete import Poisson
+        >>> counts = jg.data.earthquakes().counts
+        >>> model, algorithm = hidden_markov(jax.random.key(0), counts[None], 3, leaf=Poisson.init)
+        >>> model.transition.shape
+        (3, 3)
+    """
+    return HMM.init(key, as_array(x), k, leaf, stickiness=stickiness), EM()
 
 
 def rbm(key: Any, x: Any, hidden: int = 16, *, step_size: float = 0.1) -> tuple[RBM, ContrastiveDivergence]:
@@ -97,13 +136,163 @@ def realnvp(
     """
     x = jnp.asarray(as_array(x))
     model = Flow.realnvp(key, x, StandardNormal(x.shape[1:]), layers=layers, features=features)
-    return model, Gradient(losses.nll, _adam(step_size, steps), average=0.99)
+    return model, Gradient(losses.nll, _adam(step_size, steps, clip=1.0), average=0.99)
 
 
-def _adam(step_size: float, steps: int) -> Any:
+def vae(
+    key: Any, x: Any, latent: int = 20, *, prior: Any = None, hidden: tuple[int, ...] = (400,),
+    likelihood: Callable[..., Any] = likelihoods.bernoulli, step_size: float = 2e-3, steps: int = Gradient.default_steps,
+) -> tuple[VAE, Gradient]:  # fmt: skip
+    """A variational autoencoder of multilayer perceptrons, and Adam on its bound.
+
+    Args:
+        key: typed key.
+        x: events `[N, *event]`.
+        latent: L, the number of latent dimensions.
+        prior: any density of vectors `[L]`; None is the standard normal.
+        hidden: widths of the encoder's hidden layers; the decoder has them in reverse.
+        likelihood: `likelihoods.bernoulli` for bits, `likelihoods.gaussian` for real numbers.
+        step_size: the first; it falls along half a cosine, to a hundredth.
+        steps: of the fit, over which the step size falls; `fit(..., steps=)` takes the same number.
+
+    Raises:
+        DataError: data outside the likelihood's support. ModelError: a prior that is no density of vectors.
+
+    Source: Kingma and Welling (2014), Auto-encoding variational Bayes.
+
+    Example:
+        >>> import jax
+        >>> model, algorithm = vae(jax.random.key(0), jnp.ones((10, 4, 4)), 2, hidden=(8,))
+        >>> model.event_shape, model.latent_shape
+        ((4, 4), (2,))
+    """
+    prior = StandardNormal((latent,)) if prior is None else prior
+    model = VAE.init(key, as_array(x), prior, hidden=hidden, likelihood=likelihood)
+    return model, Gradient(losses.negative_elbo, _adam(step_size, steps, clip=100.0))
+
+
+def gan(
+    key: Any, x: Any, latent: int = 32, *, hidden: tuple[int, ...] = (256, 256), average: float = 0.995
+) -> tuple[Generator, Adversarial]:
+    """A generative adversarial network of multilayer perceptrons, both with the same hidden widths.
+
+    Args:
+        key: typed key.
+        x: events `[N, *event]`.
+        latent: number of noise dimensions.
+        hidden: widths of the hidden layers.
+        average: decay of the moving average of the generator, which is the fitted model.
+
+    Raises:
+        DataError: data that are not data.
+
+    Source: Goodfellow et al. (2014), Generative adversarial nets.
+
+    Example:
+        >>> import jax, jaxgen as jg
+        >>> x = jg.data.eight_gaussians(jax.random.key(0), 100)
+        >>> model, algorithm = gan(jax.random.key(1), x, 2, hidden=(16,))
+        >>> jg.fit(jax.random.key(2), model, x, algorithm, steps=3).model.sample(jax.random.key(3), (5,)).shape
+        (5, 2)
+    """
+    x = as_array(x)
+    model = Generator.init(key, x, StandardNormal((latent,)), hidden=hidden)
+    return model, Adversarial(MLP((*hidden, 1), jax.nn.leaky_relu, in_shape=model.event_shape), average=average)
+
+
+def dcgan(
+    key: Any, x: Any, latent: int = 64, *, width: int = 32, average: float = 0.999
+) -> tuple[Generator, Adversarial]:
+    """A generative adversarial network of convolutions, for images. On a CPU `gan` is many times faster.
+
+    Args:
+        key: typed key.
+        x: images `[N, H, W]` or `[N, H, W, C]`, sides of 4 or more.
+        latent: number of noise dimensions.
+        width: channels of the largest grid.
+        average: decay of the moving average of the generator, which is the fitted model.
+
+    Raises:
+        ShapeError: events that are no images.
+
+    Source: Radford, Metz and Chintala (2016), Unsupervised representation learning with deep convolutional generative
+    adversarial networks.
+
+    Example:
+        >>> import jax
+        >>> model, algorithm = dcgan(jax.random.key(0), jnp.arange(640.0).reshape(10, 8, 8), 4, width=2)
+        >>> model.event_shape
+        (8, 8)
+    """
+    x = as_array(x)
+    event = tuple(map(int, x.shape[1:]))
+    model = Generator.init(key, x, StandardNormal((latent,)), module=ConvGenerator(event, width))
+    return model, Adversarial(ConvCritic(event, width), average=average)
+
+
+def gan(
+    key: Any, x: Any, latent: int = 32, *, hidden: tuple[int, ...] = (256, 256), average: float = 0.995
+) -> tuple[Generator, Adversarial]:
+    """A generative adversarial network of multilayer perceptrons, both with the same hidden widths.
+
+    Args:
+        key: typed key.
+        x: events `[N, *event]`.
+        latent: number of noise dimensions.
+        hidden: widths of the hidden layers.
+        average: decay of the moving average of the generator, which is the fitted model.
+
+    Raises:
+        DataError: data that are not data.
+
+    Source: Goodfellow et al. (2014), Generative adversarial nets.
+
+    Example:
+        >>> import jax, jaxgen as jg
+        >>> x = jg.data.eight_gaussians(jax.random.key(0), 100)
+        >>> model, algorithm = gan(jax.random.key(1), x, 2, hidden=(16,))
+        >>> jg.fit(jax.random.key(2), model, x, algorithm, steps=3).model.sample(jax.random.key(3), (5,)).shape
+        (5, 2)
+    """
+    x = as_array(x)
+    model = Generator.init(key, x, StandardNormal((latent,)), hidden=hidden)
+    return model, Adversarial(MLP((*hidden, 1), jax.nn.leaky_relu, in_shape=model.event_shape), average=average)
+
+
+def dcgan(
+    key: Any, x: Any, latent: int = 64, *, width: int = 32, average: float = 0.999
+) -> tuple[Generator, Adversarial]:
+    """A generative adversarial network of convolutions, for images. On a CPU `gan` is many times faster.
+
+    Args:
+        key: typed key.
+        x: images `[N, H, W]` or `[N, H, W, C]`, sides of 4 or more.
+        latent: number of noise dimensions.
+        width: channels of the largest grid.
+        average: decay of the moving average of the generator, which is the fitted model.
+
+    Raises:
+        ShapeError: events that are no images.
+
+    Source: Radford, Metz and Chintala (2016), Unsupervised representation learning with deep convolutional generative
+    adversarial networks.
+
+    Example:
+        >>> import jax
+        >>> model, algorithm = dcgan(jax.random.key(0), jnp.arange(640.0).reshape(10, 8, 8), 4, width=2)
+        >>> model.event_shape
+        (8, 8)
+    """
+    x = as_array(x)
+    event = tuple(map(int, x.shape[1:]))
+    model = Generator.init(key, x, StandardNormal((latent,)), module=ConvGenerator(event, width))
+    return model, Adversarial(ConvCritic(event, width), average=average)
+
+
+def _adam(step_size: float, steps: int, clip: float) -> Any:
     import optax
 
     # half a cosine to a hundredth (Loshchilov and Hutter 2017, SGDR), so that a longer fit still moves
     return optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(step_size, steps, alpha=0.01))
+        optax.clip_by_global_norm(clip), optax.adam(optax.cosine_decay_schedule(step_size, steps, alpha=0.01))
     )

@@ -147,19 +147,19 @@ def realnvp(base=None, context=None):
     return build
 
 
-def vae(prior=lambda key: jg.StandardNormal((2,)), likelihood=None, shape=(2, 3)):
+def vae(prior=lambda key: jg.StandardNormal((2,)), likelihood=jg.likelihoods.bernoulli, shape=(2, 3)):
     def build(key):
         first, second, third, fourth = jax.random.split(key, 4)
         x = jax.random.bernoulli(first, 0.5, (32, *shape)).astype(jnp.float32)
-        options = {} if likelihood is None else {"likelihood": likelihood}
-        return moved(second, jg.VAE.init(third, x, prior(fourth), latent=2, hidden=(8,), **options), 0.1)
+        return moved(second, jg.VAE.init(third, x, prior(fourth), hidden=(8,), likelihood=likelihood), 0.1)
 
     return build
 
 
 def generator(key):
-    first, second = jax.random.split(key)
-    return moved(first, jg.Generator.init(second, jnp.zeros((4, 2)), latent=2, hidden=(8,)), 0.1)
+    first, second, third = jax.random.split(key, 3)
+    x = jax.random.normal(third, (16, 2))
+    return moved(first, jg.Generator.init(second, x, jg.StandardNormal((2,)), hidden=(8,)), 0.1)
 
 
 PLANE = grid(-12.0, 12.0, 200)
@@ -181,6 +181,7 @@ CASES = [
     Case("realnvp", realnvp(), PLANE),
     Case("realnvp with context", realnvp(context=(3,)), PLANE, context=(3,)),
     Case("vae, bernoulli", vae()),
+    Case("vae, gaussian", vae(likelihood=jg.likelihoods.gaussian)),
     Case("generator", generator, algorithm=jg.Adversarial(critic=MLP((8, 1)))),
     # compositions
     Case("mixture of flows", mixture(realnvp()), PLANE),

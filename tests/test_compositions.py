@@ -90,7 +90,7 @@ def test_vae_with_a_prior_that_learns(prior):
         "mixture": lambda: jg.Mixture.init(jax.random.key(1), latent, 3, jg.DiagonalGaussian.init),
         "flow": lambda: small_flow(jax.random.key(1), latent),
     }
-    start = jg.VAE.init(jax.random.key(2), x, priors[prior](), latent=4, hidden=(32,))
+    start = jg.VAE.init(jax.random.key(2), x, priors[prior](), hidden=(32,))
     algorithm = jg.Gradient(jg.losses.negative_elbo, optax.adam(3e-3))
     fitted = improves(start, x, algorithm, batch_size=100)
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), start.prior, fitted.model.prior)

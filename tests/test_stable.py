@@ -112,6 +112,13 @@ def test_compensated_add_survives_compilation():
     assert abs(float(plain["a"]) - 100_000) > 100  # what it protects from
 
 
+def test_compensated_add_keeps_the_tree():
+    tree = {"a": (jnp.ones(2), None), "b": ()}
+    total, carry = compensated_add(tree, jax.tree.map(jnp.zeros_like, tree), tree)
+    assert jax.tree.structure(total) == jax.tree.structure(carry) == jax.tree.structure(tree)
+    assert compensated_add((), (), ()) == ((), ())
+
+
 def test_compensated_add_of_infinities():
     total, carry = compensated_add(jnp.float32(1), jnp.float32(1e-9), jnp.float32(-INF))
     total, carry = compensated_add(total, carry, jnp.float32(1))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -52,7 +51,8 @@ def batch_axes(shape: tuple[int, ...], event: Shape, called: str, what: str = "x
     if not fits:
         wanted = ", ".join("length" if e is None else str(e) for e in event)
         tail = " (leading axes are a batch)"
-        hint = f"{what}[..., None] adds a last axis of 1" if event == (1,) else f"reshape {what} so that it ends in [{wanted}]"
+        hint = f"reshape {what} so that it ends in [{wanted}]"
+        hint = f"{what}[..., None] adds a last axis of 1" if event == (1,) else hint
         raise ShapeError(
             f"{called}: {what} does not end in the shape of one event", called=called,
             expected=f"[*batch{', ' if wanted else ''}{wanted}]{tail}", got=f"shape {list(shape)}", fix=hint,
@@ -60,11 +60,11 @@ def batch_axes(shape: tuple[int, ...], event: Shape, called: str, what: str = "x
     return shape[:split]
 
 
-def _as_events(x: Any) -> jax.Array:
+def _as_events(x: Any, called: str) -> jax.Array:
     """Events as a jax array; the values of one that is on the device already are not read back."""
     real = (jnp.floating, jnp.integer, jnp.bool_)
     plain = isinstance(x, jax.Array) and x.size and any(jnp.issubdtype(x.dtype, kind) for kind in real)
-    return x if plain else jnp.asarray(as_array(x, name="x", allow_nan=True))
+    return x if plain else jnp.asarray(as_array(x, name="x", called=called, allow_nan=True))
 
 
 def _check_context(model: Any, context: Any, batch: tuple[int, ...], called: str) -> tuple[Any, bool]:
@@ -76,7 +76,7 @@ def _check_context(model: Any, context: Any, batch: tuple[int, ...], called: str
         raise ShapeError(f"{called}: context does not fit the model", called=called, expected=wanted, got=got)
     if shape is None:
         return None, True
-    context = jnp.asarray(as_array(context, name="context"))
+    context = jnp.asarray(as_array(context, name="context", called=called))
     axes = batch_axes(context.shape, shape, called, "context")
     if axes not in ((), batch):
         raise ShapeError(
@@ -101,7 +101,7 @@ def _map(one: Callable[..., Any], batch: tuple[int, ...], key: Any, x: Any, cont
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and value >= 0
+    return isinstance(value, (int, np.integer)) and bool(value >= 0)
 
 
 def _sample_axes(shape: Any, called: str) -> tuple[int, ...]:
@@ -120,7 +120,7 @@ def _name(model: Any, method: Callable[..., Any]) -> str:
 
 def _signature(method: Callable[..., Any], skip: tuple[str, ...]) -> tuple[bool, tuple[str, ...]]:
     names = tuple(inspect.signature(method).parameters)
-    return "context" in names, tuple(n for n in names if n not in ("self", "key", "x", "context", *skip))
+    return "context" in names, tuple(n for n in names if n not in ("self", "key", "x", "z", "context", *skip))
 
 
 def per_event(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -142,6 +142,15 @@ def per_event(method: Callable[..., Any]) -> Callable[..., Any]:
         >>> Exponential(jnp.float32(2.0)).log_prob(jnp.ones((4, 3))).shape
         (4, 3)
     """
+    return _opened(method, "event_shape")
+
+
+def per_latent(method: Callable[..., Any]) -> Callable[..., Any]:
+    """As `per_event`, for a method of one latent vector, `(self, z[, context])`: the model has `latent_shape`."""
+    return _opened(method, "latent_shape")
+
+
+def _opened(method: Callable[..., Any], shape: str) -> Callable[..., Any]:
     keyed = "key" in inspect.signature(method).parameters
     takes_context, options = _signature(method, ())
 
@@ -155,10 +164,10 @@ def per_event(method: Callable[..., Any]) -> Callable[..., Any]:
 
     def call(self: Any, key: Any, x: Any, context: Any, static: dict[str, Any]) -> Any:
         called = _name(self, method)
-        x = _as_events(x)
-        batch = batch_axes(x.shape, self.event_shape, called)
         if keyed:
             check_key(key, called)
+        x = _as_events(x, called)
+        batch = batch_axes(x.shape, getattr(self, shape), called)
         context, shared = _check_context(self, context, batch, called)
         return mapped(self, key, x, context, len(batch), shared, **static)
 
@@ -202,7 +211,7 @@ def per_sample(method: Callable[..., Any]) -> Callable[..., Any]:
         check_key(key, called)
         batch = _sample_axes(shape, called)
         free = None in self.event_shape
-        if free != (length is not None) or (free and not (_is_count(length) and length > 0)):
+        if free != (length is not None) or (free and not (_is_count(length) and length)):
             raise ShapeError(
                 f"{called}: length does not fit the model", called=called,
                 expected="length=, a positive int" if free else "no length: every event has one shape",
@@ -233,7 +242,7 @@ def per_batch(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def public(self: Any, x: Any, *, context: Any = None) -> Any:
         called = _name(self, method)
-        x = _as_events(x)
+        x = _as_events(x, called)
         batch = batch_axes(x.shape, self.event_shape, called)
         context, shared = _check_context(self, context, batch, called)
         return flat(self, x, context, len(batch), shared)
@@ -251,10 +260,11 @@ def weighted_events(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def public(self: Any, x: Any, weight: Any = None) -> Any:
         called = _name(self, method)
-        x = _as_events(x)
+        x = _as_events(x, called)
         batch = batch_axes(x.shape, self.event_shape, called)
         dtype = jnp.result_type(float) if not jnp.issubdtype(x.dtype, jnp.floating) else x.dtype
-        weight = jnp.ones(batch, dtype) if weight is None else jnp.asarray(as_array(weight, name="weight"))
+        given = None if weight is None else as_array(weight, name="weight", called=called)
+        weight = jnp.ones(batch, dtype) if given is None else jnp.asarray(given)
         if len(batch) != 1 or weight.shape != batch:
             raise ShapeError(
                 f"{called}: one weight per event", called=called, expected="x [N, *event] and weight [N]",

@@ -86,7 +86,9 @@ def write_arrays(path: str | os.PathLike[str], arrays: dict[str, Any], descripti
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise FileError("the file cannot be written", called=called, expected="a writable path", got=str(error)) from None
+        raise FileError(
+            "the file cannot be written", called=called, expected="a writable path", got=str(error)
+        ) from None  # fmt: skip
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -158,8 +160,8 @@ def load(path: str | os.PathLike[str], *, like: Any = None) -> Any:
 
     Args:
         path: the file.
-        like: a model of the same structure, or its `jax.eval_shape`. Needed where the file names networks or functions of your own, which no
-            file may bring into being; its structure, shapes and dtypes are required of the file.
+        like: a model of the same structure, or its `jax.eval_shape`. Needed where the file names networks or functions
+            of your own, which no file may bring into being; its structure, shapes and dtypes are required of the file.
 
     Raises:
         FileError: missing, damaged, foreign or hostile file; a model other than `like`.
@@ -195,7 +197,7 @@ def _try_out(model: Any) -> None:
         length = {"length": 1} if None in event else {}
         context = getattr(model, "context_shape", None)
         sample = model.sample(key, **length, **({} if context is None else {"context": jnp.zeros(context)}))
-        if sample.shape != tuple(1 if e is None else e for e in event):
+        if sample.shape != tuple(1 if e is None else e for e in event) or min(sample.shape, default=0) < 0:
             raise FileError("the arrays do not fit together", expected=f"samples {event}", got=f"{sample.shape}")
         return sample
 

@@ -38,12 +38,15 @@ class Batch(NamedTuple):
         return int(np.shape(self.x)[0])
 
 
-def as_array(data: Any, *, name: str = "data", allow_nan: bool = False) -> np.ndarray | jax.Array:
+def as_array(
+    data: Any, *, name: str = "data", called: str = "", allow_nan: bool = False
+) -> np.ndarray | jax.Array:
     """Turns lists, numpy arrays, pandas tables and jax arrays into a numeric array, or refuses.
 
     Args:
         data: anything numeric and rectangular.
         name: what to call it in errors.
+        called: what the user called, for errors.
         allow_nan: let NaN pass (infinities never do).
 
     Returns:
@@ -68,7 +71,7 @@ def as_array(data: Any, *, name: str = "data", allow_nan: bool = False) -> np.nd
         return data
     if isinstance(data, (list, tuple)) and not concrete(data):
         return jnp.asarray(data)
-    called = f"as_array({name})"
+    called = called or f"as_array({name})"
     if isinstance(data, np.ma.MaskedArray):
         data = _unmasked(data, name, called)
     elif not isinstance(data, (np.ndarray, jax.Array)):
@@ -96,11 +99,15 @@ def _convert(data: Any, name: str, called: str) -> np.ndarray:
     try:
         array = np.asarray(data)
     except (ValueError, TypeError) as error:
-        ragged = isinstance(error, ValueError)
+        got = str(error).splitlines()[0]
+        if isinstance(error, ValueError):
+            raise DataError(
+                f"{name} is ragged", called=called, expected="rows of one length", got=got,
+                fix="pad the rows, or fit them one by one",
+            ) from None  # fmt: skip
         raise DataError(
-            f"{name} is ragged" if ragged else f"{name} is not an array of numbers", called=called,
-            expected="rows of one length" if ragged else "numbers", got=str(error).splitlines()[0],
-            fix="pad the rows, or fit them one by one" if ragged else "pass np.asarray(data, dtype=float) once that works",
+            f"{name} is not an array of numbers", called=called, expected="numbers", got=got,
+            fix="pass np.asarray(data, dtype=float) once that works",
         ) from None  # fmt: skip
     if array.dtype == object:
         numbers = (int, float, np.number)
@@ -170,7 +177,7 @@ def _check_values(data: np.ndarray | jax.Array, name: str, called: str, allow_na
         )  # fmt: skip
 
 
-def as_batch(data: Any, *, name: str = "data") -> Batch:
+def as_batch(data: Any, *, name: str = "data", called: str = "") -> Batch:
     """Turns what `fit` accepts into a `Batch`: an array, a tuple `(x, context, weight)`, or a dict with those names.
 
     Raises:
@@ -183,6 +190,7 @@ def as_batch(data: Any, *, name: str = "data") -> Batch:
         >>> as_batch({"x": [[1.0], [2.0]], "weight": [1.0, 0.5]}).events
         2
     """
+    called = called or f"as_batch({name})"
     if isinstance(data, Batch):
         parts = data._asdict()
     elif isinstance(data, Mapping):
@@ -195,10 +203,11 @@ def as_batch(data: Any, *, name: str = "data") -> Batch:
         parts = {"x": data}
     if unknown := sorted(set(map(str, parts)) - set(Batch._fields)) or (["no x"] if parts.get("x") is None else []):
         raise DataError(
-            f"{name} is not a batch", called=f"as_batch({name})", expected="x, or (x, context, weight), or a dict of them",
-            got=", ".join(unknown), fix=f"{name} = dict(x=..., context=..., weight=...)",
+            f"{name} is not a batch", called=called, got=", ".join(unknown),
+            expected="x, or (x, context, weight), or a dict of them",
+            fix=f"{name} = dict(x=..., context=..., weight=...)",
         )  # fmt: skip
-    parts = {k: as_array(v, name=f"{name}[{k!r}]") for k, v in parts.items() if v is not None}
+    parts = {k: as_array(v, name=f"{name}[{k!r}]", called=called) for k, v in parts.items() if v is not None}
     batch = Batch(**parts)
     for part, value in batch._asdict().items():
         if value is None:
@@ -206,18 +215,18 @@ def as_batch(data: Any, *, name: str = "data") -> Batch:
         if np.ndim(value) == 0 or np.shape(value)[0] != np.shape(batch.x)[0]:
             raise ShapeError(
                 f"{name}[{part!r}] has another number of events than x" if part != "x" else f"{name} is one number",
-                called=f"as_batch({name})", expected=f"[{batch.events}, ...]" if part != "x" else "[N, *event]",
+                called=called, expected=f"[{batch.events}, ...]" if part != "x" else "[N, *event]",
                 got=f"shape {list(np.shape(value))}",
             )  # fmt: skip
-    return batch if batch.weight is None else batch._replace(weight=_as_weight(batch.weight, name))
+    return batch if batch.weight is None else batch._replace(weight=_as_weight(batch.weight, name, called))
 
 
-def _as_weight(weight: Any, name: str) -> Any:
+def _as_weight(weight: Any, name: str, called: str) -> Any:
     """Weights `[N]` as floats; what can be known of their values is checked."""
     known = concrete(weight)
     if np.ndim(weight) != 1 or (known and (np.min(weight) < 0 or not np.any(weight))):
         raise DataError(
-            f"{name}['weight'] is no weight", called=f"as_batch({name})", expected="[N], non-negative, not all zero",
+            f"{name}['weight'] is no weight", called=called, expected="[N], non-negative, not all zero",
             got=f"shape {list(np.shape(weight))}" + (f", range [{np.min(weight)}, {np.max(weight)}]" if known else ""),
         )  # fmt: skip
     return weight if jnp.issubdtype(weight.dtype, jnp.floating) else weight.astype(jnp.result_type(float))

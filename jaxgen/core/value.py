@@ -2,8 +2,8 @@
 
 optax transformations and lambdas hash by identity, so `optax.adam(1e-3)` written twice would compile twice. Two
 functions with the same code and the same closures, defaults and globals do the same thing; `value_key` compares those.
-Where a function can see something that may change unnoticed (an instance, a numpy array), it is itself alone: one
-compilation too many is slow, one too few is wrong.
+Where a function can see something that may change unnoticed (a numpy array, a random generator), it is itself alone:
+one compilation too many is slow, one too few is wrong.
 """
 
 from __future__ import annotations
@@ -41,15 +41,19 @@ class _Same:
 
 
 class _MayChange(Exception):
-    """Met a value that may change while it stays the same object."""
+    """Met a value whose contents cannot be seen, and may change."""
+
+
+class _Plain:
+    """An instance of an ordinary class: all it holds is its attributes."""
 
 
 def value_key(value: Any) -> Any:
     """A hashable key that is equal for values which behave alike.
 
-    Plain values, containers and hashable dataclasses compare by their contents as they are now; functions by code,
-    closure, defaults and the globals that they name; arrays, modules and classes by identity; anything else, and
-    whatever holds it, by identity too.
+    Plain values, containers and instances compare by their contents as they are now; functions by code, closure,
+    defaults and the globals that they name; arrays, modules and classes by identity; anything else (a numpy array, an
+    object of C), and whatever holds it, by identity too.
 
     Example:
         >>> import optax
@@ -60,7 +64,7 @@ def value_key(value: Any) -> Any:
     """
     try:
         return _key(value, ())
-    except _MayChange:
+    except (_MayChange, RecursionError):
         return _Same(value)
 
 
@@ -74,11 +78,11 @@ def _key(value: Any, above: tuple[int, ...]) -> Any:
     if id(value) in above:  # a function that closes over itself
         return ("above", above.index(id(value)))
     above = (*above, id(value))
-    if isinstance(value, (tuple, list)):
+    if isinstance(value, tuple) or type(value) is list:
         return (type(value), *(_key(v, above) for v in value))
-    if isinstance(value, dict):
+    if type(value) is dict:
         return (type(value), *((_key(k, above), _key(v, above)) for k, v in value.items()))
-    if isinstance(value, (set, frozenset)):
+    if type(value) in (set, frozenset):
         return (type(value), frozenset(_key(v, above) for v in value))
     if isinstance(value, types.FunctionType):
         return _function_key(value, above)
@@ -88,6 +92,9 @@ def _key(value: Any, above: tuple[int, ...]) -> Any:
         return (types.MethodType, _key(value.__func__, above), _key(value.__self__, above))
     if dataclasses.is_dataclass(value) and _is_value(type(value)):
         return (type(value), *(_key(getattr(value, f.name, None), above) for f in dataclasses.fields(value)))
+    ordinary = type(value).__basicsize__ == _Plain.__basicsize__ and hasattr(value, "__dict__")
+    if ordinary or type(value) is types.SimpleNamespace:
+        return (type(value), _key(vars(value), above))
     raise _MayChange
 
 

@@ -1,1 +1,1 @@
-""""""
+"""Algorithms, and the loop that runs them."""

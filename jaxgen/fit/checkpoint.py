@@ -62,18 +62,21 @@ def _structure(tree: Any) -> str:
     return _without_addresses(str(jax.tree.structure(tree)))
 
 
-def write(folder: str | Path, mark: dict, snapshot: Any) -> None:
-    """Writes a snapshot, any pytree, with the fingerprint of its fit."""
-    folder = Path(folder)
+def _made(folder: str | Path) -> Path:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(
             "the checkpoint's folder cannot be made", called=f"fit(..., checkpoint={str(folder)!r})",
             expected="a folder, there or to be made", got=str(error),
         ) from None  # fmt: skip
+    return Path(folder)
+
+
+def write(folder: str | Path, mark: dict, snapshot: Any) -> None:
+    """Writes a snapshot, any pytree, with the fingerprint of its fit."""
     arrays = {f"{i:06d}": _raw(leaf) for i, leaf in enumerate(jax.tree.leaves(snapshot))}
-    files.write_arrays(folder / FILE, arrays, {"fit": mark, "tree": _structure(snapshot)})
+    files.write_arrays(_made(folder) / FILE, arrays, {"fit": mark, "tree": _structure(snapshot)})
 
 
 def read(folder: str | Path, mark: dict, like: Any) -> Any:
@@ -87,7 +90,7 @@ def read(folder: str | Path, mark: dict, like: Any) -> Any:
     Raises:
         FileError: the checkpoint is damaged, or is of another model, algorithm, key or data.
     """
-    path = Path(folder) / FILE
+    path = _made(folder) / FILE  # made now: a fit should not learn at its first checkpoint that it cannot be
     if not path.exists():
         return None
     arrays, description = files.read_arrays(path)

@@ -28,7 +28,17 @@ from jaxgen.fit import checkpoint as files
 from jaxgen.fit.contrastive import ContrastiveDivergence
 from jaxgen.fit.em import EM
 from jaxgen.fit.gradient import Gradient
-from jaxgen.fit.loop import Carry, Status, check_batch_size, guarded_step, next_batch, start
+from jaxgen.fit.loop import (
+    STARTS,
+    VALIDATIONS,
+    Carry,
+    Status,
+    check_batch_size,
+    check_counts,
+    guarded_step,
+    next_batch,
+    start,
+)
 from jaxgen.losses import negative_elbo
 
 CHUNK = 256
@@ -62,7 +72,8 @@ class Fitted:
     seconds: float = 0.0
 
     def __repr__(self) -> str:
-        last = ", ".join(f"{k}={v[..., -1].max():.4f}" for k, v in self.history.items() if v.size and k[:10] != "validation")
+        shown = {k: v[..., -1].max() for k, v in self.history.items() if v.size and not k.startswith("validation")}
+        last = ", ".join(f"{name}={value:.4f}" for name, value in shown.items())
         return f"Fitted({self.status.name} after {self.steps} steps: {last}; {_repr(self.model)})"
 
 
@@ -139,18 +150,19 @@ def fit(
         ('CONVERGED', (4,))
     """
     check_key(key, "fit(key, model, data)")
-    # restarts first: their models come from keys of their own
-    model_key, key = jax.random.split(key)
-    model = _starts(model_key, model, restarts)
+    counts = {"steps": steps, "batch_size": batch_size, "patience": patience, "every": every, "restarts": restarts}
+    check_counts("fit(...)", counts | {"checkpoint_every": checkpoint_every})
+    model = _starts(jax.random.fold_in(key, STARTS), model, restarts)
     one = algebra.element(model) if restarts else model
     algorithm = choose_algorithm(one) if algorithm is None else algorithm
     stream = data if isinstance(data, Iterator) else None
     batch = _events(next(stream, None) if stream else data, one, "data")
     held_out = None if validation is None else _events(validation, one, "validation")
     options = _options(algorithm, batch, stream, steps, batch_size, tolerance, held_out, patience, every, restarts)
-    run = _Run(key, model, batch, stream, algorithm, options, held_out)
+    run = _Run(key, model, one, batch, stream, algorithm, options, held_out)
     if checkpoint is not None:
-        mark = files.fingerprint(key, model, None if stream else batch, algorithm, options.batch_size, restarts)
+        seen = None if stream else batch
+        mark = files.fingerprint(key, model, seen, held_out, algorithm, options.batch_size, restarts)
         run.restore(files.read(checkpoint, mark, run.snapshot()))
         run.save, run.save_every = (lambda: files.write(checkpoint, mark, run.snapshot())), checkpoint_every
     with _bar(options.steps, progress) as bar:
@@ -188,12 +200,13 @@ def _starts(key: Any, model: Any, restarts: int | None) -> Any:
 def _events(data: Any, model: Any, name: str) -> Batch:
     if data is None:
         raise FitError("the iterator of batches is empty", called="fit(key, model, data)", expected="one batch or more")
-    batch = as_batch(data, name=name)
     called = f"fit(key, {type(model).__name__}, {name})"
+    batch = as_batch(data, name=name, called=called)
     if len(batch_axes(np.shape(batch.x), model.event_shape, called, name)) != 1:
         raise FitError(
             f"{name} needs one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",
-            got=f"shape {list(np.shape(batch.x))}", fix=f"{name}[None] for one event; reshape(-1, *event) for more axes",
+            got=f"shape {list(np.shape(batch.x))}",
+            fix=f"{name}[None] for one event; reshape(-1, *event) for more axes",
         )  # fmt: skip
     if check := getattr(type(model), "check_data", None):
         check(model, batch.x)  # a support that a shape does not tell: bits, counts
@@ -216,27 +229,29 @@ def _options(
         raise FitError(message, called="fit(...)", expected=expected, got=str(got), fix=fix)
 
     n = batch.events
-    if stream is None and batch_size is None and not algorithm.full_batch and n > 256:
+    full_batch = getattr(algorithm, "full_batch", False)
+    if stream is None and batch_size is None and not full_batch and n > 256:
         batch_size = 256
-    if stream is not None and (algorithm.full_batch or batch_size is not None):
+    if stream is not None and (full_batch or batch_size is not None):
         refuse("an iterator sets its own batches", "an algorithm on batches, and no batch_size", algorithm,
                "jaxgen.Gradient; EM needs all events in every step")  # fmt: skip
     check_batch_size(algorithm, batch_size, n)
-    for name, value in (("steps", steps), ("every", every), ("patience", patience), ("restarts", restarts)):
-        if value is not None and (not isinstance(value, int) or value < 1):
-            refuse(f"{name} must be a positive int", f"{name} >= 1", value)
+    if tolerance is not None and not (isinstance(tolerance, (int, float, np.floating)) and tolerance >= 0):
+        refuse("tolerance must be a number", "0 or more, in nats per event", repr(tolerance))
     full = stream is None and (batch_size is None or batch_size == n)
     if tolerance is not None and not full:
         refuse("a tolerance needs all events in every step", "batch_size=None", batch_size,
                "validation=... and patience=... for training on batches")  # fmt: skip
-    if patience is not None and held_out is None:
-        refuse("patience needs something to watch", "validation=data", "none")
+    if (patience is not None or every is not None) and held_out is None:
+        refuse("patience and every need something to watch", "validation=data", "none")
     if (held_out is not None or restarts) and not hasattr(algorithm, "evaluate"):
         refuse(f"{type(algorithm).__name__} has no score to choose by", "an algorithm with evaluate", algorithm,
                "leave validation and restarts out")  # fmt: skip
-    steps = algorithm.default_steps if steps is None else steps
+    steps = getattr(algorithm, "default_steps", None) if steps is None else steps
+    if steps is None:
+        refuse(f"{type(algorithm).__name__} has no default number of steps", "steps=", "none")
     if tolerance is None:
-        tolerance = (algorithm.default_tolerance or 0.0) if full else 0.0
+        tolerance = (getattr(algorithm, "default_tolerance", None) or 0.0) if full else 0.0
     epoch = 1 if batch_size is None else n // batch_size
     every = None if held_out is None else every or max(epoch, -(-steps // 50))
     return _Options(steps, batch_size, tolerance, every, patience, restarts)
@@ -285,21 +300,24 @@ def _evaluate(algorithm: Any, restarts: int | None, key: Any, model: Any, batch:
 
 @jax.jit
 def _better(score: Any, model: Any, best_score: Any, best_model: Any) -> tuple[Any, Any]:
-    """The better of two models, of each restart; a score that is NaN is never better."""
-    better = score > best_score
+    """The better of two models, of each restart; a score that is NaN is never better, and beaten by any other."""
+    higher = score > best_score
+    # as long as no model has a score, the last one is the best guess
+    better = higher | jnp.isneginf(best_score)
 
     def choose(new: Any, old: Any) -> Any:
         return jnp.where(better.reshape(better.shape + (1,) * (new.ndim - better.ndim)), new, old)
 
-    return jnp.where(better, score, best_score), jax.tree.map(choose, model, best_model)
+    return jnp.where(higher, score, best_score), jax.tree.map(choose, model, best_model)
 
 
 class _Run:
     """One call of `fit`: what changes between chunks of steps."""
 
-    def __init__(self, key, model, batch, stream, algorithm, options, held_out):
+    def __init__(self, key, model, one, batch, stream, algorithm, options, held_out):
         self.key, self.batch, self.stream, self.algorithm, self.options = key, batch, stream, algorithm, options
-        self.held_out = held_out
+        self.held_out, self.one = held_out, one
+        self.fresh = True  # the batch at hand was not used yet
         self.save: Callable[[], None] | None = None
         self.save_every = 0
         begun = time.perf_counter()
@@ -328,7 +346,7 @@ class _Run:
         self.status = Status.RUNNING if ended in (Status.FINISHED, Status.INTERRUPTED, Status.EXHAUSTED) else ended
         if self.stream is not None:
             for _ in range(self.step):  # the batches that the saved steps saw
-                self._pull()
+                self._next_batch()
 
     def go(self, bar: Any) -> None:
         options = self.options
@@ -338,13 +356,14 @@ class _Run:
         jax.block_until_ready(call(self.carry, self.step))  # compiles, makes no step
         self.compile_seconds += time.perf_counter() - begun
         begun = time.perf_counter()
-        pace = 1 if not bar.disable else CHUNK
+        pace = 1
         try:
             while self.status == Status.RUNNING and self.step < options.steps:
                 limit = min(self._boundary(), self.step + pace)
                 chunk = time.perf_counter()
                 made = self._steps(call, limit)
-                if time.perf_counter() - chunk < 0.1:  # the bar moves about ten times a second, at little cost
+                # ten times a second, at little cost: the bar moves, and an interrupt is heard
+                if time.perf_counter() - chunk < 0.1:
                     pace = min(2 * pace, CHUNK)
                 self._after(made, bar)
             if self.status == Status.RUNNING:
@@ -357,8 +376,9 @@ class _Run:
 
     def _call(self) -> Callable[..., Any]:
         o, length = self.options, CHUNK if self.stream is None else 1
+        tolerance = np.asarray(o.tolerance, self.carry.metrics[self.algorithm.monitor].dtype)
         head = functools.partial(_advance, self.algorithm, o.batch_size, o.restarts, length, self.key)
-        return lambda carry, limit: head(carry, self.batch, np.int32(limit), np.float32(o.tolerance))
+        return lambda carry, limit: head(carry, self.batch, np.int32(limit), tolerance)
 
     def _boundary(self) -> int:
         """The next step after which the host has something to do."""
@@ -368,27 +388,31 @@ class _Run:
     def _steps(self, call: Callable[..., Any], limit: int) -> int:
         """Makes the steps up to `limit`, fewer where the fit ends; returns how many."""
         if self.stream is None:
-            self.carry, history = call(self.carry, limit)
-            made = int(self.carry.step) - self.step
-            new = {name: np.asarray(h)[:made] for name, h in history.items()}
+            carry, history = call(self.carry, limit)
+            rows = [history]
         else:
-            rows = []
-            while self.step + len(rows) < limit and self.status == Status.RUNNING:
-                self.carry, history = call(self.carry, self.step + len(rows) + 1)
+            carry, rows = self.carry, []
+            while self.step + len(rows) < limit and self._next_batch():
+                carry, history = call(carry, self.step + len(rows) + 1)
                 rows.append(history)
-                self._pull()
-            made = int(self.carry.step) - self.step
-            new = {name: np.concatenate([np.asarray(r[name]) for r in rows])[:made] for name in self.history}
-        self.history = {name: np.concatenate([self.history[name], new[name]]) for name in self.history}
-        self.step += made
+        made = int(carry.step) - self.step  # waits for the device; an interrupt up to here leaves all as it was
+        self.history = {
+            name: np.concatenate([h, *(np.asarray(row[name]) for row in rows)])[: self.step + made]
+            for name, h in self.history.items()
+        }
+        self.carry, self.step = carry, self.step + made
         return made
 
-    def _pull(self) -> None:
-        item = next(self.stream, None)
-        if item is None:
-            self.status = Status.EXHAUSTED
-        else:
-            self.batch = _events(item, self.carry.state.model, "data")
+    def _next_batch(self) -> bool:
+        """Makes the next batch of the stream the one at hand; False at its end."""
+        if not self.fresh:
+            item = next(self.stream, None)
+            if item is None:
+                self.status = Status.EXHAUSTED
+                return False
+            self.batch = _events(item, self.one, "data")
+        self.fresh = False
+        return True
 
     def _after(self, made: int, bar: Any) -> None:
         statuses = np.asarray(self.carry.status)
@@ -409,7 +433,7 @@ class _Run:
     def _validate(self) -> None:
         o, model = self.options, self.carry.state.model
         # one key for all validations: the same noise, so that scores differ by the model only
-        score = _evaluate(self.algorithm, o.restarts, jax.random.fold_in(self.key, 1), model, self.held_out)
+        score = _evaluate(self.algorithm, o.restarts, self._score_key(), model, self.held_out)
         self.best = _better(score, model, *self.best)
         self.scores = np.concatenate([self.scores, np.asarray(score, np.float64)[None]])
         self.score_steps = np.append(self.score_steps, self.step)
@@ -418,12 +442,16 @@ class _Run:
         if o.patience is not None and stale >= o.patience and self.status == Status.RUNNING:
             self.status = Status.PATIENCE
 
+    def _score_key(self) -> Any:
+        return jax.random.fold_in(self.key, VALIDATIONS)
+
     def result(self) -> Fitted:
         o, state = self.options, self.carry.state
         history = {name: np.moveaxis(h, 0, -1) for name, h in self.history.items()}
-        if self.best is not None:
+        best = self.best if len(self.scores) else None  # there is none where an interrupt came before it
+        if best is not None:
             history |= {"validation": np.moveaxis(self.scores, 0, -1), "validation_step": self.score_steps}
-        model = state.model if self.best is None else self.best[1]
+        model = state.model if best is None else best[1]
         timing = {"compile_seconds": self.compile_seconds, "seconds": self.seconds}
         failed = np.atleast_1d(np.asarray(self.carry.status) == Status.NON_FINITE)
         if failed.any():
@@ -431,10 +459,10 @@ class _Run:
             warnings.warn(f"{what}: {Status.NON_FINITE.message}", JaxgenWarning, stacklevel=3)
         if not o.restarts:
             return Fitted(model, self.status, self.step, history, state, **timing)
-        if self.best is None:
-            scores = _evaluate(self.algorithm, o.restarts, jax.random.fold_in(self.key, 1), model, self.batch)
+        if best is None:
+            scores = _evaluate(self.algorithm, o.restarts, self._score_key(), model, self.batch)
         else:
-            scores = self.best[0]
+            scores = best[0]
         scores = np.where(failed | np.isnan(scores), -np.inf, np.asarray(scores, np.float64))
         return Fitted(
             algebra.take(model, int(np.argmax(scores))), self.status, self.step, history, state, scores, model, **timing

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen import losses
+from jaxgen.core.errors import FitError
 from jaxgen.core.gate import Batch
 from jaxgen.core.pytree import combine, partition
 from jaxgen.core.value import algorithm
@@ -19,7 +20,7 @@ class GradientState(NamedTuple):
 
     iterate: Any
     moments: Any
-    count: jax.Array
+    steps: jax.Array
     average: Any
 
     @property
@@ -93,10 +94,33 @@ class Gradient:
         return default_optimizer() if self.optimizer is None else self.optimizer
 
     def init(self, key: Any, model: Any) -> GradientState:
-        """The state before the first step."""
+        """The state before the first step.
+
+        Raises:
+            FitError: the model has nothing to train, or the options are none.
+        """
+        self._check(model)
         trained, _ = partition(model)
         average = None if self.average is None else trained
         return GradientState(model, self._optimizer().init(trained), jnp.zeros((), jnp.int32), average)
+
+    def _check(self, model: Any) -> None:
+        optimizer = self._optimizer()
+        if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
+            raise FitError(
+                "that is no optimiser", called="Gradient(loss, optimizer)", expected="an optax transformation",
+                got=repr(optimizer)[:80], fix="jaxgen.Gradient(jaxgen.losses.nll, optax.adam(1e-3))",
+            )  # fmt: skip
+        if self.average is not None and not 0 <= self.average < 1:
+            raise FitError(
+                "average is the decay of a moving average", called=f"Gradient(average={self.average!r})",
+                expected="a number from 0 to 1, 1 excluded, such as 0.999, or None", got=repr(self.average),
+            )  # fmt: skip
+        if not jax.tree.leaves(partition(model)[0]):
+            raise FitError(
+                "the model has nothing to train", called=f"Gradient().init(key, {type(model).__name__})",
+                expected="floating-point fields that are not fixed()", got=repr(model)[:300],
+            )  # fmt: skip
 
     def step(self, key: Any, state: GradientState, batch: Batch) -> tuple[GradientState, dict[str, jax.Array]]:
         """One gradient on the batch and one update."""
@@ -106,8 +130,8 @@ class Gradient:
         trained = apply_updates(trained, updates)
         average = state.average
         if self.average is not None:
-            average = moving_average(average, trained, self.average, state.count)
-        new = GradientState(combine(trained, rest), moments, state.count + 1, average)
+            average = moving_average(average, trained, self.average, state.steps)
+        new = GradientState(combine(trained, rest), moments, state.steps + 1, average)
         return new, {"loss": loss, "gradient_norm": global_norm(gradient)}
 
     def evaluate(self, key: Any, model: Any, batch: Batch) -> jax.Array:

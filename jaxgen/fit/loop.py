@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import enum
-import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxgen.core.errors import FitError
 from jaxgen.core.gate import Batch, as_batch
 from jaxgen.fit.em import EM
+
+#: streams of random keys apart from those of the steps, which are `fold_in(key, step + 1)`
+SHUFFLES, VALIDATIONS, STARTS = 2**31 - 1, 2**31 - 2, 2**31 - 3
 
 
 class Status(enum.IntEnum):
@@ -24,7 +27,7 @@ class Status(enum.IntEnum):
 
     message: str
 
-    def __new__(cls, value: int, message: str) -> Status:
+    def __new__(cls, value: int, message: str = "") -> Status:
         member = int.__new__(cls, value)
         member._value_ = value
         member.message = message
@@ -112,7 +115,12 @@ def guarded_step(
     change = jnp.abs(new_metrics[algorithm.monitor] - metrics[algorithm.monitor])
     outcome = jnp.where(change < tolerance, Status.CONVERGED, Status.RUNNING)
     outcome = jnp.where(good, outcome, Status.NON_FINITE).astype(jnp.int32)
-    keep = functools.partial(jnp.where, running & good)
+
+    def keep(new: jax.Array, old: jax.Array) -> jax.Array:
+        chosen = jnp.where(running & good, new, old)
+        # 64-bit data do not turn a 32-bit model into another
+        return chosen if chosen.dtype == old.dtype else chosen.astype(old.dtype)
+
     return (
         jax.tree.map(keep, new_state, state),
         jnp.where(running, outcome, status),
@@ -127,18 +135,26 @@ def next_batch(key: Any, step: Any, order: Any, data: Batch, batch_size: int | N
     n = order.shape[0]
     per_epoch = n // batch_size
     epoch, place = step // per_epoch, step % per_epoch
-    # a stream of its own, apart from the steps' keys
-    shuffle = jax.random.fold_in(jax.random.fold_in(key, 2**31 - 1), epoch)
+    shuffle = jax.random.fold_in(jax.random.fold_in(key, SHUFFLES), epoch)
     order = jax.lax.cond(place == 0, lambda: jax.random.permutation(shuffle, n).astype(jnp.int32), lambda: order)
     rows = jax.lax.dynamic_slice_in_dim(order, place * batch_size, batch_size)
     return jax.tree.map(lambda a: jnp.asarray(a)[rows], data), order
+
+
+def check_counts(called: str, counts: dict[str, Any]) -> None:
+    """Refuses options that are no positive integers; None passes."""
+    for name, value in counts.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
+            raise FitError(
+                f"{name} must be a positive int", called=called, expected=f"{name} of 1 or more", got=repr(value)[:80]
+            )
 
 
 def check_batch_size(algorithm: Any, batch_size: int | None, n: int) -> None:
     """Refuses a batch size that the algorithm or the data cannot serve."""
     if batch_size is None:
         return
-    if algorithm.full_batch:
+    if getattr(algorithm, "full_batch", False):
         raise FitError(
             f"{type(algorithm).__name__} needs all events in every step", called=f"fit(..., batch_size={batch_size})",
             expected="batch_size=None", got=str(batch_size), fix="leave batch_size out, or use jaxgen.Gradient",
@@ -183,8 +199,9 @@ def scan_fit(
         >>> jax.vmap(restart)(jax.random.split(jax.random.key(0), 3)).history["log_likelihood"].shape
         (3, 10)
     """
+    check_counts("scan_fit(...)", {"steps": steps, "batch_size": batch_size})
     algorithm = EM() if algorithm is None else algorithm
-    batch = as_batch(data)
+    batch = as_batch(data, called="scan_fit(key, model, data)")
     batch = jax.tree.map(jnp.asarray, batch)
     check_batch_size(algorithm, batch_size, batch.events)
 

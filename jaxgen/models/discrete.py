@@ -13,12 +13,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxgen.core import algebra
 from jaxgen.core.door import per_event, per_sample, weighted_events
 from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import as_distribution, distrax
-from jaxgen.core.gate import as_array
+from jaxgen.core.gate import as_array, concrete
 from jaxgen.core.pytree import fixed, model
 from jaxgen.ops.stable import log_normalize, softmax
 
@@ -42,17 +43,23 @@ def _alive(weight):
     return weight > 10 * jnp.finfo(weight.dtype).eps
 
 
-def _events(x, support, called, expected, fix):
+def _whole(x, below, xp=jnp):
+    """Where x is a whole number from 0 to less than `below`: the support of all three."""
+    return (x >= 0) & (x < below) & (x == xp.floor(x))
+
+
+def _events(x, below, called, expected, fix):
     """Data as an array; where its values can be seen (not inside `jit`), refused unless all are in the support."""
-    x = jnp.asarray(as_array(x, name="x"))
-    if not isinstance(x, jax.core.Tracer):
-        bad = ~support(x)
-        if bool(bad.any()):
+    x = as_array(x, name="x")
+    if concrete(x):
+        host = np.asarray(x)
+        bad = ~_whole(host, below, np)
+        if bad.any():
             raise DataError(
                 "x has values outside the support", called=called, expected=expected, fix=fix,
-                got=f"{int(bad.sum())} of {bad.size} outside, such as {x[bad][0]}",
+                got=f"{bad.sum()} of {bad.size} outside, such as {host[bad][0]}",
             )  # fmt: skip
-    return x
+    return jnp.asarray(x)
 
 
 def _penalty(x, supported, dtype):
@@ -111,10 +118,9 @@ class Categorical:
             [0.25, 0.75]
         """
         called, fix = f"Categorical.init(key, x, size={size})", "np.unique(x, return_inverse=True)[1], or a larger size"
-        top = math.inf if size is None else size
         labels = "whole numbers from 0" + ("" if size is None else f" to {size - 1}")
-        x = _events(x, lambda x: (x >= 0) & (x < top) & (x == jnp.floor(x)), called, labels, fix)
-        if size is None and isinstance(x, jax.core.Tracer):
+        x = _events(x, math.inf if size is None else size, called, labels, fix)
+        if size is None and not concrete(x):
             raise ModelError(
                 "the number of labels cannot be counted inside jit", called=called, expected="size=, an int",
                 got="x without values (traced)", fix="functools.partial(jaxgen.Categorical.init, size=V) as the leaf",
@@ -135,11 +141,11 @@ class Categorical:
         probs = jnp.asarray(as_array(probs, name="probs"))
         probs = probs.astype(_float_type(probs))
         total = probs.sum(-1)
-        if bool((probs < 0).any()) or not bool((jnp.abs(total - 1) < 1e-4).all()):
+        if concrete(total) and not ((probs >= 0).all() and (jnp.abs(total - 1) < 1e-4).all()):
             raise ModelError(
                 "probabilities must not be negative, and sum to one", called="Categorical.from_probs(probs)",
-                expected="rows [..., V] of sum 1", got=f"smallest {probs.min()}, sums from {total.min()} to {total.max()}",
-                fix="probs / probs.sum(-1, keepdims=True)",
+                expected="rows [..., V] of sum 1", fix="probs / probs.sum(-1, keepdims=True)",
+                got=f"smallest {probs.min()}, sums from {total.min()} to {total.max()}",
             )  # fmt: skip
         return cls(jnp.log(probs / total[..., None]), _prior(prior, probs.shape, probs.dtype))
 
@@ -163,7 +169,7 @@ class Categorical:
         return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
 
     def _supported(self, x):
-        return (x >= 0) & (x < self.logits.shape[-1]) & (x == jnp.floor(x))
+        return _whole(x, self.logits.shape[-1])
 
     def _index(self, x):
         """Labels as rows of a table `[columns * V, ...]`; what is no label points past its end."""
@@ -256,8 +262,8 @@ class Bernoulli:
 
     Example:
         >>> coins = Bernoulli.from_probs([0.5, 0.9])
-        >>> print(jnp.exp(coins.log_prob(jnp.array([[1, 1], [0, 0], [0.5, 1]]))).round(3))
-        [0.45 0.05 0.  ]
+        >>> [round(float(p), 3) for p in jnp.exp(coins.log_prob(jnp.array([[1, 1], [0, 0], [0.5, 1]])))]
+        [0.45, 0.05, 0.0]
     """
 
     logits: jax.Array
@@ -271,7 +277,7 @@ class Bernoulli:
             DataError: values other than 0 and 1.
         """
         called, fix = "Bernoulli.init(key, x)", "(x > threshold).astype(int)"
-        x = _events(x, lambda x: (x == 0) | (x == 1), called, "zeros and ones", fix)
+        x = _events(x, 2, called, "zeros and ones", fix)
         dtype = _float_type(x)
         start = cls(jnp.zeros(x.shape[1:], dtype), _prior(prior, (*x.shape[1:], 2), dtype))
         return start.m_step(start.e_step(x, _ones(x, dtype))[0])
@@ -285,7 +291,7 @@ class Bernoulli:
         """
         probs = jnp.asarray(as_array(probs, name="probs"))
         probs = probs.astype(_float_type(probs))
-        if not bool(((probs >= 0) & (probs <= 1)).all()):
+        if concrete(probs) and not ((probs >= 0) & (probs <= 1)).all():
             raise ModelError(
                 "probabilities lie between 0 and 1", called="Bernoulli.from_probs(probs)", expected="0 <= probs <= 1",
                 got=f"values from {probs.min()} to {probs.max()}", fix="Bernoulli(logits) takes log odds",
@@ -306,21 +312,17 @@ class Bernoulli:
         """The likeliest event, int32."""
         return (self.logits > 0).astype(jnp.int32)
 
-    @staticmethod
-    def _supported(x):
-        return (x == 0) | (x == 1)
-
     def _split(self, x):
         """Indicators of a one and of a zero in the model's dtype, and the penalty per event, from events in rows."""
         x = x.reshape((x.shape[0], -1))
-        supported, dtype = self._supported(x), self.logits.dtype
+        supported, dtype = _whole(x, 2), self.logits.dtype
         return (x == 1).astype(dtype), (x == 0).astype(dtype), jnp.sum(_penalty(x, supported, dtype), axis=1)
 
     @per_event
     def log_prob(self, x):
         """Nats, `[*batch, *event] -> [*batch]`."""
         value = -jax.nn.softplus(jnp.where(x == 1, -self.logits, self.logits))
-        return jnp.sum(value + _penalty(x, self._supported(x), value.dtype))
+        return jnp.sum(value + _penalty(x, _whole(x, 2), value.dtype))
 
     @per_sample
     def sample(self, key):
@@ -399,8 +401,8 @@ class Poisson:
 
     Example:
         >>> shop = Poisson.from_rate([2.0])
-        >>> print(jnp.exp(shop.log_prob(jnp.array([[0], [2], [-1]]))).round(4))
-        [0.1353 0.2707 0.    ]
+        >>> [round(float(p), 4) for p in jnp.exp(shop.log_prob(jnp.array([[0], [2], [-1]])))]
+        [0.1353, 0.2707, 0.0]
     """
 
     log_rate: jax.Array
@@ -414,7 +416,7 @@ class Poisson:
             DataError: values that are no counts.
         """
         called, fix = "Poisson.init(key, x)", "jaxgen.Gaussian.init for measurements"
-        x = _events(x, cls._supported, called, "whole numbers from 0", fix)
+        x = _events(x, math.inf, called, "whole numbers from 0", fix)
         dtype = _float_type(x)
         start = cls(jnp.zeros(x.shape[1:], dtype), _prior(prior, (*x.shape[1:], 2), dtype))
         return start.m_step(start.e_step(x, _ones(x, dtype))[0])
@@ -428,7 +430,7 @@ class Poisson:
         """
         rate = jnp.asarray(as_array(rate, name="rate"))
         rate = rate.astype(_float_type(rate))
-        if not bool((rate >= 0).all()):
+        if concrete(rate) and not (rate >= 0).all():
             raise ModelError(
                 "rates must not be negative", called="Poisson.from_rate(rate)", expected="rate >= 0",
                 got=f"smallest {rate.min()}", fix="Poisson(log_rate) takes logarithms",
@@ -444,13 +446,9 @@ class Poisson:
         """Expected counts, `[*K, *event]`."""
         return jnp.exp(self.log_rate)
 
-    @staticmethod
-    def _supported(x):
-        return (x >= 0) & (x < jnp.inf) & (x == jnp.floor(x))
-
     def _clean(self, x):
         """Counts in the model's dtype, 0 for what is none, and each one's penalty."""
-        supported, dtype = self._supported(x), self.log_rate.dtype
+        supported, dtype = _whole(x, jnp.inf), self.log_rate.dtype
         return jnp.where(supported, x, 0).astype(dtype), _penalty(x, supported, dtype)
 
     @per_event

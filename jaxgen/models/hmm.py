@@ -11,19 +11,20 @@ import jax.numpy as jnp
 from jaxgen.core import algebra
 from jaxgen.core.door import per_batch, per_event, per_sample, weighted_events
 from jaxgen.core.errors import JaxgenError, ModelError, ShapeError
-from jaxgen.core.gate import as_array
+from jaxgen.core.gate import as_array, concrete
 from jaxgen.core.pytree import model
 from jaxgen.core.value import ByValue
 from jaxgen.ops import chains
+from jaxgen.ops.chunks import sum_over_chunks
 from jaxgen.ops.kmeans import kmeans
-from jaxgen.ops.stable import compensated_add, log_normalize, softmax
+from jaxgen.ops.stable import log_normalize, softmax
 
 #: time steps whose emission statistics are summed at once: they stay in the cache, and a float32 sum keeps its digits
 BLOCK = 4096
 
 
 class HMMStatistics(NamedTuple):
-    """Expected counts: of first states `[K]`, of transitions `[K, K]`, and the emissions' statistics, leading axis K."""
+    """Expected counts of first states `[K]` and of transitions `[K, K]`; the emissions' statistics, leading axis K."""
 
     initial: jax.Array
     transition: jax.Array
@@ -86,8 +87,9 @@ class HMM:
         Example:
             >>> import jaxgen as jg
             >>> x = jnp.concatenate([jnp.zeros(20), jnp.ones(20)]).reshape(1, 40, 1)
-            >>> jg.HMM.init(jax.random.key(0), x, 2, jg.Gaussian.init).transition.round(3).tolist()
-            [[0.8999999761581421, 0.10000000149011612], [0.10000000149011612, 0.8999999761581421]]
+            >>> start = jg.HMM.init(jax.random.key(0), x, 2, jg.Gaussian.init)
+            >>> sorted(start.emissions.mean[:, 0].round(2).tolist()), start.transition.shape
+            ([0.03, 0.97], (2, 2))
         """
         x, called = jnp.asarray(as_array(x)), f"HMM.init(key, x, {k}, leaf, stickiness={stickiness})"
         if x.ndim < 2:
@@ -107,38 +109,22 @@ class HMM:
             if isinstance(error, JaxgenError):
                 raise
             raise ShapeError(
-                "the leaf makes no model of these events", called=called, got=f"x of shape {list(x.shape)}, and {error}",
+                "the leaf makes no model of these events", called=called,
+                got=f"x of shape {list(x.shape)}, and {type(error).__name__}: {error}",
                 expected=f"a leaf for events of shape {list(x.shape[2:])}, the axes after [N, T]",
                 fix="x[None] for one sequence, x[..., None] for events of one number",
             ) from error  # fmt: skip
 
     @classmethod
     def from_values(cls, initial, transition, emissions) -> HMM:
-        """From probabilities `[K]` and `[K, K]` (exact zeros included) and emissions, batched or a sequence of K models.
+        """From probabilities `[K]` and `[K, K]`, exact zeros included, and emissions: one batch, or a sequence of K.
 
         Raises:
             ModelError: rows that are no probabilities, or shapes that do not belong together.
         """
         emissions = algebra.stack(emissions) if isinstance(emissions, (list, tuple)) else emissions
-        k, called = algebra.count(emissions), "HMM.from_values(initial, transition, emissions)"
-        logits = []
-        for name, value, shape in (("initial", initial, (k,)), ("transition", transition, (k, k))):
-            value = jnp.asarray(as_array(value, name=name))
-            value = value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(jnp.result_type(float))
-            if value.shape != shape:
-                raise ModelError(
-                    f"{name} does not fit the {k} emissions", called=called, expected=f"shape {list(shape)}",
-                    got=f"shape {list(value.shape)}", fix="one row, and one emission, per state",
-                )  # fmt: skip
-            total = value.sum(-1, keepdims=True)
-            if bool((value < 0).any()) or not bool((jnp.abs(total - 1) < 1e-4).all()):
-                raise ModelError(
-                    f"{name} holds no probabilities", called=called, expected="values from 0 to 1, rows that sum to one",
-                    got=f"smallest {value.min()}, sums from {total.min()} to {total.max()}",
-                    fix=f"{name} / {name}.sum(-1, keepdims=True)",
-                )  # fmt: skip
-            logits.append(jnp.log(value / total))
-        return cls(*logits, emissions)
+        k = algebra.count(emissions)
+        return cls(_log_rows("initial", initial, (k,)), _log_rows("transition", transition, (k, k)), emissions)
 
     @property
     def event_shape(self):
@@ -254,6 +240,26 @@ def _steps(x):
     return x.reshape((x.shape[0] * x.shape[1], *x.shape[2:]))
 
 
+def _log_rows(name, value, shape):
+    """Logarithms of probabilities of the given shape, which are checked."""
+    called = "HMM.from_values(initial, transition, emissions)"
+    value = jnp.asarray(as_array(value, name=name))
+    value = value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(jnp.result_type(float))
+    if value.shape != shape:
+        raise ModelError(
+            f"{name} does not fit the {shape[0]} emissions", called=called, expected=f"shape {list(shape)}",
+            got=f"shape {list(value.shape)}", fix="one row, and one emission, per state",
+        )  # fmt: skip
+    total = value.sum(-1, keepdims=True)
+    if concrete(total) and not ((value >= 0).all() and (jnp.abs(total - 1) < 1e-4).all()):
+        raise ModelError(
+            f"{name} holds no probabilities", called=called, expected="values from 0 to 1, rows that sum to one",
+            got=f"smallest {value.min()}, sums from {total.min()} to {total.max()}",
+            fix=f"{name} / {name}.sum(-1, keepdims=True)",
+        )  # fmt: skip
+    return jnp.log(value / total)
+
+
 def _alive(weight):
     # below this total weight a ratio of counts is rounding noise
     return weight > 10 * jnp.finfo(weight.dtype).eps
@@ -269,26 +275,11 @@ def _log_shares(counts, logits):
 
 def _emission_statistics(emissions, x, weight):
     """The emissions' statistics from time steps `[M, *event]` and weights `[M, K]`, summed block by block."""
-    n = x.shape[0]
-    blocks = -(-n // BLOCK)
-    size = -(-n // blocks)
 
-    def block(start, first):
-        """Steps `start` to `start + size`; those before `first` were counted by an earlier block."""
-        part = jax.lax.dynamic_slice_in_dim(weight, start, size)
-        part = jnp.where((start + jnp.arange(size) >= first)[:, None], part, 0)
-        return algebra.component_e_step(emissions, jax.lax.dynamic_slice_in_dim(x, start, size), part.T)
+    def part(rows, fresh):
+        return algebra.component_e_step(emissions, rows(x), jnp.where(fresh[:, None], rows(weight), 0).T)
 
-    if blocks == 1:
-        return block(0, 0)
-    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(lambda: block(0, 0)))
-
-    def add(carry, i):
-        # the last block is moved back to end at n: one program for all, and no padded copy of the data
-        return compensated_add(*carry, block(jnp.minimum(i * size, n - size), i * size)), None
-
-    (total, rest), _ = jax.lax.scan(add, (zero, zero), jnp.arange(blocks))
-    return jax.tree.map(jnp.add, total, rest)
+    return sum_over_chunks(part, x.shape[0], BLOCK)
 
 
 @functools.partial(jax.jit, static_argnames=("k", "leaf"))

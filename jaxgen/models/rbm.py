@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core.door import batch_axes, per_event, per_sample
+from jaxgen.core.door import per_event, per_latent, per_sample
 from jaxgen.core.errors import DataError, ModelError, ShapeError
-from jaxgen.core.gate import as_array
+from jaxgen.core.gate import as_array, concrete
 from jaxgen.core.pytree import model
 from jaxgen.ops.stable import logsumexp
 
@@ -167,11 +167,14 @@ class RBM:
         """`p(h_j = 1 | v)`, `[*batch, V] -> [*batch, H]`."""
         return jax.nn.sigmoid(self._hidden_input(x))
 
-    def decode(self, h):
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return self.hidden_bias.shape
+
+    @per_latent
+    def decode(self, z):
         """`p(v_i = 1 | h)`, `[*batch, H] -> [*batch, V]`; hidden probabilities in place of bits give the mean field."""
-        h = jnp.asarray(h)
-        batch_axes(h.shape, self.hidden_bias.shape, "RBM.decode", "h")
-        return jax.nn.sigmoid(self._visible_input(h))
+        return jax.nn.sigmoid(self._visible_input(z))
 
     @per_event
     def pseudo_log_likelihood(self, x):
@@ -304,7 +307,7 @@ def _log_partition(small, large, weights):
 
 def _refuse_other_than_bits(x, called) -> None:
     """Values of a concrete array are checked; a traced one was data before and is trusted."""
-    if isinstance(x, jax.core.Tracer):
+    if not concrete(x):
         return
     host = np.asarray(x)
     other = (host != 0) & (host != 1)

@@ -171,8 +171,9 @@ def compensated_add(total: Tree, carry: Tree, x: Tree) -> tuple[Tree, Tree]:
         new = jnp.where(jnp.isfinite(rounded), rounded + error, rounded)
         return new, jnp.where(jnp.isfinite(new), error - (new - rounded), 0)
 
-    pairs = jax.tree.map(add, total, carry, x)
-    return jax.tree.transpose(jax.tree.structure(total), jax.tree.structure((0, 0)), pairs)
+    structure = jax.tree.structure(total)
+    sums = [add(*terms) for terms in zip(*map(jax.tree.leaves, (total, carry, x)), strict=True)]
+    return jax.tree.unflatten(structure, [s[0] for s in sums]), jax.tree.unflatten(structure, [s[1] for s in sums])
 
 
 def compensated_sum(x: Array) -> Array:

@@ -1,0 +1,133 @@
+"""Convolutional networks for small images: the generator and the critic of a DCGAN, without batch statistics.
+
+Images are `[H, W]` or `[H, W, C]`. Between the smallest grid and the image stand as many halvings as both sides allow
+with at least 4 left: 8 -> 4, 28 -> 14 -> 7, 32 -> 16 -> 8 -> 4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxgen.core.errors import ShapeError
+from jaxgen.core.files import loadable
+
+#: smallest side of the grid that a generator starts from and a critic ends with
+SMALLEST = 4
+
+
+def halvings(shape: tuple[int, ...]) -> int:
+    """How often both sides of an image can be halved with at least 4 left.
+
+    Raises:
+        ShapeError: not an image, or one smaller than 4 by 4.
+
+    Example:
+        >>> [halvings(shape) for shape in ((8, 8), (28, 28), (32, 32, 3), (9, 8))]
+        [1, 2, 3, 0]
+    """
+    if len(shape) not in (2, 3) or min(shape[:2]) < SMALLEST:
+        raise ShapeError(
+            "that is no image", called="a convolutional network", got=f"shape {list(shape)}",
+            expected=f"[H, W] or [H, W, C], H and W of {SMALLEST} or more", fix="MLP(features) for vectors",
+        )  # fmt: skip
+    count, (height, width) = 0, shape[:2]
+    while height % 2 == width % 2 == 0 and min(height, width) >= 2 * SMALLEST:
+        count, height, width = count + 1, height // 2, width // 2
+    return count
+
+
+@loadable
+class ConvGenerator(nn.Module):
+    """Noise to an image: a dense layer to the smallest grid, then doubled grids with a convolution after each.
+
+    `[*batch, L] -> [*batch, *out_shape]`
+
+    Args:
+        out_shape: `(H, W)` or `(H, W, C)`.
+        width: channels of the largest grid before the image; they double with each halving.
+        activation: elementwise, a module-level function.
+        head: of the output, elementwise: tanh for images scaled to [-1, 1].
+
+    Grids are doubled by repetition, not by strided transposed convolutions, which leave checkerboards (Odena, Dumoulin
+    and Olah 2016, Deconvolution and checkerboard artifacts). Without batch statistics an event depends on its own
+    noise only.
+
+    Source: Radford, Metz and Chintala (2016), Unsupervised representation learning with deep convolutional generative
+    adversarial networks.
+
+    Example:
+        >>> from jaxgen.nn.net import Net
+        >>> net = Net.init(jax.random.key(0), ConvGenerator((8, 8), width=4), (16,))
+        >>> net(jnp.ones(16)).shape, net(jnp.ones((5, 16))).shape
+        ((8, 8), (5, 8, 8))
+    """
+
+    out_shape: tuple[int, ...]
+    width: int = 32
+    activation: Callable[[Any], Any] = jax.nn.relu
+    head: Callable[[Any], Any] = jnp.tanh
+
+    @nn.compact
+    def __call__(self, z: Any) -> Any:
+        levels = halvings(self.out_shape)
+        height, width = (side >> levels for side in self.out_shape[:2])
+        channels = self.width << levels
+        batch = z.shape[:-1]
+        x = self.activation(nn.Dense(height * width * channels, kernel_init=_he())(z))
+        x = x.reshape((math.prod(batch), height, width, channels))
+        for level in reversed(range(levels)):
+            x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+            x = self.activation(nn.Conv(self.width << level, (3, 3), kernel_init=_he())(x))
+        colors = self.out_shape[2] if len(self.out_shape) == 3 else 1
+        x = nn.Conv(colors, (3, 3))(x)
+        return self.head(x).reshape((*batch, *self.out_shape))
+
+
+@loadable
+class ConvCritic(nn.Module):
+    """An image to one number: convolutions of stride two to the smallest grid, then a dense layer.
+
+    `[*batch, *in_shape] -> [*batch]`
+
+    Args:
+        in_shape: `(H, W)` or `(H, W, C)`.
+        width: channels of the first convolution; they double with each halving.
+        activation: elementwise, a module-level function; leaky, so that a generator always has a gradient to follow.
+
+    Source: as `ConvGenerator`.
+
+    Example:
+        >>> from jaxgen.nn.net import Net
+        >>> net = Net.init(jax.random.key(0), ConvCritic((8, 8), width=4), (8, 8))
+        >>> net(jnp.ones((8, 8))).shape, net(jnp.ones((5, 8, 8))).shape
+        ((), (5,))
+    """
+
+    in_shape: tuple[int, ...]
+    width: int = 32
+    activation: Callable[[Any], Any] = jax.nn.leaky_relu
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        levels = halvings(self.in_shape)
+        batch = x.shape[: max(x.ndim - len(self.in_shape), 0)]
+        if x.shape[len(batch) :] != self.in_shape:
+            raise ShapeError(
+                "the input does not fit the critic", called="ConvCritic(...)(x)", got=f"shape {list(x.shape)}",
+                expected=f"[*batch, {', '.join(map(str, self.in_shape))}]",
+            )  # fmt: skip
+        x = x.reshape((math.prod(batch), *self.in_shape[:2], -1))
+        x = self.activation(nn.Conv(self.width, (3, 3), kernel_init=_he())(x))
+        for level in range(1, levels + 1):
+            x = self.activation(nn.Conv(self.width << level, (4, 4), strides=2, kernel_init=_he())(x))
+        return nn.Dense(1)(x.reshape((len(x), -1))).reshape(batch)
+
+
+def _he() -> Callable[..., Any]:
+    return nn.initializers.he_normal()
