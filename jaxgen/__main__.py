@@ -1,4 +1,4 @@
-"""The command line: `python -m jaxgen tour`, `fit`, `score`, `sample`. Thin: every command is a few lines of the library."""
+"""The command line: `python -m jaxgen tour`, `fit`, `score`, `sample`; each is a few lines of the library."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from jaxgen.metrics.likelihood import score
 from jaxgen.ops import likelihoods
 from jaxgen.tour import tour
 
+
 def _vae(key: Any, x: Any, k: int, **options: Any) -> Any:
     # bits have a Bernoulli likelihood, all else a Gaussian one
     bits = bool(((x == 0) | (x == 1)).all())
@@ -38,7 +39,7 @@ FAMILIES: dict[str, tuple[Callable[..., tuple[Any, Any]], str, int, bool]] = {
     "gaussian-mixture": (recipes.gaussian_mixture, "components", 3, False),
     "hmm": (recipes.hidden_markov, "states", 3, False),
     "rbm": (recipes.rbm, "hidden units", 16, False),
-    "realnvp": (lambda key, x, k, **options: recipes.realnvp(key, x, layers=k, **options), "layers", 8, True),
+    "realnvp": (lambda key, x, k, **options: recipes.realnvp(key, x, layers=k, **options), "layers", 12, True),
     "vae": (_vae, "latent dimensions", 8, True),
 }
 
@@ -84,14 +85,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("-k", "--components", type=int, help=f"what it counts, and its default: {counts}")
     command.add_argument("--steps", type=int, help="at most so many (the algorithm's default)")
     command.add_argument("--validation-fraction", type=float, default=0.0, metavar="F",
-                         help="share of the rows that are held out, to keep the model that is best on them")  # fmt: skip
+                         help="share of rows that are held out, to keep the model that is best on them")  # fmt: skip
     command.add_argument("--seed", type=int, default=0)
     command.set_defaults(run=_fit)
 
     command = commands.add_parser("score", help="print the mean log-likelihood of a file under a model, and its kind")
     command.add_argument("model")
     command.add_argument("data")
-    command.add_argument("--samples", type=int, default=64, help="draws per event where there is only a bound (%(default)s)")
+    command.add_argument("--samples", type=int, default=64, help="draws per event for a bound (%(default)s)")
     command.add_argument("--seed", type=int, default=0)
     command.set_defaults(run=_score)
 
@@ -143,7 +144,7 @@ def _score(options: argparse.Namespace) -> int:
 def _sample(options: argparse.Namespace) -> int:
     model = load(options.model)
     if options.n < 1:
-        raise FitError("not a number of rows", called=f"sample -n {options.n}", expected="1 or more", got=str(options.n))
+        raise FitError("not a number of rows", called="sample -n", expected="1 or more", got=str(options.n))
     series = None in model.event_shape
     shape = {"length": options.n} if series else {"shape": (options.n,)}
     rows = np.asarray(model.sample(jax.random.key(options.seed), **shape)).reshape(options.n, -1)

@@ -62,6 +62,23 @@ def data_and_samples(x: Any, samples: Any, ax: Axes | None = None) -> Axes:
     return ax
 
 
+def points(x: Any, ax: Axes | None = None, *, colour: str = DATA) -> Axes:
+    """Points in the plane.
+
+    Args:
+        x: `[N, 2]`.
+        ax: where to draw; None takes the current axis.
+        colour: of the dots.
+
+    Raises:
+        ShapeError: points that are not in the plane.
+    """
+    ax = _clean(ax)
+    dots = _plane(x, "points(x)", "x")
+    ax.scatter(*dots.T, s=_dot(len(dots)), color=colour, linewidths=0)
+    return ax
+
+
 def density(model: Any, x: Any, ax: Axes | None = None, *, resolution: int = 160) -> Axes:
     """The density of a model of the plane as filled contours, with data over it.
 
@@ -84,7 +101,7 @@ def density(model: Any, x: Any, ax: Axes | None = None, *, resolution: int = 160
     grid = np.stack(np.meshgrid(*axes), axis=-1).astype(np.float32)
     log_p = np.asarray(model.log_prob(jnp.asarray(grid)), np.float64)
     if not np.isfinite(log_p).any():
-        raise ModelError("the density is nowhere finite in the picture", called="density(model, x)", got=repr(model)[:200])
+        raise ModelError("the density is not finite anywhere", called="density(model, x)", got=repr(model)[:200])
     p = np.exp(log_p - np.nanmax(log_p))
     descending = np.sort(np.nan_to_num(p).ravel())[::-1]
     inside = np.cumsum(descending) / descending.sum()
@@ -128,8 +145,8 @@ def ellipses(mixture: Any, ax: Axes | None = None, *, deviations: tuple[float, .
         colour = PALETTE[k % len(PALETTE)]
         for r in deviations:
             face = to_rgba(colour, 0.06 + 0.14 * float(weight))
-            shape = Ellipse(mean[k], r * width, r * height, angle=angle, facecolor=face, edgecolor=colour, linewidth=1.6)
-            ax.add_patch(shape)
+            size = (r * width, r * height)
+            ax.add_patch(Ellipse(mean[k], *size, angle=angle, facecolor=face, edgecolor=colour, linewidth=1.6))
         ax.plot(*mean[k], marker="+", color=colour, markersize=9, markeredgewidth=2)
     ax.autoscale_view()
     return ax
@@ -225,7 +242,8 @@ def history(fitted: Any, name: str, ax: Axes | None = None) -> Axes:
     """
     ax = _clean(ax)
     if name not in fitted.history:
-        raise DataError("no such metric", called=f"history(fitted, {name!r})", expected=str(sorted(fitted.history)), got=name)
+        known = str(sorted(fitted.history))
+        raise DataError("no such metric", called=f"history(fitted, {name!r})", expected=known, got=name)
     values = np.atleast_2d(np.asarray(fitted.history[name], np.float64))
     steps = np.arange(1, values.shape[1] + 1)
     many = values.shape[1] > 400  # then the noise of batches is pale, and through it goes the running mean
@@ -233,7 +251,8 @@ def history(fitted: Any, name: str, ax: Axes | None = None) -> Axes:
         ax.plot(steps, row, color=MODEL, linewidth=0.8 if many else 1.6, alpha=0.3 if many else 0.9)
         if many:
             width = len(row) // 50
-            ax.plot(steps[width // 2 :][: len(row) - width + 1], np.convolve(row, np.ones(width) / width, mode="valid"), color=MODEL, linewidth=1.8)
+            mean = np.convolve(row, np.ones(width) / width, mode="valid")
+            ax.plot(steps[width // 2 :][: len(mean)], mean, color=MODEL, linewidth=1.8)
     if "validation" in fitted.history:
         # validation is higher-is-better; a loss is its negative
         sign = -1 if "loss" in name else 1
@@ -241,7 +260,8 @@ def history(fitted: Any, name: str, ax: Axes | None = None) -> Axes:
             ax.plot(fitted.history["validation_step"], sign * row, color=PALETTE[1], linewidth=1.6, label="validation")
         ax.legend(*(part[:1] for part in ax.get_legend_handles_labels()), frameon=False)
     ax.set_xlabel("step")
-    ax.set_ylabel(f"{name.replace('_', ' ')} (nats per event)" if name in ("loss", "log_likelihood") else name.replace("_", " "))
+    unit = " (nats per event)" if name in ("loss", "log_likelihood") else ""
+    ax.set_ylabel(name.replace("_", " ") + unit)
     return ax
 
 

@@ -6,26 +6,21 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax
 import jax.numpy as jnp
 
 from jaxgen import losses
 from jaxgen.core.gate import as_array
-from jaxgen.fit.adversarial import Adversarial
 from jaxgen.fit.adversarial import Adversarial
 from jaxgen.fit.contrastive import ContrastiveDivergence
 from jaxgen.fit.em import EM
 from jaxgen.fit.gradient import Gradient
 from jaxgen.models.flow import Flow
 from jaxgen.models.gan import Generator
-from jaxgen.models.gan import Generator
 from jaxgen.models.gaussian import Gaussian, StandardNormal
 from jaxgen.models.hmm import HMM
 from jaxgen.models.mixture import Mixture
 from jaxgen.models.rbm import RBM
 from jaxgen.models.vae import VAE
-from jaxgen.nn.conv import ConvCritic, ConvGenerator
-from jaxgen.nn.mlp import MLP
 from jaxgen.nn.conv import ConvCritic, ConvGenerator
 from jaxgen.nn.mlp import MLP
 from jaxgen.ops import likelihoods
@@ -108,7 +103,7 @@ def rbm(key: Any, x: Any, hidden: int = 16, *, step_size: float = 0.1) -> tuple[
 
 
 def realnvp(
-    key: Any, x: Any, *, layers: int = 8, features: tuple[int, ...] = (64, 64), step_size: float = 4e-3,
+    key: Any, x: Any, *, layers: int = 12, features: tuple[int, ...] = (64, 64), step_size: float = 4e-3,
     steps: int = Gradient.default_steps,
 ) -> tuple[Flow, Gradient]:  # fmt: skip
     """A RealNVP flow on a standard normal base, and Adam on the exact likelihood.
@@ -130,7 +125,8 @@ def realnvp(
 
     Example:
         >>> import jax, jaxgen as jg
-        >>> model, algorithm = realnvp(jax.random.key(0), jg.data.two_moons(jax.random.key(1), 100), layers=2)
+        >>> x = jg.data.two_moons(jax.random.key(1), 100)
+        >>> model, algorithm = realnvp(jax.random.key(0), x, layers=2)
         >>> model.event_shape
         (2,)
     """
@@ -141,7 +137,8 @@ def realnvp(
 
 def vae(
     key: Any, x: Any, latent: int = 20, *, prior: Any = None, hidden: tuple[int, ...] = (400,),
-    likelihood: Callable[..., Any] = likelihoods.bernoulli, step_size: float = 2e-3, steps: int = Gradient.default_steps,
+    likelihood: Callable[..., Any] = likelihoods.bernoulli, step_size: float = 2e-3,
+    steps: int = Gradient.default_steps,
 ) -> tuple[VAE, Gradient]:  # fmt: skip
     """A variational autoencoder of multilayer perceptrons, and Adam on its bound.
 
@@ -169,65 +166,6 @@ def vae(
     prior = StandardNormal((latent,)) if prior is None else prior
     model = VAE.init(key, as_array(x), prior, hidden=hidden, likelihood=likelihood)
     return model, Gradient(losses.negative_elbo, _adam(step_size, steps, clip=100.0))
-
-
-def gan(
-    key: Any, x: Any, latent: int = 32, *, hidden: tuple[int, ...] = (256, 256), average: float = 0.995
-) -> tuple[Generator, Adversarial]:
-    """A generative adversarial network of multilayer perceptrons, both with the same hidden widths.
-
-    Args:
-        key: typed key.
-        x: events `[N, *event]`.
-        latent: number of noise dimensions.
-        hidden: widths of the hidden layers.
-        average: decay of the moving average of the generator, which is the fitted model.
-
-    Raises:
-        DataError: data that are not data.
-
-    Source: Goodfellow et al. (2014), Generative adversarial nets.
-
-    Example:
-        >>> import jax, jaxgen as jg
-        >>> x = jg.data.eight_gaussians(jax.random.key(0), 100)
-        >>> model, algorithm = gan(jax.random.key(1), x, 2, hidden=(16,))
-        >>> jg.fit(jax.random.key(2), model, x, algorithm, steps=3).model.sample(jax.random.key(3), (5,)).shape
-        (5, 2)
-    """
-    x = as_array(x)
-    model = Generator.init(key, x, StandardNormal((latent,)), hidden=hidden)
-    return model, Adversarial(MLP((*hidden, 1), jax.nn.leaky_relu, in_shape=model.event_shape), average=average)
-
-
-def dcgan(
-    key: Any, x: Any, latent: int = 64, *, width: int = 32, average: float = 0.999
-) -> tuple[Generator, Adversarial]:
-    """A generative adversarial network of convolutions, for images. On a CPU `gan` is many times faster.
-
-    Args:
-        key: typed key.
-        x: images `[N, H, W]` or `[N, H, W, C]`, sides of 4 or more.
-        latent: number of noise dimensions.
-        width: channels of the largest grid.
-        average: decay of the moving average of the generator, which is the fitted model.
-
-    Raises:
-        ShapeError: events that are no images.
-
-    Source: Radford, Metz and Chintala (2016), Unsupervised representation learning with deep convolutional generative
-    adversarial networks.
-
-    Example:
-        >>> import jax
-        >>> model, algorithm = dcgan(jax.random.key(0), jnp.arange(640.0).reshape(10, 8, 8), 4, width=2)
-        >>> model.event_shape
-        (8, 8)
-    """
-    x = as_array(x)
-    event = tuple(map(int, x.shape[1:]))
-    model = Generator.init(key, x, StandardNormal((latent,)), module=ConvGenerator(event, width))
-    return model, Adversarial(ConvCritic(event, width), average=average)
 
 
 def gan(

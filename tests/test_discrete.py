@@ -100,11 +100,11 @@ def test_m_step_gives_weighted_frequencies(name):
 
 
 def test_prior_gives_the_posterior_mode():
-    # modes of the conjugate posteriors: Dirichlet(4, 3, 2), Beta(4, 2), Gamma(shape 7, rate 5)
+    # modes of the conjugate posteriors: Dirichlet(4, 3, 2), Beta(6, 2), Gamma(shape 7, rate 5)
     labels = Categorical.init(jax.random.key(0), [0, 0, 1], size=3, prior=2.0)
     np.testing.assert_allclose(labels.probs, [3 / 6, 2 / 6, 1 / 6], rtol=1e-6)
-    coin = Bernoulli.init(jax.random.key(0), [[1], [1]], prior=[2.0, 2.0])
-    np.testing.assert_allclose(coin.probs, [3 / 4], rtol=1e-6)
+    coin = Bernoulli.init(jax.random.key(0), [[1], [1]], prior=[4.0, 2.0])
+    np.testing.assert_allclose(coin.probs, [5 / 6], rtol=1e-6)
     counts = Poisson.init(jax.random.key(0), [[1], [2]], prior=[4.0, 3.0])
     np.testing.assert_allclose(counts.rate, [6 / 5], rtol=1e-6)
     assert not any(jax.tree.leaves(jg.core.pytree.trainable(counts).prior))
@@ -122,6 +122,8 @@ def test_outside_the_support_is_impossible_and_nan_stays():
             assert np.isfinite(log_prob[:inside]).all()
             assert np.isneginf(log_prob[inside:-1]).all()
             assert np.isnan(log_prob[-1])
+    counts = sums(Categorical(jnp.zeros((2, 3))), jnp.array([0, 2, 3, -1]), jnp.ones((2, 4)))
+    assert all(part.tolist() == [[1, 0, 1]] * 2 for part in counts)
 
 
 def test_events_of_any_dtype_score_alike():

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 import jaxgen as jg
-from jaxgen.core import algebra
-from jaxgen.core.errors import DataError, FitError, JaxgenWarning, ModelError, ShapeError
+from jaxgen.core.errors import DataError, FitError, ModelError, ShapeError
 from jaxgen.models.discrete import Categorical, Poisson
 from jaxgen.models.flow import Affine, Flow
 from jaxgen.models.gaussian import DiagonalGaussian, Gaussian, StandardNormal
@@ -63,7 +62,7 @@ def families():
 @functools.partial(jax.jit, static_argnames="steps")
 def baum_welch(model, x, steps):
     fitted = jg.scan_fit(jax.random.key(0), model, x, jg.EM(), steps=steps)
-    return fitted.history["log_likelihood"], fitted.model
+    return fitted.history["log_likelihood"], fitted.model, fitted.status
 
 
 @jax.jit
@@ -85,7 +84,7 @@ def test_twenty_iterations_equal_hmmlearn(name, dtype):
     with jax.enable_x64(dtype == np.float64):
         x = x if x.dtype.kind == "i" else x.astype(dtype)
         model = HMM.from_values(initial.astype(dtype), transition.astype(dtype), emissions(dtype))
-        history, model = jax.device_get(baum_welch(model, x, 20))
+        history, model, _ = jax.device_get(baum_welch(model, x, 20))
     assert {leaf.dtype for leaf in jax.tree.leaves((history, model))} == {np.dtype(dtype)}
     # nats per time step: the two programs' rounding
     np.testing.assert_allclose(history / T, np.array(peer.monitor_.history) / (N * T), rtol=0,
@@ -161,14 +160,15 @@ def test_impossible_sequences_stay_so():
     gradient = jax.grad(lambda m: jnp.sum(jnp.where(m.log_prob(x) > -jnp.inf, m.log_prob(x), 0)))(model)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
     # weight zero silences an impossible sequence; otherwise the fit says what happened
-    assert np.isfinite(baum_welch(model, (x, None, jnp.array([0.0, 1.0, 1.0])), 3)[0]).all()
-    with pytest.warns(JaxgenWarning, match="not finite"):
-        assert jg.fit(jax.random.key(0), model, x, steps=3).status == jg.Status.NON_FINITE
+    for weight, expected in ((0.0, jg.Status.FINISHED), (1.0, jg.Status.NON_FINITE)):
+        history, _, status = baum_welch(model, (x, None, jnp.array([weight, 1.0, 1.0])), 3)
+        assert int(status) == expected
+        assert np.isfinite(history).all() == (weight == 0)
 
 
 def test_zeros_stay_zero_and_unused_rows_stay():
     model, x = left_right(), jnp.array([[0, 0, 1, 1, 3], [0, 1, 1, 2, 3]])
-    _, fitted = baum_welch(model, x, 10)
+    _, fitted, _ = baum_welch(model, x, 10)
     for name in ("initial_logits", "transition_logits"):
         before, after = getattr(model, name), getattr(fitted, name)
         assert np.array_equal(np.isneginf(before), np.isneginf(after))
@@ -196,8 +196,8 @@ def test_statistics_are_additive_and_linear():
 
 
 def test_long_sequences_are_summed_in_blocks():
-    x = jnp.asarray(RNG.randint(0, 4, 9000))
-    weight = jnp.asarray(RNG.rand(9000, 3), jnp.float32)
+    x = jnp.asarray(RNG.randint(0, 4, 9001))  # no multiple of any block
+    weight = jnp.asarray(RNG.rand(9001, 3), jnp.float32)
     emissions = left_right().emissions
     blocked = jax.jit(functools.partial(_emission_statistics, emissions))(x, weight)
     expected = np.stack([np.bincount(x, np.asarray(weight[:, k], np.float64)) for k in range(3)])
@@ -208,11 +208,13 @@ def test_long_sequences_are_summed_in_blocks():
                                                    (3, -328.5275, [13.1338, 19.7132, 29.7097])])  # fmt: skip
 def test_earthquakes(k, value, rates):
     counts = jg.data.earthquakes().counts[None]
-    fitted = jg.fit(jax.random.key(0), lambda key: HMM.init(key, counts, k, Poisson.init), counts,
-                    restarts=8, steps=300, tolerance=1e-5)  # fmt: skip
-    # a float32 sum of 107 terms of size three; rates move by the root of what the likelihood does
-    np.testing.assert_allclose(fitted.scores.max(), value, atol=1e-3)
-    np.testing.assert_allclose(np.sort(fitted.model.emissions.rate), rates, atol=0.02)
+    with jax.enable_x64(True):
+        fitted = jg.fit(jax.random.key(0), lambda key: HMM.init(key, counts, k, Poisson.init), counts,
+                        restarts=8, steps=2000, tolerance=1e-9)  # fmt: skip
+        found = np.sort(np.asarray(fitted.model.emissions.rate))
+    # the digits that are published; a rate is known to the root of what the likelihood is
+    np.testing.assert_allclose(fitted.scores.max(), value, atol=6e-5)
+    np.testing.assert_allclose(found, rates, atol=2e-4)
     assert fitted.history["repaired"].sum() == 0
 
 
@@ -247,10 +249,9 @@ def test_hmm_of_mixtures_improves_at_every_step():
     x = jnp.asarray(SERIES, jnp.float32)
     model = HMM.init(jax.random.key(0), x, 2, lambda key, x: Mixture.init(key, x, 2, DiagonalGaussian.init))
     assert model.event_shape == (None, D)
-    history, fitted = baum_welch(model, x, 15)
+    history, fitted, _ = baum_welch(model, x, 15)
     assert np.diff(history).min() > -1e-6 * T * 4  # rounding of values near 4 nats for each of T steps
     assert history[-1] > history[0] + 1
-    assert fitted.sample(jax.random.key(0), (2,), length=5).shape == (2, 5, D)
 
 
 def test_mixture_of_hmms_tells_fast_from_slow():
@@ -258,16 +259,15 @@ def test_mixture_of_hmms_tells_fast_from_slow():
     change = RNG.rand(20, T) < np.where(np.arange(20) < 10, 0.05, 0.7)[:, None]
     x = jnp.asarray(3 * (np.cumsum(change, axis=1) % 2) + 0.5 * RNG.randn(20, T), jnp.float32)[..., None]
     model = Mixture.init(jax.random.key(0), x, 2, lambda key, x: HMM.init(key, x, 2, DiagonalGaussian.init))
-    history, fitted = baum_welch(model, x, 15)
+    history, fitted, _ = baum_welch(model, x, 15)
     assert np.diff(history).min() > -1e-6 * T * 2  # as above
-    label = np.asarray(fitted.predict(x))
-    assert len(set(label[:10])) == len(set(label[10:])) == 1
-    assert label[0] != label[10]
+    for stage in (model, fitted):  # the start clusters sequences by their dynamics
+        label = np.asarray(stage.predict(x))
+        assert len(set(label[:10])) == len(set(label[10:])) == 1
+        assert label[0] != label[10]
     stay = np.asarray(jnp.diagonal(fitted.components.transition, axis1=1, axis2=2))
     np.testing.assert_allclose(stay[label[0]], 0.95, atol=0.05)  # a few hundred transitions
     np.testing.assert_allclose(stay[label[10]], 0.3, atol=0.1)
-    mapped = jnp.stack([algebra.take(fitted.components, k).log_prob(x) for k in range(2)])
-    np.testing.assert_allclose(algebra.component_log_prob(fitted.components, x), mapped, rtol=1e-5)
 
 
 def test_emissions_without_em_train_by_gradient_beside_hard_zeros():

@@ -25,7 +25,7 @@ class Batch(NamedTuple):
     Args:
         x: events, `[N, *event]`.
         context: `[N, *context]` or None.
-        weight: `[N]`, non-negative, or None for ones.
+        weight: `[N]`, non-negative, or None for ones; a weight of 2 is the event twice, of 0 no event.
     """
 
     x: Any
@@ -218,7 +218,18 @@ def as_batch(data: Any, *, name: str = "data", called: str = "") -> Batch:
                 called=called, expected=f"[{batch.events}, ...]" if part != "x" else "[N, *event]",
                 got=f"shape {list(np.shape(value))}",
             )  # fmt: skip
-    return batch if batch.weight is None else batch._replace(weight=_as_weight(batch.weight, name, called))
+    if batch.weight is None:
+        return batch
+    weight = _as_weight(batch.weight, name, called)
+    return Batch(_silenced(batch.x, weight), _silenced(batch.context, weight), weight)
+
+
+def _silenced(part: Any, weight: Any) -> Any:
+    """Rows of weight 0 replaced by one that counts: nothing they hold, such as an overflow, can then reach a sum."""
+    if part is None or (concrete(weight) and np.all(weight > 0)):
+        return part
+    counts = jnp.asarray(weight > 0).reshape((-1,) + (1,) * (np.ndim(part) - 1))
+    return jnp.where(counts, part, jnp.asarray(part)[jnp.argmax(weight)])
 
 
 def _as_weight(weight: Any, name: str, called: str) -> Any:

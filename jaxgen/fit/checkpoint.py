@@ -95,7 +95,9 @@ def read(folder: str | Path, mark: dict, like: Any) -> Any:
         return None
     arrays, description = files.read_arrays(path)
     called = f"fit(..., checkpoint={str(folder)!r})"
-    theirs = description.get("fit", {}) if isinstance(description, dict) else {}
+    description = description if isinstance(description, dict) else {}
+    theirs = description.get("fit")
+    theirs = theirs if isinstance(theirs, dict) else {}
     for name, mine in mark.items():
         if theirs.get(name) != mine:
             raise FileError(
@@ -113,7 +115,8 @@ def read(folder: str | Path, mark: dict, like: Any) -> Any:
 
 def _restore(array: np.ndarray, like: Any, called: str) -> Any:
     raw = _raw(like)
-    same = array.dtype == raw.dtype and (isinstance(like, np.ndarray) or array.shape == raw.shape)
+    free = 1 if isinstance(like, np.ndarray) and raw.ndim else 0  # a history is as long as it is
+    same = array.dtype == raw.dtype and array.ndim == raw.ndim and array.shape[free:] == raw.shape[free:]
     if not same:
         raise FileError(
             "the checkpoint holds an array of another shape", called=called, expected=f"{raw.dtype}{list(raw.shape)}",

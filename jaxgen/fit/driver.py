@@ -21,7 +21,7 @@ import numpy as np
 from jaxgen.core import algebra
 from jaxgen.core.door import batch_axes, check_key, context_shape
 from jaxgen.core.errors import FitError, JaxgenWarning
-from jaxgen.core.gate import Batch, as_batch
+from jaxgen.core.gate import Batch, as_batch, concrete
 from jaxgen.core.protocols import Bound, Density, Energy
 from jaxgen.core.pytree import _repr, is_model
 from jaxgen.fit import checkpoint as files
@@ -33,6 +33,7 @@ from jaxgen.fit.loop import (
     VALIDATIONS,
     Carry,
     Status,
+    check_algorithm,
     check_batch_size,
     check_counts,
     guarded_step,
@@ -154,9 +155,15 @@ def fit(
     check_counts("fit(...)", counts | {"checkpoint_every": checkpoint_every})
     model = _starts(jax.random.fold_in(key, STARTS), model, restarts)
     one = algebra.element(model) if restarts else model
+    if not concrete(key, model, data):
+        raise FitError(
+            "fit runs on the host, not inside jit, vmap or grad", called="fit(key, model, data)",
+            expected="arrays", got="traced values", fix="jaxgen.scan_fit(key, model, data, algorithm, steps=100)",
+        )  # fmt: skip
     algorithm = choose_algorithm(one) if algorithm is None else algorithm
+    check_algorithm(algorithm, "fit(key, model, data, algorithm)")
     stream = data if isinstance(data, Iterator) else None
-    batch = _events(next(stream, None) if stream else data, one, "data")
+    batch = _events(_first(stream) if stream is not None else data, one, "data")
     held_out = None if validation is None else _events(validation, one, "validation")
     options = _options(algorithm, batch, stream, steps, batch_size, tolerance, held_out, patience, every, restarts)
     run = _Run(key, model, one, batch, stream, algorithm, options, held_out)
@@ -197,9 +204,14 @@ def _starts(key: Any, model: Any, restarts: int | None) -> Any:
     return model
 
 
-def _events(data: Any, model: Any, name: str) -> Batch:
-    if data is None:
+def _first(stream: Iterator[Any]) -> Any:
+    item = next(stream, None)
+    if item is None:
         raise FitError("the iterator of batches is empty", called="fit(key, model, data)", expected="one batch or more")
+    return item
+
+
+def _events(data: Any, model: Any, name: str) -> Batch:
     called = f"fit(key, {type(model).__name__}, {name})"
     batch = as_batch(data, name=name, called=called)
     if len(batch_axes(np.shape(batch.x), model.event_shape, called, name)) != 1:

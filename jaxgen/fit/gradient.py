@@ -106,6 +106,11 @@ class Gradient:
 
     def _check(self, model: Any) -> None:
         optimizer = self._optimizer()
+        if not callable(self.loss):
+            raise FitError(
+                "that is no loss", called="Gradient(loss, optimizer)", expected="a function (key, model, batch)",
+                got=repr(self.loss)[:80], fix="jaxgen.Gradient(jaxgen.losses.nll)",
+            )  # fmt: skip
         if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
             raise FitError(
                 "that is no optimiser", called="Gradient(loss, optimizer)", expected="an optax transformation",

@@ -150,6 +150,15 @@ def check_counts(called: str, counts: dict[str, Any]) -> None:
             )
 
 
+def check_algorithm(algorithm: Any, called: str) -> None:
+    """Refuses what is no `Algorithm`."""
+    if isinstance(algorithm, type) or not all(hasattr(algorithm, name) for name in ("init", "step", "monitor")):
+        raise FitError(
+            "that is no algorithm", called=called, expected="an instance with init, step and monitor",
+            got=repr(algorithm)[:80], fix="jaxgen.EM(), or jaxgen.Gradient(jaxgen.losses.nll, optax.adam(1e-3))",
+        )  # fmt: skip
+
+
 def check_batch_size(algorithm: Any, batch_size: int | None, n: int) -> None:
     """Refuses a batch size that the algorithm or the data cannot serve."""
     if batch_size is None:
@@ -201,6 +210,7 @@ def scan_fit(
     """
     check_counts("scan_fit(...)", {"steps": steps, "batch_size": batch_size})
     algorithm = EM() if algorithm is None else algorithm
+    check_algorithm(algorithm, "scan_fit(key, model, data, algorithm)")
     batch = as_batch(data, called="scan_fit(key, model, data)")
     batch = jax.tree.map(jnp.asarray, batch)
     check_batch_size(algorithm, batch_size, batch.events)

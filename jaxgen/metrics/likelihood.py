@@ -1,4 +1,4 @@
-"""The mean log-likelihood of data under any model, with the kind of number that it is, and the units derived from it."""
+"""The mean log-likelihood of data under any model, with the kind of number that it is, and units made from it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def score(key: Any, model: Any, data: Any, *, samples: int = 1) -> Score:
         return _score_energy(key, model, batch)
     raise ModelError(
         "the model has no likelihood, nor a bound, nor an energy", called=called, got=type(model).__name__,
-        expected="log_prob, elbo or energy", fix="compare its samples with data: a generator defines no density to score",
+        expected="log_prob, elbo or energy", fix="compare its samples with data: a generator has no density",
     )  # fmt: skip
 
 
@@ -116,7 +116,7 @@ def bits_per_dim(nats: Score | float, dims: int) -> float:
         1.0
     """
     if dims < 1:
-        raise DataError("an event has dimensions", called="bits_per_dim(nats, dims)", expected="1 or more", got=str(dims))
+        raise DataError("no dimensions", called="bits_per_dim(nats, dims)", expected="dims of 1 or more", got=str(dims))
     return -_normalised(nats, "bits_per_dim(nats, dims)") / (dims * math.log(2))
 
 
@@ -169,7 +169,7 @@ def _mean(values: np.ndarray, batch: Batch, kind: Kind) -> Score:
     values, weight = values[weight > 0], weight[weight > 0]
     n = len(values)
     if n == 0:
-        raise DataError("no event has a weight", called="score(key, model, data)", expected="a positive one", got="zeros")
+        raise DataError("no event counts", called="score(key, model, data)", expected="a positive weight", got="zeros")
     mean = float(np.sum(weight * values) / np.sum(weight))
     if n == 1 or not math.isfinite(mean):
         return Score(mean, math.nan, kind, n)

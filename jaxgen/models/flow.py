@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import algebra
-from jaxgen.core.door import context_shape, per_event, per_sample
+from jaxgen.core.door import context_shape, per_event, per_latent, per_sample
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_bijector, as_distribution
 from jaxgen.core.gate import as_array
@@ -27,6 +27,8 @@ from jaxgen.nn.net import Net
 #: largest |log scale| of one coupling layer: a factor e^2 either way, so that one layer costs the inverse at most one
 #: of float32's seven digits
 BOUND = 2.0
+#: from this many units on, networks see coordinates on a logarithmic scale; well outside of standardised data
+REACH = 3.0
 
 
 @runtime_checkable
@@ -226,7 +228,9 @@ def _take(x, order):
 class AffineCoupling:
     """The first coordinates of a vector shift and scale the others.
 
-    `y_a = x_a`, `y_b = x_b exp(s) + t`, `(t, r) = net(x_a, context)`, `s = bound tanh(r / bound)`, `log |det| = sum s`
+    `y_a = x_a`, `y_b = x_b exp(s) + t`, `log |det| = sum s`, with `(t, r) = net(u, context)`, `u = 3 asinh(x_a / 3)`,
+    `s = bound tanh(r / bound)`. The network sees far coordinates on a logarithmic scale, so that shifts do not grow
+    from layer to layer and float32 finds the way back: made for coordinates of about unit scale, as standardised data.
 
     Args:
         net: `[split + C] -> [2 (D - split)]`, the shifts `t` and the raw log-scales `r`; C is the context's size.
@@ -280,7 +284,8 @@ class AffineCoupling:
         return (self.size,)
 
     def _shift_and_log_scale(self, kept, context):
-        given = kept if self.context_shape is None else jnp.concatenate([kept, jnp.ravel(context)])
+        seen = REACH * jnp.arcsinh(kept / REACH)
+        given = seen if self.context_shape is None else jnp.concatenate([seen, jnp.ravel(context)])
         shift, raw = jnp.split(self.net(given), 2)
         return shift, self.bound * jnp.tanh(raw / self.bound)
 
@@ -549,6 +554,10 @@ class Flow:
         return self.base.event_shape
 
     @property
+    def latent_shape(self):
+        return self.base.event_shape
+
+    @property
     def context_shape(self):
         return _shared_context(self.base, self.bijection)
 
@@ -573,10 +582,10 @@ class Flow:
         """Events in the coordinates of the base, `z`, `[*batch, *event] -> [*batch, *event]`."""
         return self.bijection.inverse(x, context)[0]
 
-    @per_event
-    def decode(self, x, context):
+    @per_latent
+    def decode(self, z, context):
         """From the coordinates of the base back to events, `[*batch, *event] -> [*batch, *event]`."""
-        return self.bijection.forward(x, context)[0]
+        return self.bijection.forward(z, context)[0]
 
     def distribution(self):
         """The distrax distribution."""

@@ -88,8 +88,8 @@ class HMM:
             >>> import jaxgen as jg
             >>> x = jnp.concatenate([jnp.zeros(20), jnp.ones(20)]).reshape(1, 40, 1)
             >>> start = jg.HMM.init(jax.random.key(0), x, 2, jg.Gaussian.init)
-            >>> sorted(start.emissions.mean[:, 0].round(2).tolist()), start.transition.shape
-            ([0.03, 0.97], (2, 2))
+            >>> sorted(start.emissions.mean[:, 0].round().tolist()), start.transition.shape
+            ([0.0, 1.0], (2, 2))
         """
         x, called = jnp.asarray(as_array(x)), f"HMM.init(key, x, {k}, leaf, stickiness={stickiness})"
         if x.ndim < 2:

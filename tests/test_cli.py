@@ -1,0 +1,123 @@
+"""The command line: fit, score and sample as a round trip; errors are a message and status 2."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+
+import jaxgen as jg
+from jaxgen import __main__ as cli
+from jaxgen.tour import PARTS
+
+
+def write(path, x, fmt="%.7g"):
+    np.savetxt(path, x, delimiter=",", fmt=fmt, header=",".join(f"c{i}" for i in range(x.shape[1])), comments="")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    rng = np.random.default_rng(0)
+    write(folder / "x.csv", np.concatenate([rng.normal(size=(80, 2)), 6 + rng.normal(size=(80, 2))]))
+    write(folder / "bits.csv", (rng.random((60, 5)) < [0.1, 0.9, 0.5, 0.5, 0.2]).astype(int), "%d")
+    return folder
+
+
+FITS = [
+    ("gaussian-mixture", "x.csv", ["-k", "2"]),
+    ("hmm", "x.csv", ["-k", "2", "--steps", "5"]),
+    ("rbm", "bits.csv", ["-k", "3", "--steps", "20"]),
+    ("realnvp", "x.csv", ["-k", "2", "--steps", "5"]),
+    ("vae", "bits.csv", ["-k", "2", "--steps", "5"]),
+]
+
+
+@pytest.mark.parametrize(("family", "data", "options"), FITS, ids=[f[0] for f in FITS])
+def test_fit_score_sample(folder, capsys, family, data, options):
+    model, data = str(folder / f"{family}.jaxgen"), str(folder / data)
+    assert cli.main(["fit", family, data, "-o", model, *options]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"training: -?\d+\.\d+ ± .* nats per event", shown)
+    assert cli.main(["score", model, data, "--samples", "4"]) == 0
+    kind = "lower bound" if family == "vae" else "exact"
+    assert re.search(rf"^-?\d+\.\d+ ± .* nats per event \({kind}, \d+ events\)$", capsys.readouterr().out.strip())
+    if family == "rbm":
+        return  # its sampler compiles 1000 sweeps; the path is the same
+    assert cli.main(["sample", model, "-n", "7", "--seed", "3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    width = len(jg.data.read(data).columns)
+    assert lines[0] == ",".join(f"x{i}" for i in range(width))
+    assert len(lines) == 8
+    assert np.isfinite(np.array([line.split(",") for line in lines[1:]], float)).all()
+
+
+def test_the_score_is_the_librarys(folder, capsys):
+    path, data = str(folder / "one.jaxgen"), str(folder / "x.csv")
+    x = jg.data.read(data).values.astype(np.float32)
+    model, _ = jg.recipes.gaussian_mixture(jax.random.key(0), x, 2)
+    jg.save(model, path)
+    assert cli.main(["score", path, data]) == 0
+    assert float(capsys.readouterr().out.split()[0]) == pytest.approx(float(model.log_prob(x).mean()), abs=1e-4)
+
+
+def test_samples_to_a_file_are_read_back(folder, capsys):
+    path, out = str(folder / "two.jaxgen"), folder / "drawn.csv"
+    jg.save(jg.DiagonalGaussian.from_scale([1.0, 2.0], [0.1, 0.1]), path)
+    assert cli.main(["sample", path, "-n", "50", "-o", str(out), "--seed", "4"]) == 0
+    table = jg.data.read(out)
+    assert table.columns == ("x0", "x1")
+    drawn = jg.load(path).sample(jax.random.key(4), (50,))
+    np.testing.assert_allclose(table.values, np.asarray(drawn), rtol=1e-7)  # nine digits hold a float32
+
+
+def test_validation_fraction(folder, capsys):
+    arguments = ["fit", "gaussian-mixture", str(folder / "x.csv"), "-o", str(folder / "v"), "-k", "1", "--steps", "2"]
+    assert cli.main([*arguments, "--validation-fraction", "0.25"]) == 0
+    shown = capsys.readouterr().out
+    assert "120 events" in shown
+    assert "held out: " in shown
+    assert "40 events" in shown
+
+
+@pytest.mark.parametrize("arguments", [
+    ["score", "nowhere.jaxgen", "x.csv"],
+    ["score", "x.csv", "x.csv"],
+    ["fit", "gaussian-mixture", "nowhere.csv", "-o", "m"],
+    ["fit", "gaussian-mixture", "x.csv", "-o", "no/such/folder/m"],
+    ["fit", "gaussian-mixture", "x.csv", "-o", "m", "-k", "0"],
+    ["fit", "gaussian-mixture", "x.csv", "-o", "m", "--validation-fraction", "1.5"],
+    ["fit", "hmm", "x.csv", "-o", "m", "--validation-fraction", "0.5"],
+    ["fit", "rbm", "x.csv", "-o", "m"],
+    ["fit", "gaussian-mixture", "several.npz", "-o", "m"],
+])  # fmt: skip
+def test_errors_are_messages(folder, capsys, monkeypatch, arguments):
+    monkeypatch.chdir(folder)
+    np.savez(folder / "several.npz", a=np.zeros(3), b=np.ones(3))
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith(f"jaxgen {arguments[0]}: ")
+    assert "Traceback" not in out + err
+    assert not (folder / "m").exists()
+
+
+def test_usage(capsys):
+    for arguments, status in ((["--version"], 0), ([], 2), (["fit", "oracle", "x", "-o", "m"], 2)):
+        with pytest.raises(SystemExit) as raised:
+            cli.main(arguments)
+        assert raised.value.code == status
+    assert f"jaxgen {jg.__version__}" in capsys.readouterr().out
+
+
+def test_tour_exit_status(tmp_path, capsys, monkeypatch):
+    def broken(key, quick):
+        raise ValueError("no")
+
+    for parts, status in (({"a": broken}, 1), ({}, 0)):
+        for name in list(PARTS):
+            monkeypatch.delitem(PARTS, name)
+        for name, part in parts.items():
+            monkeypatch.setitem(PARTS, name, part)
+        assert cli.main(["tour", "--out", str(tmp_path), "--quick"]) == status
+        assert "index.html" in capsys.readouterr().out

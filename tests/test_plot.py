@@ -1,0 +1,104 @@
+"""Pictures: each function draws on the axis it is given, what it draws is where it should be, bad input is refused."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+import jaxgen as jg
+from jaxgen import plot
+
+
+@pytest.fixture
+def ax():
+    return Figure().subplots()
+
+
+def test_points_and_samples(ax):
+    assert plot.data_and_samples(np.zeros((5, 2)), np.ones((4, 2)), ax) is ax
+    drawn = np.asarray(ax.collections[0].get_offsets())
+    assert sorted(drawn[:, 0].tolist()) == [0] * 5 + [1] * 4
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["data", "samples"]
+    assert plot.points(np.zeros((3, 2)), ax) is ax
+
+
+def test_density_contours_hold_their_mass(ax):
+    model = jg.Gaussian.from_covariance([1.0, -1.0], [[1.0, 0.6], [0.6, 2.0]])
+    x = np.asarray(model.sample(jax.random.key(0), (4000,)))
+    plot.density(model, x, ax)
+    contour = ax.collections[0]
+    levels = np.asarray(contour.levels)[:-1]
+    best = float(model.log_prob(model.mean))
+    p = np.exp(np.asarray(model.log_prob(x)) - best)
+    inside = [(p > level).mean() for level in levels]
+    # 4000 draws: three standard errors are 0.024; the rest is the grid's and the maximum over the grid
+    np.testing.assert_allclose(inside, [0.99, 0.9, 0.75, 0.5, 0.25], atol=0.035)
+
+
+def test_ellipses_are_the_covariances(ax):
+    covariance = np.array([[[4.0, 0.0], [0.0, 1.0]], [[1.0, 0.8], [0.8, 1.0]]])
+    means = np.array([[0.0, 0.0], [5.0, 5.0]])
+    mixture = jg.Mixture.from_components(jg.Gaussian.from_covariance(means, covariance))
+    plot.ellipses(mixture, ax, deviations=(1.0,))
+    first, second = ax.patches
+    # full axes are twice a standard deviation: 2 and 1; sqrt(1.8) and sqrt(0.2) along the diagonal
+    np.testing.assert_allclose([first.width, first.height], [4, 2], rtol=1e-4)
+    np.testing.assert_allclose([second.width, second.height], [2 * 1.8**0.5, 2 * 0.2**0.5], rtol=1e-4)
+    assert second.angle % 180 == pytest.approx(45, abs=1e-2)
+    diagonal = jg.DiagonalGaussian.from_scale([[0.0, 0.0]], [[2.0, 1.0]])
+    assert plot.ellipses(jg.Mixture.from_components(diagonal), ax) is ax
+
+
+def test_states(ax):
+    plot.states([1.0, 2.0, 3.0, 4.0], [0, 0, 1, 1], ax, time=[10, 11, 12, 13], levels=[1.5, 3.5])
+    assert len(ax.patches) == 2
+    assert ax.get_xlim() == (10, 13)
+    first, second = ax.patches
+    assert first.get_extents().width == pytest.approx(second.get_extents().width)
+
+
+def test_images_and_filters(ax):
+    plot.images(np.arange(24.0).reshape(6, 2, 2), ax, columns=3)
+    sheet = np.ma.filled(ax.images[0].get_array().astype(float), np.nan)
+    assert sheet.shape == (5, 8)
+    np.testing.assert_array_equal(sheet[:2, 3:5], [[4, 5], [6, 7]])
+    assert np.isnan(sheet[2]).all()
+    weights = np.zeros((6, 2))
+    weights[4, 1] = -3.0
+    other = Figure().subplots()
+    plot.filters(weights, (2, 3), other, columns=2)
+    sheet = np.ma.filled(other.images[0].get_array().astype(float), np.nan)
+    assert sheet[1, 5] == -1
+    assert np.nansum(np.abs(sheet)) == 1
+    assert plot.images(np.zeros((2, 4, 4, 3)), Figure().subplots()).images[0].get_array().shape[-1] == 3
+
+
+def test_history(ax):
+    fitted = types.SimpleNamespace(history={"loss": np.linspace(3, 1, 500), "validation": np.array([-2.0, -1.5]),
+                                            "validation_step": np.array([250, 500])})  # fmt: skip
+    plot.history(fitted, "loss", ax)
+    assert ax.get_ylabel() == "loss (nats per event)"
+    # the running mean of a straight line is that line
+    x, y = ax.lines[1].get_data()
+    np.testing.assert_allclose(y, np.linspace(3, 1, 500)[x.astype(int) - 1], atol=0.01)
+    np.testing.assert_allclose(ax.lines[2].get_data()[1], [2.0, 1.5])
+
+
+def test_refuses(ax):
+    model = jg.StandardNormal((2,))
+    for call in (
+        lambda: plot.density(model, np.zeros((5, 3)), ax),
+        lambda: plot.data_and_samples(np.zeros((5, 2)), np.zeros(5), ax),
+        lambda: plot.states([1.0, 2.0], [0], ax),
+        lambda: plot.images(np.zeros((4, 4)), ax),
+        lambda: plot.filters(np.zeros((6, 2)), (2, 2), ax),
+    ):
+        with pytest.raises(jg.ShapeError, match="expected"):
+            call()
+    with pytest.raises(jg.ModelError, match="density"):
+        plot.ellipses(jg.Mixture.from_components(jg.Gaussian.from_covariance(jnp.zeros((2, 3)), [np.eye(3)] * 2)), ax)
+    with pytest.raises(jg.DataError, match="loss"):
+        plot.history(types.SimpleNamespace(history={"loss": np.zeros(3)}), "nothing", ax)

@@ -1,0 +1,158 @@
+"""The tour: rows, table, page; a part that fails is reported. And the scores it is made of."""
+
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+import jaxgen as jg
+from jaxgen import tour
+from jaxgen.core.protocols import Kind, Score
+from jaxgen.metrics import likelihood
+from jaxgen.report import Failed, cells
+
+
+def broken(key, quick):
+    raise jg.ModelError("no <such> model", called="broken(key)")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    parts = {"Gaussian mixture": tour.PARTS["Gaussian mixture"], "no & part": broken,
+             "hidden Markov model": tour.PARTS["hidden Markov model"]}  # fmt: skip
+    return tour.tour(tmp_path_factory.mktemp("tour") / "new", quick=True, parts=parts)
+
+
+def test_rows(run, capsys):
+    row = run.rows["Gaussian mixture"]
+    assert row.kind == Kind.EXACT
+    assert row.held_out > row.baseline
+    assert row.timing.samples_per_second > 0
+    d = jg.data.old_faithful()
+    train, test = d.values[d.train], d.values[d.test]
+    one = scipy.stats.multivariate_normal(train.mean(0), np.cov(train.T, bias=True))
+    # the floor of a millionth of the variance, and float32 minutes
+    assert row.baseline == pytest.approx(one.logpdf(test).mean(), abs=1e-3)
+
+
+def test_forecast_is_conditional(run):
+    """log p(later | earlier) of the HMM, and the one Poisson's by scipy."""
+    d = jg.data.earthquakes()
+    row = run.rows["hidden Markov model"]
+    base = scipy.stats.poisson(d.counts[d.train].mean()).logpmf(d.counts[d.test]).mean()
+    assert row.baseline == pytest.approx(base, abs=1e-4)  # float32
+    x = jnp.asarray(d.counts, jnp.float32)
+    model, _ = jg.recipes.hidden_markov(jax.random.key(0), x[None], 2, leaf=jg.Poisson.init)
+    evidence = np.asarray(model.filter(x).log_evidence, np.float64)
+    assert tour._forecast(model, x, 80) == pytest.approx(evidence[80:].mean(), abs=1e-4)  # sums of 107 float32 terms
+
+
+def test_failure_is_reported(run, tmp_path, capsys):
+    assert run.failed == ["no & part"]
+    assert isinstance(run.rows["no & part"], Failed)
+    result = tour.tour(tmp_path, quick=True, parts={"bad": broken})
+    out, err = capsys.readouterr()
+    assert "FAILED" in out
+    assert "ModelError: no <such> model" in out
+    assert "Traceback" in err
+    assert result.failed == ["bad"]
+
+
+def test_page_loads_nothing(run):
+    text = run.page.read_text(encoding="utf-8")
+    sources = re.findall(r'(?:src|href)\s*=\s*"([^"]*)"', text)
+    assert sources
+    assert all(s.startswith(("data:image/png;base64,", "#")) for s in sources)
+    assert not re.search(r"https?:|url\(|@import|<script|<link", text)
+    ids = set(re.findall(r'id="([^"]+)"', text))
+    assert {s[1:] for s in sources if s.startswith("#")} == ids
+    assert "no &amp; part" in text
+    assert "&lt;such&gt;" in text
+    pictures = sorted(p.name for p in run.page.parent.glob("*.png"))
+    assert pictures == ["gaussian-mixture-1.png", "hidden-markov-model-1.png"]
+
+
+def test_rates_are_short():
+    row = tour.Row("d", Kind.NONE, "u", None, None, "", tour.Timing(0.04, 12.34, 1_234_567.0), "", [], instead="look")
+    assert cells("n", row) == ["n", "d", "none", "look", "", "0.0", "12.3", "1.23 M"]
+
+
+def test_every_family_has_a_part():
+    assert len(tour.PARTS) >= 7
+    assert all(callable(part) for part in tour.PARTS.values())
+
+
+def test_score_of_a_density(monkeypatch):
+    model = jg.DiagonalGaussian.from_scale([0.5, -1.0], [1.0, 3.0])
+    x = np.random.default_rng(0).normal(size=(103, 2)).astype(np.float32)
+    exact = scipy.stats.norm([0.5, -1.0], [1.0, 3.0]).logpdf(x.astype(np.float64)).sum(-1)
+    for events in (2048, 10):  # one chunk; eleven, the last moved back
+        monkeypatch.setattr(likelihood, "CHUNK_EVENTS", events)
+        score = likelihood.score(jax.random.key(0), model, x)
+        assert score.mean == pytest.approx(exact.mean(), abs=1e-6)
+        assert score.standard_error == pytest.approx(exact.std(ddof=1) / math.sqrt(103), rel=1e-5)
+        assert (score.kind, score.events) == (Kind.EXACT, 103)
+    weight = np.arange(103.0)
+    score = likelihood.score(jax.random.key(0), model, (x, None, weight))
+    assert score.mean == pytest.approx(np.average(exact, weights=weight), abs=1e-6)
+    assert score.events == 102
+
+
+class Bounded:
+    """log p is 0 for every event; the bound is an exponential draw below it."""
+
+    event_shape = (1,)
+
+    def sample(self, key, shape=(), *, context=None, length=None):
+        return jnp.zeros((*shape, 1))
+
+    def elbo(self, key, x, *, context=None):
+        return -jax.random.exponential(key, x.shape[:1])
+
+
+def test_score_of_a_bound():
+    x = np.zeros((500, 1), np.float32)
+    one = likelihood.score(jax.random.key(0), Bounded(), x)
+    many = likelihood.score(jax.random.key(0), Bounded(), x, samples=50)
+    assert one.kind == many.kind == Kind.LOWER_BOUND
+    # five standard errors, of 500 and of 25,000 draws
+    assert one.mean == pytest.approx(-1, abs=5 / math.sqrt(500))
+    assert many.mean == pytest.approx(-1, abs=5 / math.sqrt(25_000))
+
+
+def test_score_of_an_energy():
+    x = np.array([[0, 1, 1], [1, 1, 0]], np.float32)
+    rbm = jg.RBM.from_parameters(jnp.array([0.3, -0.2, 0.1]), jnp.array([0.5, -0.4]), 0.5 * jnp.ones((3, 2)))
+    states = np.array([[i >> 2 & 1, i >> 1 & 1, i & 1] for i in range(8)], np.float32)
+    energies = np.asarray(rbm.energy(states), np.float64)
+    expected = -np.asarray(rbm.energy(x), np.float64).mean() - scipy.special.logsumexp(-energies)
+    score = likelihood.score(jax.random.key(0), rbm, x)
+    assert score.kind == Kind.EXACT
+    assert score.mean == pytest.approx(expected, abs=1e-5)  # float32 energies
+
+    class Bare:
+        event_shape, energy, kernel = rbm.event_shape, staticmethod(rbm.energy), staticmethod(rbm.kernel)
+
+    assert likelihood.score(jax.random.key(0), Bare(), x).kind == Kind.UNNORMALISED
+
+
+def test_score_refuses():
+    key, model = jax.random.key(0), jg.StandardNormal((2,))
+    with pytest.raises(jg.DataError, match="leading axis"):
+        likelihood.score(key, model, [0.0, 1.0])
+    with pytest.raises(jg.FitError, match="samples=0"):
+        likelihood.score(key, model, [[0.0, 1.0]], samples=0)
+    generator, _ = jg.recipes.gan(key, np.zeros((4, 2), np.float32), 2, hidden=(4,))
+    with pytest.raises(jg.ModelError, match="no likelihood"):
+        likelihood.score(key, generator, [[0.0, 1.0]])
+
+
+def test_units():
+    assert likelihood.perplexity(-math.log(7)) == pytest.approx(7)
+    assert likelihood.bits_per_dim(Score(-10 * math.log(2), 0.0, Kind.EXACT, 5), 5) == pytest.approx(2)
+    with pytest.raises(jg.DataError, match="normalised"):
+        likelihood.perplexity(Score(-1.0, 0.0, Kind.UNNORMALISED, 1))
