@@ -2,8 +2,8 @@
 
     python benchmarks/vae_fashion.py --data-dir ../shared/data
 
-Each pixel is drawn once, `x ~ Bernoulli(pixel / 255)`, by a fixed seed. Networks 784-400-400-50 and back. For scale: the
-drawing's own entropy is 189.9 nats, independent pixels cost 384.9.
+Each pixel is drawn once, `x ~ Bernoulli(pixel / 255)`, by a fixed seed. Networks 784-400-400-50 and back. For scale:
+the drawing's own entropy is 189.9 nats, independent pixels cost 384.9.
 """
 
 from __future__ import annotations

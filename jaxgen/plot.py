@@ -50,12 +50,12 @@ def data_and_samples(x: Any, samples: Any, ax: Axes | None = None) -> Axes:
     """
     ax = _clean(ax)
     parts = [_plane(p, "data_and_samples(x, samples)", n) for p, n in ((x, "x"), (samples, "samples"))]
-    points = np.concatenate(parts)
+    both = np.concatenate(parts)
     which = np.repeat([0, 1], [len(p) for p in parts])
     # in one random order, so that neither covers the other
-    order = np.random.RandomState(0).permutation(len(points))
+    order = np.random.RandomState(0).permutation(len(both))
     colours = np.array([to_rgba(DATA), to_rgba(PALETTE[1])])
-    ax.scatter(*points[order].T, s=_dot(len(points)), c=colours[which[order]], linewidths=0)
+    ax.scatter(both[order, 0], both[order, 1], s=_dot(len(both)), c=colours[which[order]], linewidths=0)
     for colour, label in zip(colours, ("data", "samples"), strict=True):
         ax.scatter([], [], s=22, color=colour, label=label)
     ax.legend(frameon=False, loc="best", handletextpad=0.2)
@@ -75,7 +75,7 @@ def points(x: Any, ax: Axes | None = None, *, colour: str = DATA) -> Axes:
     """
     ax = _clean(ax)
     dots = _plane(x, "points(x)", "x")
-    ax.scatter(*dots.T, s=_dot(len(dots)), color=colour, linewidths=0)
+    ax.scatter(dots[:, 0], dots[:, 1], s=_dot(len(dots)), color=colour, linewidths=0)
     return ax
 
 
@@ -91,27 +91,28 @@ def density(model: Any, x: Any, ax: Axes | None = None, *, resolution: int = 160
         resolution: grid points per side.
 
     Raises:
-        ShapeError: points that are not in the plane. ModelError: the density is not finite anywhere in the picture.
+        ShapeError: points that are not in the plane. ModelError: a density that is NaN or infinite in the picture.
     """
     ax = _clean(ax)
-    points = _plane(x, "density(model, x)", "x")
-    low, high = points.min(axis=0), points.max(axis=0)
+    dots = _plane(x, "density(model, x)", "x")
+    low, high = dots.min(axis=0), dots.max(axis=0)
     margin = 0.2 * np.where(high > low, high - low, 1)
     axes = [np.linspace(a, b, resolution) for a, b in zip(low - margin, high + margin, strict=True)]
     grid = np.stack(np.meshgrid(*axes), axis=-1).astype(np.float32)
     log_p = np.asarray(model.log_prob(jnp.asarray(grid)), np.float64)
-    if not np.isfinite(log_p).any():
-        raise ModelError("the density is not finite anywhere", called="density(model, x)", got=repr(model)[:200])
-    p = np.exp(log_p - np.nanmax(log_p))
-    descending = np.sort(np.nan_to_num(p).ravel())[::-1]
+    if not np.isfinite(log_p.max()):  # NaN or infinite somewhere, or zero everywhere
+        raise ModelError("the density makes no picture", called="density(model, x)", expected="log p below infinity",
+                         got=f"largest log p {log_p.max()} of {repr(model)[:200]}")  # fmt: skip
+    p = np.exp(log_p - log_p.max())
+    descending = np.sort(p.ravel())[::-1]
     inside = np.cumsum(descending) / descending.sum()
-    levels = [descending[min(np.searchsorted(inside, share), p.size - 1)] for share in (0.99, 0.9, 0.75, 0.5, 0.25)]
+    last = [min(int(np.searchsorted(inside, share)), p.size - 1) for share in (0.99, 0.9, 0.75, 0.5, 0.25)]
     # equal levels, where the mass sits in few grid points, are no contours
-    levels = sorted({*levels, 1.0 + 1e-9})
+    levels = sorted({*descending[last].tolist(), 1.0 + 1e-9})
     colours = DENSITY(np.linspace(0.16, 0.82, max(1, len(levels) - 1)))
     if len(levels) > 1:
         ax.contourf(*axes, p, levels=levels, colors=[tuple(c) for c in colours], antialiased=True)
-    ax.scatter(*points.T, s=_dot(len(points)), color=INK, alpha=0.5, linewidths=0)
+    ax.scatter(dots[:, 0], dots[:, 1], s=_dot(len(dots)), color=INK, alpha=0.5, linewidths=0)
     return ax
 
 

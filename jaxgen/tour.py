@@ -301,7 +301,9 @@ def adversarial_ring(key: Any, quick: bool) -> Row:
         f"standard deviations of one of the eight centres (98.9 % of the data do), {found} of the eight modes get at "
         f"least a quarter of their share, and around its centre a coordinate has standard deviation {spread:.2f} (the "
         f"data's: {RING_SCALE:.2f}). No such number says that the two densities are equal.",
-        pictures=[(figure, "The ring of eight Gaussians, and samples.")],
+        pictures=[(
+            figure, "The ring of eight Gaussians, and samples: a continuous map of one Gaussian joins its modes by threads.",
+        )],
     )  # fmt: skip
 
 

@@ -131,6 +131,12 @@ def hmm(make):
     return build
 
 
+def left_right(key):
+    first, second = jax.random.split(key)
+    move = [[0.5, 0.5, 0.0], [0.0, 0.5, 0.5], [0.0, 0.0, 1.0]]
+    return moved(second, jg.HMM.from_values([0.6, 0.4, 0.0], move, batch_of(categorical, 3)(first)))
+
+
 def rbm(key):
     first, second = jax.random.split(key)
     return moved(first, jg.RBM.from_parameters(jnp.zeros(4), jnp.zeros(3), jax.random.normal(second, (4, 3))))
@@ -171,11 +177,14 @@ CASES = [
     Case("categorical", categorical, every((0, 1, 2), (2,))),
     Case("bernoulli", bernoulli, every(BITS, (3,))),
     Case("poisson", poisson, every(range(40), (2,))),
+    Case("poisson of many coordinates", lambda key: moved(key, jg.Poisson.from_rate(jnp.linspace(0.5, 3.0, 12)))),
     Case("mixture of gaussians", mixture(gaussian), PLANE),
     Case("mixture of diagonal gaussians", mixture(diagonal, 3), PLANE),
     Case("mixture of bernoullis", mixture(bernoulli), every(BITS, (3,))),
     Case("mixture of mixtures", mixture(mixture(diagonal)), PLANE),
     Case("hmm of categoricals", hmm(categorical), every((0, 1, 2), (3, 2)), length=3),
+    Case("hmm with impossible transitions", left_right, every((0, 1, 2), (3, 2)), length=3),
+    Case("hmm of poissons", hmm(poisson), length=4),
     Case("hmm of gaussians", hmm(gaussian), length=5),
     Case("rbm", rbm, every(BITS, (4,)), algorithm=jg.ContrastiveDivergence(chains=8)),
     Case("realnvp", realnvp(), PLANE),

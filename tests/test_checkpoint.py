@@ -84,9 +84,12 @@ def restart(key):
     return Curved(jax.random.normal(key, (2,)), jnp.zeros(2))
 
 
+AT_START = np.float32([[3.1, -2.8]] * 5)  # the start is best on these, and every step leads away from them
+
 WAYS = {
     "em": lambda folder, steps: jg.fit(KEY, mixture(), X, steps=steps, tolerance=0, checkpoint=folder),
     "gradient": run,
+    "the best before the cut": lambda folder, steps: run(folder, steps, validation=AT_START),
     "restarts": lambda folder, steps: jg.fit(
         KEY, restart, X, how(), steps=steps, restarts=3, checkpoint=folder, checkpoint_every=30, **OPTIONS
     ),
@@ -120,8 +123,7 @@ def test_a_fit_that_ended_for_a_reason_stays_ended(tmp_path):
     assert first.status is jg.Status.CONVERGED
     again = fit(500, tmp_path)
     same(first, again)
-    # the start is best on this set, and every step leads away from it
-    options = {"validation": np.float32([[3.1, -2.8]] * 5), "patience": 1, "steps": STEPS}
+    options = {"validation": AT_START, "patience": 1, "steps": STEPS}
     patient = run(tmp_path / "patience", **options)
     assert patient.status is jg.Status.PATIENCE
     same(run(tmp_path / "patience", **options), patient)

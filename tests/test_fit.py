@@ -719,7 +719,8 @@ def test_algorithms_with_options_that_are_none():
 
 
 def test_fit_is_for_the_host():
-    for traced in (lambda a: jg.fit(KEY, gaussian(), a), lambda a: jg.fit(KEY, jax.tree.map(lambda b: b + a[0, 0], gaussian()), X)):
+    moved = lambda a: dataclasses.replace(gaussian(), offset=a[0])  # noqa: E731
+    for traced in (lambda a: jg.fit(KEY, gaussian(), a), lambda a: jg.fit(KEY, moved(a), X)):
         with pytest.raises(jg.FitError, match=r"jaxgen\.scan_fit"):
             jax.jit(traced)(X)
 

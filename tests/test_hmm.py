@@ -235,6 +235,12 @@ def test_samples_have_the_chain_s_statistics():
     np.add.at(moves, (x[:, :-1], x[:, 1:]), 1)
     np.testing.assert_allclose(moves / moves.sum(1, keepdims=True), transition, atol=0.03)
     assert moves[0, 2] == moves[2, 1] == 0
+    # where states can be seen, what clusters sequences is the plain count of states and moves
+    features = np.asarray(model.features(jnp.asarray(x[:50])))
+    np.testing.assert_allclose(features[:, :3], (x[:50, :, None] == np.arange(3)).mean(1), atol=1e-6)
+    np.testing.assert_allclose(features[:, 3:].sum(0).reshape(3, 3) * 19,
+                               [[((x[:50, :-1] == i) & (x[:50, 1:] == j)).sum() for j in range(3)] for i in range(3)],
+                               atol=1e-3)  # fmt: skip
 
 
 def test_posterior_samples_have_the_smoothed_marginals():

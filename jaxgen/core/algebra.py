@@ -122,3 +122,10 @@ def supports_em(model: Any) -> bool:
     """
     own = hasattr(model, "e_step") and hasattr(model, "m_step")
     return own and all(supports_em(part) for part in getattr(model, "latent_parts", ()))
+
+
+def check_data(model: Any, x: Any) -> None:
+    """Lets a model refuse data outside its support, which their shape does not tell, by its own `check_data(x)`."""
+    method = getattr(type(model), "check_data", None)
+    if method is not None:
+        method(model, x)

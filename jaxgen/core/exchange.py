@@ -74,8 +74,8 @@ def as_bijector(bijection: Any, context: Any = None) -> Any:
         context: `[*context]`, shared by all events; None for a bijection without context.
 
     Example:
-        >>> import jax.numpy as jnp, jaxgen as jg
-        >>> bijector = as_bijector(jg.Affine(jnp.array([1.0, 0.0]), jnp.zeros(2)))
+        >>> from jaxgen.models.flow import Affine
+        >>> bijector = as_bijector(Affine(jnp.array([1.0, 0.0]), jnp.zeros(2)))
         >>> bijector.forward(jnp.zeros((3, 2)))[0].tolist()
         [1.0, 0.0]
     """

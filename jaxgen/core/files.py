@@ -26,7 +26,11 @@ from jaxgen.core.errors import FileError, JaxgenError
 from jaxgen.core.pytree import REGISTRY, class_name, is_model, model_fields
 
 FORMAT = "jaxgen-1"
-_FUNCTION_MODULES = ("jax.nn", "jax.numpy")
+#: functions that a file may name: activations. All of `jax.nn` are; of `jax.numpy`, which also writes files, few
+_FUNCTION_MODULES: dict[str, frozenset[str] | None] = {
+    "jax.nn": None,
+    "jax.numpy": frozenset({"tanh", "sin", "cos", "exp", "abs", "square", "arctan", "arcsinh", "log1p"}),
+}
 _OWN_MODULES = ("jaxgen.models.", "jaxgen.nn.")
 _LOADABLE: dict[str, type] = {}
 _FUNCTIONS: dict[str, Callable[..., Any]] = {}
@@ -140,9 +144,9 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     Example:
         >>> import tempfile, os, jaxgen as jg
         >>> path = os.path.join(tempfile.mkdtemp(), "model.jaxgen")
-        >>> jg.save(jg.Bernoulli.from_probs(jnp.array([0.2, 0.7])), path)
+        >>> jg.save(jg.StandardNormal((2,)), path)
         >>> jg.load(path)
-        Bernoulli(logits=float32[2])
+        StandardNormal(event_shape=(2,))
     """
     if not is_model(model):
         raise FileError(
@@ -258,9 +262,9 @@ def _encode_static(value: Any, path: str) -> Any:
     if dataclasses.is_dataclass(value):
         shown = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init and f.name != "parent"}
         return {"object": name, "fields": {k: _encode_static(v, path) for k, v in shown.items() if v is not None}}
+    public = getattr(value, "__name__", "")
     for module in _FUNCTION_MODULES:
-        public = getattr(value, "__name__", "")
-        if getattr(importlib.import_module(module), public, None) is value:
+        if _activation(module, public) is value:
             return {"function": f"{module}:{public}"}
     if callable(value):
         return {"function": f"{value.__module__}:{getattr(value, '__qualname__', type(value).__name__)}"}
@@ -271,6 +275,15 @@ def _import_own(name: str) -> None:
     module = name.split(":")[0]
     if module.startswith(_OWN_MODULES):
         importlib.import_module(module)
+
+
+def _activation(module: str, name: str) -> Callable[..., Any] | None:
+    """The public function of that name, where a file may name it."""
+    allowed = _FUNCTION_MODULES.get(module, frozenset())
+    if name.startswith("_") or (allowed is not None and name not in allowed):
+        return None
+    function = getattr(importlib.import_module(module), name, None)
+    return function if callable(function) else None
 
 
 def _decode_static(node: Any, depth: int) -> Any:
@@ -294,9 +307,7 @@ def _decode_static(node: Any, depth: int) -> Any:
     module, _, public = name.partition(":")
     if name in _FUNCTIONS:
         return _FUNCTIONS[name]
-    if module in _FUNCTION_MODULES and not public.startswith("_") and callable(
-        function := getattr(importlib.import_module(module), public, None)
-    ):
+    if (function := _activation(module, public)) is not None:
         return function
     raise FileError(
         "it names a function that is not registered", got=name[:80],

@@ -24,7 +24,7 @@ class AdversarialState(NamedTuple):
     critic: Net
     generator_moments: Any
     critic_moments: Any
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]
     average: Any
 
     @property
@@ -117,9 +117,8 @@ class Adversarial:
             )  # fmt: skip
         for_generator, for_critic = self._optimizers()
         average = None if self.average is None else trained
-        return AdversarialState(
-            model, critic, for_generator.init(trained), for_critic.init(critic.params), jnp.zeros((), jnp.int32), average
-        )
+        moments = for_generator.init(trained), for_critic.init(critic.params)
+        return AdversarialState(model, critic, *moments, jnp.zeros((), jnp.int32), average)
 
     def _check(self, model: Any) -> None:
         name = type(model).__name__
@@ -154,7 +153,8 @@ class Adversarial:
         keys = jax.random.split(key, self.critic_steps + 1)
 
         def improve(players: Any, key: Any) -> Any:
-            return self._critic_step(key, state.generator, *players, batch)
+            critic, moments = players
+            return self._critic_step(key, state.generator, critic, moments, batch)
 
         (critic, critic_moments), reports = jax.lax.scan(improve, (state.critic, state.critic_moments), keys[1:])
         trained, rest = partition(state.generator)

@@ -220,8 +220,7 @@ def _events(data: Any, model: Any, name: str) -> Batch:
             got=f"shape {list(np.shape(batch.x))}",
             fix=f"{name}[None] for one event; reshape(-1, *event) for more axes",
         )  # fmt: skip
-    if check := getattr(type(model), "check_data", None):
-        check(model, batch.x)  # a support that a shape does not tell: bits, counts
+    algebra.check_data(model, batch.x)
     wanted = context_shape(model)
     given = None if batch.context is None else np.shape(batch.context)[1:]
     if wanted != given:

@@ -171,6 +171,10 @@ class Categorical:
     def _supported(self, x):
         return _whole(x, self.logits.shape[-1])
 
+    def check_data(self, x) -> None:
+        """Refuses data outside the support with a DataError."""
+        _events(x, self.logits.shape[-1], "Categorical.check_data(x)", f"labels from 0 to {self.logits.shape[-1] - 1}", "np.unique(x, return_inverse=True)[1] numbers labels from 0")
+
     def _index(self, x):
         """Labels as rows of a table `[columns * V, ...]`; what is no label points past its end."""
         size = self.logits.shape[-1]
@@ -312,6 +316,10 @@ class Bernoulli:
         """The likeliest event, int32."""
         return (self.logits > 0).astype(jnp.int32)
 
+    def check_data(self, x) -> None:
+        """Refuses data outside the support with a DataError."""
+        _events(x, 2, "Bernoulli.check_data(x)", "zeros and ones", "x > threshold")
+
     def _split(self, x):
         """Indicators of a one and of a zero in the model's dtype, and the penalty per event, from events in rows."""
         x = x.reshape((x.shape[0], -1))
@@ -445,6 +453,10 @@ class Poisson:
     def rate(self) -> jax.Array:
         """Expected counts, `[*K, *event]`."""
         return jnp.exp(self.log_rate)
+
+    def check_data(self, x) -> None:
+        """Refuses data outside the support with a DataError."""
+        _events(x, math.inf, "Poisson.check_data(x)", "whole numbers from 0", "a Gaussian for numbers that are no counts")
 
     def _clean(self, x):
         """Counts in the model's dtype, 0 for what is none, and each one's penalty."""

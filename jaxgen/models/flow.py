@@ -468,7 +468,8 @@ class Scan:
 
     def forward(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
-        y, log_dets = jax.lax.scan(lambda x, layer: layer.forward(x, context), _floating(x, x, self.layers), self.layers)
+        start = _floating(x, x, self.layers)
+        y, log_dets = jax.lax.scan(lambda x, layer: layer.forward(x, context), start, self.layers)
         # emitted and summed outside: the sum of L numbers rounds less than a running total
         return y, jnp.sum(log_dets)
 

@@ -70,9 +70,9 @@ class Generator:
             DataError: data that are not data. ModelError: a base that draws no vectors, or a module that draws events
                 of another shape.
         """
-        x, called = as_array(x, name="x"), "Generator.init(key, x, base)"
+        x, called = jnp.asarray(as_array(x, name="x")), "Generator.init(key, x, base)"
         event, latent = tuple(map(int, x.shape[1:])), _latent_shape(base, called)
-        dtype = jnp.result_type(x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else float)
+        dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
         if module is None:
             module = MLP((*hidden, math.prod(event)), activation, out_shape=event)
         net = Net.init(key, module, jnp.zeros(latent, dtype))
@@ -111,7 +111,7 @@ class Generator:
 
 
 def _latent_shape(base: Any, called: str) -> tuple[int, ...]:
-    shape = getattr(base, "event_shape", None)
+    shape: Any = getattr(base, "event_shape", None)
     vectors = isinstance(shape, tuple) and len(shape) == 1 and isinstance(shape[0], int)
     if not (vectors and hasattr(base, "sample") and context_shape(base) is None):
         raise ModelError(

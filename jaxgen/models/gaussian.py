@@ -159,7 +159,7 @@ class Gaussian:
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        return self.offset.shape[-1:]
+        return self.offset.shape
 
     @property
     def mean(self) -> jax.Array:
@@ -300,7 +300,7 @@ class DiagonalGaussian:
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        return self.offset.shape[-1:]
+        return self.offset.shape
 
     @property
     def mean(self) -> jax.Array:

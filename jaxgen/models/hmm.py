@@ -104,7 +104,9 @@ class HMM:
                 expected=f"1 to {steps} states, the number of time steps, and a stickiness from 0 to 1",
             )  # fmt: skip
         try:
-            return _init(key, x, jnp.asarray(stickiness, jnp.result_type(float)), k, ByValue(leaf))
+            start = _init(key, x, jnp.asarray(stickiness, jnp.result_type(float)), k, ByValue(leaf))
+            start.check_data(x)
+            return start
         except (TypeError, ValueError) as error:
             if isinstance(error, JaxgenError):
                 raise
@@ -133,6 +135,10 @@ class HMM:
     @property
     def latent_parts(self):
         return (self.emissions,)
+
+    def check_data(self, x) -> None:
+        """Refuses data outside the support of the emissions with a DataError."""
+        algebra.check_data(algebra.element(self.emissions), _steps(x))
 
     @property
     def log_initial(self) -> jax.Array:

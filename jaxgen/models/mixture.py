@@ -74,7 +74,9 @@ class Mixture:
                 "the number of components does not fit the data", called=f"Mixture.init(key, x, {k})",
                 expected=f"1 to {len(x)}, the number of events", got=str(k),
             )  # fmt: skip
-        return _init(key, x, k, ByValue(leaf))
+        start = _init(key, x, k, ByValue(leaf))
+        start.check_data(x)
+        return start
 
     @classmethod
     def from_components(cls, components, weights=None) -> Mixture:
@@ -104,6 +106,10 @@ class Mixture:
     @property
     def latent_parts(self):
         return (self.components,)
+
+    def check_data(self, x) -> None:
+        """Refuses data outside the support of the components with a DataError."""
+        algebra.check_data(algebra.element(self.components), x)
 
     @property
     def log_weights(self) -> jax.Array:

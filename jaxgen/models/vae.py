@@ -90,22 +90,22 @@ class VAE:
             DataError: data that are not data, or outside the likelihood's support.
             ModelError: a prior that is no density of vectors, or a likelihood that is no function of arrays.
         """
-        x, called = as_array(x, name="x"), "VAE.init(key, x, prior)"
+        x, called = jnp.asarray(as_array(x, name="x")), "VAE.init(key, x, prior)"
         latent = _latent_size(prior, called)
         event = tuple(map(int, x.shape[1:]))
         context = None if context_shape is None else tuple(context_shape)
         _check_context(prior, context, called)
         _check_support(likelihood, event, x, called)
         units = mean_and_scale(x) if _standardizes(likelihood, event, standardize, called) else None
-        dtype = jnp.result_type(x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else float)
-        extra = () if context is None else (math.prod(context),)
-        seen = event if context is None else (math.prod(event) + extra[0],)
+        dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
+        extra = 0 if context is None else math.prod(context)
+        seen = event if context is None else (math.prod(event) + extra,)
         count = likelihoods.parameter_count(likelihood)
         to_latent = MLP((*hidden, 2 * latent), activation, in_shape=seen, out_shape=(2, latent))
         to_event = MLP((*hidden[::-1], count * math.prod(event)), activation, out_shape=(count, *event))
         encoder_key, decoder_key = jax.random.split(key)
         encoder = Net.init(encoder_key, to_latent, jnp.zeros(seen, dtype))
-        decoder = Net.init(decoder_key, to_event, jnp.zeros(latent + sum(extra), dtype))
+        decoder = Net.init(decoder_key, to_event, jnp.zeros(latent + extra, dtype))
         return cls(prior, encoder, decoder, likelihood, event, context, units)
 
     def check_data(self, x) -> None:
@@ -219,7 +219,7 @@ def _float_type(tree: Any) -> Any:
 
 
 def _latent_size(prior: Any, called: str) -> int:
-    shape = getattr(prior, "event_shape", None)
+    shape: Any = getattr(prior, "event_shape", None)
     vectors = isinstance(shape, tuple) and len(shape) == 1 and isinstance(shape[0], int)
     if not (vectors and hasattr(prior, "log_prob") and hasattr(prior, "sample")):
         raise ModelError(
@@ -232,7 +232,8 @@ def _latent_size(prior: Any, called: str) -> int:
 def _check_context(prior: Any, context: tuple[int, ...] | None, called: str) -> None:
     if context_shape(prior) not in (None, context):
         raise ModelError(
-            "the prior takes another context than the model", called=called, expected=f"context_shape {context}, or none",
+            "the prior takes another context than the model", called=called,
+            expected=f"context_shape {context}, or none",
             got=f"{type(prior).__name__} with context_shape {context_shape(prior)}",
             fix=f"VAE.init(..., context_shape={context_shape(prior)})",
         )  # fmt: skip
@@ -244,7 +245,8 @@ def _standardizes(likelihood: Any, event: tuple[int, ...], standardize: bool | N
     if standardize and limits is not None and not real:
         raise ModelError(
             "standardised data leave the support of the likelihood", called=f"{called[:-1]}, standardize=True)",
-            expected="a likelihood on all real numbers", got=f"{_name(likelihood)} on {limits}", fix="standardize=False",
+            expected="a likelihood on all real numbers", got=f"{_name(likelihood)} on {limits}",
+            fix="standardize=False",
         )  # fmt: skip
     return real if standardize is None else standardize
 

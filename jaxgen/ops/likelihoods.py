@@ -17,7 +17,7 @@ import dataclasses
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,8 @@ def bounded(raw: jax.Array, bound: float = BOUND) -> jax.Array:
     return bound * jnp.tanh(raw / bound)
 
 
-class Bits(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Bits:
     """Independent bits of one event.
 
     `log p(x) = sum_i x_i l_i - log(1 + exp(l_i))`
@@ -55,7 +56,7 @@ class Bits(NamedTuple):
     """
 
     logits: jax.Array
-    support = (0.0, 1.0)
+    support: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     def log_prob(self, x):
         """Nats, a scalar."""
@@ -74,7 +75,8 @@ class Bits(NamedTuple):
         return distrax().Independent(distrax().Bernoulli(logits=self.logits), jnp.ndim(self.logits))
 
 
-class Normals(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Normals:
     """Independent normal coordinates of one event.
 
     `log p(x) = -sum_i ((x_i - m_i) / s_i)^2 / 2 + log s_i + (log 2 pi) / 2`
@@ -86,7 +88,7 @@ class Normals(NamedTuple):
 
     location: jax.Array
     log_scale: jax.Array
-    support = (-math.inf, math.inf)
+    support: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
 
     def log_prob(self, x):
         """Nats, a scalar."""
@@ -165,7 +167,7 @@ def parameter_count(likelihood: Callable[..., Any]) -> int:
     count = sum(p.kind in kinds and p.default is p.empty for p in takes)
     if count == 0:
         raise ModelError(
-            "that is no likelihood", called=called, expected="a function of one or more arrays that returns a distribution",
+            "that is no likelihood", called=called, expected="a function of arrays that returns a distribution",
             got=type(likelihood).__name__, fix="likelihood=jaxgen.likelihoods.gaussian",
         )  # fmt: skip
     return count

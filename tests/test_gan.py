@@ -1,0 +1,211 @@
+"""Generators, convolutions and the adversarial game, against finite differences, flax and closed forms."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from test_laws import Compilations
+
+import jaxgen as jg
+from jaxgen.fit.adversarial import steepness
+from jaxgen.nn.conv import Conv, ConvCritic, ConvGenerator, halvings
+from jaxgen.nn.mlp import MLP
+from jaxgen.nn.net import Net
+
+CRITIC = MLP((16, 16, 1), jax.nn.leaky_relu)
+
+
+@pytest.fixture(scope="module")
+def ring():
+    return jg.data.eight_gaussians(jax.random.key(0), 2000)
+
+
+def generator(x, **options):
+    return jg.Generator.init(jax.random.key(1), x, jg.StandardNormal((2,)), **{"hidden": (16,), **options})
+
+
+def test_units_put_samples_where_the_data_are():
+    x = np.random.default_rng(0).normal(size=(500, 2)) * [1000.0, 0.01] + [1e4, -3.0]
+    made = generator(x)
+    seen = made.standardize(x)
+    np.testing.assert_allclose(seen.mean(0), 0, atol=1e-3)  # 1e4 in float32, in units of 1000
+    np.testing.assert_allclose(seen.std(0), 1, rtol=1e-3)
+    z = jax.random.normal(jax.random.key(0), (7, 2))
+    np.testing.assert_allclose(made.decode(z), made.units[0] + made.units[1] * made.net(z), rtol=1e-6)
+    images = generator(np.arange(48.0).reshape(3, 4, 4) + 2, module=MLP((16,), out_shape=(4, 4)))
+    np.testing.assert_allclose([images.standardize(np.full((4, 4), v)).max() for v in (2.0, 49.0)], [-1, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (28, 28), (8, 12, 3)])
+def test_convolutional_shapes(shape):
+    x = np.random.default_rng(0).random((4, *shape)).astype(np.float32)
+    made = jg.Generator.init(jax.random.key(0), x, jg.StandardNormal((6,)), module=ConvGenerator(shape, width=2))
+    assert made.sample(jax.random.key(1), (5,)).shape == (5, *shape)
+    assert made.sample(jax.random.key(1)).shape == shape
+    critic = jax.jit(Net.init(jax.random.key(2), ConvCritic(shape, width=2), shape))
+    assert critic(x).shape == (4,)
+    # an event's number does not depend on the others in its batch; float32 rounding of another order of sums
+    np.testing.assert_allclose(critic(x)[0], critic(x[0]), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "stride", "shape"), [
+    (3, 1, (2, 7, 6, 3)), (3, 2, (2, 7, 8, 3)), (4, 2, (2, 8, 8, 1)),
+])  # fmt: skip
+def test_convolution_equals_flax(size, stride, shape):
+    x = jax.random.normal(jax.random.key(0), shape)
+    net = Net.init(jax.random.key(1), Conv(5, size, stride), shape)
+    peer = nn.Conv(5, (size, size), strides=stride, precision="highest").apply({"params": net.params}, x)
+    np.testing.assert_allclose(jax.jit(net)(x), peer, atol=1e-5)  # sums of up to 27 products of order one
+
+
+def test_penalty_equals_finite_differences():
+    with jax.enable_x64(True):
+        x = jax.random.normal(jax.random.key(0), (5, 3), jnp.float64)
+        critic = Net.init(jax.random.key(1), MLP((8, 1), jnp.tanh), x)
+        output, slope = steepness(critic, x)
+        step = 1e-5
+        ends = [critic(x[:, None] + sign * step * jnp.eye(3))[..., 0] for sign in (1, -1)]
+        expected = (((ends[0] - ends[1]) / (2 * step)) ** 2).sum(-1)
+        np.testing.assert_allclose(output, critic(x)[:, 0])
+        # central differences: error of order step^2 in float64
+        np.testing.assert_allclose(slope, expected, rtol=1e-7)
+    assert steepness(critic, x, weight=0.0)[1].tolist() == [0.0] * 5
+
+
+def test_one_step_by_hand(ring):
+    """Plain gradient descent on both players, against the losses written out."""
+    start, x, rate = generator(ring), ring[:64], 0.1
+    game = jg.Adversarial(CRITIC, optax.sgd(rate), optax.sgd(rate), penalty=0.5, fake_penalty=0.2, average=None)
+    state = game.init(jax.random.key(2), start)
+    key = jax.random.key(3)
+    new, metrics = jax.jit(game.step)(key, state, jg.Batch(x))
+    generator_key, critic_key = jax.random.split(key, 2)
+    real, fake = start.standardize(x), start.standardize(start.sample(critic_key, (64,)))
+
+    @jax.jit
+    def critic_loss(params):
+        total, outputs = 0.0, []
+        for events, sign, weight in ((real, -1, 0.5), (fake, 1, 0.2)):
+            one = lambda e: CRITIC.apply({"params": params}, e)[0]  # noqa: E731
+            outputs.append(jax.vmap(one)(events))
+            slope = jax.vmap(jax.grad(one))(events)
+            total += jnp.log1p(jnp.exp(sign * outputs[-1])).mean() + 0.5 * weight * (slope**2).sum(1).mean()
+        return total
+
+    expected = jax.tree.map(lambda p, g: p - rate * g, state.critic.params, jax.grad(critic_loss)(state.critic.params))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), new.critic.params, expected)
+    assert float(metrics["critic_loss"] + metrics["penalty"]) == pytest.approx(
+        float(critic_loss(state.critic.params)), rel=1e-5
+    )
+
+    @jax.jit
+    def generator_loss(params):
+        net = Net(params, start.net.module)
+        z = jax.vmap(lambda k: jax.random.normal(k, (2,)))(jax.random.split(generator_key, 64))
+        return jnp.log1p(jnp.exp(-new.critic(net(z)))).mean()
+
+    loss, slope = jax.value_and_grad(generator_loss)(start.net.params)
+    assert float(metrics["generator_loss"]) == pytest.approx(float(loss), rel=1e-5)
+    expected = jax.tree.map(lambda p, g: p - rate * g, start.net.params, slope)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), new.model.net.params, expected)
+    np.testing.assert_array_equal(new.model.units[0], start.units[0])
+
+
+def test_units_of_the_data_do_not_matter(ring):
+    """The critic, the game and the penalty are the same for data in other units."""
+    game = jg.Adversarial(CRITIC)
+    runs = [jg.scan_fit(jax.random.key(2), generator(x), x, game, steps=5, batch_size=50) for x in (ring, 1024 * ring)]
+    for name, values in runs[0].history.items():
+        # a power of two changes no digit but in the standard deviation's last
+        np.testing.assert_allclose(values, runs[1].history[name], rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_average_is_the_model(ring):
+    fitted = jg.fit(jax.random.key(2), generator(ring), ring, jg.Adversarial(CRITIC, critic_steps=2), steps=20)
+    state = fitted.state
+    model, average, last = (m.net.params["Dense_0"]["kernel"] for m in (state.model, state.average, state.generator))
+    np.testing.assert_array_equal(model, average)
+    assert not np.array_equal(model, last)
+    np.testing.assert_array_equal(fitted.model.units[1], generator(ring).units[1])
+    assert type(state.critic) is Net
+    assert int(state.count) == 20
+
+
+def test_weights_of_one_change_nothing(ring):
+    x, game = ring[:64], jg.Adversarial(CRITIC)
+    state = game.init(jax.random.key(2), generator(ring))
+    step = jax.jit(game.step)
+    plain, weighted = (step(jax.random.key(3), state, jg.Batch(x, None, w))[1] for w in (None, jnp.ones(64)))
+    for name, value in plain.items():
+        assert float(value) == pytest.approx(float(weighted[name]), rel=1e-5), name
+
+
+def test_rebuilt_game_compiles_nothing(ring):
+    def run(seed):
+        game = jg.Adversarial(MLP((8, 1)), optax.adam(1e-3, b1=0.5), optax.adam(2e-3), penalty=0.3)
+        start = jg.Generator.init(jax.random.key(seed), ring, jg.StandardNormal((2,)), hidden=(8,))
+        return jg.fit(jax.random.key(seed), start, ring, game, steps=3, batch_size=32)
+
+    run(0)
+    with Compilations() as compilations:
+        run(1)
+    assert compilations.count == 0
+
+
+def test_short_run_finds_the_ring(ring):
+    start = jg.Generator.init(jax.random.key(1), ring, jg.StandardNormal((2,)), hidden=(64, 64))
+    game = jg.Adversarial(MLP((64, 64, 1)), penalty=0.1, average=0.99)
+    fitted = jg.fit(jax.random.key(2), start, ring, game, steps=1500, batch_size=128)
+
+    def on_a_mode(model):
+        x = np.asarray(model.sample(jax.random.key(3), (2000,)))
+        distance = np.linalg.norm(x[:, None] - jg.data.eight_gaussians_centers(), axis=-1)
+        near = distance.min(1) < 3 * 0.5 / np.sqrt(2)
+        return near.mean(), len(np.unique(distance.argmin(1)[near]))
+
+    share, modes = on_a_mode(fitted.model)
+    # the start, a blob in the middle, has few; a run to the end has 98 %, see benchmarks/gan_ring.py
+    assert on_a_mode(start)[0] < 0.5
+    assert share > 0.75
+    assert modes == 8
+
+
+def test_small_images_train():
+    x = jg.data.digits().images[:200].astype(np.float32)
+    start = jg.Generator.init(jax.random.key(0), x, jg.StandardNormal((4,)), module=ConvGenerator((8, 8), width=2))
+    fitted = jg.fit(jax.random.key(1), start, x, jg.Adversarial(ConvCritic((8, 8), width=2)), steps=3, batch_size=16)
+    assert fitted.status is jg.Status.FINISHED
+    samples = fitted.model.sample(jax.random.key(2), (5,))
+    assert samples.min() >= 0
+    assert samples.max() <= 16
+
+
+def play(model=None, critic=CRITIC, **options):
+    return jg.Adversarial(critic, **options).init(jax.random.key(0), generator(np.eye(2)) if model is None else model)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        (lambda: play(critic=MLP((3,))), jg.FitError, "one number"),
+        (lambda: play(jg.StandardNormal((2,))), jg.FitError, "nothing to train"),
+        (lambda: play(MLP((2,))), jg.FitError, "no generator"),
+        (lambda: play(penalty=-1.0), jg.FitError, "out of range"),
+        (lambda: play(critic_steps=0), jg.FitError, "out of range"),
+        (lambda: play(average=1.0), jg.FitError, "out of range"),
+        (lambda: play(critic=CRITIC.apply), jg.ModelError, "linen module"),
+        (lambda: generator(np.zeros((0, 2))), jg.DataError, "empty"),
+        (lambda: generator(np.eye(2), module=MLP((3,))), jg.ModelError, "another shape"),
+        (lambda: jg.Generator.init(jax.random.key(0), np.eye(2), jg.StandardNormal(())), jg.ModelError, "vectors"),
+        (lambda: generator(np.eye(2)).decode(np.zeros(3)), jg.ShapeError, "Generator.decode"),
+        (lambda: jg.fit(jax.random.key(0), generator(np.eye(2)), np.eye(2)), jg.FitError, "Adversarial"),
+        (lambda: halvings((3, 8)), jg.ShapeError, "no image"),
+        (lambda: halvings((16,)), jg.ShapeError, "no image"),
+        (lambda: ConvCritic((8, 8)).init(jax.random.key(0), jnp.zeros((8, 9))), jg.ShapeError, "critic"),
+    ],
+)
+def test_errors(call, error, match):
+    with pytest.raises(error, match=match):
+        call()

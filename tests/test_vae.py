@@ -1,0 +1,237 @@
+"""The VAE against probabilistic PCA, whose likelihood and posterior are closed forms; its likelihoods against distrax."""
+
+import distrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+
+import jaxgen as jg
+from jaxgen import likelihoods
+from jaxgen.nn.mlp import MLP
+from jaxgen.nn.net import Net
+from jaxgen.ops.units import mean_and_scale, middle_and_reach
+
+D, L, SCALE = 5, 2, 0.6
+
+
+@pytest.fixture(scope="module")
+def pca():
+    """A linear VAE and its exact density.
+
+    x = W z + b + SCALE e with orthogonal columns in W, so that the true posterior has independent coordinates and a
+    linear encoder can be exactly right.
+    """
+    rng = np.random.default_rng(0)
+    columns = np.linalg.qr(rng.normal(size=(D, L)))[0] * [1.5, 0.8]
+    offset = rng.normal(size=D)
+    variance = 1 / (1 + (columns**2).sum(0) / SCALE**2)
+    to_mean = variance[:, None] * columns.T / SCALE**2
+    raw = 6 * np.arctanh(0.5 * np.log(variance) / 6)
+    kernel = np.concatenate([to_mean.T, np.zeros((D, L))], axis=1)
+    bias = np.concatenate([-to_mean @ offset, raw])
+    encoder = linear(kernel, bias, MLP((2 * L,), in_shape=(D,), out_shape=(2, L)))
+    decoder = linear(columns.T, offset, MLP((D,), out_shape=(1, D)))
+    vae = jg.VAE(jg.StandardNormal((L,)), encoder, decoder, likelihoods.GaussianOfScale(SCALE), (D,))
+    exact = scipy.stats.multivariate_normal(offset, columns @ columns.T + SCALE**2 * np.eye(D))
+    return vae, exact, exact.rvs(40, random_state=1).astype(np.float32)
+
+
+def linear(kernel, bias, module):
+    arrays = {"kernel": jnp.asarray(kernel, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}
+    return Net({"Dense_0": arrays}, module)
+
+
+def with_encoder_off(vae):
+    """The same density with a worse encoder: means half as long, scales as of the prior."""
+    kernel, bias = vae.encoder.params["Dense_0"]["kernel"], vae.encoder.params["Dense_0"]["bias"]
+    encoder = linear(kernel * 0.5, bias.at[L:].set(0.0), vae.encoder.module)
+    return jg.VAE(vae.prior, encoder, vae.decoder, vae.likelihood, vae.event_shape)
+
+
+def test_right_encoder_makes_every_draw_exact(pca):
+    vae, exact, x = pca
+    # p(x, z) / q(z | x) is p(x) whatever z is: nothing but rounding of numbers up to 20 is left
+    for samples in (1, 7):
+        np.testing.assert_allclose(vae.iwae(jax.random.key(0), x, samples=samples), exact.logpdf(x), atol=1e-4)
+
+
+def test_elbo_is_unbiased(pca):
+    vae, exact, x = pca
+    draws = np.asarray(vae.elbo(jax.random.key(0), np.repeat(x[:4], 4000, axis=0))).reshape(4, -1)
+    error = draws.std(axis=1) / np.sqrt(draws.shape[1])
+    # four standard errors, four events
+    assert (np.abs(draws.mean(axis=1) - exact.logpdf(x[:4])) < 4 * error).all()
+
+
+def test_bounds_are_ordered(pca):
+    vae, exact, x = pca
+    vae, key, many = with_encoder_off(vae), jax.random.key(2), np.repeat(x, 50, axis=0)
+    bounds = [vae.elbo(key, many).mean(), *(vae.iwae(key, many, samples=s).mean() for s in (5, 60))]
+    bounds.append(exact.logpdf(x).mean())
+    # the gaps are .1 nats and more, the standard errors of the means below .03
+    assert (np.diff(bounds) > 0).all(), bounds
+    assert bounds[-1] - bounds[-2] < 0.2
+
+
+def test_iwae_by_hand(pca):
+    """60 draws are two chunks of 25 and a rest: the chunks leave no trace."""
+    vae, x, key = with_encoder_off(pca[0]), jnp.asarray(pca[2][0]), jax.random.key(3)
+    mean, scale = (np.asarray(a, np.float64) for a in vae.encode(x))
+    noise = np.stack([np.asarray(jax.random.normal(k, (L,))) for k in jax.random.split(key, 60)]).astype(np.float64)
+    z = mean + scale * noise
+    x_mean = np.asarray(vae.decode(z), np.float64)
+    norm = scipy.stats.norm
+    log_weight = norm.logpdf(x, x_mean, SCALE).sum(1) + norm.logpdf(z).sum(1) - norm.logpdf(z, mean, scale).sum(1)
+    expected = scipy.special.logsumexp(log_weight) - np.log(60)
+    # float32 decoding of 60 draws
+    assert float(vae.iwae(key, x, samples=60)) == pytest.approx(expected, abs=1e-4)
+
+
+def test_closed_kl_equals_draws(pca):
+    vae, _, x = pca
+    assert not hasattr(jg.DiagonalGaussian, "kl_from_normal")
+    drawn = jg.VAE(jg.DiagonalGaussian.from_scale(np.zeros(L), np.ones(L)), *(
+        getattr(with_encoder_off(vae), name) for name in ("encoder", "decoder", "likelihood", "event_shape")
+    ))  # fmt: skip
+    many = np.repeat(x[:1], 20_000, axis=0)
+    closed, draws = (np.asarray(m.elbo(jax.random.key(4), many)) for m in (with_encoder_off(vae), drawn))
+    difference = closed - draws  # the same noise in both
+    assert abs(difference.mean()) < 4 * difference.std() / np.sqrt(len(many))
+
+
+def test_kl_equals_distrax():
+    mean, log_scale = jnp.array([0.5, -2.0, 0.0]), jnp.array([0.1, -3.0, 0.0])
+    expected = distrax.Normal(mean, jnp.exp(log_scale)).kl_divergence(distrax.Normal(0.0, 1.0)).sum()
+    assert float(jg.StandardNormal((3,)).kl_from_normal(mean, log_scale)) == pytest.approx(float(expected), rel=1e-6)
+    # rounding near zero divergence keeps its digits, since expm1 is exact there
+    tiny = jg.StandardNormal((1,)).kl_from_normal(jnp.zeros(1), jnp.full(1, 1e-3))
+    assert float(tiny) == pytest.approx(1e-6, rel=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "x"),
+    [
+        (likelihoods.bernoulli, jnp.array([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0]])),
+        (likelihoods.gaussian, jnp.array([[0.3, -1.0, 2.0], [0.0, 5.0, -0.5]])),
+        (likelihoods.GaussianOfScale(0.3), jnp.array([[0.3, -1.0, 2.0], [0.0, 5.0, -0.5]])),
+    ],
+)
+def test_likelihood_equals_distrax(likelihood, x):
+    count = likelihoods.parameter_count(likelihood)
+    own = likelihood(*jax.random.normal(jax.random.key(0), (count, 2, 3)) * 2)
+    peer = own.distribution()
+    assert peer.event_shape == (2, 3)
+    np.testing.assert_allclose(own.log_prob(x), peer.log_prob(x), rtol=1e-5)
+    np.testing.assert_allclose(own.mean(), peer.mean(), rtol=1e-5)
+    draws = jax.vmap(lambda key: own.sample(seed=key))(jax.random.split(jax.random.key(1), 4000))
+    # five standard errors of 4000 draws
+    assert (np.abs(draws.mean(0) - own.mean()) < 5 * draws.std(0) / np.sqrt(4000) + 1e-6).all()
+
+
+def test_scales_stay_within_bounds():
+    scale = jnp.exp(likelihoods.gaussian(jnp.zeros(2), jnp.array([-1e30, 1e30])).log_scale)
+    np.testing.assert_allclose(scale, np.exp([-6.0, 6.0]), rtol=1e-6)
+    slope = jax.grad(lambda raw: likelihoods.gaussian(jnp.zeros(1), raw).log_prob(jnp.ones(1)))(jnp.full(1, -1e30))
+    assert jnp.isfinite(slope).all()
+
+
+def laplace(mean, raw):
+    return distrax.Laplace(mean, jnp.exp(likelihoods.bounded(raw)))
+
+
+def test_any_distrax_distribution_is_a_likelihood():
+    x = jax.random.normal(jax.random.key(0), (30, 4))
+    vae = jg.VAE.init(jax.random.key(1), x, jg.StandardNormal((2,)), hidden=(8,), likelihood=laplace, standardize=True)
+    key = jax.random.key(2)
+    np.testing.assert_allclose(vae.units[0], x.mean(0), atol=1e-6)
+    assert vae.sample(key, (3,)).shape == (3, 4)
+    gradient = jax.grad(lambda m: m.elbo(key, x).mean(), allow_int=True)(vae)
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradient.decoder))
+
+
+def test_units_shift_the_bound_by_their_volume():
+    x = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    a, b = (
+        jg.VAE.init(jax.random.key(0), data, jg.StandardNormal((2,)), hidden=(8,), likelihood=likelihoods.gaussian)
+        for data in (x, 1000 * x + 5)
+    )
+    key = jax.random.key(1)
+    difference = a.elbo(key, x) - b.elbo(key, 1000 * x + 5)
+    # the standardised events agree to five digits, since 1000 x + 5 has seven
+    np.testing.assert_allclose(difference, np.full(50, 3 * np.log(1000)), atol=2e-3)
+    mean = b.encode(1000 * x + 5)[0]
+    np.testing.assert_allclose(b.decode(mean), 1000 * a.decode(mean) + 5, rtol=1e-3, atol=0.1)
+
+
+def test_units_of_vectors_and_images():
+    x = np.array([[[0.0, 4.0], [0.0, 8.0]], [[0.0, 4.0], [0.0, 8.0]]])
+    center, scale = mean_and_scale(x)
+    assert center.shape == scale.shape == ()
+    assert [float(v) for v in middle_and_reach(x)] == [4.0, 4.0]
+    center, scale = mean_and_scale(np.float32([[1e6, 1.0], [1e6, 3.0]]))
+    np.testing.assert_array_equal(center, [1e6, 2.0])
+    np.testing.assert_array_equal(scale, [1.0, 1.0])
+
+
+def test_context_changes_the_density():
+    x = jax.random.bernoulli(jax.random.key(0), 0.5, (20, 2, 3)).astype(jnp.float32)
+    context = jax.random.normal(jax.random.key(1), (20, 4))
+    vae = jg.VAE.init(jax.random.key(2), x, jg.StandardNormal((2,)), hidden=(8,), context_shape=(4,))
+    key, z = jax.random.key(3), jnp.zeros((20, 2))
+    assert vae.elbo(key, x, context=context).shape == (20,)
+    assert vae.sample(key, (5,), context=context[0]).shape == (5, 2, 3)
+    assert vae.encode(x, context=context)[0].shape == (20, 2)
+    one, other = (vae.decode(z, context=c) for c in (context, context[::-1]))
+    assert one.shape == (20, 2, 3)
+    assert not np.allclose(one, other)
+    with pytest.raises(jg.ShapeError, match="context"):
+        vae.elbo(key, x)
+
+
+def test_fit_raises_the_bound(pca):
+    _, exact, _ = pca
+    x = exact.rvs(500, random_state=2).astype(np.float32)
+    start = jg.VAE.init(
+        jax.random.key(0), x, jg.StandardNormal((L,)), hidden=(16,), likelihood=likelihoods.gaussian
+    )
+    before = jg.score(jax.random.key(1), start, x, samples=20).mean
+    fitted = jg.fit(jax.random.key(2), start, x, jg.Gradient(jg.losses.negative_elbo), steps=600, batch_size=100)
+    after = jg.score(jax.random.key(1), fitted.model, x, samples=20)
+    assert after.kind is jg.Kind.LOWER_BOUND
+    assert after.mean > before + 0.5
+    # below the entropy's negative by sampling noise at most: 500 events of standard deviation 1.6, and overfitting
+    assert after.mean < exact.logpdf(x).mean() + 0.3
+    np.testing.assert_array_equal(fitted.model.units[0], start.units[0])
+
+
+BITS = np.eye(4, dtype=np.float32)
+
+
+def init(x=BITS, prior=None, **options):
+    prior = jg.StandardNormal((2,)) if prior is None else prior
+    return jg.VAE.init(jax.random.key(0), x, prior, hidden=(4,), **options)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        (lambda: init(BITS * 255), jg.DataError, "x / 255"),
+        (lambda: init(BITS - 0.5), jg.DataError, "outside the support"),
+        (lambda: init(BITS * np.nan), jg.DataError, "finite"),
+        (lambda: init(np.zeros((0, 4))), jg.DataError, "empty"),
+        (lambda: init(prior=jg.StandardNormal(())), jg.ModelError, "density of vectors"),
+        (lambda: init(prior=MLP((2,))), jg.ModelError, "density of vectors"),
+        (lambda: init(likelihood="bernoulli"), jg.ModelError, "no likelihood"),
+        (lambda: init(standardize=True), jg.ModelError, "leave the support"),
+        (lambda: init().check_data(BITS * 2), jg.DataError, "outside the support"),
+        (lambda: init().elbo(jax.random.key(0), np.zeros((3, 5))), jg.ShapeError, "one event"),
+        (lambda: init().decode(np.zeros((3, 5))), jg.ShapeError, "VAE.decode"),
+        (lambda: init().iwae(jax.random.key(0), BITS, samples=0), jg.FitError, "draws"),
+    ],
+)
+def test_errors(call, error, match):
+    with pytest.raises(error, match=match):
+        call()
