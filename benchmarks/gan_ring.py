@@ -13,6 +13,7 @@ import time
 
 import jax
 import numpy as np
+import optax
 from common import report
 
 import jaxgen as jg
@@ -35,7 +36,9 @@ def run(seed: int, steps: int) -> dict[str, float]:
     data_key, start_key, fit_key, sample_key = jax.random.split(jax.random.key(seed), 4)
     x = jg.data.eight_gaussians(data_key, 50_000)
     start = jg.Generator.init(start_key, x, jg.StandardNormal((2,)), hidden=(128, 128))
-    algorithm = jg.Adversarial(MLP((128, 128, 1)), penalty=0.1)
+    # the players circle the solution at a distance that shrinks with the step size
+    adam = optax.adam(optax.cosine_decay_schedule(1e-3, steps), b1=0.0, b2=0.99)
+    algorithm = jg.Adversarial(MLP((128, 128, 1)), adam, adam, penalty=0.1)
     wall, cpu = time.perf_counter(), time.process_time()
     fitted = jg.fit(fit_key, start, x, algorithm, steps=steps, batch_size=256)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

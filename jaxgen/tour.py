@@ -302,7 +302,7 @@ def adversarial_ring(key: Any, quick: bool) -> Row:
         f"least a quarter of their share, and around its centre a coordinate has standard deviation {spread:.2f} (the "
         f"data's: {RING_SCALE:.2f}). No such number says that the two densities are equal.",
         pictures=[(
-            figure, "The ring of eight Gaussians, and samples: a continuous map of one Gaussian joins its modes by threads.",
+            figure, "The ring of eight Gaussians and samples: a continuous map of one Gaussian joins modes by threads.",
         )],
     )  # fmt: skip
 

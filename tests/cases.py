@@ -19,7 +19,7 @@ import jaxgen as jg
 from jaxgen.core import algebra
 from jaxgen.core.exchange import distrax
 from jaxgen.core.pytree import combine, partition
-from jaxgen.models.flow import (
+from jaxgen.nn.bijections import (
     Affine,
     AffineCoupling,
     Chain,

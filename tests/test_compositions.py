@@ -30,7 +30,8 @@ def series():
     """Sequences that switch between two regimes."""
     rng = np.random.default_rng(1)
     state = np.cumsum(rng.random((20, 30)) < 0.1, axis=1) % 2
-    return (np.where(state, 3.0, -3.0)[..., None] + rng.normal(size=(20, 30, 2)) * np.array([0.5, 1.5])).astype(np.float32)
+    noise = rng.normal(size=(20, 30, 2)) * np.array([0.5, 1.5])
+    return (np.where(state, 3.0, -3.0)[..., None] + noise).astype(np.float32)
 
 
 def improves(model, x, algorithm, steps=150, batch_size=None):
@@ -57,7 +58,8 @@ def test_mixture_of_flows(plane):
 
 
 def test_flow_on_a_mixture_base(plane):
-    base = jg.Mixture.init(jax.random.key(1), np.asarray(plane - plane.mean(0)) / plane.std(0), 3, jg.DiagonalGaussian.init)
+    units = (plane - plane.mean(0)) / plane.std(0)
+    base = jg.Mixture.init(jax.random.key(1), units, 3, jg.DiagonalGaussian.init)
     improves(small_flow(jax.random.key(0), plane, base), plane, ADAM)
 
 
@@ -125,7 +127,8 @@ def test_gradient_and_em_agree_on_a_mixture(plane):
     by_gradient = jg.fit(
         jax.random.key(1), start, plane, jg.Gradient(optimizer=optax.adam(1e-2)), steps=1500, batch_size=N
     )
-    assert by_gradient.model.log_prob(plane).mean() == pytest.approx(float(by_em.model.log_prob(plane).mean()), abs=2e-3)
+    scores = [float(fitted.model.log_prob(plane).mean()) for fitted in (by_em, by_gradient)]
+    assert scores[1] == pytest.approx(scores[0], abs=2e-3)  # Adam of step 1e-2 still trembles
 
 
 def test_a_model_of_your_own():

@@ -42,11 +42,17 @@ def test_units_put_samples_where_the_data_are():
 def test_convolutional_shapes(shape):
     x = np.random.default_rng(0).random((4, *shape)).astype(np.float32)
     made = jg.Generator.init(jax.random.key(0), x, jg.StandardNormal((6,)), module=ConvGenerator(shape, width=2))
-    assert made.sample(jax.random.key(1), (5,)).shape == (5, *shape)
-    assert made.sample(jax.random.key(1)).shape == shape
-    critic = jax.jit(Net.init(jax.random.key(2), ConvCritic(shape, width=2), shape))
-    assert critic(x).shape == (4,)
-    # an event's number does not depend on the others in its batch; float32 rounding of another order of sums
+    for batch in ((), (5,), (2, 3)):
+        assert jax.eval_shape(lambda b=batch: made.sample(jax.random.key(1), b)).shape == (*batch, *shape)
+    critic = jax.eval_shape(lambda: Net.init(jax.random.key(2), ConvCritic(shape, width=2), shape))
+    for batch in ((), (5,), (2, 3)):
+        assert jax.eval_shape(lambda net, e: net(e), critic, jnp.zeros((*batch, *shape))).shape == batch
+
+
+def test_events_of_a_batch_do_not_meet():
+    x = jax.random.normal(jax.random.key(0), (4, 8, 8))
+    critic = jax.jit(Net.init(jax.random.key(1), ConvCritic((8, 8), width=2), (8, 8)))
+    # float32 rounding of another order of sums
     np.testing.assert_allclose(critic(x)[0], critic(x[0]), rtol=1e-4, atol=1e-6)
 
 
@@ -71,13 +77,14 @@ def test_penalty_equals_finite_differences():
         np.testing.assert_allclose(output, critic(x)[:, 0])
         # central differences: error of order step^2 in float64
         np.testing.assert_allclose(slope, expected, rtol=1e-7)
-    assert steepness(critic, x, weight=0.0)[1].tolist() == [0.0] * 5
+        assert steepness(critic, x, weight=0.0)[1].tolist() == [0.0] * 5
 
 
-def test_one_step_by_hand(ring):
+@pytest.mark.parametrize("fake_weight", [0.2, 0.0])
+def test_one_step_by_hand(ring, fake_weight):
     """Plain gradient descent on both players, against the losses written out."""
     start, x, rate = generator(ring), ring[:64], 0.1
-    game = jg.Adversarial(CRITIC, optax.sgd(rate), optax.sgd(rate), penalty=0.5, fake_penalty=0.2, average=None)
+    game = jg.Adversarial(CRITIC, optax.sgd(rate), optax.sgd(rate), penalty=0.5, fake_penalty=fake_weight, average=None)
     state = game.init(jax.random.key(2), start)
     key = jax.random.key(3)
     new, metrics = jax.jit(game.step)(key, state, jg.Batch(x))
@@ -87,7 +94,7 @@ def test_one_step_by_hand(ring):
     @jax.jit
     def critic_loss(params):
         total, outputs = 0.0, []
-        for events, sign, weight in ((real, -1, 0.5), (fake, 1, 0.2)):
+        for events, sign, weight in ((real, -1, 0.5), (fake, 1, fake_weight)):
             one = lambda e: CRITIC.apply({"params": params}, e)[0]  # noqa: E731
             outputs.append(jax.vmap(one)(events))
             slope = jax.vmap(jax.grad(one))(events)
@@ -130,7 +137,7 @@ def test_average_is_the_model(ring):
     assert not np.array_equal(model, last)
     np.testing.assert_array_equal(fitted.model.units[1], generator(ring).units[1])
     assert type(state.critic) is Net
-    assert int(state.count) == 20
+    assert int(state.steps) == 20
 
 
 def test_weights_of_one_change_nothing(ring):

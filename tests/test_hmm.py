@@ -12,10 +12,11 @@ import pytest
 import jaxgen as jg
 from jaxgen.core.errors import DataError, FitError, ModelError, ShapeError
 from jaxgen.models.discrete import Categorical, Poisson
-from jaxgen.models.flow import Affine, Flow
+from jaxgen.models.flow import Flow
 from jaxgen.models.gaussian import DiagonalGaussian, Gaussian, StandardNormal
 from jaxgen.models.hmm import HMM, _emission_statistics
 from jaxgen.models.mixture import Mixture
+from jaxgen.nn.bijections import Affine
 
 RNG = np.random.RandomState(0)
 N, T, D, K = 3, 60, 2, 3

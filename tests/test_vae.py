@@ -1,4 +1,6 @@
-"""The VAE against probabilistic PCA, whose likelihood and posterior are closed forms; its likelihoods against distrax."""
+"""The VAE against probabilistic PCA, whose likelihood and posterior are closed forms, and its likelihoods against
+distrax.
+"""
 
 import distrax
 import jax

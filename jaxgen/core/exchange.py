@@ -74,7 +74,7 @@ def as_bijector(bijection: Any, context: Any = None) -> Any:
         context: `[*context]`, shared by all events; None for a bijection without context.
 
     Example:
-        >>> from jaxgen.models.flow import Affine
+        >>> from jaxgen.nn.bijections import Affine
         >>> bijector = as_bijector(Affine(jnp.array([1.0, 0.0]), jnp.zeros(2)))
         >>> bijector.forward(jnp.zeros((3, 2)))[0].tolist()
         [1.0, 0.0]

@@ -26,10 +26,14 @@ from jaxgen.core.errors import FileError, JaxgenError
 from jaxgen.core.pytree import REGISTRY, class_name, is_model, model_fields
 
 FORMAT = "jaxgen-1"
-#: functions that a file may name: activations. All of `jax.nn` are; of `jax.numpy`, which also writes files, few
+#: functions that a file may name: activations and dtypes. All of `jax.nn` are; of `jax.numpy`, which has functions that
+#: write files, few
 _FUNCTION_MODULES: dict[str, frozenset[str] | None] = {
     "jax.nn": None,
-    "jax.numpy": frozenset({"tanh", "sin", "cos", "exp", "abs", "square", "arctan", "arcsinh", "log1p"}),
+    "jax.numpy": frozenset(
+        {"tanh", "sin", "cos", "exp", "abs", "square", "arctan", "arcsinh", "log1p"}
+        | {"bfloat16", "float16", "float32", "float64"}
+    ),
 }
 _OWN_MODULES = ("jaxgen.models.", "jaxgen.nn.")
 _LOADABLE: dict[str, type] = {}

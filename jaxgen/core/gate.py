@@ -177,6 +177,17 @@ def _check_values(data: np.ndarray | jax.Array, name: str, called: str, allow_na
         )  # fmt: skip
 
 
+def floating(data: Any, *, name: str = "x") -> jax.Array:
+    """Data as a floating jax array: `as_array`, with integers and bools as floats of the default precision.
+
+    Example:
+        >>> floating([1, 2]).dtype
+        dtype('float32')
+    """
+    x = jnp.asarray(as_array(data, name=name))
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
+
+
 def as_batch(data: Any, *, name: str = "data", called: str = "") -> Batch:
     """Turns what `fit` accepts into a `Batch`: an array, a tuple `(x, context, weight)`, or a dict with those names.
 

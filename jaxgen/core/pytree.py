@@ -162,6 +162,17 @@ def parameter_count(tree: Any) -> int:
     return sum(int(np.prod(jnp.shape(leaf))) for leaf in jax.tree.leaves(partition(tree)[0]))
 
 
+def float_type(tree: Any) -> Any:
+    """The floating dtype in which the floating leaves of a tree meet; the default one for a tree without any.
+
+    Example:
+        >>> float_type({"a": jnp.ones(2), "b": jnp.arange(2)})
+        dtype('float32')
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if _inexact(leaf)]
+    return jnp.result_type(*leaves) if leaves else jnp.result_type(float)
+
+
 def _short(value: Any) -> str:
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{value.dtype}[{','.join(map(str, value.shape))}]"

@@ -24,7 +24,7 @@ class AdversarialState(NamedTuple):
     critic: Net
     generator_moments: Any
     critic_moments: Any
-    count: jax.Array  # type: ignore[assignment]
+    steps: jax.Array
     average: Any
 
     @property
@@ -169,8 +169,8 @@ class Adversarial:
         trained = apply_updates(trained, updates)
         average = state.average
         if self.average is not None:
-            average = moving_average(average, trained, self.average, state.count)
-        new = AdversarialState(combine(trained, rest), critic, moments, critic_moments, state.count + 1, average)
+            average = moving_average(average, trained, self.average, state.steps)
+        new = AdversarialState(combine(trained, rest), critic, moments, critic_moments, state.steps + 1, average)
         last = jax.tree.map(lambda report: report[-1], reports)
         return new, {"generator_loss": generator_loss, **last}
 
@@ -181,8 +181,8 @@ class Adversarial:
 
         def loss(params: Any) -> Any:
             net = Net(params, critic.module)
-            real_logit, real_steepness = steepness(net, real, self.penalty)
-            fake_logit, fake_steepness = steepness(net, fake, fake_weight)
+            judged = _judge(net, real, fake, self.penalty, fake_weight)
+            (real_logit, real_steepness), (fake_logit, fake_steepness) = judged
             game = weighted_mean(jax.nn.softplus(-real_logit), batch.weight) + jnp.mean(jax.nn.softplus(fake_logit))
             penalty = 0.5 * (
                 self.penalty * weighted_mean(real_steepness, batch.weight) + fake_weight * jnp.mean(fake_steepness)
@@ -215,6 +215,15 @@ def steepness(critic: Any, x: jax.Array, weight: float = 1.0) -> tuple[jax.Array
     output, pull = jax.vjp(lambda x: _logits(critic, x), x)
     (gradient,) = pull(jnp.ones_like(output))
     return output, jnp.sum(jnp.square(gradient.reshape((len(x), -1))), axis=1)
+
+
+def _judge(critic: Any, real: jax.Array, fake: jax.Array, real_weight: float, fake_weight: float) -> Any:
+    """`steepness` of data and samples."""
+    if real_weight == 0 or fake_weight == 0:
+        return steepness(critic, real, real_weight), steepness(critic, fake, fake_weight)
+    # together: half the program, and matrix products of twice the rows
+    both = steepness(critic, jnp.concatenate([real, fake]))
+    return tuple(zip(*(jnp.split(values, [len(real)]) for values in both), strict=True))
 
 
 def _logits(critic: Any, x: jax.Array) -> jax.Array:

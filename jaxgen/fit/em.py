@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxgen.core import algebra
 from jaxgen.core.errors import FitError
 from jaxgen.core.gate import Batch
+from jaxgen.core.pytree import float_type
 from jaxgen.core.value import algorithm
 from jaxgen.ops.chunks import sum_over_chunks
 
@@ -91,7 +92,7 @@ class EM:
                 fix="jaxgen.Gradient(jaxgen.losses.nll)",
             )  # fmt: skip
         x = batch.x
-        weight = jnp.ones(x.shape[0], _float_type(model)) if batch.weight is None else batch.weight
+        weight = jnp.ones(x.shape[0], float_type(model)) if batch.weight is None else batch.weight
         n = x.shape[0]
         largest = self.chunk or max(1, min(CHUNK_EVENTS, CHUNK_SCALARS // max(1, math.prod(x.shape[1:]))))
 
@@ -103,7 +104,3 @@ class EM:
 
         statistics, total = sum_over_chunks(expect, n, largest)
         return statistics, total / jnp.sum(weight)
-
-
-def _float_type(model: Any) -> Any:
-    return jnp.result_type(*(leaf for leaf in jax.tree.leaves(model) if jnp.issubdtype(leaf.dtype, jnp.floating)))

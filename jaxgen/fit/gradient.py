@@ -56,8 +56,8 @@ def moving_average(average: Any, new: Any, decay: float, count: Any) -> Any:
 
     Source: the warm-up is the customary one of TensorFlow's ExponentialMovingAverage(num_updates=t).
     """
-    decay = jnp.minimum(decay, (1.0 + count) / (10.0 + count))
-    return jax.tree.map(lambda a, p: (a + (1 - decay) * (p - a)).astype(a.dtype), average, new)
+    rate = 1 - jnp.minimum(decay, (1.0 + count) / (10.0 + count))
+    return jax.tree.map(lambda a, p: (a + rate * (p - a)).astype(a.dtype), average, new)
 
 
 @algorithm

@@ -173,7 +173,9 @@ class Categorical:
 
     def check_data(self, x) -> None:
         """Refuses data outside the support with a DataError."""
-        _events(x, self.logits.shape[-1], "Categorical.check_data(x)", f"labels from 0 to {self.logits.shape[-1] - 1}", "np.unique(x, return_inverse=True)[1] numbers labels from 0")
+        size = self.logits.shape[-1]
+        fix = "np.unique(x, return_inverse=True)[1] numbers labels from 0"
+        _events(x, size, "Categorical.check_data(x)", f"labels from 0 to {size - 1}", fix)
 
     def _index(self, x):
         """Labels as rows of a table `[columns * V, ...]`; what is no label points past its end."""
@@ -456,7 +458,8 @@ class Poisson:
 
     def check_data(self, x) -> None:
         """Refuses data outside the support with a DataError."""
-        _events(x, math.inf, "Poisson.check_data(x)", "whole numbers from 0", "a Gaussian for numbers that are no counts")
+        fix = "a Gaussian for numbers that are no counts"
+        _events(x, math.inf, "Poisson.check_data(x)", "whole numbers from 0", fix)
 
     def _clean(self, x):
         """Counts in the model's dtype, 0 for what is none, and each one's penalty."""

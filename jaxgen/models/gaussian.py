@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxgen.core.door import per_event, per_sample, weighted_events
 from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import distrax
-from jaxgen.core.gate import as_array, concrete
+from jaxgen.core.gate import concrete, floating
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops import linalg
 
@@ -78,11 +78,6 @@ def _floor(x, floor):
     return jnp.asarray(RELATIVE_FLOOR * scale if floor is None else floor, x.dtype)
 
 
-def _floating(x):
-    x = jnp.asarray(x)
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
-
-
 def _residual(model, x):
     """`x - mean` of one model, or `[K, N, D]` of K: x is moved to the origin first, where float32 is fine-grained."""
     batched = model.origin.ndim == 2
@@ -128,7 +123,7 @@ class Gaussian:
     @classmethod
     def init(cls, key, x, *, floor=None) -> Gaussian:
         """The maximum-likelihood Gaussian of data `[N, D]`; `floor` defaults to 1e-6 of their mean variance."""
-        x = _floating(x)
+        x = floating(x)
         origin, d = x[0] + jnp.mean(x - x[0], axis=0), x.shape[-1]
         start = cls(jnp.zeros_like(origin), jnp.zeros((d, d), x.dtype), origin, _floor(x, floor))
         return start.m_step(start.e_step(x, jnp.ones(x.shape[0], x.dtype))[0])
@@ -140,7 +135,7 @@ class Gaussian:
         Raises:
             ModelError: the covariance is not symmetric positive definite, or the shapes do not fit.
         """
-        mean, covariance = _floating(as_array(mean, name="mean")), _floating(as_array(covariance, name="covariance"))
+        mean, covariance = floating(mean, name="mean"), floating(covariance, name="covariance")
         called = "Gaussian.from_covariance(mean, covariance)"
         if covariance.shape != (*mean.shape, mean.shape[-1]):
             raise ModelError(
@@ -277,7 +272,7 @@ class DiagonalGaussian:
     @classmethod
     def init(cls, key, x, *, floor=None) -> DiagonalGaussian:
         """The maximum-likelihood density of data `[N, D]`; `floor` defaults to 1e-6 of their mean variance."""
-        x = _floating(x)
+        x = floating(x)
         origin = x[0] + jnp.mean(x - x[0], axis=0)
         start = cls(jnp.zeros_like(origin), jnp.zeros_like(origin), origin, _floor(x, floor))
         return start.m_step(start.e_step(x, jnp.ones(x.shape[0], x.dtype))[0])
@@ -289,11 +284,11 @@ class DiagonalGaussian:
         Raises:
             ModelError: a scale that is not positive, or shapes that differ.
         """
-        mean, scale = _floating(as_array(mean, name="mean")), _floating(as_array(scale, name="scale"))
+        mean, scale = floating(mean, name="mean"), floating(scale, name="scale")
         if mean.shape != scale.shape or (concrete(scale) and not (scale > 0).all()):
             raise ModelError(
                 "scales must be positive, one for each mean", called="DiagonalGaussian.from_scale(mean, scale)",
-                expected=f"positive, shape {list(mean.shape)}", got=f"shape {list(scale.shape)}, smallest {scale.min()}",
+                expected=f"positive, shape {list(mean.shape)}", got=f"shape {list(scale.shape)}: {scale}",
             )  # fmt: skip
         floor = jnp.broadcast_to(jnp.asarray(floor, mean.dtype), mean.shape[:-1])
         return cls(jnp.zeros_like(mean), jnp.log(scale), mean, floor)

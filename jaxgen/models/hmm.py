@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxgen.core import algebra
 from jaxgen.core.door import per_batch, per_event, per_sample, weighted_events
 from jaxgen.core.errors import JaxgenError, ModelError, ShapeError
-from jaxgen.core.gate import as_array, concrete
+from jaxgen.core.gate import as_array, concrete, floating
 from jaxgen.core.pytree import model
 from jaxgen.core.value import ByValue
 from jaxgen.ops import chains
@@ -249,8 +249,7 @@ def _steps(x):
 def _log_rows(name, value, shape):
     """Logarithms of probabilities of the given shape, which are checked."""
     called = "HMM.from_values(initial, transition, emissions)"
-    value = jnp.asarray(as_array(value, name=name))
-    value = value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(jnp.result_type(float))
+    value = floating(value, name=name)
     if value.shape != shape:
         raise ModelError(
             f"{name} does not fit the {shape[0]} emissions", called=called, expected=f"shape {list(shape)}",

@@ -13,7 +13,7 @@ import numpy as np
 from jaxgen.core.door import context_shape, per_event, per_latent, per_sample
 from jaxgen.core.errors import DataError, FitError, ModelError
 from jaxgen.core.gate import as_array, concrete
-from jaxgen.core.pytree import fixed, model, static
+from jaxgen.core.pytree import fixed, float_type, model, static
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
 from jaxgen.ops import likelihoods
@@ -118,7 +118,7 @@ class VAE:
 
     def _posterior(self, x, context):
         """Mean and log-scale of `q(z | x)`, of one event."""
-        x = x.astype(_float_type(self.encoder))
+        x = x.astype(float_type(self.encoder))
         if self.units is not None:
             x = (x - self.units[0]) / self.units[1]
         mean, raw = self.encoder(_joined(x, context))
@@ -126,7 +126,7 @@ class VAE:
 
     def _observe(self, z, context):
         """The distribution of an event, in its units, for one z."""
-        z = jnp.asarray(z, _float_type(self.decoder))
+        z = jnp.asarray(z, float_type(self.decoder))
         return self.likelihood(*self.decoder(_joined(z, context)))
 
     def _log_likelihood(self, x, z, context):
@@ -212,10 +212,6 @@ def _joined(x, context):
 def _log_posterior(noise, log_scale):
     """`log q(z | x)` at `z = mean + scale noise`."""
     return -0.5 * jnp.sum(noise * noise) - jnp.sum(log_scale) - 0.5 * noise.size * likelihoods.LOG_2PI
-
-
-def _float_type(tree: Any) -> Any:
-    return jnp.result_type(*(leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)))
 
 
 def _latent_size(prior: Any, called: str) -> int:

@@ -42,7 +42,8 @@ def sum_over_chunks(part: Callable[[Any, Any], Any], n: int, largest: int) -> An
 
     def add(carry: Any, i: Any) -> Any:
         # the last chunk is moved back to end at n: one program serves all
-        return compensated_add(*carry, chunk(jnp.minimum(i * size, n - size), i * size)), None
+        total, error = carry
+        return compensated_add(total, error, chunk(jnp.minimum(i * size, n - size), i * size)), None
 
     (total, _), _ = jax.lax.scan(add, (zero, zero), jnp.arange(chunks))
     return total

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core.gate import as_array
+from jaxgen.core.gate import floating
 
 
 def mean_and_scale(x) -> tuple[jax.Array, jax.Array]:
@@ -25,7 +25,7 @@ def mean_and_scale(x) -> tuple[jax.Array, jax.Array]:
         >>> center.tolist(), scale.tolist()
         ([2.0, 7.0], [1.0, 1.0])
     """
-    x = _floating(x)
+    x = floating(x)
     axis = 0 if x.ndim <= 2 else None
     # twice, since the mean of large numbers is only as exact as they are
     center = jnp.mean(x, axis=axis)
@@ -49,12 +49,7 @@ def middle_and_reach(x) -> tuple[jax.Array, jax.Array]:
         >>> [float(a) for a in middle_and_reach(jnp.array([0, 16, 3]))]
         [8.0, 8.0]
     """
-    x = _floating(x)
+    x = floating(x)
     low, high = jnp.min(x), jnp.max(x)
     reach = (high - low) / 2
     return low + reach, jnp.where(reach > 0, reach, 1)
-
-
-def _floating(x):
-    x = jnp.asarray(as_array(x))
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
