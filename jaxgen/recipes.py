@@ -103,18 +103,20 @@ def rbm(key: Any, x: Any, hidden: int = 16, *, step_size: float = 0.1) -> tuple[
 
 
 def realnvp(
-    key: Any, x: Any, *, layers: int = 12, features: tuple[int, ...] = (64, 64), step_size: float = 4e-3,
-    steps: int = Gradient.default_steps,
+    key: Any, x: Any, *, base: Any = None, layers: int = 12, features: tuple[int, ...] = (64, 64),
+    context_shape: tuple[int, ...] | None = None, step_size: float = 4e-3, steps: int = Gradient.default_steps,
 ) -> tuple[Flow, Gradient]:  # fmt: skip
-    """A RealNVP flow on a standard normal base, and Adam on the exact likelihood.
+    """A RealNVP flow, and Adam on the exact likelihood.
 
     Gradients are clipped to a norm of 1; the fitted model averages the iterates.
 
     Args:
         key: typed key.
         x: events `[N, D]`, D at least 2.
+        base: any density of events `[D]`, in units of the data's standard deviation; None is the standard normal.
         layers: number of coupling layers.
         features: hidden widths of each layer's network.
+        context_shape: shape of one context for a conditional density; None for none.
         step_size: the first; it falls along half a cosine, to a hundredth.
         steps: of the fit, over which the step size falls; `fit(..., steps=)` takes the same number.
 
@@ -131,7 +133,8 @@ def realnvp(
         (2,)
     """
     x = jnp.asarray(as_array(x))
-    model = Flow.realnvp(key, x, StandardNormal(x.shape[1:]), layers=layers, features=features)
+    base = StandardNormal(x.shape[1:]) if base is None else base
+    model = Flow.realnvp(key, x, base, layers=layers, features=features, context_shape=context_shape)
     return model, Gradient(losses.nll, _adam(step_size, steps, clip=1.0), average=0.99)
 
 

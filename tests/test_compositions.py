@@ -48,7 +48,7 @@ ADAM = jg.Gradient(jg.losses.nll, optax.adam(3e-3))
 
 
 def small_flow(key, x, base=None):
-    return jg.recipes.realnvp(key, x, layers=2, width=16, base=base)[0]
+    return jg.recipes.realnvp(key, x, layers=2, features=(16,), base=base)[0]
 
 
 def test_mixture_of_flows(plane):
