@@ -34,8 +34,7 @@ LEAVES = {
 matrices = jax.jit(lambda models, x: (algebra.component_log_prob(models, x), algebra.default_log_prob(models, x)))
 sums = jax.jit(lambda models, x, weight: (algebra.component_e_step(models, x, weight),
                                           algebra.default_e_step(models, x, weight)))  # fmt: skip
-em = jax.jit(lambda model, x, weight: (model.m_step(model.e_step(x, weight)[0]),
-                                       model.repairs(model.e_step(x, weight)[0])))  # fmt: skip
+em = jax.jit(lambda model, x, weight: model.maximize(model.e_step(x, weight)[0]))
 cases = pytest.mark.parametrize("name", COMPONENTS)
 
 

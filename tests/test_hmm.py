@@ -177,7 +177,7 @@ def test_zeros_stay_zero_and_unused_rows_stay():
         assert not np.allclose(before, after)
     assert np.isneginf(fitted.emissions.logits[0, 3])
     # a single step in time says nothing of transitions: all three rows stay, and are counted
-    step = jax.jit(lambda m, x: (m.m_step(m.e_step(x)[0]), m.repairs(m.e_step(x)[0])))
+    step = jax.jit(lambda m, x: m.maximize(m.e_step(x)[0]))
     new, repairs = step(model, x[:, :1])
     assert np.array_equal(new.transition_logits, model.transition_logits)
     assert int(repairs) == 3 + 1  # and the last state, where no sequence starts, keeps its labels

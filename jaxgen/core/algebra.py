@@ -67,16 +67,21 @@ def default_e_step(components: Any, x: Any, weight: Any) -> Any:
     return jax.vmap(lambda component, w: component.e_step(x, w)[0])(components, weight)
 
 
-def component_m_step(components: Any, statistics: Any) -> Any:
-    """The M-step of each of K models. Override: `m_step_components(statistics)` (tied parameters)."""
-    override = getattr(type(components), "m_step_components", None)
-    return override(components, statistics) if override else jax.vmap(lambda c, s: c.m_step(s))(components, statistics)
+def maximize(model: Any, statistics: Any) -> tuple[Any, jax.Array]:
+    """`m_step`, and how many dead or singular parts it repaired by its stated rule.
+
+    A model that repairs has a method `maximize` which returns both, and `m_step` is its first half.
+    """
+    method = getattr(type(model), "maximize", None)
+    return (model.m_step(statistics), jnp.zeros((), jnp.int32)) if method is None else method(model, statistics)
 
 
-def repairs(model: Any, statistics: Any) -> jax.Array:
-    """How many dead or singular parts the next `m_step` will repair by its stated rule; 0 for a model without one."""
-    method = getattr(type(model), "repairs", None)
-    return jnp.zeros((), jnp.int32) if method is None else method(model, statistics)
+def component_maximize(components: Any, statistics: Any) -> tuple[Any, jax.Array]:
+    """`maximize` of each of K models, repairs summed. Override: `maximize_components(statistics)` (tied parameters)."""
+    if override := getattr(type(components), "maximize_components", None):
+        return override(components, statistics)
+    models, repaired = jax.vmap(maximize)(components, statistics)
+    return models, jnp.sum(repaired)
 
 
 def sample_component(key: Any, components: Any, index: Any, **options: Any) -> jax.Array:

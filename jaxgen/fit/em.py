@@ -77,8 +77,8 @@ class EM:
     def step(self, key: Any, state: EMState, batch: Batch) -> tuple[EMState, dict[str, jax.Array]]:
         """One E-step over all events and one M-step."""
         statistics, mean = self._expect(state.model, batch)
-        metrics = {"log_likelihood": mean, "repaired": algebra.repairs(state.model, statistics)}
-        return EMState(state.model.m_step(statistics)), metrics
+        model, repaired = algebra.maximize(state.model, statistics)
+        return EMState(model), {"log_likelihood": mean, "repaired": repaired}
 
     def evaluate(self, key: Any, model: Any, batch: Batch) -> jax.Array:
         """Mean log-likelihood, nats per event."""

@@ -213,15 +213,16 @@ class Categorical:
 
     def m_step(self, statistics) -> Categorical:
         """Weighted maximum likelihood; with a prior, the posterior mode."""
+        return self.maximize(statistics)[0]
+
+    def maximize(self, statistics):
+        """`m_step`, and 1 where a column has no mass, else 0."""
         total = jnp.sum(statistics, axis=-1, keepdims=True)
         counts = statistics if self.prior is None else jnp.maximum(statistics + self.prior - 1, 0)
         share = counts / jnp.where(_alive(total), jnp.sum(counts, axis=-1, keepdims=True), 1)
         logits = jnp.log(jnp.maximum(share, _tiny(share.dtype)))
-        return Categorical(jnp.where(_alive(total) & (self.logits > -jnp.inf), logits, self.logits), self.prior)
-
-    def repairs(self, statistics) -> jax.Array:
-        """1 where a column has no mass, else 0."""
-        return jnp.any(~_alive(jnp.sum(statistics, axis=-1))).astype(jnp.int32)
+        new = Categorical(jnp.where(_alive(total) & (self.logits > -jnp.inf), logits, self.logits), self.prior)
+        return new, jnp.any(~_alive(total)).astype(jnp.int32)
 
     def log_prob_components(self, x):
         """`[K, N]`: one gather of rows from a table `[columns * V, K]`."""
@@ -353,17 +354,18 @@ class Bernoulli:
 
     def m_step(self, statistics) -> Bernoulli:
         """Weighted maximum likelihood; with a prior, the posterior mode."""
+        return self.maximize(statistics)[0]
+
+    def maximize(self, statistics):
+        """`m_step`, and 1 where a coordinate has no mass, else 0."""
         zeros, ones = statistics
         if self.prior is not None:
             ones = jnp.maximum(ones + self.prior[..., 0] - 1, 0)
             zeros = jnp.maximum(zeros + self.prior[..., 1] - 1, 0)
         alive = _alive(statistics.zeros + statistics.ones)
         total = jnp.where(alive, zeros + ones, 1)
-        return Bernoulli(jnp.where(alive, _log_odds(zeros / total, ones / total), self.logits), self.prior)
-
-    def repairs(self, statistics) -> jax.Array:
-        """1 where a coordinate has no mass, else 0."""
-        return jnp.any(~_alive(statistics.zeros + statistics.ones)).astype(jnp.int32)
+        new = Bernoulli(jnp.where(alive, _log_odds(zeros / total, ones / total), self.logits), self.prior)
+        return new, jnp.any(~alive).astype(jnp.int32)
 
     def log_prob_components(self, x):
         """`[K, N]`: one matrix product of terms that share a sign, so that no digits cancel."""
@@ -491,16 +493,17 @@ class Poisson:
 
     def m_step(self, statistics) -> Poisson:
         """Weighted maximum likelihood; with a prior, the posterior mode."""
+        return self.maximize(statistics)[0]
+
+    def maximize(self, statistics):
+        """`m_step`, and 1 where there is no mass, else 0."""
         weight, total = statistics
         if self.prior is not None:
             total = jnp.maximum(total + self.prior[..., 0] - 1, 0)
             weight = weight + self.prior[..., 1]
         alive = _alive(statistics.weight)
-        return Poisson(jnp.where(alive, _log_rate(total / jnp.where(alive, weight, 1)), self.log_rate), self.prior)
-
-    def repairs(self, statistics) -> jax.Array:
-        """1 where there is no mass, else 0."""
-        return (~_alive(statistics.weight)).astype(jnp.int32)
+        new = Poisson(jnp.where(alive, _log_rate(total / jnp.where(alive, weight, 1)), self.log_rate), self.prior)
+        return new, (~alive).astype(jnp.int32)
 
     def log_prob_components(self, x):
         """`[K, N]`: the log-mass at the mean rate, and one matrix product for each component's difference from it.

@@ -203,13 +203,10 @@ class Gaussian:
 
     def m_step(self, statistics) -> Gaussian:
         """Weighted maximum likelihood, with `floor` added to the variances."""
-        return self._m_step(statistics)[0]
+        return self.maximize(statistics)[0]
 
-    def repairs(self, statistics) -> jax.Array:
-        """1 where the M-step has to repair this density, else 0."""
-        return self._m_step(statistics)[1]
-
-    def _m_step(self, statistics):
+    def maximize(self, statistics):
+        """`m_step`, and 1 where it had to repair this density, else 0."""
         weight, first, second = statistics
         alive = _alive(weight)
         safe = jnp.where(alive, weight, 1.0)
@@ -335,13 +332,10 @@ class DiagonalGaussian:
 
     def m_step(self, statistics) -> DiagonalGaussian:
         """Weighted maximum likelihood, with `floor` added to the variances."""
-        return self._m_step(statistics)[0]
+        return self.maximize(statistics)[0]
 
-    def repairs(self, statistics) -> jax.Array:
-        """1 where the M-step has to repair this density, else 0."""
-        return self._m_step(statistics)[1]
-
-    def _m_step(self, statistics):
+    def maximize(self, statistics):
+        """`m_step`, and 1 where it had to repair this density, else 0."""
         weight, first, second = statistics
         alive = _alive(weight)
         safe = jnp.where(alive, weight, 1.0)

@@ -220,16 +220,15 @@ class HMM:
 
     def m_step(self, statistics) -> HMM:
         """Weighted maximum likelihood of start, transitions and emissions."""
-        return HMM(
-            _log_shares(statistics.initial, self.initial_logits),
-            _log_shares(statistics.transition, self.transition_logits),
-            algebra.component_m_step(self.emissions, statistics.emissions),
-        )
+        return self.maximize(statistics)[0]
 
-    def repairs(self, statistics) -> jax.Array:
-        """The number of states that are never left, and of emissions that the M-step has to repair."""
-        kept = jnp.sum(~_alive(jnp.sum(statistics.transition, axis=-1)))
-        return kept.astype(jnp.int32) + jnp.sum(jax.vmap(algebra.repairs)(self.emissions, statistics.emissions))
+    def maximize(self, statistics):
+        """`m_step`, and the number of states that are never left and of emissions that had to be repaired."""
+        initial = _log_shares(statistics.initial, self.initial_logits)
+        transition = _log_shares(statistics.transition, self.transition_logits)
+        emissions, repaired = algebra.component_maximize(self.emissions, statistics.emissions)
+        never_left = jnp.sum(~_alive(jnp.sum(statistics.transition, axis=-1)))
+        return HMM(initial, transition, emissions), never_left.astype(jnp.int32) + repaired
 
     def features(self, x):
         """Sequences `[N, T, *event]` as the share of time in each state and each transition, `[N, K + K K]`.
@@ -298,7 +297,7 @@ def _init(key, x, stickiness, k, leaf):
     # every cluster keeps a little of all the data, so that a cluster of one step is no point mass
     share = 0.95 * share + 0.05 / k
     emissions = algebra.repeat(template, k)
-    emissions = algebra.component_m_step(emissions, _emission_statistics(emissions, steps, share))
+    emissions, _ = algebra.component_maximize(emissions, _emission_statistics(emissions, steps, share))
     leave = (1 - stickiness) / max(k - 1, 1)
     transition = jnp.where(jnp.eye(k, dtype=bool), stickiness if k > 1 else 1.0, leave)
     return HMM(jnp.zeros(k, features.dtype), jnp.log(transition).astype(features.dtype), emissions)

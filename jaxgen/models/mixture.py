@@ -158,14 +158,14 @@ class Mixture:
 
     def m_step(self, statistics) -> Mixture:
         """Weighted maximum likelihood of weights and components."""
+        return self.maximize(statistics)[0]
+
+    def maximize(self, statistics):
+        """`m_step`, and the number of components that had to be repaired."""
         floor = 10 * jnp.finfo(statistics.weight.dtype).eps
         logits = jnp.log(statistics.weight + floor)
-        components = algebra.component_m_step(self.components, statistics.components)
-        return Mixture((logits - logsumexp(logits, axis=0)).astype(self.logits.dtype), components)
-
-    def repairs(self, statistics) -> jax.Array:
-        """The number of components that the M-step has to repair."""
-        return jnp.sum(jax.vmap(algebra.repairs)(self.components, statistics.components))
+        components, repaired = algebra.component_maximize(self.components, statistics.components)
+        return Mixture((logits - logsumexp(logits, axis=0)).astype(self.logits.dtype), components), repaired
 
     def distribution(self):
         """The distrax distribution."""
