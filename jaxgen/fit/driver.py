@@ -153,7 +153,7 @@ def fit(
     check_key(key, "fit(key, model, data)")
     counts = {"steps": steps, "batch_size": batch_size, "patience": patience, "every": every, "restarts": restarts}
     check_counts("fit(...)", counts | {"checkpoint_every": checkpoint_every})
-    model = _starts(jax.random.fold_in(key, STARTS), model, restarts)
+    model = _starts(key, model, restarts)
     one = algebra.element(model) if restarts else model
     if not concrete(key, model, data):
         raise FitError(
@@ -189,6 +189,7 @@ class _Options:
 
 def _starts(key: Any, model: Any, restarts: int | None) -> Any:
     if not is_model(model) and callable(model):
+        key = jax.random.fold_in(key, STARTS)
         model = jax.vmap(model)(jax.random.split(key, restarts)) if restarts else model(key)
     elif restarts is not None:
         raise FitError(

@@ -15,9 +15,9 @@ from jaxgen.core.pytree import float_type
 from jaxgen.core.value import algorithm
 from jaxgen.ops.chunks import sum_over_chunks
 
-#: events in a chunk, at most, and scalars of data in a chunk: measured to stay in the cache of one core
-CHUNK_EVENTS = 2048
-CHUNK_SCALARS = 2**17
+#: scalars of data in a chunk, so that what K components make of them stays in a core's cache, and the fewest events
+CHUNK_SCALARS = 2**14
+CHUNK_EVENTS = 64
 
 
 class EMState(NamedTuple):
@@ -94,7 +94,7 @@ class EM:
         x = batch.x
         weight = jnp.ones(x.shape[0], float_type(model)) if batch.weight is None else batch.weight
         n = x.shape[0]
-        largest = self.chunk or max(1, min(CHUNK_EVENTS, CHUNK_SCALARS // max(1, math.prod(x.shape[1:]))))
+        largest = self.chunk or max(CHUNK_EVENTS, CHUNK_SCALARS // max(1, math.prod(x.shape[1:])))
 
         def expect(rows: Any, fresh: Any) -> Any:
             part = jnp.where(fresh, rows(weight), 0)

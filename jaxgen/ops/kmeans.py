@@ -37,18 +37,19 @@ def kmeans_plus_plus(key: jax.Array, x: jax.Array, k: int) -> jax.Array:
         >>> bool(jnp.ptp(centers) > 8)
         True
     """
-    first, rest = jax.random.split(key)
     n = x.shape[0]
-    start = x[jax.random.randint(first, (), 0, n)]
+    draws = jax.random.uniform(key, (k,), x.dtype)  # one number a center: randomness is a cost
+    start = x[jnp.minimum((draws[0] * n).astype(jnp.int32), n - 1)]
 
-    def add(nearest, key):
-        # Gumbel trick over log distances; where all distances are zero every row is as good
-        logits = jnp.where(jnp.max(nearest) > 0, jnp.log(nearest), 0.0)
-        center = x[jnp.argmax(logits + jax.random.gumbel(key, (n,), x.dtype))]
+    def add(nearest, draw):
+        # where all distances are zero every row is as good
+        share = jnp.cumsum(jnp.where(jnp.max(nearest) > 0, nearest, 1))
+        # the first row whose cumulative share exceeds the draw: never one at distance zero
+        center = x[jnp.argmax(share > draw * share[-1])]
         return jnp.minimum(nearest, jnp.sum((x - center) ** 2, axis=1)), center
 
     nearest = jnp.sum((x - start) ** 2, axis=1)
-    _, others = jax.lax.scan(add, nearest, jax.random.split(rest, k - 1))
+    _, others = jax.lax.scan(add, nearest, draws[1:])
     return jnp.concatenate([start[None], others])
 
 
