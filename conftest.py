@@ -20,7 +20,7 @@ def few_programs():
     yield
     global _DONE
     _DONE += 1
-    if _DONE % 100 == 0:
+    if _DONE % 50 == 0:
         import jax  # not before the environment is set
 
         jax.clear_caches()
