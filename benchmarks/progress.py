@@ -14,7 +14,7 @@ from common import interleaved, report
 
 import jaxgen as jg
 
-STEPS = 3000
+STEPS = 4000
 
 
 def main() -> None:
