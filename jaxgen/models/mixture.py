@@ -46,7 +46,7 @@ class Mixture:
         >>> x = jnp.concatenate([jnp.linspace(-1, 1, 50), jnp.linspace(9, 11, 50)])[:, None]
         >>> mixture = jg.Mixture.init(jax.random.key(0), x, 2, jg.Gaussian.init)
         >>> sorted(mixture.components.mean[:, 0].round(3).tolist())
-        [0.5, 9.5]
+        [0.25, 9.75]
         >>> mixture.responsibilities(x).shape
         (100, 2)
     """
