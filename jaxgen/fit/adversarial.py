@@ -12,7 +12,7 @@ from jaxgen.core.gate import Batch
 from jaxgen.core.protocols import Implicit
 from jaxgen.core.pytree import combine, partition
 from jaxgen.core.value import algorithm
-from jaxgen.fit.gradient import apply_updates, moving_average
+from jaxgen.fit.gradient import averaged, descend
 from jaxgen.losses import weighted_mean
 from jaxgen.nn.net import Net
 
@@ -30,7 +30,7 @@ class AdversarialState(NamedTuple):
     @property
     def model(self) -> Any:
         """The average of the generators where one is kept, else the last."""
-        return self.generator if self.average is None else combine(self.average, partition(self.generator)[1])
+        return averaged(self.generator, self.average)
 
 
 def default_optimizer() -> Any:
@@ -165,11 +165,9 @@ class Adversarial:
             return jnp.mean(jax.nn.softplus(-_logits(critic, _seen(generator, fake))))
 
         generator_loss, gradient = jax.value_and_grad(loss)(trained)
-        updates, moments = self._optimizers()[0].update(gradient, state.generator_moments, trained)
-        trained = apply_updates(trained, updates)
-        average = state.average
-        if self.average is not None:
-            average = moving_average(average, trained, self.average, state.steps)
+        trained, moments, average = descend(
+            self._optimizers()[0], gradient, state.generator_moments, trained, state.average, self.average, state.steps
+        )
         new = AdversarialState(combine(trained, rest), critic, moments, critic_moments, state.steps + 1, average)
         last = jax.tree.map(lambda report: report[-1], reports)
         return new, {"generator_loss": generator_loss, **last}
@@ -194,8 +192,8 @@ class Adversarial:
             return game + penalty, report
 
         gradient, report = jax.grad(loss, has_aux=True)(critic.params)
-        updates, moments = self._optimizers()[1].update(gradient, moments, critic.params)
-        return (Net(apply_updates(critic.params, updates), critic.module), moments), report
+        params, moments, _ = descend(self._optimizers()[1], gradient, moments, critic.params)
+        return (Net(params, critic.module), moments), report
 
 
 def steepness(critic: Any, x: jax.Array, weight: float = 1.0) -> tuple[jax.Array, jax.Array]:

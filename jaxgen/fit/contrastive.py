@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jaxgen.core.errors import FitError
 from jaxgen.core.gate import Batch
 from jaxgen.core.protocols import Energy
-from jaxgen.core.pytree import combine, partition
+from jaxgen.core.pytree import combine, float_type, partition
 from jaxgen.core.value import algorithm
-from jaxgen.fit.gradient import apply_updates, global_norm, moving_average
+from jaxgen.fit.gradient import averaged, descend, global_norm
 
 #: kernel steps that carry the persistent chains from zeros to their start
 BURN_IN = 100
@@ -33,7 +33,7 @@ class ContrastiveState(NamedTuple):
     @property
     def model(self) -> Any:
         """The average of the iterates where one is kept, else the iterate."""
-        return self.iterate if self.average is None else combine(self.average, partition(self.iterate)[1])
+        return averaged(self.iterate, self.average)
 
 
 def default_optimizer() -> Any:
@@ -103,7 +103,7 @@ class ContrastiveDivergence:
         trained, _ = partition(model)
         chains = None
         if self.chains is not None:
-            zeros = jnp.zeros((self.chains, *model.event_shape), _float_type(model))
+            zeros = jnp.zeros((self.chains, *model.event_shape), float_type(model))
             chains = _advance(key, model, zeros, BURN_IN)
         average = None if self.average is None else trained
         return ContrastiveState(model, self._optimizer().init(trained), chains, jnp.zeros((), jnp.int32), average)
@@ -113,18 +113,17 @@ class ContrastiveDivergence:
         _no_context(batch)
         x, start = batch.x, batch.x if state.chains is None else state.chains
         samples = _advance(key, state.iterate, start, self.k)
-        share = _share(batch, _float_type(state.iterate))
+        share = _share(batch, float_type(state.iterate))
         # a reconstruction weighs as much as the event it started at, a persistent chain as much as any other
         against = share if state.chains is None else jnp.full(len(samples), 1 / len(samples), share.dtype)
         trained, rest = partition(state.iterate)
         # both phases in one call of the energy: one matrix product forward and one back, of twice the rows
         both, sign = jnp.concatenate([x, samples]), jnp.concatenate([share, -against])
         loss, gradient = jax.value_and_grad(lambda t: jnp.dot(sign, combine(t, rest).energy(both)))(trained)
-        updates, moments = self._optimizer().update(gradient, state.moments, trained)
-        trained = apply_updates(trained, updates)
-        average, chains = state.average, None if state.chains is None else samples
-        if self.average is not None:
-            average = moving_average(average, trained, self.average, state.steps)
+        trained, moments, average = descend(
+            self._optimizer(), gradient, state.moments, trained, state.average, self.average, state.steps
+        )
+        chains = None if state.chains is None else samples
         metrics = {"loss": loss, "gradient_norm": global_norm(gradient)}
         if state.chains is None:
             change = (samples.astype(share.dtype) - x.astype(share.dtype)).reshape((len(x), -1))
@@ -144,7 +143,7 @@ class ContrastiveDivergence:
                 expected="a model with pseudo_log_likelihood(x)", got=type(model).__name__,
                 fix="fit without validation and restarts",
             )  # fmt: skip
-        return jnp.dot(_share(batch, _float_type(model)), model.pseudo_log_likelihood(batch.x))
+        return jnp.dot(_share(batch, float_type(model)), model.pseudo_log_likelihood(batch.x))
 
     def _check(self, model: Any) -> None:
         called = f"ContrastiveDivergence(k={self.k}, chains={self.chains}).init(key, {type(model).__name__})"
@@ -182,7 +181,3 @@ def _no_context(batch: Batch) -> None:
             "contrastive divergence takes no context", called="ContrastiveDivergence().step",
             expected="data without context", got="a context",
         )  # fmt: skip
-
-
-def _float_type(model: Any) -> Any:
-    return jnp.result_type(*(leaf for leaf in jax.tree.leaves(model) if jnp.issubdtype(leaf.dtype, jnp.floating)))

@@ -26,7 +26,7 @@ class GradientState(NamedTuple):
     @property
     def model(self) -> Any:
         """The average of the iterates where one is kept, else the iterate."""
-        return self.iterate if self.average is None else combine(self.average, partition(self.iterate)[1])
+        return averaged(self.iterate, self.average)
 
 
 def default_optimizer() -> Any:
@@ -58,6 +58,21 @@ def moving_average(average: Any, new: Any, decay: float, count: Any) -> Any:
     """
     rate = 1 - jnp.minimum(decay, (1.0 + count) / (10.0 + count))
     return jax.tree.map(lambda a, p: (a + rate * (p - a)).astype(a.dtype), average, new)
+
+
+def averaged(iterate: Any, average: Any) -> Any:
+    """The iterate with its trained leaves from the average, where one is kept."""
+    return iterate if average is None else combine(average, partition(iterate)[1])
+
+
+def descend(
+    optimizer: Any, gradient: Any, moments: Any, trained: Any, average: Any = None, decay: float | None = None,
+    steps: Any = 0,
+) -> tuple[Any, Any, Any]:  # fmt: skip
+    """One update of parameters, of the optimiser's state, and of the average of iterates where one is kept."""
+    updates, moments = optimizer.update(gradient, moments, trained)
+    trained = apply_updates(trained, updates)
+    return trained, moments, None if decay is None else moving_average(average, trained, decay, steps)
 
 
 @algorithm
@@ -131,11 +146,9 @@ class Gradient:
         """One gradient on the batch and one update."""
         trained, rest = partition(state.iterate)
         loss, gradient = jax.value_and_grad(lambda t: self.loss(key, combine(t, rest), batch))(trained)
-        updates, moments = self._optimizer().update(gradient, state.moments, trained)
-        trained = apply_updates(trained, updates)
-        average = state.average
-        if self.average is not None:
-            average = moving_average(average, trained, self.average, state.steps)
+        trained, moments, average = descend(
+            self._optimizer(), gradient, state.moments, trained, state.average, self.average, state.steps
+        )
         new = GradientState(combine(trained, rest), moments, state.steps + 1, average)
         return new, {"loss": loss, "gradient_norm": global_norm(gradient)}
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxgen.core.door import context_shape, per_event, per_latent, per_sample
 from jaxgen.core.errors import ModelError
 from jaxgen.core.gate import as_array
-from jaxgen.core.pytree import fixed, model, static
+from jaxgen.core.pytree import fixed, float_type, model, static
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
 from jaxgen.ops.units import mean_and_scale, middle_and_reach
@@ -91,8 +91,7 @@ class Generator:
 
     def _draw(self, z):
         # a base without parameters draws in its own dtype
-        dtypes = [leaf.dtype for leaf in jax.tree.leaves(self.net) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-        return self.units[0] + self.units[1] * self.net(jnp.asarray(z, jnp.result_type(*dtypes)))
+        return self.units[0] + self.units[1] * self.net(jnp.asarray(z, float_type(self.net)))
 
     @per_latent
     def decode(self, z):
