@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.pytree import float_type, parameter_count
+
 
 def count(models: Any) -> int:
     """The length of the leading axis of a batch of models.
@@ -82,6 +84,79 @@ def component_maximize(components: Any, statistics: Any) -> tuple[Any, jax.Array
         return override(components, statistics)
     models, repaired = jax.vmap(maximize)(components, statistics)
     return models, jnp.sum(repaired)
+
+
+def accepts_missing(model: Any) -> bool:
+    """True where NaN in an event means an entry that was not seen, and is marginalised: the model's own `missing`."""
+    return bool(getattr(model, "missing", False))
+
+
+def accepts_label(model: Any) -> bool:
+    """True where events may come with a label, the latent class that is known of them: models with `check_label`."""
+    return hasattr(type(model), "check_label")
+
+
+def hold(model: Any, statistics: Any, held: Any) -> Any:
+    """The statistics as an M-step has to see them when some parameters are held at their values.
+
+    Args:
+        model: the model that made the statistics.
+        statistics: of its E-step.
+        held: a model of bools, one for each number of each leaf; True is held.
+
+    The caller puts the held numbers back after the M-step. That alone is the constrained maximum where the M-step finds
+    its parameters apart from each other; a family in which one depends on another (a covariance on the mean it is taken
+    around) has a method `hold(statistics, held)`, which makes the others see the held value.
+    """
+    method = getattr(type(model), "hold", None)
+    return statistics if method is None else method(model, statistics, held)
+
+
+def component_hold(components: Any, statistics: Any, held: Any) -> Any:
+    """`hold` of each of K models."""
+    return jax.vmap(hold)(components, statistics, held)
+
+
+def rebase(model: Any, old: Any, statistics: Any) -> Any:
+    """Statistics that `old` made, as `model` would write them, so that sums over both can go on.
+
+    Only families whose statistics refer to their own parameters (moments around the mean) have a method
+    `rebase(old, statistics)`; for all others they are the same.
+    """
+    method = getattr(type(model), "rebase", None)
+    return statistics if method is None else method(model, old, statistics)
+
+
+def component_rebase(components: Any, old: Any, statistics: Any) -> Any:
+    """`rebase` of each of K models."""
+    return jax.vmap(rebase)(components, old, statistics)
+
+
+def log_prior(model: Any) -> jax.Array:
+    """What an M-step maximises beside the expected log-likelihood, in nats: the log density of its priors, up to a
+    constant; zero for a model without `log_prior()`.
+    """
+    method = getattr(type(model), "log_prior", None)
+    return jnp.zeros((), float_type(model)) if method is None else method(model)
+
+
+def component_log_prior(components: Any) -> jax.Array:
+    """`log_prior` of K models, summed. Override: `log_prior_components()` (tied parameters count once)."""
+    if override := getattr(type(components), "log_prior_components", None):
+        return override(components)
+    return jnp.sum(jax.vmap(log_prior)(components))
+
+
+def free_parameters(model: Any) -> int:
+    """The number of free parameters, for information criteria: the model's own `free_parameters`, or all it trains."""
+    own = getattr(model, "free_parameters", None)
+    return parameter_count(model) if own is None else int(own)
+
+
+def component_free_parameters(components: Any) -> int:
+    """`free_parameters` of K models. Override: `free_parameters_components` (tied parameters count once)."""
+    own = getattr(components, "free_parameters_components", None)
+    return count(components) * free_parameters(element(components)) if own is None else int(own)
 
 
 def sample_component(key: Any, components: Any, index: Any, **options: Any) -> jax.Array:
