@@ -3,6 +3,7 @@
 from jaxgen.core.gate import as_array
 from jaxgen.data.readers import read, read_idx, read_npy, read_npz
 from jaxgen.data.sets import digits, earthquakes, fashion_mnist, old_faithful, text
+from jaxgen.data.stream import Stream
 from jaxgen.data.synthetic import (
     eight_gaussians,
     eight_gaussians_centers,
@@ -13,6 +14,7 @@ from jaxgen.data.synthetic import (
 from jaxgen.data.tables import Table, read_csv
 
 __all__ = [
+    "Stream",
     "Table",
     "as_array",
     "digits",
