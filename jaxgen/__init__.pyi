@@ -38,5 +38,6 @@ from .models.hmm import HMM
 from .models.mixture import Mixture
 from .models.rbm import RBM
 from .models.vae import VAE
+from .models.variational import NormalWishart, VariationalMixture
 from .nn.net import Net
 from .ops import likelihoods

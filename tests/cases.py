@@ -101,6 +101,11 @@ def diagonal(key):
     return moved(key, jg.DiagonalGaussian.from_scale([0.5, -0.5], [1.0, 0.7]))
 
 
+def student(key):
+    # tails light enough for an integral over a box
+    return moved(key, jg.StudentT.from_scale([0.5, -0.5], [[1.0, 0.3], [0.3, 0.8]], 20.0), 0.2)
+
+
 def batch_of(make, k=2):
     """K models of one kind as one model with a leading axis."""
     return lambda key: algebra.stack([make(one) for one in jax.random.split(key, k)])
@@ -108,6 +113,15 @@ def batch_of(make, k=2):
 
 def mixture(make, k=2):
     return lambda key: moved(key, jg.Mixture.from_components(batch_of(make, k)(key)), 0.1)
+
+
+def variational(leaf, stick_breaking):
+    def build(key):
+        first, second = jax.random.split(key)
+        x = jax.random.normal(first, (80, 2)) + jnp.where(jnp.arange(80)[:, None] < 40, 2.0, -1.0)
+        return jg.VariationalMixture.init(second, x, 2, leaf, concentration=2.0, stick_breaking=stick_breaking)
+
+    return build
 
 
 def categorical(key):
@@ -182,6 +196,9 @@ CASES = [
     Case("mixture of diagonal gaussians", mixture(diagonal, 3), PLANE),
     Case("mixture of bernoullis", mixture(bernoulli), every(BITS, (3,))),
     Case("mixture of mixtures", mixture(mixture(diagonal)), PLANE),
+    Case("variational mixture", variational(jg.NormalWishart.init, True), PLANE),
+    Case("variational mixture, diagonal", variational(jg.NormalWishart.init_diagonal, False), PLANE),
+    Case("mixture of student ts", mixture(student), PLANE),
     Case("hmm of categoricals", hmm(categorical), every((0, 1, 2), (3, 2)), length=3),
     Case("hmm with impossible transitions", left_right, every((0, 1, 2), (3, 2)), length=3),
     Case("hmm of poissons", hmm(poisson), length=4),

@@ -58,6 +58,25 @@ def default_log_prob(components: Any, x: Any, context: Any = None) -> jax.Array:
     return jax.vmap(lambda component: component.log_prob(x, context=context))(components)
 
 
+def step_log_prob(model: Any, x: Any) -> jax.Array:
+    """What `e_step` returns beside the statistics, `[N]` nats: `log_prob`, or the model's own `step_log_prob(x)`.
+
+    A model with a posterior over its parameters has one: its `log_prob` is the predictive density, its E-step bounds
+    the evidence from below, by these terms and by `log_prior`.
+    """
+    method = getattr(type(model), "step_log_prob", None)
+    return model.log_prob(x) if method is None else method(model, x)
+
+
+def component_step_log_prob(components: Any, x: Any) -> jax.Array:
+    """`step_log_prob` of K models on N events, `[K, N]`. Override: `step_log_prob_components(x)`."""
+    if not hasattr(type(components), "step_log_prob"):
+        return component_log_prob(components, x)
+    if override := getattr(type(components), "step_log_prob_components", None):
+        return override(components, x)
+    return jax.vmap(lambda component: component.step_log_prob(x))(components)
+
+
 def component_e_step(components: Any, x: Any, weight: Any) -> Any:
     """The statistics of K models on N events with weights `[K, N]`. Override: `e_step_components(x, weight)`."""
     override = getattr(type(components), "e_step_components", None)

@@ -39,6 +39,11 @@ def _series(a: Array, coefficients: list[float]) -> Array:
     return total
 
 
+def _steps(a: Array) -> Array:
+    """a, a + 1, ... up to where the series begin, on a new last axis."""
+    return a[..., None] + jnp.arange(_SHIFT, dtype=a.dtype)
+
+
 def digamma_remainder(a: Array) -> Array:
     """What digamma has over the logarithm.
 
@@ -56,11 +61,9 @@ def digamma_remainder(a: Array) -> Array:
 
     Source: Abramowitz and Stegun (1964), Handbook of Mathematical Functions, 6.3.5 and 6.3.18.
     """
-    b = a + _SHIFT
-    total = -0.5 / b - _series(b, [n / (2 * i) for i, n in enumerate(_BERNOULLI, 1)]) / (b * b)
-    for i in reversed(range(_SHIFT)):
-        total = total + (jnp.log1p(1 / (a + i)) - 1 / (a + i))
-    return total
+    b, steps = a + _SHIFT, _steps(a)
+    far = -0.5 / b - _series(b, [n / (2 * i) for i, n in enumerate(_BERNOULLI, 1)]) / (b * b)
+    return far + jnp.sum(jnp.log1p(1 / steps) - 1 / steps, axis=-1)
 
 
 def log_gamma_remainder(a: Array) -> Array:
@@ -80,11 +83,9 @@ def log_gamma_remainder(a: Array) -> Array:
 
     Source: Abramowitz and Stegun (1964), Handbook of Mathematical Functions, 6.1.15 and 6.1.40.
     """
-    b = a + _SHIFT
-    total = _series(b, [n / (2 * i * (2 * i - 1)) for i, n in enumerate(_BERNOULLI, 1)]) / b
-    for i in reversed(range(_SHIFT)):
-        total = total + ((a + i + 0.5) * jnp.log1p(1 / (a + i)) - 1)
-    return total
+    b, steps = a + _SHIFT, _steps(a)
+    far = _series(b, [n / (2 * i * (2 * i - 1)) for i, n in enumerate(_BERNOULLI, 1)]) / b
+    return far + jnp.sum((steps + 0.5) * jnp.log1p(1 / steps) - 1, axis=-1)
 
 
 def log_gamma_ratio(a: Array, b: Array | float) -> Array:
