@@ -29,10 +29,10 @@ def ours(x, means, covariance, kind, dtype):
     k = len(means)
     if kind == "full":
         covariances = np.stack([covariance] * k).astype(dtype)
-        leaf = jg.Gaussian.from_covariance(means.astype(dtype), covariances, floor=1e-6)
+        leaf = jg.Gaussian.from_covariance(means.astype(dtype), covariances, floor=0.0)
     else:
         scale = np.stack([np.sqrt(np.diag(covariance))] * k).astype(dtype)
-        leaf = jg.DiagonalGaussian.from_scale(means.astype(dtype), scale, floor=1e-6)
+        leaf = jg.DiagonalGaussian.from_scale(means.astype(dtype), scale, floor=0.0)
     return jg.Mixture.from_components(leaf), x.astype(dtype)
 
 
@@ -40,7 +40,8 @@ def peer(x, means, covariance, kind, dtype):
     k = len(means)
     precisions = np.stack([np.linalg.inv(covariance) if kind == "full" else 1 / np.diag(covariance)] * k)
     model = GaussianMixture(
-        k, covariance_type=kind, weights_init=np.full(k, 1 / k), means_init=means, precisions_init=precisions
+        k, covariance_type=kind, weights_init=np.full(k, 1 / k), means_init=means, precisions_init=precisions,
+        reg_covar=0.0,
     )
     x = x.astype(dtype)
     model._initialize_parameters(x, np.random.RandomState(0))

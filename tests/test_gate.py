@@ -165,7 +165,7 @@ X = [[1.0], [2.0], [3.0]]
 
 
 def test_batches():
-    assert as_batch(X)[1:] == (None, None)
+    assert as_batch(X)[1:] == (None, None, None)
     parts = {"weight": [1, 1, 0], "x": X, "context": [0, 1, 2]}
     for data in ((X, [0, 1, 2], [1, 1, 0]), parts, Batch(**parts)):
         batch = as_batch(data)
@@ -177,11 +177,16 @@ def test_batches():
     assert as_batch({"x": frame({"a": [1.0]}), "weight": pd.Series([1])}).weight.dtype == np.float32
 
 
+def test_unknown_labels_are_minus_one():
+    for label in ([0, -1, 2], [0.0, nan, 2.0], np.array([0, -1, 2])):
+        np.testing.assert_array_equal(as_batch({"x": X, "label": label}).label, np.int32([0, -1, 2]))
+
+
 def test_a_batch_is_an_honest_tuple():
     batch = as_batch((X, [0, 1, 2]))
-    x, context, weight = batch
-    assert len(batch) == 3
-    assert weight is None
+    x, context, weight, label = batch
+    assert len(batch) == 4
+    assert weight is None and label is None
     assert batch._replace(weight=1).weight == 1
     assert jax.tree.map(lambda a: a, batch).events == 3
 
@@ -198,10 +203,13 @@ BAD_BATCHES = {
     "one number": (3.0, ShapeError, "one number"),
     "no x": ({"weight": [1.0]}, DataError, "no x"),
     "x is none": ({"x": None}, DataError, "no x"),
-    "empty dict": ({}, DataError, "no x", "dict(x=..., context=..., weight=...)"),
+    "empty dict": ({}, DataError, "no x", "dict(x=..., context=..., weight=..., label=...)"),
     "empty tuple": ((), DataError, "no x"),
     "unknown name": ({"x": X, "y": X, "z": X}, DataError, "y, z"),
-    "four parts": ((X, X, [1, 1, 1], X), DataError, "fourth"),
+    "five parts": ((X, X, [1, 1, 1], [0, 0, 1], X), DataError, "fifth"),
+    "label is a fraction": ({"x": X, "label": [0.5, 1, 1]}, DataError, "whole numbers", "0.5"),
+    "label is too low": ({"x": X, "label": [-2, 1, 1]}, DataError, "-1 where not known", "-2"),
+    "label is short": ({"x": X, "label": [1]}, ShapeError, "'label'"),
     "context is short": ((X, [[0.0]]), ShapeError, "'context'", "[3, ...]", "shape [1, 1]"),
     "context is a number": ((X, 1.0), ShapeError, "'context'"),
     "context is text": ((X, ["a", "b", "c"]), DataError, "data['context']"),

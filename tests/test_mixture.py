@@ -24,10 +24,10 @@ def start(x, kind, dtype):
     means = np.asarray(x[np.random.default_rng(1).choice(len(x), K, replace=False)], dtype)
     covariance = np.cov(np.asarray(x, np.float64).T)
     if kind == "full":
-        leaf = jg.Gaussian.from_covariance(means, np.stack([covariance] * K).astype(dtype), floor=1e-6)
+        leaf = jg.Gaussian.from_covariance(means, np.stack([covariance] * K).astype(dtype), floor=0.0)
         return jg.Mixture.from_components(leaf), means, np.stack([np.linalg.inv(covariance)] * K)
     scale = np.stack([np.sqrt(np.diag(covariance))] * K)
-    leaf = jg.DiagonalGaussian.from_scale(means, scale.astype(dtype), floor=1e-6)
+    leaf = jg.DiagonalGaussian.from_scale(means, scale.astype(dtype), floor=0.0)
     return jg.Mixture.from_components(leaf), means, scale**-2
 
 
@@ -36,7 +36,7 @@ def scikit_learn(x, kind, means, precisions):
     x = np.asarray(x, np.float64)
     peer = GaussianMixture(
         K, covariance_type=kind, weights_init=np.full(K, 1 / K), means_init=np.asarray(means, np.float64),
-        precisions_init=precisions, reg_covar=1e-6,
+        precisions_init=precisions, reg_covar=0.0,
     )  # fmt: skip
     peer._initialize_parameters(x, np.random.RandomState(0))
     history = []
@@ -78,7 +78,8 @@ def test_weight_two_is_the_row_twice(x):
     weighted = jg.fit(jax.random.key(0), model, {"x": x, "weight": weight}, steps=5, tolerance=0.0)
     repeated = np.concatenate([x[:100], x[:100], x[200:]])
     plain = jg.fit(jax.random.key(0), model, repeated, steps=5, tolerance=0.0)
-    np.testing.assert_allclose(weighted.history["log_likelihood"], plain.history["log_likelihood"], atol=3e-6)
+    # float32
+    np.testing.assert_allclose(weighted.history["log_likelihood"], plain.history["log_likelihood"], atol=1e-5)
 
 
 def test_log_prob_equals_scipy(x):

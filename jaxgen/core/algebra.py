@@ -6,6 +6,8 @@ categoricals) by a method of the name given here; a law in the suite holds every
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -43,6 +45,55 @@ def stack(models: Any) -> Any:
         (2, 2)
     """
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *models)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Events:
+    """Events made ready for many E-steps: what a family computes of them again and again, once.
+
+    Args:
+        x: `[N, *event]`.
+        columns: `[F, N]`, functions of the events in which the likelihoods are linear; None makes those of a chunk
+            when it is its turn.
+        center: the point that the columns are taken around.
+        make: `x - center -> columns`, static.
+    """
+
+    x: jax.Array
+    columns: jax.Array | None
+    center: jax.Array
+    make: Callable[[jax.Array], jax.Array] = dataclasses.field(metadata={"static": True})
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.x.shape
+
+    def cut(self, rows: Callable[..., jax.Array]) -> Events:
+        """The rows of a chunk, with their columns: `rows(array, axis)` cuts them out of an array."""
+        x = rows(self.x, 0)
+        columns = self.make(x - self.center) if self.columns is None else rows(self.columns, 1)
+        return Events(x, columns, self.center, self.make)
+
+
+def prepare(model: Any, x: Any, limit: int = 0) -> Any:
+    """Events as the E-steps of a model like best to see them: `Events`, or x as it is.
+
+    A model that has a faster form has the methods `prepare(x, limit)` and `ready(events)`, which gives the same model
+    in that form; both are exact.
+
+    Args:
+        model: a model, or one in the abstract: only its structure counts.
+        x: `[N, *event]`.
+        limit: bytes that may be spent on columns that are kept.
+    """
+    method = getattr(type(model), "prepare", None)
+    return x if method is None or isinstance(x, Events) else method(model, x, limit)
+
+
+def ready(model: Any, x: Any) -> Any:
+    """A model in the form that goes with prepared events; any other as it is."""
+    return type(model).ready(model, x) if isinstance(x, Events) else model
 
 
 def component_log_prob(components: Any, x: Any, context: Any = None) -> jax.Array:

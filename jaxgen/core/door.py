@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.algebra import Events
 from jaxgen.core.errors import DataError, ShapeError
 from jaxgen.core.gate import as_array
 
@@ -251,16 +252,23 @@ def per_batch(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def weighted_events(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The door of `e_step(x, weight)`: `x` is `[N, *event]`, `weight` `[N]` (None: ones)."""
+    """The door of `e_step(x, weight[, label])`: `x` is `[N, *event]`, `weight` `[N]` (None: ones).
+
+    `x` may be `algebra.Events`, which passes as it is: `EM` made it from checked events. `label` is `[N, ...]` int32,
+    -1 where it is not known.
+    """
+    takes_label = "label" in inspect.signature(method).parameters
 
     @jax.jit
-    def flat(self: Any, x: Any, weight: Any) -> Any:
-        return method(self, x, weight)
+    def flat(self: Any, x: Any, weight: Any, label: Any) -> Any:
+        return method(self, x, weight, label) if takes_label else method(self, x, weight)
 
     @functools.wraps(method)
-    def public(self: Any, x: Any, weight: Any = None) -> Any:
+    def public(self: Any, x: Any, weight: Any = None, label: Any = None) -> Any:
         called = _name(self, method)
-        x = _as_events(x, called)
+        if label is not None and not takes_label:
+            raise ShapeError(f"{called} takes no label", called=called, expected="x and weight", got="a label")
+        events, x = (x, x.x) if isinstance(x, Events) else (None, _as_events(x, called))
         batch = batch_axes(x.shape, self.event_shape, called)
         dtype = jnp.result_type(float) if not jnp.issubdtype(x.dtype, jnp.floating) else x.dtype
         given = None if weight is None else as_array(weight, name="weight", called=called)
@@ -270,6 +278,7 @@ def weighted_events(method: Callable[..., Any]) -> Callable[..., Any]:
                 f"{called}: one weight per event", called=called, expected="x [N, *event] and weight [N]",
                 got=f"x {list(x.shape)}, weight {list(weight.shape)}", fix="x.reshape(-1, *model.event_shape)",
             )  # fmt: skip
-        return flat(self, x, weight if jnp.issubdtype(weight.dtype, jnp.floating) else weight.astype(dtype))
+        weight = weight if jnp.issubdtype(weight.dtype, jnp.floating) else weight.astype(dtype)
+        return flat(self, x if events is None else events, weight, label)
 
     return public

@@ -20,22 +20,24 @@ _REMEDY = {
 
 
 class Batch(NamedTuple):
-    """What an algorithm sees in one step: events, and per event an optional context and an optional weight.
+    """What an algorithm sees in one step: events, and per event an optional context, weight and label.
 
     Args:
         x: events, `[N, *event]`.
         context: `[N, *context]` or None.
         weight: `[N]`, non-negative, or None for ones; a weight of 2 is the event twice, of 0 no event.
+        label: `[N]` int32, the latent class that is known of an event (its component in a mixture), -1 where it is not.
     """
 
     x: Any
     context: Any = None
     weight: Any = None
+    label: Any = None
 
     @property
     def events(self) -> int:
         """The number of events, N."""
-        return int(np.shape(self.x)[0])
+        return int(np.shape(jax.tree.leaves(self.x)[0])[0])
 
 
 def as_array(
@@ -188,11 +190,17 @@ def floating(data: Any, *, name: str = "x") -> jax.Array:
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
 
 
-def as_batch(data: Any, *, name: str = "data", called: str = "") -> Batch:
-    """Turns what `fit` accepts into a `Batch`: an array, a tuple `(x, context, weight)`, or a dict with those names.
+def as_batch(data: Any, *, name: str = "data", called: str = "", missing: bool = False) -> Batch:
+    """Turns what `fit` accepts into a `Batch`: an array, a tuple `(x, context, weight, label)`, or a dict.
+
+    Args:
+        data: what was passed.
+        name: what to call it in errors.
+        called: what the user called, for errors.
+        missing: NaN in x is an entry that was not seen, and passes.
 
     Raises:
-        DataError: unknown names, or anything `as_array` refuses; negative weights.
+        DataError: unknown names, or anything `as_array` refuses; negative weights; labels that are no whole numbers.
         ShapeError: leading axes that differ.
 
     Example:
@@ -209,16 +217,18 @@ def as_batch(data: Any, *, name: str = "data", called: str = "") -> Batch:
     elif isinstance(data, tuple):
         parts = dict(zip(Batch._fields, data, strict=False))
         if len(data) > len(Batch._fields):
-            parts["a fourth entry"] = data[3]
+            parts["a fifth entry"] = data[4]
     else:
         parts = {"x": data}
     if unknown := sorted(set(map(str, parts)) - set(Batch._fields)) or (["no x"] if parts.get("x") is None else []):
         raise DataError(
             f"{name} is not a batch", called=called, got=", ".join(unknown),
-            expected="x, or (x, context, weight), or a dict of them",
-            fix=f"{name} = dict(x=..., context=..., weight=...)",
+            expected="x, or (x, context, weight, label), or a dict of them",
+            fix=f"{name} = dict(x=..., context=..., weight=..., label=...)",
         )  # fmt: skip
-    parts = {k: as_array(v, name=f"{name}[{k!r}]", called=called) for k, v in parts.items() if v is not None}
+    unseen = {"x": missing, "label": True}
+    parts = {k: as_array(v, name=f"{name}[{k!r}]", called=called, allow_nan=unseen.get(k, False))
+             for k, v in parts.items() if v is not None}  # fmt: skip
     batch = Batch(**parts)
     for part, value in batch._asdict().items():
         if value is None:
@@ -229,10 +239,29 @@ def as_batch(data: Any, *, name: str = "data", called: str = "") -> Batch:
                 called=called, expected=f"[{batch.events}, ...]" if part != "x" else "[N, *event]",
                 got=f"shape {list(np.shape(value))}",
             )  # fmt: skip
+    batch = batch._replace(label=_as_label(batch.label, name, called))
     if batch.weight is None:
         return batch
     weight = _as_weight(batch.weight, name, called)
-    return Batch(_silenced(batch.x, weight), _silenced(batch.context, weight), weight)
+    return Batch(*(_silenced(part, weight) for part in batch[:2]), weight, _silenced(batch.label, weight))
+
+
+def _as_label(label: Any, name: str, called: str) -> Any:
+    """Labels `[N, ...]` as int32, -1 where not known; NaN, as tables write it, is not known either."""
+    if label is None:
+        return None
+    if not concrete(label):
+        return jnp.where(jnp.isnan(label), -1, label).astype(jnp.int32)
+    host = np.asarray(label)
+    host = np.where(np.isnan(host), -1, host) if host.dtype.kind == "f" else host
+    whole = host.astype(np.int32)
+    if (whole != host).any() or (whole < -1).any():
+        raise DataError(
+            f"{name}['label'] holds no labels", called=called, expected="whole numbers from 0, -1 where not known",
+            got=f"values such as {host[(whole != host) | (whole < -1)][0]}",
+            fix="np.unique(label, return_inverse=True)[1] numbers them from 0",
+        )  # fmt: skip
+    return whole
 
 
 def _silenced(part: Any, weight: Any) -> Any:

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.errors import ModelError
+
 T = TypeVar("T")
 
 #: every `@model` class by its full name; `load` builds nothing that is not in here
@@ -150,6 +152,51 @@ def partition(tree: T) -> tuple[T, T]:
 def combine(trained: T, rest: T) -> T:
     """Puts the two parts of `partition` back together."""
     return jax.tree.map(lambda a, b: b if a is None else a, trained, rest, is_leaf=lambda x: x is None)
+
+
+def held_leaves(tree: T, frozen: Any) -> T:
+    """The same tree with bools in place of numbers: True for those that training has to leave as they are.
+
+    Args:
+        tree: a model.
+        frozen: `{path: True}`, a path of field names such as `"components.offset"` with all that is under it; or
+            `{path: bools}` with one for each index of the leading axis, such as the components of a mixture.
+
+    Raises:
+        ModelError: a path that leads nowhere, or another number of bools than the axis is long.
+
+    Example:
+        >>> @model
+        ... class M:
+        ...     a: jax.Array
+        ...     b: jax.Array
+        >>> held_leaves(M(jnp.zeros(2), jnp.zeros(2)), {"a": True, "b": (False, True)}).b.tolist()
+        [False, True]
+    """
+    paths, structure = jax.tree_util.tree_flatten_with_path(tree)
+    names = [jax.tree_util.keystr(path).lstrip(".") for path, _ in paths]
+    masks = [np.zeros(np.shape(leaf), bool) for _, leaf in paths]
+    for path, which in frozen.items():
+        under = [i for i, n in enumerate(names) if n == path or (n.startswith(path) and n[len(path)] in ".[")]
+        if not under:
+            raise ModelError(
+                "there is no such field to freeze", called=f"frozen={dict(frozen)!r}", got=repr(path),
+                expected="the path of a field: " + ", ".join(names), fix="print(jaxgen.summary(model)) lists them",
+            )  # fmt: skip
+        for i in under:
+            rows = np.asarray(which, bool)
+            if rows.ndim > 1 or (rows.ndim and rows.shape != masks[i].shape[:1]):
+                raise ModelError(
+                    f"frozen does not fit {names[i]}", called=f"frozen={dict(frozen)!r}", got=f"shape {rows.shape}",
+                    expected=f"True, or one bool for each of {masks[i].shape[:1]}",
+                )  # fmt: skip
+            masks[i] |= rows.reshape(rows.shape + (1,) * (masks[i].ndim - rows.ndim))
+    return jax.tree.unflatten(structure, [jnp.asarray(mask) for mask in masks])
+
+
+def put_back(new: T, old: T, held: Any) -> T:
+    """The new model with the held numbers of the old one; as it is where `held` is None."""
+    return new if held is None else jax.tree.map(lambda h, n, o: jnp.where(h, o, n).astype(n.dtype), held, new, old)
 
 
 def parameter_count(tree: Any) -> int:

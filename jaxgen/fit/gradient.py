@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxgen import losses
 from jaxgen.core.errors import FitError
 from jaxgen.core.gate import Batch
-from jaxgen.core.pytree import combine, partition
+from jaxgen.core.pytree import combine, held_leaves, partition, put_back
 from jaxgen.core.value import algorithm
 
 
@@ -67,11 +67,11 @@ def averaged(iterate: Any, average: Any) -> Any:
 
 def descend(
     optimizer: Any, gradient: Any, moments: Any, trained: Any, average: Any = None, decay: float | None = None,
-    steps: Any = 0,
+    steps: Any = 0, held: Any = None,
 ) -> tuple[Any, Any, Any]:  # fmt: skip
     """One update of parameters, of the optimiser's state, and of the average of iterates where one is kept."""
     updates, moments = optimizer.update(gradient, moments, trained)
-    trained = apply_updates(trained, updates)
+    trained = put_back(apply_updates(trained, updates), trained, held)
     return trained, moments, None if decay is None else moving_average(average, trained, decay, steps)
 
 
@@ -84,6 +84,7 @@ class Gradient:
         optimizer: any optax transformation; None is Adam with step 1e-3 behind a clip of the global norm at 10.
         average: decay of an exponential moving average of the parameters, which is then the fitted model; None keeps
             none.
+        frozen: what stays as it is, `{path: True}` or `{path: bools}`, as in `EM`.
 
     Fields marked `fixed()` and integer leaves are no parameters: they stay bit-identical. Metrics: `loss`, and
     `gradient_norm` before any clipping.
@@ -100,6 +101,7 @@ class Gradient:
     loss: Callable[[Any, Any, Batch], jax.Array] = losses.nll
     optimizer: Any = None
     average: float | None = None
+    frozen: Any = None
     monitor: ClassVar[str] = "loss"
     default_steps: ClassVar[int] = 2000
     default_tolerance: ClassVar[float | None] = None
@@ -116,6 +118,7 @@ class Gradient:
         """
         self._check(model)
         trained, _ = partition(model)
+        held_leaves(trained, self.frozen or {})
         average = None if self.average is None else trained
         return GradientState(model, self._optimizer().init(trained), jnp.zeros((), jnp.int32), average)
 
@@ -147,8 +150,9 @@ class Gradient:
         trained, rest = partition(state.iterate)
         loss, gradient = jax.value_and_grad(lambda t: self.loss(key, combine(t, rest), batch))(trained)
         trained, moments, average = descend(
-            self._optimizer(), gradient, state.moments, trained, state.average, self.average, state.steps
-        )
+            self._optimizer(), gradient, state.moments, trained, state.average, self.average, state.steps,
+            held_leaves(trained, self.frozen) if self.frozen else None,
+        )  # fmt: skip
         new = GradientState(combine(trained, rest), moments, state.steps + 1, average)
         return new, {"loss": loss, "gradient_norm": global_norm(gradient)}
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core import algebra
 from jaxgen.core.errors import FitError
 from jaxgen.core.gate import Batch, as_batch
 from jaxgen.fit.em import EM
@@ -159,6 +160,24 @@ def check_algorithm(algorithm: Any, called: str) -> None:
         )  # fmt: skip
 
 
+def prepare(algorithm: Any, model: Any, batch: Batch, batch_size: int | None) -> Batch:
+    """All events in the form that the algorithm's steps like best, where it has one and sees all of them in a step."""
+    ready = getattr(algorithm, "prepare", None)
+    return batch if ready is None or batch_size is not None else ready(model, batch)
+
+
+def check_label(algorithm: Any, model: Any, batch: Batch, called: str) -> None:
+    """Refuses labels that nobody would look at, or that the model has no class for."""
+    if batch.label is None:
+        return
+    if not (getattr(algorithm, "takes_label", False) and algebra.accepts_label(model)):
+        raise FitError(
+            "labels would not be looked at", called=called, expected="EM on a mixture, or data without label",
+            got=f"{type(algorithm).__name__} on {type(model).__name__}", fix="leave label out, or fit by jaxgen.EM()",
+        )  # fmt: skip
+    model.check_label(batch.label)
+
+
 def check_batch_size(algorithm: Any, batch_size: int | None, n: int) -> None:
     """Refuses a batch size that the algorithm or the data cannot serve."""
     if batch_size is None:
@@ -211,9 +230,11 @@ def scan_fit(
     check_counts("scan_fit(...)", {"steps": steps, "batch_size": batch_size})
     algorithm = EM() if algorithm is None else algorithm
     check_algorithm(algorithm, "scan_fit(key, model, data, algorithm)")
-    batch = as_batch(data, called="scan_fit(key, model, data)")
+    batch = as_batch(data, called="scan_fit(key, model, data)", missing=algebra.accepts_missing(model))
     batch = jax.tree.map(jnp.asarray, batch)
     check_batch_size(algorithm, batch_size, batch.events)
+    check_label(algorithm, model, batch, "scan_fit(key, model, data)")
+    batch = prepare(algorithm, model, batch, batch_size)
 
     def advance(carry: Carry) -> Carry:
         rows, order = next_batch(key, carry.step, carry.order, batch, batch_size)

@@ -1,32 +1,22 @@
-"""Gaussian densities: full and diagonal covariance with closed-form maximum likelihood, and the standard normal."""
+"""Gaussian densities with closed-form maximum likelihood: full, diagonal and spherical; and the standard normal."""
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxgen.core.door import per_event, per_sample, weighted_events
-from jaxgen.core.errors import ModelError
+from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import distrax
-from jaxgen.core.gate import concrete, floating
+from jaxgen.core.gate import as_array, concrete, floating
 from jaxgen.core.pytree import fixed, model, static
-from jaxgen.ops import linalg
+from jaxgen.ops import gaussians, linalg
+from jaxgen.ops.conjugate import NormalInverseWishart
+from jaxgen.ops.gaussians import LOG_2PI, Moments, matmul
 
-LOG_2PI = math.log(2.0 * math.pi)
-HIGHEST = jax.lax.Precision.HIGHEST
 #: default floor of a variance, as a share of the data's: far below any structure, above float32 rounding
 RELATIVE_FLOOR = 1e-6
-
-
-class Moments(NamedTuple):
-    """Weighted moments around the old mean: total weight, first and second moment."""
-
-    weight: jax.Array
-    first: jax.Array
-    second: jax.Array
 
 
 @model
@@ -71,23 +61,60 @@ class StandardNormal:
         return dx.Independent(normal, len(self.event_shape))
 
 
+def _center(x):
+    """A point amid the data `[N, D]`, NaN left out."""
+    anchor = jnp.nan_to_num(x[0])  # nothing is hidden: it is subtracted, and added again
+    return anchor + jnp.nan_to_num(jnp.nanmean(x - anchor, axis=0))
+
+
 def _floor(x, floor):
     """The variance floor: as given, or a small share of the data's mean variance (of 1 where all is constant)."""
-    variance = jnp.mean(jnp.var(x - x[0], axis=0))
+    variance = jnp.nanmean(jnp.nanmean((x - _center(x)) ** 2, axis=0))
     scale = jnp.where(variance > 0, variance, 1.0)
     return jnp.asarray(RELATIVE_FLOOR * scale if floor is None else floor, x.dtype)
 
 
-def _residual(model, x):
-    """`x - mean` of one model, or `[K, N, D]` of K: x is moved to the origin first, where float32 is fine-grained."""
-    batched = model.origin.ndim == 2
-    origin, offset = (model.origin[:, None], model.offset[:, None]) if batched else (model.origin, model.offset)
-    return (x - origin) - offset
+def _table(x, missing, called):
+    """Data `[N, D]` as floats."""
+    x = jnp.asarray(as_array(x, name="x", called=called, allow_nan=missing))
+    if x.ndim != 2:
+        raise DataError(
+            "a Gaussian needs a table", called=called, expected="x [N, D]", got=f"shape {list(x.shape)}",
+            fix="x[:, None] for one column",
+        )  # fmt: skip
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
+
+
+def _check_seen(x, missing, called):
+    """Refuses NaN where it has no meaning, and infinities everywhere."""
+    as_array(x, name="x", called=called, allow_nan=missing)
 
 
 def _alive(weight):
     # below this total weight a mean is rounding noise
     return weight > 10 * jnp.finfo(weight.dtype).eps
+
+
+def _each(prior, mean):
+    """The prior for each of the models whose means are `[*K, D]`."""
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*mean.shape[:-1], *leaf.shape)), prior)
+
+
+def _of_one(method, model, *args):
+    """A method for K models, on one."""
+    out = method(*(jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], a) for a in (model, *args)))
+    return jax.tree.map(lambda leaf: leaf[0], out[0]), out[1]
+
+
+def _chosen(indices, d, called):
+    """Coordinates as a static array, and those that are left."""
+    chosen = np.asarray(indices, int).reshape(-1)
+    if not len(chosen) or len(set(chosen)) != len(chosen) or (chosen < 0).any() or (chosen >= d).any():
+        raise ModelError(
+            "these are no coordinates of an event", called=called, expected=f"different numbers from 0 to {d - 1}",
+            got=repr(indices)[:80],
+        )  # fmt: skip
+    return chosen, np.setdiff1d(np.arange(d), chosen)
 
 
 @model
@@ -102,10 +129,16 @@ class Gaussian:
         offset: `[D]`, the mean relative to `origin`.
         raw: `[D, D]`, `W` below the diagonal and the logarithm of its diagonal on it; the rest is not used.
         origin: `[D]`, a point amid the data, never trained: data far from zero lose no digits to float32.
-        floor: scalar added to every variance in the M-step (scikit-learn's `reg_covar`); never trained.
+        floor: the smallest variance in any direction, `cov >= floor I`; never trained.
+        prior: of mean and covariance, or None for maximum likelihood; never trained.
+        tied: components of one mixture share their covariance.
+        missing: NaN in an event is an entry that was not seen, and is integrated out, exactly.
 
-    The M-step repairs: a component of no mass keeps its parameters; a covariance without a Cholesky factor keeps only
-    its diagonal, floored.
+    The M-step is the maximum under `cov >= floor I`: eigenvalues below the floor are raised to it. It repairs: a
+    component of no mass keeps its parameters; a covariance with raised eigenvalues (singular) counts as repaired.
+
+    Source: Anderson and Olkin (1985), Maximum-likelihood estimation of the parameters of a multivariate normal
+    distribution; Little and Rubin (2002), section 11.2, for missing entries.
 
     Example:
         >>> g = Gaussian.from_covariance([0.0, 1.0], [[2.0, 0.5], [0.5, 1.0]])
@@ -113,23 +146,33 @@ class Gaussian:
         -2.1177
         >>> g.covariance.round(4).tolist()
         [[2.0, 0.5], [0.5, 1.0]]
+        >>> g.condition((0,), [2.0]).mean.tolist()
+        [1.5]
     """
 
     offset: jax.Array
     raw: jax.Array
     origin: jax.Array = fixed()
     floor: jax.Array = fixed(0.0)
+    prior: NormalInverseWishart | None = fixed(None)
+    tied: bool = static(False)
+    missing: bool = static(False)
 
     @classmethod
-    def init(cls, key, x, *, floor=None) -> Gaussian:
-        """The maximum-likelihood Gaussian of data `[N, D]`; `floor` defaults to 1e-6 of their mean variance."""
-        x = floating(x)
-        origin, d = x[0] + jnp.mean(x - x[0], axis=0), x.shape[-1]
-        start = cls(jnp.zeros_like(origin), jnp.zeros((d, d), x.dtype), origin, _floor(x, floor))
+    def init(cls, key, x, *, floor=None, prior=None, tied=False, missing=False) -> Gaussian:
+        """The maximum-likelihood Gaussian of data `[N, D]`; `floor` defaults to 1e-6 of their mean variance.
+
+        With missing entries, what one step of EM makes of the means and variances of the columns.
+        """
+        x = _table(x, missing, "Gaussian.init(key, x)")
+        origin = _center(x)
+        scale = jnp.sqrt(jnp.maximum(jnp.nanmean((x - origin) ** 2, axis=0), _floor(x, floor)))
+        raw = jnp.diag(-jnp.log(jnp.where(scale > 0, scale, 1)))
+        start = cls(jnp.zeros_like(origin), raw, origin, _floor(x, floor), prior, tied, missing)
         return start.m_step(start.e_step(x, jnp.ones(x.shape[0], x.dtype))[0])
 
     @classmethod
-    def from_covariance(cls, mean, covariance, *, floor=0.0) -> Gaussian:
+    def from_covariance(cls, mean, covariance, *, floor=0.0, prior=None, tied=False, missing=False) -> Gaussian:
         """From a mean `[*K, D]` and a covariance `[*K, D, D]`.
 
         Raises:
@@ -150,11 +193,23 @@ class Gaussian:
                 expected="a positive definite matrix", got=f"diagonal {jnp.diagonal(covariance, axis1=-2, axis2=-1)}",
             )  # fmt: skip
         floor = jnp.broadcast_to(jnp.asarray(floor, mean.dtype), mean.shape[:-1])
-        return cls(jnp.zeros_like(mean), _raw(whitener), mean, floor)
+        return cls(jnp.zeros_like(mean), _raw(whitener), mean, floor, _each(prior, mean), tied, missing)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
         return self.offset.shape
+
+    @property
+    def free_parameters(self) -> int:
+        """Means, and the covariance's upper triangle."""
+        d = self.offset.shape[-1]
+        return d + d * (d + 1) // 2
+
+    @property
+    def free_parameters_components(self) -> int:
+        """Of K components, which may share a covariance."""
+        k, d = self.offset.shape
+        return k * d + (1 if self.tied else k) * (d * (d + 1) // 2)
 
     @property
     def mean(self) -> jax.Array:
@@ -176,60 +231,172 @@ class Gaussian:
     def covariance(self) -> jax.Array:
         """`[*K, D, D]`, units of x squared."""
         factor = self.scale_tril
-        return jnp.matmul(factor, jnp.swapaxes(factor, -1, -2), precision=HIGHEST)
+        return matmul(factor, jnp.swapaxes(factor, -1, -2))
+
+    def _residual(self, x):
+        # the data move to the origin first, where float32 is fine-grained
+        return (x - self.origin) - self.offset
+
+    def check_data(self, x) -> None:
+        """Refuses NaN, unless missing entries are allowed, with a DataError."""
+        _check_seen(x, self.missing, "Gaussian.check_data(x)")
 
     @per_event
     def log_prob(self, x):
         """Nats, `[*batch, D] -> [*batch]`."""
-        z = jnp.matmul(self.whitener, _residual(self, x), precision=HIGHEST)
-        return -0.5 * (jnp.sum(z * z) + z.size * LOG_2PI) + jnp.trace(self.raw)
+        d, whitener, correction = self._residual(x), self.whitener, 0.0
+        if self.missing:
+            d, _, correction = gaussians.fill_missing(whitener, d)
+        z = matmul(whitener, d)
+        return -0.5 * (jnp.sum(z * z) + z.size * LOG_2PI) + jnp.trace(self.raw) + correction
 
     @per_sample
     def sample(self, key):
         """Draws `[*shape, D]`."""
         noise = jax.random.normal(key, self.offset.shape, self.offset.dtype)
-        return self.mean + jnp.matmul(self.scale_tril, noise, precision=HIGHEST)
+        return self.mean + matmul(self.scale_tril, noise)
+
+    @per_event
+    def impute(self, x):
+        """Events with what is missing (NaN) at its conditional mean given the rest, `[*batch, D]`."""
+        return self.mean + gaussians.fill_missing(self.whitener, self._residual(x)).d
 
     @weighted_events
     def e_step(self, x, weight):
         """`Moments` around the mean, and `log_prob [N]`."""
-        moments = self._moments(_residual(self, x), weight)
-        return moments, self.log_prob(x)
+        return self._moments(x, weight), self.log_prob(x)
 
-    @staticmethod
-    def _moments(d, weight):
-        second = jnp.matmul((d * weight[:, None]).T, d, precision=HIGHEST)
-        return Moments(jnp.sum(weight), jnp.matmul(weight, d, precision=HIGHEST), second)
+    def _moments(self, x, weight):
+        d, uncertain = self._residual(x), 0.0
+        if self.missing:
+            d, covariance, _ = jax.vmap(lambda d: gaussians.fill_missing(self.whitener, d))(d)
+            uncertain = jnp.tensordot(weight, covariance, 1, precision="highest")
+        return Moments(jnp.sum(weight), matmul(weight, d), matmul((d * weight[:, None]).T, d) + uncertain)
 
     def m_step(self, statistics) -> Gaussian:
-        """Weighted maximum likelihood, with `floor` added to the variances."""
+        """The maximum of the weighted likelihood, or with a prior of the posterior, under `cov >= floor I`."""
         return self.maximize(statistics)[0]
 
     def maximize(self, statistics):
         """`m_step`, and 1 where it had to repair this density, else 0."""
+        return _of_one(Gaussian.maximize_components, self, statistics)
+
+    def maximize_components(self, statistics):
+        """`maximize` of K components; tied ones get the covariance that is best for all of them."""
+        alive, shift, scatter, count = jax.vmap(Gaussian._update)(self, statistics)
+        if self.tied:
+            scatter, count = (jnp.broadcast_to(jnp.sum(a, axis=0), a.shape) for a in (scatter, count))
+        if self.prior is not None:
+            scatter, count = scatter + self.prior.scale, count + self.prior.degrees + shift.shape[-1] + 1
+        counted = _alive(count)
+        covariance = scatter / jnp.where(counted, count, 1)[:, None, None]
+        whitener, singular = _factor(covariance, self.floor)
+        offset = jnp.where(alive[:, None], self.offset + shift, self.offset)
+        raw = jnp.where(counted[:, None, None], _raw(whitener), self.raw)
+        new = Gaussian(offset, raw, self.origin, self.floor, self.prior, self.tied, self.missing)
+        return new, jnp.sum(~alive | (counted & singular)).astype(jnp.int32)
+
+    def _update(self, statistics):
+        """Whether there is mass, the mean's move, the scatter around the new mean and the events it stands for."""
         weight, first, second = statistics
-        alive = _alive(weight)
-        safe = jnp.where(alive, weight, 1.0)
-        shift = first / safe
-        covariance = second / safe - jnp.outer(shift, shift) + self.floor * jnp.eye(len(shift), dtype=shift.dtype)
-        whitener = linalg.inverse_cholesky(covariance)
-        regular = jnp.isfinite(whitener).all()
-        tiny = jnp.finfo(shift.dtype).tiny
-        variances = jnp.maximum(jnp.diagonal(covariance), jnp.maximum(self.floor, tiny))
-        raw = jnp.where(regular, _raw(whitener), jnp.diag(-0.5 * jnp.log(variances)))
-        offset = jnp.where(alive, self.offset + shift, self.offset)
-        new = Gaussian(offset, jnp.where(alive, raw, self.raw), self.origin, self.floor)
-        return new, (~(alive & regular)).astype(jnp.int32)
+        if self.prior is None:
+            alive = _alive(weight)
+            shift = first / jnp.where(alive, weight, 1.0)
+            return alive, shift, second - jnp.outer(first, shift), weight
+        strength, at = self.prior.strength, self._prior_mean()
+        shift = (first + strength * at) / (weight + strength)
+        scatter = second - jnp.outer(first, shift) - jnp.outer(shift, first) + weight * jnp.outer(shift, shift)
+        return jnp.ones((), bool), shift, scatter + strength * jnp.outer(shift - at, shift - at), weight + 1
+
+    def _prior_mean(self):
+        """The prior's mean relative to the mean."""
+        return (self.prior.mean - self.origin) - self.offset
+
+    def hold(self, statistics, held):
+        """A held mean does not move: the covariance is then taken around it."""
+        still = 0.0 if self.prior is None else -self.prior.strength * self._prior_mean()
+        return statistics._replace(first=jnp.where(held.offset, still, statistics.first))
+
+    def rebase(self, old, statistics):
+        """Moments around the mean of `old` as moments around this one's."""
+        return gaussians.shift_moments(statistics, (self.origin - old.origin) + (self.offset - old.offset))
+
+    def log_prior(self):
+        """Log density of the prior at these parameters, nats up to a constant; 0 without one."""
+        return self._log_prior_of_mean() + self._log_prior_of_covariance()
+
+    def log_prior_components(self):
+        """`log_prior` of K components, summed; a covariance that they share counts once."""
+        of_mean = jnp.sum(jax.vmap(Gaussian._log_prior_of_mean)(self))
+        of_covariance = jax.vmap(Gaussian._log_prior_of_covariance)(self)
+        return of_mean + (of_covariance[0] if self.tied else jnp.sum(of_covariance))
+
+    def _log_prior_of_mean(self):
+        if self.prior is None:
+            return jnp.zeros((), self.raw.dtype)
+        z = matmul(self.whitener, self._prior_mean())
+        return jnp.trace(self.raw) - 0.5 * self.prior.strength * jnp.sum(z * z)
+
+    def _log_prior_of_covariance(self):
+        if self.prior is None:
+            return jnp.zeros((), self.raw.dtype)
+        fit = jnp.sum(matmul(self.whitener, self.prior.scale) * self.whitener)
+        return (self.prior.degrees + self.offset.shape[-1] + 1) * jnp.trace(self.raw) - 0.5 * fit
+
+    columns = staticmethod(gaussians.full_columns)
+
+    def ready(self, center, events):
+        """K components as a `Quadratic`, for so many events whose columns are taken around `center`."""
+        mean = (self.origin - center) + self.offset
+        return gaussians.Quadratic.full(mean, self._shared().whitener, center, events)
+
+    def _shared(self):
+        """Tied components after a gradient step, which moves each copy of the covariance by its own share."""
+        if not self.tied:
+            return self
+        raw = jnp.broadcast_to(jnp.mean(self.raw, axis=0), self.raw.shape)
+        return Gaussian(self.offset, raw, self.origin, self.floor, self.prior, self.tied, self.missing)
 
     def log_prob_components(self, x):
-        """`[K, N]`: residuals whitened by one batched matrix product."""
-        z = jnp.matmul(_residual(self, x), jnp.swapaxes(self.whitener, -1, -2), precision=HIGHEST)
-        log_det = jnp.trace(self.raw, axis1=-2, axis2=-1)
-        return -0.5 * (jnp.sum(z * z, axis=-1) + x.shape[-1] * LOG_2PI) + log_det[:, None]
+        """`[K, N]`: residuals, whitened."""
+        shared = self._shared()
+        if self.missing:  # one component at a time: an event needs a matrix of its own
+            return jax.lax.map(lambda one: one.log_prob(x), shared)
+        return gaussians.full_log_prob(x, self.origin, self.offset, shared.whitener)
 
     def e_step_components(self, x, weight):
         """`Moments` of K components, leading axis K, from weights `[K, N]`."""
-        return jax.vmap(self._moments)(_residual(self, x), weight)
+        if self.missing:
+            return jax.lax.map(lambda pair: pair[0]._moments(x, pair[1]), (self._shared(), weight))
+        return gaussians.full_moments(x, self.origin, self.offset, weight)
+
+    def marginal(self, indices) -> Gaussian:
+        """The density of some coordinates, those at `indices` (static), in their order."""
+        chosen, _ = _chosen(indices, self.offset.shape[-1], "Gaussian.marginal(indices)")
+        raw = _raw(linalg.inverse_cholesky(self.covariance[..., chosen, :][..., chosen]))
+        return self._part(self.offset[..., chosen], raw, self.origin[..., chosen])
+
+    def condition(self, indices, values) -> Gaussian:
+        """The density of the other coordinates given those at `indices` (static), `values [len(indices)]`.
+
+        `mean_a|b = mean_a - P_aa^-1 P_ab (b - mean_b)`, `cov_a|b = P_aa^-1`, P the precision
+        """
+        chosen, rest = _chosen(indices, self.offset.shape[-1], "Gaussian.condition(indices, values)")
+        if not len(rest):
+            raise ModelError("no coordinate is left", called=f"Gaussian.condition({indices!r}, values)",
+                             expected=f"fewer than {len(chosen)} indices", got=str(len(chosen)))  # fmt: skip
+        values = jnp.asarray(values, self.offset.dtype)
+        precision = matmul(jnp.swapaxes(self.whitener, -1, -2), self.whitener)
+        inverse = linalg.inverse_cholesky(precision[..., rest, :][..., rest])
+        covariance = matmul(jnp.swapaxes(inverse, -1, -2), inverse)
+        d = (values - self.origin[..., chosen]) - self.offset[..., chosen]
+        pull = jnp.sum(precision[..., rest, :][..., chosen] * d[..., None, :], axis=-1)
+        shift = -jnp.sum(covariance * pull[..., None, :], axis=-1)
+        raw = _raw(linalg.inverse_cholesky(covariance))
+        return self._part(self.offset[..., rest] + shift, raw, self.origin[..., rest])
+
+    def _part(self, offset, raw, origin):
+        return Gaussian(offset, raw, origin, self.floor, None, self.tied, self.missing)
 
     def distribution(self):
         """The distrax distribution."""
@@ -239,6 +406,29 @@ class Gaussian:
 def _raw(whitener):
     diagonal = jnp.diagonal(whitener, axis1=-2, axis2=-1)
     return jnp.tril(whitener, -1) + jnp.log(diagonal)[..., None] * jnp.eye(diagonal.shape[-1], dtype=whitener.dtype)
+
+
+def _factor(covariance, floor):
+    """Whiteners `[K, D, D]` of covariances with eigenvalues raised to the floor, and which had to be raised."""
+    whitener = linalg.inverse_cholesky(covariance)
+    # the sum of the eigenvalues of the inverse bounds the smallest of the covariance from below
+    regular = jnp.sum(whitener**2, axis=(-2, -1)) * floor <= 1
+
+    def raised():
+        value, vector = jnp.linalg.eigh(covariance)
+        # below this an eigenvalue is rounding noise
+        kind = jnp.finfo(value.dtype)
+        noise = 4 * kind.eps * jnp.maximum(jnp.max(jnp.abs(value), axis=-1), kind.tiny)
+        lowest = jnp.maximum(floor, noise)[:, None]
+        low = value[:, 0] < lowest[:, 0]
+        higher = matmul(vector * jnp.maximum(value, lowest)[:, None], jnp.swapaxes(vector, -1, -2))
+        new = linalg.inverse_cholesky(higher)
+        variance = jnp.maximum(jnp.diagonal(covariance, axis1=-2, axis2=-1), lowest)
+        diagonal = variance[..., None] ** -0.5 * jnp.eye(value.shape[-1], dtype=value.dtype)
+        new = jnp.where(jnp.isfinite(new).all(axis=(-2, -1), keepdims=True), new, diagonal)
+        return jnp.where(low[:, None, None], new, whitener), low
+
+    return jax.lax.cond(gaussians.any_lane(~jnp.all(regular)), raised, lambda: (whitener, ~regular))
 
 
 @model
@@ -251,9 +441,13 @@ class DiagonalGaussian:
         offset: `[D]`, the mean relative to `origin`.
         log_scale: `[D]`, logarithm of the standard deviations.
         origin: `[D]`, a point amid the data, never trained: data far from zero lose no digits to float32.
-        floor: scalar added to every variance in the M-step; never trained.
+        floor: the smallest variance; never trained.
+        prior: of means and variances, one for each coordinate, with a diagonal `scale [D]`; None for maximum
+            likelihood; never trained.
+        spherical: all coordinates have the same variance.
+        missing: NaN in an event is an entry that was not seen, and is integrated out.
 
-    The M-step repairs: a component of no mass keeps its parameters; a variance at or below zero becomes the floor.
+    The M-step repairs: a component of no mass keeps its parameters; a variance below the floor becomes the floor.
 
     Example:
         >>> g = DiagonalGaussian.from_scale([0.0, 1.0], [1.0, 2.0])
@@ -265,17 +459,23 @@ class DiagonalGaussian:
     log_scale: jax.Array
     origin: jax.Array = fixed()
     floor: jax.Array = fixed(0.0)
+    prior: NormalInverseWishart | None = fixed(None)
+    spherical: bool = static(False)
+    missing: bool = static(False)
 
     @classmethod
-    def init(cls, key, x, *, floor=None) -> DiagonalGaussian:
+    def init(cls, key, x, *, floor=None, prior=None, spherical=False, missing=False) -> DiagonalGaussian:
         """The maximum-likelihood density of data `[N, D]`; `floor` defaults to 1e-6 of their mean variance."""
-        x = floating(x)
-        origin = x[0] + jnp.mean(x - x[0], axis=0)
-        start = cls(jnp.zeros_like(origin), jnp.zeros_like(origin), origin, _floor(x, floor))
+        x = _table(x, missing, "DiagonalGaussian.init(key, x)")
+        origin = _center(x)
+        zero = jnp.zeros_like(origin)
+        start = cls(zero, zero, origin, _floor(x, floor), prior, spherical, missing)
         return start.m_step(start.e_step(x, jnp.ones(x.shape[0], x.dtype))[0])
 
     @classmethod
-    def from_scale(cls, mean, scale, *, floor=0.0) -> DiagonalGaussian:
+    def from_scale(
+        cls, mean, scale, *, floor=0.0, prior=None, spherical=False, missing=False
+    ) -> DiagonalGaussian:
         """From means and standard deviations `[*K, D]`.
 
         Raises:
@@ -288,11 +488,17 @@ class DiagonalGaussian:
                 expected=f"positive, shape {list(mean.shape)}", got=f"shape {list(scale.shape)}: {scale}",
             )  # fmt: skip
         floor = jnp.broadcast_to(jnp.asarray(floor, mean.dtype), mean.shape[:-1])
-        return cls(jnp.zeros_like(mean), jnp.log(scale), mean, floor)
+        return cls(jnp.zeros_like(mean), jnp.log(scale), mean, floor, _each(prior, mean), spherical, missing)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
         return self.offset.shape
+
+    @property
+    def free_parameters(self) -> int:
+        """Means and variances."""
+        d = self.offset.shape[-1]
+        return d + (1 if self.spherical else d)
 
     @property
     def mean(self) -> jax.Array:
@@ -302,61 +508,141 @@ class DiagonalGaussian:
     @property
     def scale(self) -> jax.Array:
         """Standard deviations, `[*K, D]`, units of x."""
-        return jnp.exp(self.log_scale)
+        return jnp.exp(self._log_scale)
 
     @property
     def variance(self) -> jax.Array:
         """`[*K, D]`, units of x squared."""
-        return jnp.exp(2 * self.log_scale)
+        return jnp.exp(2 * self._log_scale)
+
+    @property
+    def covariance(self) -> jax.Array:
+        """`[*K, D, D]`, units of x squared."""
+        return self.variance[..., None] * jnp.eye(self.offset.shape[-1], dtype=self.offset.dtype)
+
+    @property
+    def _log_scale(self):
+        if not self.spherical:
+            return self.log_scale
+        # a gradient moves each coordinate's copy by its own share
+        return jnp.broadcast_to(jnp.mean(self.log_scale, axis=-1, keepdims=True), self.log_scale.shape)
+
+    def _residual(self, x):
+        return (x - self.origin) - self.offset
+
+    def check_data(self, x) -> None:
+        """Refuses NaN, unless missing entries are allowed, with a DataError."""
+        _check_seen(x, self.missing, "DiagonalGaussian.check_data(x)")
 
     @per_event
     def log_prob(self, x):
         """Nats, `[*batch, D] -> [*batch]`."""
-        z = _residual(self, x) * jnp.exp(-self.log_scale)
-        return -0.5 * (jnp.sum(z * z) + z.size * LOG_2PI) - jnp.sum(self.log_scale)
+        z = self._residual(x) * jnp.exp(-self._log_scale)
+        terms = -0.5 * (z * z + LOG_2PI) - self._log_scale
+        return jnp.sum(jnp.where(jnp.isnan(x), 0, terms) if self.missing else terms)
 
     @per_sample
     def sample(self, key):
         """Draws `[*shape, D]`."""
         return self.mean + self.scale * jax.random.normal(key, self.offset.shape, self.offset.dtype)
 
+    @per_event
+    def impute(self, x):
+        """Events with what is missing (NaN) at its mean, `[*batch, D]`."""
+        return jnp.where(jnp.isnan(x), self.mean, x)
+
     @weighted_events
     def e_step(self, x, weight):
         """`Moments` around the mean, and `log_prob [N]`."""
-        return self._moments(_residual(self, x), weight), self.log_prob(x)
+        return self._moments(x, weight), self.log_prob(x)
 
-    @staticmethod
-    def _moments(d, weight):
-        first, second = (jnp.matmul(weight, v, precision=HIGHEST) for v in (d, d * d))
-        return Moments(jnp.sum(weight), first, second)
+    def _moments(self, x, weight):
+        """Moments of each coordinate; with missing entries each one's total weight is its own, `[D]`."""
+        d, total = self._residual(x), jnp.sum(weight)
+        if self.missing:
+            seen = ~jnp.isnan(x)
+            d, total = jnp.where(seen, d, 0), matmul(weight, seen.astype(weight.dtype))
+        return Moments(total, matmul(weight, d), matmul(weight, d * d))
 
     def m_step(self, statistics) -> DiagonalGaussian:
-        """Weighted maximum likelihood, with `floor` added to the variances."""
+        """The maximum of the weighted likelihood, or with a prior of the posterior, under `variance >= floor`."""
         return self.maximize(statistics)[0]
 
     def maximize(self, statistics):
         """`m_step`, and 1 where it had to repair this density, else 0."""
         weight, first, second = statistics
-        alive = _alive(weight)
-        safe = jnp.where(alive, weight, 1.0)
-        shift = first / safe
-        variance = second / safe - shift * shift + self.floor
+        weight = jnp.broadcast_to(weight, first.shape)
+        if self.prior is None:
+            alive = _alive(weight)
+            shift = first / jnp.where(alive, weight, 1.0)
+            scatter, count = second - first * shift, weight
+        else:
+            alive, at, strength = jnp.ones(first.shape, bool), self._prior_mean(), self.prior.strength
+            shift = (first + strength * at) / (weight + strength)
+            scatter = second - shift * (2 * first - weight * shift) + strength * (shift - at) ** 2 + self.prior.scale
+            count = weight + self.prior.degrees + 3
+        if self.spherical:
+            scatter, count = (jnp.broadcast_to(jnp.sum(a), a.shape) for a in (scatter, count))
+        counted = _alive(count)
+        variance = scatter / jnp.where(counted, count, 1)
         lowest = jnp.maximum(self.floor, jnp.finfo(shift.dtype).tiny)
-        regular = (variance > 0).all()
-        log_scale = 0.5 * jnp.log(jnp.where(variance > 0, variance, lowest))
+        singular = counted & (variance < lowest)
+        log_scale = jnp.where(counted, 0.5 * jnp.log(jnp.maximum(variance, lowest)), self.log_scale)
         offset = jnp.where(alive, self.offset + shift, self.offset)
-        new = DiagonalGaussian(offset, jnp.where(alive, log_scale, self.log_scale), self.origin, self.floor)
-        return new, (~(alive & regular)).astype(jnp.int32)
+        new = DiagonalGaussian(offset, log_scale, self.origin, self.floor, self.prior, self.spherical, self.missing)
+        return new, jnp.any(~alive | singular).astype(jnp.int32)
+
+    def _prior_mean(self):
+        return (self.prior.mean - self.origin) - self.offset
+
+    def hold(self, statistics, held):
+        """A held mean does not move: the variance is then taken around it."""
+        still = 0.0 if self.prior is None else -self.prior.strength * self._prior_mean()
+        return statistics._replace(first=jnp.where(held.offset, still, statistics.first))
+
+    def rebase(self, old, statistics):
+        """Moments around the mean of `old` as moments around this one's."""
+        return gaussians.shift_moments(statistics, (self.origin - old.origin) + (self.offset - old.offset))
+
+    def log_prior(self):
+        """Log density of the prior at these parameters, nats up to a constant; 0 without one."""
+        if self.prior is None:
+            return jnp.zeros((), self.log_scale.dtype)
+        fit = self.prior.scale + self.prior.strength * self._prior_mean() ** 2
+        return -jnp.sum((self.prior.degrees + 3) * self._log_scale + 0.5 * fit * jnp.exp(-2 * self._log_scale))
+
+    columns = staticmethod(gaussians.diagonal_columns)
+
+    def ready(self, center, events):
+        """K components as a `Quadratic`, for so many events whose columns are taken around `center`."""
+        mean = (self.origin - center) + self.offset
+        return gaussians.Quadratic.diagonal(mean, self._log_scale, center, events)
 
     def log_prob_components(self, x):
         """`[K, N]`, in one fused pass over the scaled residuals."""
-        z = _residual(self, x) * jnp.exp(-self.log_scale)[:, None]
-        constant = jnp.sum(self.log_scale, axis=-1)[:, None] + 0.5 * x.shape[-1] * LOG_2PI
-        return -0.5 * jnp.sum(z * z, axis=-1) - constant
+        if self.missing:
+            return jax.lax.map(lambda one: one.log_prob(x), self)
+        return gaussians.diagonal_log_prob(x, self.origin, self.offset, self._log_scale)
 
     def e_step_components(self, x, weight):
         """`Moments` of K components, leading axis K, from weights `[K, N]`."""
-        return jax.vmap(self._moments)(_residual(self, x), weight)
+        if self.missing:
+            return jax.lax.map(lambda pair: pair[0]._moments(x, pair[1]), (self, weight))
+        return gaussians.diagonal_moments(x, self.origin, self.offset, weight)
+
+    def marginal(self, indices) -> DiagonalGaussian:
+        """The density of some coordinates, those at `indices` (static), in their order."""
+        chosen, _ = _chosen(indices, self.offset.shape[-1], "DiagonalGaussian.marginal(indices)")
+        return self._part(chosen)
+
+    def condition(self, indices, values) -> DiagonalGaussian:
+        """The density of the other coordinates; those at `indices` say nothing of them."""
+        _, rest = _chosen(indices, self.offset.shape[-1], "DiagonalGaussian.condition(indices, values)")
+        return self._part(rest)
+
+    def _part(self, chosen):
+        parts = (a[..., chosen] for a in (self.offset, self._log_scale, self.origin))
+        return DiagonalGaussian(*parts, self.floor, None, self.spherical, self.missing)
 
     def distribution(self):
         """The distrax distribution."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxgen.core import algebra
 from jaxgen.core.door import context_shape, per_batch, per_sample, weighted_events
-from jaxgen.core.errors import ModelError
+from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_distribution
-from jaxgen.core.gate import as_array, concrete
-from jaxgen.core.pytree import model
+from jaxgen.core.gate import as_array, as_batch, concrete, floating
+from jaxgen.core.pytree import fixed, float_type, model
 from jaxgen.core.value import ByValue
-from jaxgen.ops.kmeans import kmeans
+from jaxgen.ops.kmeans import kmeans, nearest
 from jaxgen.ops.stable import logsumexp
 
 
@@ -35,6 +37,10 @@ class Mixture:
     Args:
         logits: `[K]`, the weights up to a constant: `w = softmax(logits)`.
         components: one model whose leaves carry a leading axis K.
+        prior: `[K]`, concentrations of a Dirichlet prior of the weights; never trained. None is flat.
+
+    Events may have labels in `EM`: the component that an event is known to come from, -1 where it is not. Where the
+    components allow missing entries, so does the mixture.
 
     The M-step gives a component of no mass a weight of rounding size and leaves its parameters to the component's own
     rule; `EM` counts such repairs in its metrics.
@@ -53,34 +59,52 @@ class Mixture:
 
     logits: jax.Array
     components: Any
+    prior: jax.Array | None = fixed(None)
 
     @classmethod
-    def init(cls, key, x, k: int, leaf: Any) -> Mixture:
-        """A start from data: k-means splits the events, each component takes one cluster.
+    def init(
+        cls, key, x, k: int, leaf: Any, *, weight=None, label=None, means=None, responsibilities=None, prior=None
+    ) -> Mixture:  # fmt: skip
+        """A start from data: k-means++ and Lloyd's iterations split the events, each component takes one cluster.
+
+        A start from a fitted model needs none of this: it is a start itself.
 
         Args:
             key: typed key.
             x: events `[N, *event]`.
             k: number of components, 1 to N.
             leaf: `(key, x) -> model` with an M-step, such as `Gaussian.init`; called once, on all events.
+            weight: `[N]`, non-negative; None is ones.
+            label: `[N]`, the component of events where it is known, else -1: they start in it.
+            means: `[K, *event]`, each event starts in the component of the nearest of them, in place of k-means.
+            responsibilities: `[N, K]`, non-negative, the shares of each event to start from, in place of k-means.
+            prior: concentrations of a Dirichlet prior of the weights, broadcast to `[K]`.
 
         Raises:
-            ModelError: k below 1 or above N.
-            DataError: data that are not data.
+            ModelError: k below 1 or above N; a label above K - 1; both means and responsibilities.
+            DataError: data that are not data. ShapeError: starts of another shape than data and k ask for.
         """
-        x = jnp.asarray(as_array(x))
-        if not 1 <= k <= len(x):
+        called = f"Mixture.init(key, x, {k})"
+        batch = as_batch({"x": x, "weight": weight, "label": label}, name="x", called=called, missing=True)
+        x = jnp.asarray(batch.x)
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= len(x):
             raise ModelError(
-                "the number of components does not fit the data", called=f"Mixture.init(key, x, {k})",
+                "the number of components does not fit the data", called=called,
                 expected=f"1 to {len(x)}, the number of events", got=str(k),
             )  # fmt: skip
-        start = _init(key, x, k, ByValue(leaf))
-        start.check_data(x)
-        return start
+        if batch.label is not None:
+            _check_label(batch.label, k, called)
+        start = _given(means, responsibilities, x, k, called)
+        prior = None if prior is None else jnp.broadcast_to(jnp.asarray(prior, jnp.result_type(float)), (k,))
+        made = _init(key, x, batch.weight, batch.label, start, prior, k, ByValue(leaf))
+        if not made.missing:
+            as_array(x, name="x", called=called)
+        made.check_data(x)
+        return made
 
     @classmethod
-    def from_components(cls, components, weights=None) -> Mixture:
-        """From components, batched or a sequence, and weights `[K]` (default: equal).
+    def from_components(cls, components, weights=None, *, prior=None) -> Mixture:
+        """From components, batched or a sequence, and weights `[K]` (default: equal); `prior` is broadcast to `[K]`.
 
         Raises:
             ModelError: weights that are negative or of another number than the components.
@@ -93,7 +117,8 @@ class Mixture:
                 "weights do not fit the components", called="Mixture.from_components(components, weights)",
                 expected=f"{k} non-negative numbers", got=f"shape {list(weights.shape)}, {weights}",
             )  # fmt: skip
-        return cls(jnp.log(weights), components)
+        prior = None if prior is None else jnp.broadcast_to(jnp.asarray(prior, jnp.result_type(float)), (k,))
+        return cls(jnp.log(weights), components, prior)
 
     @property
     def event_shape(self):
@@ -106,6 +131,20 @@ class Mixture:
     @property
     def latent_parts(self):
         return (self.components,)
+
+    @property
+    def missing(self) -> bool:
+        """Whether NaN is an entry that was not seen: what the components say."""
+        return algebra.accepts_missing(self.components)
+
+    @property
+    def free_parameters(self) -> int:
+        """K - 1 weights, and what the components have."""
+        return self.logits.shape[-1] - 1 + algebra.component_free_parameters(self.components)
+
+    def check_label(self, label) -> None:
+        """Refuses labels of components that are not there with a ModelError."""
+        _check_label(label, self.logits.shape[-1], "Mixture.check_label(label)")
 
     def check_data(self, x) -> None:
         """Refuses data outside the support of the components with a DataError."""
@@ -139,6 +178,40 @@ class Mixture:
         """The likeliest component, `[*batch, *event] -> [*batch]` int32."""
         return jnp.argmax(self._joint(x, context), axis=0).astype(jnp.int32)
 
+    @per_batch
+    def impute(self, x, context):
+        """Events with what is missing (NaN) at its posterior mean given the rest, `[*batch, *event]`.
+
+        `E[x_M | x_O] = sum_k p(k | x_O) E_k[x_M | x_O]`, of components that have `impute`: Gaussians with
+        `missing=True`.
+        """
+        share = jax.nn.softmax(self._joint(x, context), axis=0)
+        filled = jax.vmap(lambda component: component.impute(x))(self.components)
+        mean = jnp.sum(share.reshape(share.shape + (1,) * (x.ndim - 1)) * filled, axis=0)
+        return jnp.where(jnp.isnan(x), mean, x)
+
+    def marginal(self, indices) -> Mixture:
+        """The mixture of the components' marginals of the coordinates at `indices` (static)."""
+        return Mixture(self.logits, self.components.marginal(indices), self.prior)
+
+    def condition(self, indices, values) -> Mixture:
+        """The density of the other coordinates given those at `indices` (static): a mixture again.
+
+        `p(a | b) = sum_k p(k | b) p_k(a | b)`; `jax.vmap` over values makes a regression of it.
+
+        Args:
+            indices: coordinates that are known, a tuple of ints.
+            values: `[len(indices)]`, their values.
+        """
+        log_prob = algebra.component_log_prob(self.components.marginal(indices), jnp.asarray(values)[None])[:, 0]
+        logits = self.log_weights + log_prob
+        return Mixture(logits - logsumexp(logits), self.components.condition(indices, values))
+
+    @property
+    def mean(self) -> jax.Array:
+        """`E[x]`, `[*event]`, of components that have a `mean`."""
+        return jnp.tensordot(self.weights, self.components.mean, 1, precision="highest")
+
     @per_sample
     def sample(self, key, context, length):
         """Draws `[*shape, *event]`."""
@@ -146,10 +219,29 @@ class Mixture:
         index = jax.random.categorical(which, self.logits)
         return algebra.sample_component(within, self.components, index, context=context, length=length)
 
+    def prepare(self, x, limit):
+        """`algebra.Events` with the columns of Gaussian components, kept where they fit into `limit` bytes."""
+        make = getattr(type(self.components), "columns", None)
+        if make is None or self.missing:
+            return x
+        dtype = float_type(self.components)
+        x = x.astype(jnp.result_type(x, dtype))
+        center = x[0] + jnp.mean(x - x[0], axis=0)
+        columns = jax.eval_shape(make, x)
+        keep = math.prod(columns.shape) * columns.dtype.itemsize <= limit
+        return algebra.Events(x, make(x - center) if keep else None, center, make)
+
+    def ready(self, events) -> Mixture:
+        """The same mixture for prepared events."""
+        return Mixture(self.logits, self.components.ready(events.center, len(events.x)), self.prior)
+
     @weighted_events
-    def e_step(self, x, weight):
-        """`MixtureStatistics` and `log_prob [N]`."""
+    def e_step(self, x, weight, label):
+        """`MixtureStatistics` and `log_prob [N]`; with labels `[N]` the latter is `log p(x, label)`."""
         joint = self._joint(x)
+        if label is not None:
+            other = (label >= 0) & (label != jnp.arange(joint.shape[0])[:, None])
+            joint = jnp.where(other, -jnp.inf, joint)
         log_prob = logsumexp(joint, axis=0)
         # an impossible event (-inf) belongs to no component
         share = jnp.exp(joint - jnp.where(jnp.isneginf(log_prob), 0, log_prob)) * weight
@@ -163,26 +255,94 @@ class Mixture:
     def maximize(self, statistics):
         """`m_step`, and the number of components that had to be repaired."""
         floor = 10 * jnp.finfo(statistics.weight.dtype).eps
-        logits = jnp.log(statistics.weight + floor)
+        weight = statistics.weight
+        if self.prior is not None:
+            weight = jnp.maximum(weight + self.prior.astype(weight.dtype) - 1, 0)
+        logits = jnp.log(weight + floor)
         components, repaired = algebra.component_maximize(self.components, statistics.components)
-        return Mixture((logits - logsumexp(logits, axis=0)).astype(self.logits.dtype), components), repaired
+        logits = (logits - logsumexp(logits, axis=0)).astype(self.logits.dtype)
+        return Mixture(logits, components, self.prior), repaired
+
+    def hold(self, statistics, held):
+        """Held parameters of the components; weights depend on nothing but themselves."""
+        components = algebra.component_hold(self.components, statistics.components, held.components)
+        return statistics._replace(components=components)
+
+    def rebase(self, old, statistics):
+        """The components' statistics as those of this mixture's components."""
+        components = algebra.component_rebase(self.components, old.components, statistics.components)
+        return statistics._replace(components=components)
+
+    def log_prior(self):
+        """Log density of the priors of weights and components, nats up to a constant."""
+        own = 0.0 if self.prior is None else jnp.sum((self.prior - 1) * self.log_weights)
+        return own + algebra.component_log_prior(self.components)
 
     def distribution(self):
         """The distrax distribution."""
         return as_distribution(self)
 
 
+def _check_label(label, k, called):
+    if concrete(label) and np.max(label) >= k:
+        raise ModelError(
+            "a label names a component that is not there", called=called, expected=f"-1 or 0 to {k - 1}",
+            got=f"{np.max(label)}", fix="np.unique(label, return_inverse=True)[1] numbers them from 0",
+        )  # fmt: skip
+
+
+def _given(means, responsibilities, x, k, called):
+    """The start that was given, checked: `("means", [K, *event])`, `("responsibilities", [N, K])`, or None."""
+    if means is not None and responsibilities is not None:
+        raise ModelError("two starts were given", called=called, expected="means or responsibilities", got="both")
+    if means is None and responsibilities is None:
+        return None
+    name = "means" if responsibilities is None else "responsibilities"
+    value = floating(means if responsibilities is None else responsibilities, name=name)
+    wanted = (k, *x.shape[1:]) if responsibilities is None else (len(x), k)
+    if value.shape != wanted:
+        raise ShapeError(
+            f"{name} do not fit the data", called=called, expected=f"shape {list(wanted)}",
+            got=f"shape {list(value.shape)}",
+        )  # fmt: skip
+    if responsibilities is not None and concrete(value) and not ((value >= 0).all() and (value.sum(1) > 0).all()):
+        raise ModelError("responsibilities are no shares", called=called, expected="non-negative rows, none all zero",
+                         got=f"smallest {value.min()}, row sums from {value.sum(1).min()}")  # fmt: skip
+    return {name: value}
+
+
 @functools.partial(jax.jit, static_argnames=("k", "leaf"))
-def _init(key, x, k, leaf):
+def _init(key, x, weight, label, start, prior, k, leaf):
     cluster, whole = jax.random.split(key)
     template = leaf(whole, x)
-    features = algebra.features(template, x)
-    _, label = kmeans(cluster, features, k)
-    share = jax.nn.one_hot(label, k, axis=0, dtype=features.dtype)
-    # every cluster keeps a little of all the data, so that a cluster of one event is no point mass
-    share = 0.95 * share + 0.05 / k
+    share = _shares(cluster, template, x, label, start, k)
+    share = share if weight is None else share * weight.astype(share.dtype)
     components = algebra.repeat(template, k)
     statistics = algebra.component_e_step(components, x, share)
-    return Mixture(jnp.zeros(k, features.dtype), components).m_step(
+    return Mixture(jnp.zeros(k, share.dtype), components, prior).m_step(
         MixtureStatistics(jnp.sum(share, axis=1), statistics)
     )
+
+
+def _shares(key, template, x, label, start, k):
+    """How much of each event each component starts with, `[K, N]`."""
+    if start is not None and "responsibilities" in start:
+        share = start["responsibilities"]
+        return (share / jnp.sum(share, axis=1, keepdims=True)).T
+    features = _filled(algebra.features(template, x))
+    known = None if label is None else label >= 0
+    if start is not None:
+        chosen = nearest(features, algebra.features(template, start["means"]))
+    else:
+        _, chosen = kmeans(key, features, k, label=label)
+    if known is not None:
+        chosen = jnp.where(known, label, chosen)
+    share = jax.nn.one_hot(chosen, k, axis=0, dtype=features.dtype)
+    # every cluster keeps a little of all the data, so that a cluster of one event is no point mass
+    return 0.95 * share + 0.05 / k
+
+
+def _filled(features):
+    """Features with what was not seen (NaN) at the column's mean: good enough to find clusters by."""
+    mean = jnp.nanmean(features, axis=0)
+    return jnp.where(jnp.isnan(features), jnp.where(jnp.isnan(mean), 0, mean), features)

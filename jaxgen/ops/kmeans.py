@@ -53,8 +53,15 @@ def kmeans_plus_plus(key: jax.Array, x: jax.Array, k: int) -> jax.Array:
     return jnp.concatenate([start[None], others])
 
 
+def nearest(x: jax.Array, centers: jax.Array) -> jax.Array:
+    """The index of the nearest center, `[N, D], [K, D] -> [N]` int32."""
+    return jnp.argmin(squared_distances(x, centers), axis=0).astype(jnp.int32)
+
+
 @functools.partial(jax.jit, static_argnames=("k", "steps"))
-def kmeans(key: jax.Array, x: jax.Array, k: int, *, steps: int = 10) -> tuple[jax.Array, jax.Array]:
+def kmeans(
+    key: jax.Array, x: jax.Array, k: int, *, steps: int = 10, label: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
     """k-means++ followed by Lloyd's iterations.
 
     Args:
@@ -62,6 +69,8 @@ def kmeans(key: jax.Array, x: jax.Array, k: int, *, steps: int = 10) -> tuple[ja
         x: `[N, D]`, floating.
         k: number of centers.
         steps: Lloyd iterations; an empty cluster keeps its center.
+        label: `[N]` int32, the cluster of rows where it is known, -1 elsewhere: a cluster with known rows starts at
+            their mean, and they stay in it (Basu, Banerjee and Mooney 2002, Semi-supervised clustering by seeding).
 
     Returns:
         centers `[K, D]` and assignment `[N]` int32.
@@ -74,12 +83,22 @@ def kmeans(key: jax.Array, x: jax.Array, k: int, *, steps: int = 10) -> tuple[ja
         [0, 1]
     """
 
+    def assign(centers):
+        chosen = nearest(x, centers)
+        return chosen if label is None else jnp.where(label >= 0, label, chosen)
+
     def lloyd(centers, _):
-        member = jax.nn.one_hot(jnp.argmin(squared_distances(x, centers), axis=0), k, axis=0, dtype=x.dtype)
+        return means(assign(centers), centers), None
+
+    def means(chosen, centers):
+        member = jax.nn.one_hot(chosen, k, axis=0, dtype=x.dtype)  # -1, an unknown label, is in none
         size = jnp.sum(member, axis=1)[:, None]
         shift = jnp.mean(x, axis=0)
-        means = jnp.matmul(member, x - shift, precision=HIGHEST) / jnp.maximum(size, 1) + shift
-        return jnp.where(size > 0, means, centers), None
+        new = jnp.matmul(member, x - shift, precision=HIGHEST) / jnp.maximum(size, 1) + shift
+        return jnp.where(size > 0, new, centers)
 
-    centers, _ = jax.lax.scan(lloyd, kmeans_plus_plus(key, x, k), None, length=steps)
-    return centers, jnp.argmin(squared_distances(x, centers), axis=0).astype(jnp.int32)
+    centers = kmeans_plus_plus(key, x, k)
+    if label is not None:
+        centers = means(label, centers)
+    centers, _ = jax.lax.scan(lloyd, centers, None, length=steps)
+    return centers, assign(centers)
