@@ -29,6 +29,7 @@ from .fit.driver import Fitted, fit
 from .fit.em import EM
 from .fit.gradient import Gradient
 from .fit.loop import ScanFit, Status, scan_fit
+from .fit.stepwise import StepwiseEM
 from .metrics.likelihood import score
 from .models.discrete import Bernoulli, Categorical, Poisson
 from .models.flow import Flow

@@ -72,7 +72,7 @@ class Stream:
             )  # fmt: skip
         self._function: Callable[[], Iterable[Any]] | None = source if callable(source) else None
         self._parts = {} if callable(source) else {name: _opened(part, name) for name, part in _named(source).items()}
-        self._begun = False
+        self._pass: Any = None  # the last iterator that the function returned
         #: the number of events, None where only a pass would tell
         self.events = None if self._function else _common_length(self._parts)
         #: events in each chunk
@@ -120,13 +120,7 @@ class Stream:
         if filled:
             yield {name: a[:filled] for name, a in buffer.items()}
         if not found:
-            again = self._begun
-            raise DataError(
-                "the source is empty" + (" in a second pass" if again else ""), called=repr(self),
-                expected="one event or more" + (" in every pass" if again else ""), got="no events",
-                fix="return a new iterator at each call, not the same one again" if again else "",
-            )  # fmt: skip
-        self._begun = True
+            raise DataError("the source is empty", called=repr(self), expected="one event or more", got="no events")
 
     def _items(self, function: Callable[[], Iterable[Any]]) -> Iterator[Parts]:
         """What the function's iterator gives, as arrays of the first one's shapes and dtypes."""
@@ -136,6 +130,12 @@ class Stream:
                 "the source returns no iterator", called=repr(self), expected="a function that returns an iterator",
                 got=type(items).__name__, fix="def source(): yield x",
             )  # fmt: skip
+        if items is self._pass and isinstance(items, Iterator):
+            raise DataError(
+                "the source returned the same iterator again", called=repr(self), expected="a new one at each call",
+                got=type(items).__name__, fix="def source(): yield x",
+            )  # fmt: skip
+        self._pass = items
         first: Parts = {}
         for i, item in enumerate(items):
             parts = {name: _host(part, name) for name, part in _named(item).items()}
@@ -221,8 +221,7 @@ class Stream:
         for start in range(0, events, self.chunk):
             here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + self.chunk)] - start
             if len(here):
-                slices = {name: part[start : start + self.chunk] for name, part in self._parts.items()}
-                found.append({name: np.asarray(a)[here] for name, a in slices.items()})
+                found.append({name: _read(part, start, start + self.chunk, here) for name, part in self._parts.items()})
         return _joined(found)
 
 
@@ -281,9 +280,9 @@ def _shapes(shapes: dict[str, tuple[int, ...]]) -> str:
     return ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
 
 
-def _read(part: Any, start: int, stop: int) -> np.ndarray:
-    """Rows as a copy in memory; pages of a file that a map brought in are given back."""
-    rows = np.array(part[start:stop])
+def _read(part: Any, start: int, stop: int, chosen: Any = slice(None)) -> np.ndarray:
+    """Rows, or those chosen of them, as a copy in memory; pages of a file that a map brought in are given back."""
+    rows = np.array(np.asarray(part[start:stop])[chosen])
     mapped = getattr(part, "_mmap", None)
     # else the process would seem to hold all of the file that it has seen; only of a map that cannot hold changes
     if isinstance(mapped, mmap.mmap) and getattr(part, "mode", "") == "r" and hasattr(mmap, "MADV_DONTNEED"):
@@ -296,7 +295,8 @@ def _filled(parts: Parts, rows: int) -> Batch:
     x = parts["x"]
     weight = parts.get("weight")
     if weight is None:
-        weight = np.ones(len(x), x.dtype if x.dtype.kind == "f" else float)
+        # half precision could not count the events of a chunk
+        weight = np.ones(len(x), np.result_type(x.dtype, np.float32) if x.dtype.kind == "f" else float)
     missing = rows - len(x)
     if missing:
         parts = {name: np.concatenate([a, np.repeat(a[-1:], missing, axis=0)]) for name, a in parts.items()}

@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxgen.core import algebra
 from jaxgen.core.door import batch_axes, check_key, context_shape
-from jaxgen.core.errors import FitError, JaxgenWarning
+from jaxgen.core.errors import FitError, JaxgenError, JaxgenWarning
 from jaxgen.core.gate import Batch, as_batch, concrete
 from jaxgen.core.protocols import Bound, Density, Energy
 from jaxgen.core.pytree import _repr, is_model
@@ -36,9 +36,21 @@ from jaxgen.fit.loop import (
     check_algorithm,
     check_batch_size,
     check_counts,
+    check_label,
     guarded_step,
     next_batch,
+    prepare,
     start,
+)
+from jaxgen.fit.streaming import (
+    Chunked,
+    add_chunk,
+    endless,
+    finish_pass,
+    mean_score,
+    no_sums,
+    passed,
+    sums_over_passes,
 )
 from jaxgen.losses import negative_elbo
 
@@ -122,13 +134,14 @@ def fit(
     Args:
         key: typed key; the same key gives the same fit, bit for bit.
         model: the start; or, needed for restarts, a function `key -> model` that makes one.
-        data: an array `[N, *event]`, a tuple `(x, context, weight)`, a dict of them, or an iterator of such batches.
+        data: an array `[N, *event]`, a tuple `(x, context, weight, label)`, a dict of them, or an iterator of such
+            batches; or a `data.Stream`, whose passes are EM's steps and whose chunks are the batches of the others.
         algorithm: `EM`, `Gradient`, `ContrastiveDivergence`, `Adversarial`, or your own; None chooses by protocol.
         steps: how many at most; None takes the algorithm's default.
         batch_size: events per step, in a new random order each epoch; None takes all, or 256 where the algorithm
             works on batches and there are more.
         tolerance: end when the monitored metric changes by less, in nats per event; EM's default is 1e-6.
-        validation: data to score the model on every `every` steps; the best model on it is returned.
+        validation: data, also a `data.Stream`, to score the model on every `every` steps; the best on it is returned.
         patience: end after so many validations without a better one.
         every: steps between validations; None is one epoch, and at least a 50th of all steps.
         restarts: fit so many starts at once by `vmap` and return the best, by validation or else training score.
@@ -162,14 +175,25 @@ def fit(
         )  # fmt: skip
     algorithm = choose_algorithm(one) if algorithm is None else algorithm
     check_algorithm(algorithm, "fit(key, model, data, algorithm)")
-    stream = data if isinstance(data, Iterator) else None
-    batch = _events(_first(stream) if stream is not None else data, one, "data")
-    held_out = None if validation is None else _events(validation, one, "validation")
-    options = _options(algorithm, batch, stream, steps, batch_size, tolerance, held_out, patience, every, restarts)
-    run = _Run(key, model, one, batch, stream, algorithm, options, held_out)
+    source = data if isinstance(data, Chunked) else None
+    exact = source is not None and sums_over_passes(algorithm)
+    stream = data if isinstance(data, Iterator) else endless(source) if source is not None and not exact else None
+    batches = stream if stream is not None else source
+    batch = _events(data if batches is None else _first(iter(batches)), one, "data")
+    held_out = validation
+    if not (validation is None or isinstance(validation, Chunked)):
+        held_out = _events(validation, one, "validation")
+    for given in (batch, held_out):
+        if isinstance(given, Batch):
+            check_label(algorithm, one, given, "fit(key, model, data)")
+    options = _options(
+        algorithm, batch, stream, source, steps, batch_size, tolerance, held_out, patience, every, restarts
+    )
+    run = _Run(key, model, one, batch, stream, source, algorithm, options, held_out)
     if checkpoint is not None:
-        seen = None if stream else batch
-        mark = files.fingerprint(key, model, seen, held_out, algorithm, options.batch_size, restarts)
+        seen = _mark(source, batch) if source is not None else None if stream is not None else batch
+        kept = _mark(held_out, _first(iter(held_out))) if isinstance(held_out, Chunked) else held_out
+        mark = files.fingerprint(key, model, seen, kept, algorithm, options.batch_size, restarts)
         run.restore(files.read(checkpoint, mark, run.snapshot()))
         run.save, run.save_every = (lambda: files.write(checkpoint, mark, run.snapshot())), checkpoint_every
     with _bar(options.steps, progress) as bar:
@@ -212,9 +236,14 @@ def _first(stream: Iterator[Any]) -> Any:
     return item
 
 
+def _mark(source: Chunked, first: Batch) -> Any:
+    """What tells a stream from another, short of reading it all."""
+    return first, np.asarray([source.chunk, -1 if source.events is None else source.events])
+
+
 def _events(data: Any, model: Any, name: str) -> Batch:
     called = f"fit(key, {type(model).__name__}, {name})"
-    batch = as_batch(data, name=name, called=called)
+    batch = as_batch(data, name=name, called=called, missing=algebra.accepts_missing(model))
     if len(batch_axes(np.shape(batch.x), model.event_shape, called, name)) != 1:
         raise FitError(
             f"{name} needs one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",
@@ -234,7 +263,7 @@ def _events(data: Any, model: Any, name: str) -> Batch:
 
 
 def _options(
-    algorithm: Any, batch: Batch, stream: Any, steps: Any, batch_size: Any, tolerance: Any, held_out: Any,
+    algorithm: Any, batch: Batch, stream: Any, source: Any, steps: Any, batch_size: Any, tolerance: Any, held_out: Any,
     patience: Any, every: Any, restarts: Any,
 ) -> _Options:  # fmt: skip
     def refuse(message: str, expected: str, got: Any, fix: str = "") -> None:
@@ -242,6 +271,8 @@ def _options(
 
     n = batch.events
     full_batch = getattr(algorithm, "full_batch", False)
+    if source is not None and batch_size is not None:
+        refuse("a stream's chunks are its batches", "no batch_size", batch_size, f"Stream(source, chunk={batch_size})")
     if stream is None and batch_size is None and not full_batch and n > 256:
         batch_size = 256
     if stream is not None and (full_batch or batch_size is not None):
@@ -265,8 +296,15 @@ def _options(
     if tolerance is None:
         tolerance = (getattr(algorithm, "default_tolerance", None) or 0.0) if full else 0.0
     epoch = 1 if batch_size is None else n // batch_size
+    if source is not None and not full and source.events is not None:
+        epoch = -(-source.events // source.chunk)
     every = None if held_out is None else every or max(epoch, -(-steps // 50))
     return _Options(steps, batch_size, tolerance, every, patience, restarts)
+
+
+@functools.partial(jax.jit, static_argnames=("algorithm", "batch_size", "restarts"))
+def _prepare(algorithm: Any, batch_size: int | None, restarts: int | None, model: Any, batch: Batch) -> Batch:
+    return prepare(algorithm, algebra.element(model) if restarts else model, batch, batch_size)
 
 
 @functools.partial(jax.jit, static_argnames=("algorithm", "batch_size", "restarts"))
@@ -326,13 +364,16 @@ def _better(score: Any, model: Any, best_score: Any, best_model: Any) -> tuple[A
 class _Run:
     """One call of `fit`: what changes between chunks of steps."""
 
-    def __init__(self, key, model, one, batch, stream, algorithm, options, held_out):
+    def __init__(self, key, model, one, batch, stream, source, algorithm, options, held_out):
         self.key, self.batch, self.stream, self.algorithm, self.options = key, batch, stream, algorithm, options
-        self.held_out, self.one = held_out, one
+        self.held_out, self.one, self.source = held_out, one, source
+        self.exact = source is not None and stream is None  # a step is a pass over the source
         self.fresh = True  # the batch at hand was not used yet
         self.save: Callable[[], None] | None = None
         self.save_every = 0
         begun = time.perf_counter()
+        if stream is None and source is None:
+            self.batch = batch = _prepare(algorithm, options.batch_size, options.restarts, model, batch)
         self.carry = _begin(algorithm, options.batch_size, options.restarts, key, model, batch)
         self.compile_seconds, self.seconds = time.perf_counter() - begun, 0.0
         self.step = 0
@@ -356,7 +397,9 @@ class _Run:
         ended = Status(int(status))
         # a fit that ran out of steps may be given more; one that ended for a reason stays ended
         self.status = Status.RUNNING if ended in (Status.FINISHED, Status.INTERRUPTED, Status.EXHAUSTED) else ended
-        if self.stream is not None:
+        if self.source is not None and self.stream is not None and self.step:
+            self.stream, self.fresh = endless(self.source, self.step), False
+        elif self.stream is not None:
             for _ in range(self.step):  # the batches that the saved steps saw
                 self._next_batch()
 
@@ -389,8 +432,37 @@ class _Run:
     def _call(self) -> Callable[..., Any]:
         o, length = self.options, CHUNK if self.stream is None else 1
         tolerance = np.asarray(o.tolerance, self.carry.metrics[self.algorithm.monitor].dtype)
+        if self.exact:
+            return self._pass(tolerance)
         head = functools.partial(_advance, self.algorithm, o.batch_size, o.restarts, length, self.key)
         return lambda carry, limit: head(carry, self.batch, np.int32(limit), tolerance)
+
+    def _pass(self, tolerance: Any) -> Callable[..., Any]:
+        """One step from a pass over the source; over its first chunk where no step is wanted, only to compile."""
+        o, first = self.options, self.batch
+        zero = no_sums(self.algorithm, o.restarts, self.carry.state.model, first)
+
+        def call(carry: Carry, limit: int) -> Any:
+            add = functools.partial(add_chunk, self.algorithm, o.restarts, carry.state.model)
+            sums = passed(self._chunks(self.source, "data") if limit > self.step else [first], add, zero)
+            return finish_pass(self.algorithm, o.restarts, self.key, carry, sums, tolerance)
+
+        return call
+
+    def _take(self, item: Any, name: str = "data") -> Batch:
+        batch = _events(item, self.one, name)
+        check_label(self.algorithm, self.one, batch, f"fit(key, model, {name})")
+        return batch
+
+    def _chunks(self, source: Any, name: str) -> Iterator[Batch]:
+        """One pass over a source, each chunk checked."""
+        for i, item in enumerate(source):
+            try:
+                batch = self._take(item, name)
+            except JaxgenError as error:
+                error.add_note(f"  in chunk {i} (from 0) of a pass over {source!r}")
+                raise
+            yield batch
 
     def _boundary(self) -> int:
         """The next step after which the host has something to do."""
@@ -422,7 +494,7 @@ class _Run:
             if item is None:
                 self.status = Status.EXHAUSTED
                 return False
-            self.batch = _events(item, self.one, "data")
+            self.batch = self._take(item)
         self.fresh = False
         return True
 
@@ -444,8 +516,7 @@ class _Run:
 
     def _validate(self) -> None:
         o, model = self.options, self.carry.state.model
-        # one key for all validations: the same noise, so that scores differ by the model only
-        score = _evaluate(self.algorithm, o.restarts, self._score_key(), model, self.held_out)
+        score = self._score(model, self.held_out)
         self.best = _better(score, model, *self.best)
         self.scores = np.concatenate([self.scores, np.asarray(score, np.float64)[None]])
         self.score_steps = np.append(self.score_steps, self.step)
@@ -454,8 +525,12 @@ class _Run:
         if o.patience is not None and stale >= o.patience and self.status == Status.RUNNING:
             self.status = Status.PATIENCE
 
-    def _score_key(self) -> Any:
-        return jax.random.fold_in(self.key, VALIDATIONS)
+    def _score(self, model: Any, data: Any) -> Any:
+        """The score of a model (of each restart) on a batch or on all of a source."""
+        # one key for all validations: the same noise, so that scores differ by the model only
+        key = jax.random.fold_in(self.key, VALIDATIONS)
+        one = functools.partial(_evaluate, self.algorithm, self.options.restarts, key, model)
+        return one(data) if isinstance(data, Batch) else mean_score(one, self._chunks(data, "validation"))
 
     def result(self) -> Fitted:
         o, state = self.options, self.carry.state
@@ -472,7 +547,7 @@ class _Run:
         if not o.restarts:
             return Fitted(model, self.status, self.step, history, state, **timing)
         if best is None:
-            scores = _evaluate(self.algorithm, o.restarts, self._score_key(), model, self.batch)
+            scores = self._score(model, self.batch if self.source is None else self.source)
         else:
             scores = best[0]
         scores = np.where(failed | np.isnan(scores), -np.inf, np.asarray(scores, np.float64))

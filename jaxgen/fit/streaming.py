@@ -1,0 +1,128 @@
+"""Steps over data that come in chunks: sums over a pass, and scores.
+
+The device works on one chunk while the host reads and checks the next; never more than two are on their way.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.core.gate import Batch
+from jaxgen.fit.loop import Carry, guarded_step
+from jaxgen.ops.stable import compensated_add
+
+
+@runtime_checkable
+class Chunked(Protocol):
+    """Data that come in chunks of one shape, in as many passes as asked: `jaxgen.data.Stream`."""
+
+    @property
+    def chunk(self) -> int:
+        """Events in each chunk."""
+        ...
+
+    @property
+    def events(self) -> int | None:
+        """Events in all, where that is known."""
+        ...
+
+    def head(self, n: int) -> Batch:
+        """The first n events."""
+        ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
+def sums_over_passes(algorithm: Any) -> bool:
+    """True for algorithms whose step is a function of sums over all events, so that it can be made chunk by chunk.
+
+    They have `expect(model, batch) -> (statistics, total, weight)`, additive over events, and
+    `maximize(model, statistics, total, weight) -> (state, metrics)`.
+    """
+    whole = getattr(algorithm, "full_batch", False)
+    return whole and all(hasattr(algorithm, name) for name in ("expect", "maximize"))
+
+
+def endless(data: Iterable[Batch], skip: int = 0) -> Iterator[Batch]:
+    """The chunks of pass after pass, without the first `skip`.
+
+    Example:
+        >>> chunks = endless("abc", skip=7)
+        >>> next(chunks), next(chunks), next(chunks)
+        ('b', 'c', 'a')
+    """
+    while True:
+        seen = 0
+        for seen, item in enumerate(data, 1):  # noqa: B007
+            if seen > skip:
+                yield item
+        skip = max(skip - seen, 0) % seen if seen else 0
+
+
+def passed(batches: Iterable[Any], work: Callable[[Any, Any], Any], first: Any) -> Any:
+    """`work(result, batch)` over a pass, dispatched while the one before may still be at work."""
+    result = first
+    for batch in batches:
+        before, result = result, work(result, batch)
+        jax.block_until_ready(before)
+    return result
+
+
+def no_sums(algorithm: Any, restarts: int | None, model: Any, batch: Batch) -> Any:
+    """Sums over no events, in two numbers each: the total and what it lacks."""
+    shapes = jax.eval_shape(lambda m: _expect(algorithm, restarts, m, batch), model)
+    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    return zero, zero
+
+
+def _expect(algorithm: Any, restarts: int | None, model: Any, batch: Batch) -> Any:
+    one = functools.partial(algorithm.expect, batch=batch)
+    return jax.vmap(one)(model) if restarts else one(model)
+
+
+@functools.partial(jax.jit, static_argnames=("algorithm", "restarts"))
+def add_chunk(algorithm: Any, restarts: int | None, model: Any, sums: Any, batch: Batch) -> Any:
+    """The sums with one more chunk."""
+    total, error = sums
+    return compensated_add(total, error, _expect(algorithm, restarts, model, batch))
+
+
+class _FromSums:
+    """An algorithm whose batch is the sums over a pass."""
+
+    def __init__(self, algorithm: Any):
+        self.algorithm, self.monitor = algorithm, algorithm.monitor
+
+    def step(self, key: Any, state: Any, sums: Any) -> Any:
+        return self.algorithm.maximize(state.model, *sums)
+
+
+@functools.partial(jax.jit, static_argnames=("algorithm", "restarts"))
+def finish_pass(
+    algorithm: Any, restarts: int | None, key: Any, carry: Carry, sums: Any, tolerance: Any
+) -> tuple[Carry, dict[str, jax.Array]]:
+    """One step from the sums over a pass; the metrics have a leading axis of one step."""
+    step = functools.partial(guarded_step, _FromSums(algorithm))
+    if restarts:
+        key = jax.random.split(key, restarts)
+        step = jax.vmap(step, in_axes=(0, None, 0, 0, 0, 0, None))
+    state, status, metrics = step(key, carry.step, carry.state, carry.status, carry.metrics, sums[0], tolerance)
+    return Carry(carry.step + 1, state, carry.order, status, metrics), {k: m[None] for k, m in metrics.items()}
+
+
+def mean_score(score: Callable[[Batch], jax.Array], batches: Iterable[Batch]) -> np.ndarray:
+    """The weighted mean over a pass of a mean over a batch, in float64."""
+    total, weight, waiting = np.zeros(()), 0.0, None
+    for batch in batches:
+        mass = float(np.sum(np.asarray(batch.weight, np.float64)))
+        before, waiting = waiting, (score(batch), mass)
+        if before is not None:
+            total, weight = total + np.asarray(before[0], np.float64) * before[1], weight + before[1]
+    assert waiting is not None, "a source without events is refused as it is read"
+    return (total + np.asarray(waiting[0], np.float64) * waiting[1]) / (weight + waiting[1])
