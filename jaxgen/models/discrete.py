@@ -1,6 +1,7 @@
 """Densities of counts and labels: categorical, Bernoulli and Poisson leaves with closed-form maximum likelihood.
 
-Rules all three share. An event outside the support has log-probability -inf, one with NaN has NaN. The M-step leaves a
+Rules all three share. An event outside the support has log-probability -inf, one with NaN has NaN; with `missing` a NaN
+is an entry that was not seen, and is marginalised: it adds nothing to a log-probability or a count. The M-step leaves a
 part that no event belongs to as it was. A probability that training drives to zero stops at the smallest normal number
 of its dtype (a rate at the root of it), so that parameters stay finite and the likelihood is that of the exact maximum
 to the last digit; a prior is the way to say more about what was never seen.
@@ -8,6 +9,7 @@ to the last digit; a prior is the way to say more about what was never seen.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import NamedTuple
 
@@ -20,7 +22,7 @@ from jaxgen.core.door import per_event, per_sample, weighted_events
 from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import as_distribution, distrax
 from jaxgen.core.gate import as_array, concrete
-from jaxgen.core.pytree import fixed, model
+from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops.stable import log_normalize, softmax
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -48,12 +50,12 @@ def _whole(x, below, xp=jnp):
     return (x >= 0) & (x < below) & (x == xp.floor(x))
 
 
-def _events(x, below, called, expected, fix):
+def _events(x, below, called, expected, fix, missing=False):
     """Data as an array; where its values can be seen (not inside `jit`), refused unless all are in the support."""
-    x = as_array(x, name="x")
+    x = as_array(x, name="x", allow_nan=missing)
     if concrete(x):
         host = np.asarray(x)
-        bad = ~_whole(host, below, np)
+        bad = ~(_whole(host, below, np) | (missing & (host != host)))
         if bad.any():
             raise DataError(
                 "x has values outside the support", called=called, expected=expected, fix=fix,
@@ -62,9 +64,16 @@ def _events(x, below, called, expected, fix):
     return jnp.asarray(x)
 
 
-def _penalty(x, supported, dtype):
-    """0 for what the support holds, -inf for the rest, NaN for NaN (`x != x`, which integers allow too)."""
-    return jnp.where(x != x, jnp.nan, jnp.where(supported, 0.0, -jnp.inf)).astype(dtype)
+def _scored(value, x, supported, missing):
+    """`value` for what the support holds, -inf for the rest; NaN (`x != x`, which integers allow too) for NaN, or 0."""
+    rest = jnp.where(x != x, 0.0 if missing else jnp.nan, -jnp.inf).astype(value.dtype)
+    return jnp.where(supported, value, rest)
+
+
+def _log_density(power, log):
+    """`power log`, 0 where the power is, and where the logarithm is of what cannot be."""
+    live = (power != 0) & (log > -jnp.inf)
+    return jnp.where(live, power * jnp.where(live, log, 0), 0)
 
 
 def _prior(prior, shape, dtype):
@@ -84,6 +93,7 @@ class Categorical:
     Args:
         logits: `[*columns, V]`, each row up to a constant; -inf is a label that cannot be, and stays so in the M-step.
         prior: `[*columns, V]`, concentrations of a Dirichlet prior; never trained. None is flat: maximum likelihood.
+        missing: True takes a NaN for an entry that was not seen, and marginalises it.
 
     An event is an array of whole numbers `[*columns]`, a scalar for logits `[V]`. The M-step repairs: a column of no
     mass keeps its logits.
@@ -98,9 +108,10 @@ class Categorical:
 
     logits: jax.Array
     prior: jax.Array | None = fixed(None)
+    missing: bool = static(False)
 
     @classmethod
-    def init(cls, key, x, *, size=None, prior=None) -> Categorical:
+    def init(cls, key, x, *, size=None, prior=None, missing=False) -> Categorical:
         """The frequencies of labels `[N, *columns]`.
 
         Args:
@@ -109,6 +120,7 @@ class Categorical:
             size: V, the number of labels; None counts them, which needs data that can be seen: inside `jit`, and so
                 as the leaf of a mixture, it has to be given.
             prior: concentrations, broadcast to `[*columns, V]`.
+            missing: whether NaN means an entry that was not seen.
 
         Raises:
             ModelError: no size where it cannot be counted. DataError: values that are no label.
@@ -119,20 +131,20 @@ class Categorical:
         """
         called, fix = f"Categorical.init(key, x, size={size})", "np.unique(x, return_inverse=True)[1], or a larger size"
         labels = "whole numbers from 0" + ("" if size is None else f" to {size - 1}")
-        x = _events(x, math.inf if size is None else size, called, labels, fix)
+        x = _events(x, math.inf if size is None else size, called, labels, fix, missing)
         if size is None and not concrete(x):
             raise ModelError(
                 "the number of labels cannot be counted inside jit", called=called, expected="size=, an int",
                 got="x without values (traced)", fix="functools.partial(jaxgen.Categorical.init, size=V) as the leaf",
             )  # fmt: skip
-        size = int(x.max()) + 1 if size is None else size
+        size = int(jnp.nanmax(x)) + 1 if size is None else size
         dtype = _float_type(x)
         shape = (*x.shape[1:], size)
-        start = cls(jnp.full(shape, -math.log(size), dtype), _prior(prior, shape, dtype))
+        start = cls(jnp.full(shape, -math.log(size), dtype), _prior(prior, shape, dtype), missing)
         return start.m_step(start.e_step(x, _ones(x, dtype))[0])
 
     @classmethod
-    def from_probs(cls, probs, *, prior=None) -> Categorical:
+    def from_probs(cls, probs, *, prior=None, missing=False) -> Categorical:
         """From probabilities `[*columns, V]` (with leading axes: a batch of models), exact zeros included.
 
         Raises:
@@ -147,7 +159,7 @@ class Categorical:
                 expected="rows [..., V] of sum 1", fix="probs / probs.sum(-1, keepdims=True)",
                 got=f"smallest {probs.min()}, sums from {total.min()} to {total.max()}",
             )  # fmt: skip
-        return cls(jnp.log(probs / total[..., None]), _prior(prior, probs.shape, probs.dtype))
+        return cls(jnp.log(probs / total[..., None]), _prior(prior, probs.shape, probs.dtype), missing)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -168,6 +180,11 @@ class Categorical:
         """The likeliest label, `[*K, *columns]` int32."""
         return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
 
+    @property
+    def free_parameters(self) -> int:
+        """One less than labels, for each column."""
+        return math.prod(self.logits.shape[:-1]) * (self.logits.shape[-1] - 1)
+
     def _supported(self, x):
         return _whole(x, self.logits.shape[-1])
 
@@ -175,7 +192,7 @@ class Categorical:
         """Refuses data outside the support with a DataError."""
         size = self.logits.shape[-1]
         fix = "np.unique(x, return_inverse=True)[1] numbers labels from 0"
-        _events(x, size, "Categorical.check_data(x)", f"labels from 0 to {size - 1}", fix)
+        _events(x, size, "Categorical.check_data(x)", f"labels from 0 to {size - 1}", fix, self.missing)
 
     def _index(self, x):
         """Labels as rows of a table `[columns * V, ...]`; what is no label points past its end."""
@@ -191,7 +208,7 @@ class Categorical:
         supported = self._supported(x)
         label = jnp.where(supported, x, 0).astype(jnp.int32)
         value = jnp.take_along_axis(self.log_probs, label[..., None], axis=-1)
-        return jnp.sum(value[..., 0] + _penalty(x, supported, value.dtype))
+        return jnp.sum(_scored(value[..., 0], x, supported, self.missing))
 
     @per_sample
     def sample(self, key):
@@ -221,8 +238,14 @@ class Categorical:
         counts = statistics if self.prior is None else jnp.maximum(statistics + self.prior - 1, 0)
         share = counts / jnp.where(_alive(total), jnp.sum(counts, axis=-1, keepdims=True), 1)
         logits = jnp.log(jnp.maximum(share, _tiny(share.dtype)))
-        new = Categorical(jnp.where(_alive(total) & (self.logits > -jnp.inf), logits, self.logits), self.prior)
-        return new, jnp.any(~_alive(total)).astype(jnp.int32)
+        logits = jnp.where(_alive(total) & (self.logits > -jnp.inf), logits, self.logits)
+        return dataclasses.replace(self, logits=logits), jnp.any(~_alive(total)).astype(jnp.int32)
+
+    def log_prior(self):
+        """Of the Dirichlet prior, nats up to a constant; labels that cannot be are left out."""
+        if self.prior is None:
+            return jnp.zeros((), self.logits.dtype)
+        return jnp.sum(_log_density(self.prior - 1, self.log_probs))
 
     def log_prob_components(self, x):
         """`[K, N]`: one gather of rows from a table `[columns * V, K]`."""
@@ -230,16 +253,18 @@ class Categorical:
         columns = math.prod(log_probs.shape[1:-1])
         table = jnp.moveaxis(log_probs, 0, -1).reshape((-1, len(log_probs)))
         value = table.at[self._index(x)].get(mode="clip")
-        one = _penalty(x, self._supported(x), value.dtype).reshape((x.shape[0], columns))
-        return jnp.sum(value + one[..., None], axis=1).T
+        x = x.reshape((x.shape[0], columns, 1))
+        return jnp.sum(_scored(value, x, self._supported(x), self.missing), axis=1).T
 
     def e_step_components(self, x, weight):
         """Counts of K components, `[K, *columns, V]`, from weights `[K, N]`."""
         return self._counts(x, weight, self.logits.shape[1:])
 
     def features(self, x):
-        """One-hot labels, `[N, columns * V]`, for clustering."""
-        labels = jax.nn.one_hot(x.reshape((x.shape[0], -1)), self.logits.shape[-1], dtype=self.logits.dtype)
+        """One-hot labels, `[N, columns * V]`, for clustering; NaN for a label that was not seen."""
+        x = x.reshape((x.shape[0], -1))
+        labels = jax.nn.one_hot(x, self.logits.shape[-1], dtype=self.logits.dtype)
+        labels = jnp.where((x != x)[..., None], jnp.nan, labels)
         return labels.reshape((x.shape[0], -1))
 
     def distribution(self):
@@ -264,6 +289,7 @@ class Bernoulli:
     Args:
         logits: `[*event]`, log odds of a one.
         prior: `[*event, 2]`, the parameters (of ones, of zeros) of a Beta prior; never trained. None is flat.
+        missing: True takes a NaN for an entry that was not seen, and marginalises it.
 
     Fractions, such as grey levels, are outside the support. The M-step repairs: without mass, logits stay.
 
@@ -275,22 +301,23 @@ class Bernoulli:
 
     logits: jax.Array
     prior: jax.Array | None = fixed(None)
+    missing: bool = static(False)
 
     @classmethod
-    def init(cls, key, x, *, prior=None) -> Bernoulli:
+    def init(cls, key, x, *, prior=None, missing=False) -> Bernoulli:
         """The frequencies of ones in data `[N, *event]`; `prior` is broadcast to `[*event, 2]`, the key not used.
 
         Raises:
             DataError: values other than 0 and 1.
         """
         called, fix = "Bernoulli.init(key, x)", "(x > threshold).astype(int)"
-        x = _events(x, 2, called, "zeros and ones", fix)
+        x = _events(x, 2, called, "zeros and ones", fix, missing)
         dtype = _float_type(x)
-        start = cls(jnp.zeros(x.shape[1:], dtype), _prior(prior, (*x.shape[1:], 2), dtype))
+        start = cls(jnp.zeros(x.shape[1:], dtype), _prior(prior, (*x.shape[1:], 2), dtype), missing)
         return start.m_step(start.e_step(x, _ones(x, dtype))[0])
 
     @classmethod
-    def from_probs(cls, probs, *, prior=None) -> Bernoulli:
+    def from_probs(cls, probs, *, prior=None, missing=False) -> Bernoulli:
         """From probabilities of a one `[*K, *event]`; 0 and 1 become the smallest normal number's distance from them.
 
         Raises:
@@ -303,7 +330,7 @@ class Bernoulli:
                 "probabilities lie between 0 and 1", called="Bernoulli.from_probs(probs)", expected="0 <= probs <= 1",
                 got=f"values from {probs.min()} to {probs.max()}", fix="Bernoulli(logits) takes log odds",
             )  # fmt: skip
-        return cls(_log_odds(1 - probs, probs), _prior(prior, (*probs.shape, 2), probs.dtype))
+        return cls(_log_odds(1 - probs, probs), _prior(prior, (*probs.shape, 2), probs.dtype), missing)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -315,25 +342,30 @@ class Bernoulli:
         return jax.nn.sigmoid(self.logits)
 
     @property
+    def free_parameters(self) -> int:
+        """One for each coordinate."""
+        return math.prod(self.logits.shape)
+
+    @property
     def mode(self) -> jax.Array:
         """The likeliest event, int32."""
         return (self.logits > 0).astype(jnp.int32)
 
     def check_data(self, x) -> None:
         """Refuses data outside the support with a DataError."""
-        _events(x, 2, "Bernoulli.check_data(x)", "zeros and ones", "x > threshold")
+        _events(x, 2, "Bernoulli.check_data(x)", "zeros and ones", "x > threshold", self.missing)
 
     def _split(self, x):
         """Indicators of a one and of a zero in the model's dtype, and the penalty per event, from events in rows."""
         x = x.reshape((x.shape[0], -1))
-        supported, dtype = _whole(x, 2), self.logits.dtype
-        return (x == 1).astype(dtype), (x == 0).astype(dtype), jnp.sum(_penalty(x, supported, dtype), axis=1)
+        penalty = _scored(jnp.zeros((), self.logits.dtype), x, _whole(x, 2), self.missing)
+        return (x == 1).astype(penalty.dtype), (x == 0).astype(penalty.dtype), jnp.sum(penalty, axis=1)
 
     @per_event
     def log_prob(self, x):
         """Nats, `[*batch, *event] -> [*batch]`."""
         value = -jax.nn.softplus(jnp.where(x == 1, -self.logits, self.logits))
-        return jnp.sum(value + _penalty(x, _whole(x, 2), value.dtype))
+        return jnp.sum(_scored(value, x, _whole(x, 2), self.missing))
 
     @per_sample
     def sample(self, key):
@@ -364,8 +396,15 @@ class Bernoulli:
             zeros = jnp.maximum(zeros + self.prior[..., 1] - 1, 0)
         alive = _alive(statistics.zeros + statistics.ones)
         total = jnp.where(alive, zeros + ones, 1)
-        new = Bernoulli(jnp.where(alive, _log_odds(zeros / total, ones / total), self.logits), self.prior)
-        return new, jnp.any(~alive).astype(jnp.int32)
+        logits = jnp.where(alive, _log_odds(zeros / total, ones / total), self.logits)
+        return dataclasses.replace(self, logits=logits), jnp.any(~alive).astype(jnp.int32)
+
+    def log_prior(self):
+        """Of the Beta prior, nats up to a constant."""
+        if self.prior is None:
+            return jnp.zeros((), self.logits.dtype)
+        logs = -jax.nn.softplus(jnp.stack([-self.logits, self.logits], axis=-1))
+        return jnp.sum(_log_density(self.prior - 1, logs))
 
     def log_prob_components(self, x):
         """`[K, N]`: one matrix product of terms that share a sign, so that no digits cancel."""
@@ -390,7 +429,7 @@ def _log_odds(zeros, ones):
 
 
 class PoissonStatistics(NamedTuple):
-    """Total weight `[]` and weighted sum of the counts `[*event]`."""
+    """Total weight, `[]` or, where entries may be missing, `[*event]`; and weighted sum of the counts `[*event]`."""
 
     weight: jax.Array
     total: jax.Array
@@ -406,6 +445,7 @@ class Poisson:
     Args:
         log_rate: `[*event]`, logarithm of the expected counts.
         prior: `[*event, 2]`, the parameters (shape, rate) of a Gamma prior; never trained. None is flat.
+        missing: True takes a NaN for an entry that was not seen, and marginalises it.
 
     Events are whole numbers from 0, of any dtype. The M-step repairs: without mass, rates stay.
 
@@ -419,22 +459,23 @@ class Poisson:
 
     log_rate: jax.Array
     prior: jax.Array | None = fixed(None)
+    missing: bool = static(False)
 
     @classmethod
-    def init(cls, key, x, *, prior=None) -> Poisson:
+    def init(cls, key, x, *, prior=None, missing=False) -> Poisson:
         """The mean of counts `[N, *event]`; `prior` is broadcast to `[*event, 2]`, the key not used.
 
         Raises:
             DataError: values that are no counts.
         """
         called, fix = "Poisson.init(key, x)", "jaxgen.Gaussian.init for measurements"
-        x = _events(x, math.inf, called, "whole numbers from 0", fix)
+        x = _events(x, math.inf, called, "whole numbers from 0", fix, missing)
         dtype = _float_type(x)
-        start = cls(jnp.zeros(x.shape[1:], dtype), _prior(prior, (*x.shape[1:], 2), dtype))
+        start = cls(jnp.zeros(x.shape[1:], dtype), _prior(prior, (*x.shape[1:], 2), dtype), missing)
         return start.m_step(start.e_step(x, _ones(x, dtype))[0])
 
     @classmethod
-    def from_rate(cls, rate, *, prior=None) -> Poisson:
+    def from_rate(cls, rate, *, prior=None, missing=False) -> Poisson:
         """From expected counts `[*K, *event]`; zero becomes the root of the smallest normal number.
 
         Raises:
@@ -447,7 +488,7 @@ class Poisson:
                 "rates must not be negative", called="Poisson.from_rate(rate)", expected="rate >= 0",
                 got=f"smallest {rate.min()}", fix="Poisson(log_rate) takes logarithms",
             )  # fmt: skip
-        return cls(_log_rate(rate), _prior(prior, (*rate.shape, 2), rate.dtype))
+        return cls(_log_rate(rate), _prior(prior, (*rate.shape, 2), rate.dtype), missing)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -461,18 +502,23 @@ class Poisson:
     def check_data(self, x) -> None:
         """Refuses data outside the support with a DataError."""
         fix = "a Gaussian for numbers that are no counts"
-        _events(x, math.inf, "Poisson.check_data(x)", "whole numbers from 0", fix)
+        _events(x, math.inf, "Poisson.check_data(x)", "whole numbers from 0", fix, self.missing)
+
+    @property
+    def free_parameters(self) -> int:
+        """One for each coordinate."""
+        return math.prod(self.log_rate.shape)
 
     def _clean(self, x):
-        """Counts in the model's dtype, 0 for what is none, and each one's penalty."""
-        supported, dtype = _whole(x, jnp.inf), self.log_rate.dtype
-        return jnp.where(supported, x, 0).astype(dtype), _penalty(x, supported, dtype)
+        """Counts in the model's dtype, 0 for what is none, and where they are counts."""
+        supported = _whole(x, jnp.inf)
+        return jnp.where(supported, x, 0).astype(self.log_rate.dtype), supported
 
     @per_event
     def log_prob(self, x):
         """Nats, `[*batch, *event] -> [*batch]`."""
-        x, penalty = self._clean(x)
-        return jnp.sum(_log_mass(x, self.rate) + penalty)
+        counts, supported = self._clean(x)
+        return jnp.sum(_scored(_log_mass(counts, self.rate), x, supported, self.missing))
 
     @per_sample
     def sample(self, key):
@@ -488,22 +534,31 @@ class Poisson:
     def _sums(self, x, weight, shape):
         weight = weight.astype(self.log_rate.dtype)
         counts = self._clean(x)[0].reshape((x.shape[0], -1))
-        total = jnp.matmul(weight, counts, precision=HIGHEST)
-        return PoissonStatistics(jnp.sum(weight, axis=1), total.reshape((len(weight), *shape)))
+        total = jnp.matmul(weight, counts, precision=HIGHEST).reshape((len(weight), *shape))
+        if not self.missing:
+            return PoissonStatistics(jnp.sum(weight, axis=1), total)
+        seen = (x == x).reshape(counts.shape).astype(counts.dtype)
+        return PoissonStatistics(jnp.matmul(weight, seen, precision=HIGHEST).reshape(total.shape), total)
 
     def m_step(self, statistics) -> Poisson:
         """Weighted maximum likelihood; with a prior, the posterior mode."""
         return self.maximize(statistics)[0]
 
     def maximize(self, statistics):
-        """`m_step`, and 1 where there is no mass, else 0."""
+        """`m_step`, and 1 where there is no mass (of a coordinate, where entries may be missing), else 0."""
         weight, total = statistics
         if self.prior is not None:
             total = jnp.maximum(total + self.prior[..., 0] - 1, 0)
             weight = weight + self.prior[..., 1]
         alive = _alive(statistics.weight)
-        new = Poisson(jnp.where(alive, _log_rate(total / jnp.where(alive, weight, 1)), self.log_rate), self.prior)
-        return new, (~alive).astype(jnp.int32)
+        log_rate = jnp.where(alive, _log_rate(total / jnp.where(alive, weight, 1)), self.log_rate)
+        return dataclasses.replace(self, log_rate=log_rate), jnp.any(~alive).astype(jnp.int32)
+
+    def log_prior(self):
+        """Of the Gamma prior, nats up to a constant."""
+        if self.prior is None:
+            return jnp.zeros((), self.log_rate.dtype)
+        return jnp.sum((self.prior[..., 0] - 1) * self.log_rate - self.prior[..., 1] * self.rate)
 
     def log_prob_components(self, x):
         """`[K, N]`: the log-mass at the mean rate, and one matrix product for each component's difference from it.
@@ -512,22 +567,26 @@ class Poisson:
         """
         if math.prod(self.log_rate.shape[1:]) <= NARROW:
             return algebra.default_log_prob(self, x)
-        x, penalty = self._clean(x.reshape((x.shape[0], -1)))
+        x = x.reshape((x.shape[0], -1))
+        counts, supported = self._clean(x)
         rate = self.rate.reshape((len(self.log_rate), -1))
         mean = jnp.mean(rate, axis=0)
-        base = jnp.sum(_log_mass(x, mean) + penalty, axis=1)
+        base = jnp.sum(_scored(_log_mass(counts, mean), x, supported, self.missing), axis=1)
         difference = rate - mean
         ratio = jnp.log1p(difference / mean)
-        return base + jnp.matmul(ratio, x.T, precision=HIGHEST) - jnp.sum(difference, axis=1)[:, None]
+        spent = jnp.sum(difference, axis=1)[:, None]
+        if self.missing:
+            spent = jnp.matmul(difference, (x == x).T.astype(difference.dtype), precision=HIGHEST)
+        return base + jnp.matmul(ratio, counts.T, precision=HIGHEST) - spent
 
     def e_step_components(self, x, weight):
         """`PoissonStatistics` of K components, leading axis K, from weights `[K, N]`."""
         return self._sums(x, weight, self.log_rate.shape[1:])
 
     def features(self, x):
-        """Counts made equally spread, `2 sqrt(x + 3/8)`, `[N, D]`, for clustering (Anscombe, 1948)."""
-        x = self._clean(x)[0]
-        return 2 * jnp.sqrt(x.reshape((x.shape[0], -1)) + 0.375)
+        """Counts made equally spread, `2 sqrt(x + 3/8)`, `[N, D]`, for clustering (Anscombe, 1948); NaN stays."""
+        counts = jnp.where(x != x, jnp.nan, self._clean(x)[0])
+        return 2 * jnp.sqrt(counts.reshape((x.shape[0], -1)) + 0.375)
 
     def distribution(self):
         """The distrax distribution."""

@@ -1,0 +1,102 @@
+"""What is left of the gamma function and its kin when their large parts are taken out: nothing here cancels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+#: below this `|log ratio| / 2` a logarithm's series is used, and its terms: the first one left out is 2e-17 there
+_NEAR = 0.1
+_ATANH = tuple(2 / (2 * k + 1) for k in range(1, 8))
+#: B_2k, from k = 1: the numbers of all asymptotic series here
+_BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)
+_STIRLING = tuple(b / (2 * k * (2 * k - 1)) for k, b in enumerate(_BERNOULLI, 1))
+_DIGAMMA = tuple(b / (2 * k) for k, b in enumerate(_BERNOULLI, 1))
+_TETRAGAMMA = tuple(b * (2 * k + 1) for k, b in enumerate(_BERNOULLI, 1))
+
+
+def excess(u: jax.Array, log: jax.Array) -> jax.Array:
+    """`u - log(1 + u)`, never negative: how far a ratio `1 + u` is from one, to full relative precision near it.
+
+    Args:
+        u: above -1.
+        log: `log(1 + u)`, used away from one only; the caller may know it better than u tells it near -1.
+
+    Source: Loader (2000), Fast and accurate computation of binomial probabilities (the series of his D0).
+
+    Example:
+        >>> u = jnp.float32(1e-6)
+        >>> round(float(excess(u, jnp.log1p(u)) / (u * u / 2)), 5)
+        1.0
+    """
+    half = u / (2 + u)
+    near = jnp.abs(half) < _NEAR
+    v = jnp.where(near, half, 0)
+    series = v * (jnp.where(near, u, 0) - v * v * _horner(_ATANH, v * v))
+    return jnp.where(near, series, u - log)
+
+
+def stirling_error(z: jax.Array) -> jax.Array:
+    """`log Gamma(z) - ((z - 1/2) log z - z + log(2 pi) / 2)` for z > 0: what Stirling's formula leaves out.
+
+    Source: Abramowitz and Stegun (1964), 6.1.41 and 6.1.15.
+
+    Example:
+        >>> round(float(stirling_error(jnp.float32(1.0))), 6)
+        0.081061
+    """
+    steps, small, large = _raised(z)
+    z = jnp.where(small, z, 1)
+    below = sum((z + k + 0.5) * jnp.log1p(1 / (z + k)) - 1 for k in range(steps))
+    return _horner(_STIRLING, 1 / (large * large)) / large + jnp.where(small, below, 0)
+
+
+class Gaps(NamedTuple):
+    """`log z - psi(z)`, and the derivatives `psi'(z) - 1/z` and `psi''(z) + 1/z^2` of its negative."""
+
+    log: jax.Array
+    first: jax.Array
+    second: jax.Array
+
+
+def digamma_gaps(z: jax.Array) -> Gaps:
+    """The digamma function and two derivatives, less those of the logarithm, for z > 0.
+
+    `log z - psi(z)` is what a gamma density with shape z has between the logarithm of its mean and the mean of its
+    logarithm.
+
+    Source: Abramowitz and Stegun (1964), 6.3.18 and 6.4.12 to 6.4.14, and the recurrences 6.3.6 and 6.4.6.
+
+    Example:
+        >>> [round(float(part), 5) for part in digamma_gaps(jnp.float32(1.0))]
+        [0.57722, 0.64493, -1.40411]
+    """
+    steps, small, large = _raised(z)
+    z = jnp.where(small, z, 1)
+    ladder = [z + k for k in range(steps)]
+    log = sum(1 / y for y in ladder) - jnp.log1p(steps / z)
+    first = sum(1 / (y * y * (y + 1)) for y in ladder)
+    second = sum((3 * y + 2) / (y * y * y * (y + 1) * (y + 1)) for y in ladder)
+    inverse = 1 / large
+    s = inverse * inverse
+    return Gaps(
+        inverse * (0.5 + inverse * _horner(_DIGAMMA, s)) + jnp.where(small, log, 0),
+        s * (0.5 + inverse * _horner(_BERNOULLI, s)) + jnp.where(small, first, 0),
+        -s * inverse * (1 + inverse * _horner(_TETRAGAMMA, s)) - jnp.where(small, second, 0),
+    )
+
+
+def _raised(z):
+    """Steps of the recurrence, where they are needed, and arguments large enough for eight terms of the series."""
+    steps = 4 if jnp.finfo(z.dtype).bits <= 32 else 8
+    small = z < steps
+    return steps, small, jnp.where(small, z + steps, z)
+
+
+def _horner(coefficients, s):
+    total = jnp.zeros_like(s)
+    for c in reversed(coefficients):
+        total = total * s + c
+    return total
