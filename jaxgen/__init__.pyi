@@ -32,12 +32,15 @@ from .fit.loop import ScanFit, Status, scan_fit
 from .fit.stepwise import StepwiseEM
 from .metrics.likelihood import score
 from .models.discrete import Bernoulli, Categorical, Poisson
+from .models.external import DistraxLeaf
 from .models.flow import Flow
 from .models.gan import Generator
 from .models.gaussian import DiagonalGaussian, Gaussian, StandardNormal
 from .models.hmm import HMM
 from .models.mixture import Mixture
+from .models.product import Product
 from .models.rbm import RBM
+from .models.student import StudentT
 from .models.vae import VAE
 from .models.variational import NormalWishart, VariationalMixture
 from .nn.net import Net

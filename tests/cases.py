@@ -18,6 +18,7 @@ import numpy as np
 import jaxgen as jg
 from jaxgen.core import algebra
 from jaxgen.core.exchange import distrax
+from jaxgen.core.files import loadable
 from jaxgen.core.pytree import combine, partition
 from jaxgen.nn.bijections import (
     Affine,
@@ -106,6 +107,21 @@ def student(key):
     return moved(key, jg.StudentT.from_scale([0.5, -0.5], [[1.0, 0.3], [0.3, 0.8]], 20.0), 0.2)
 
 
+def table(key):
+    first, second = jax.random.split(key)
+    label = moved(first, jg.Categorical.from_probs([0.2, 0.3, 0.5]))
+    return jg.Product.from_blocks([((0, 2), gaussian(second)), (1, label)])
+
+
+@loadable
+def laplace(params):
+    return distrax().Laplace(params["loc"], jnp.exp(params["log_scale"]))
+
+
+def from_distrax(key):
+    return moved(key, jg.DistraxLeaf.from_params({"loc": jnp.ones(2), "log_scale": jnp.full(2, -0.5)}, laplace, (2,)))
+
+
 def batch_of(make, k=2):
     """K models of one kind as one model with a leading axis."""
     return lambda key: algebra.stack([make(one) for one in jax.random.split(key, k)])
@@ -183,6 +199,10 @@ def generator(key):
 
 
 PLANE = grid(-12.0, 12.0, 200)
+#: two measurements with a label between them
+LABELLED = (
+    np.concatenate([np.insert(grid(-12.0, 12.0, 100)[0], 1, label, axis=1) for label in range(3)]), 0.24**2
+)  # fmt: skip
 BITS = (0, 1)
 CASES = [
     Case("standard normal", lambda key: jg.StandardNormal((2,)), PLANE),
@@ -199,6 +219,9 @@ CASES = [
     Case("variational mixture", variational(jg.NormalWishart.init, True), PLANE),
     Case("variational mixture, diagonal", variational(jg.NormalWishart.init_diagonal, False), PLANE),
     Case("mixture of student ts", mixture(student), PLANE),
+    Case("mixture of products", mixture(table), LABELLED),
+    # a cusp between the points of the grid
+    Case("mixture of distrax leaves", mixture(from_distrax), PLANE, tolerance=5e-3),
     Case("hmm of categoricals", hmm(categorical), every((0, 1, 2), (3, 2)), length=3),
     Case("hmm with impossible transitions", left_right, every((0, 1, 2), (3, 2)), length=3),
     Case("hmm of poissons", hmm(poisson), length=4),

@@ -1,0 +1,185 @@
+"""Products of blocks against their parts: densities, EM, starts, and what is refused."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+import jaxgen as jg
+from jaxgen.core import algebra
+from jaxgen.core.errors import DataError, ModelError, ShapeError
+from jaxgen.core.pytree import held_leaves, model, static
+from jaxgen.core.value import value_key
+from jaxgen.models.product import Product
+
+RNG = np.random.default_rng(0)
+SCALE = np.array([[1.0, 0.4], [0.4, 0.5]])
+GROUP = np.arange(300) < 120
+#: measurements in columns 0 and 2, a label in 1, a count in 3
+TABLE = np.stack(
+    [RNG.normal(np.where(GROUP, 1e3, -1e3), 300.0), np.where(RNG.uniform(size=300) < 0.9, GROUP, 2 - GROUP),
+     RNG.normal(size=300), RNG.poisson(np.where(GROUP, 2.0, 9.0))], axis=1,
+).astype(np.float32)  # fmt: skip
+LEAVES = {(0, 2): jg.Gaussian.init, 1: functools.partial(jg.Categorical.init, size=3), (3,): jg.Poisson.init}
+
+
+def table():
+    return Product.from_blocks(
+        [((0, 2), jg.Gaussian.from_covariance(np.array([0.5, -1.0]), SCALE)),
+         (1, jg.Categorical.from_probs(np.array([0.2, 0.3, 0.5]))), ((3,), jg.Poisson.from_rate(np.array([4.0])))],
+    )  # fmt: skip
+
+
+def test_log_prob_is_the_sum_over_scipys_blocks():
+    with jax.enable_x64(True):
+        rows = np.array([[0.1, 2, -0.4, 3], [1.0, 0, 0.0, 7]])
+        expected = (
+            scipy.stats.multivariate_normal([0.5, -1.0], SCALE).logpdf(rows[:, [0, 2]])
+            + np.log([0.5, 0.2]) + scipy.stats.poisson(4.0).logpmf(rows[:, 3])
+        )  # fmt: skip
+        np.testing.assert_allclose(table().log_prob(rows), expected, rtol=1e-12)
+        np.testing.assert_allclose(table().distribution().log_prob(rows), expected, rtol=1e-12)
+        assert table().log_prob([0.1, 3, -0.4, 3]) == -jnp.inf  # no such label
+
+
+def test_draws_put_each_block_into_its_columns():
+    x = np.asarray(table().sample(jax.random.key(0), (4000,)))
+    assert x.dtype == np.float32
+    # five standard errors
+    np.testing.assert_allclose(np.cov(x[:, [0, 2]].T), SCALE, atol=0.12)
+    np.testing.assert_allclose(x.mean(axis=0), [0.5, 1.3, -1.0, 4.0], atol=0.16)
+    assert set(x[:, 1]) == {0, 1, 2} and (x[:, 3] == np.round(x[:, 3])).all()
+
+
+def test_statistics_and_maximum_are_the_blocks_own():
+    weight = RNG.uniform(size=300).astype(np.float32)
+    made = Product.init(jax.random.key(0), TABLE, LEAVES)
+    new, repairs = made.maximize(made.e_step(TABLE, weight)[0])
+    for block, old, columns in zip(new.blocks, made.blocks, ([0, 2], 1, [3]), strict=True):
+        alone = old.m_step(old.e_step(TABLE[:, columns], weight)[0])
+        for a, b in zip(jax.tree.leaves(block), jax.tree.leaves(alone), strict=True):
+            # two programs' float32 sums, of numbers of a thousand
+                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert int(repairs) == 0
+    _, repairs = made.maximize(made.e_step(TABLE, 0 * weight)[0])
+    assert int(repairs) == 3
+    assert made.free_parameters == sum(map(algebra.free_parameters, made.blocks))
+
+
+def test_a_mixture_finds_the_groups_whatever_the_units():
+    start = jg.Mixture.init(jax.random.key(0), TABLE, 2, functools.partial(Product.init, blocks=LEAVES))
+    fitted = jg.fit(jax.random.key(1), start, TABLE, jg.EM(), steps=50, tolerance=0.0)
+    assert np.diff(fitted.history["log_likelihood"]).min() > -2e-5  # float32 rounding of values near 12
+    label = np.asarray(fitted.model.predict(TABLE)) == 1
+    assert max(np.mean(label == GROUP), np.mean(label != GROUP)) > 0.98
+    again = functools.partial(Product.init, blocks=dict(LEAVES))
+    assert value_key(again) == value_key(functools.partial(Product.init, blocks=LEAVES))
+
+
+def test_every_column_has_the_same_say_in_the_start():
+    made = Product.init(jax.random.key(0), TABLE, LEAVES)
+    features = np.asarray(made.features(TABLE))
+    assert features.shape == (300, 2 + 3 + 1)
+    variance = features.var(axis=0)
+    np.testing.assert_allclose([variance[:2].sum(), variance[2:5].sum(), variance[5]], [2, 1, 1], rtol=1e-4)
+    holed = TABLE.copy()
+    holed[:200, 2] = np.nan
+    holed[:, 3] = 7.0
+    features = np.asarray(made.features(holed))
+    assert np.isnan(features[:200, 1]).all() and np.isfinite(features[200:]).all()
+    np.testing.assert_allclose(features[200:, 1].var(), 1, rtol=1e-4)
+    assert (features[:, 5] == 0).all()
+
+
+@model
+class Anything:
+    """A block of one column without an E-step, which allows holes and takes a context if asked."""
+
+    shift: jax.Array
+    event_shape: tuple[int, ...] = static((1,))
+    context_shape: tuple[int, ...] | None = static(None)
+    missing: bool = static(True)
+
+    def log_prob(self, x, *, context=None):
+        return -0.5 * (jnp.nansum(x) - self.shift - (0 if context is None else jnp.sum(context))) ** 2
+
+    def sample(self, key, shape=(), *, context=None, length=None):
+        return jnp.zeros((*shape, 1)) + (0 if context is None else jnp.sum(context))
+
+
+def test_missing_entries_and_contexts_go_to_the_blocks():
+    open_block = Anything(jnp.float32(1.0))
+    both = Product.from_blocks([((0,), open_block), ((1,), open_block)])
+    assert both.missing and algebra.accepts_missing(both)
+    np.testing.assert_allclose(both.log_prob([np.nan, 3.0]), -0.5 - 2.0)
+    both.check_data(np.array([[np.nan, 1.0]]))
+    mixed = Product.from_blocks([((0,), open_block), (1, jg.Poisson.from_rate(2.0))])
+    assert not mixed.missing
+    mixed.check_data(np.array([[np.nan, 1.0]]))
+    with pytest.raises(DataError, match="Poisson has missing entries.*\n.*\n.*columns 1"):
+        mixed.check_data(np.array([[0.0, np.nan]]))
+    with pytest.raises(DataError):
+        mixed.check_data(np.array([[0.0, 1.5]]))  # the block's own support
+    given = Product.from_blocks([((0,), Anything(jnp.float32(0), (1,), (2,))), (1, jg.Poisson.from_rate(2.0))])
+    alone = given.log_prob([[0.0, 1.0], [3.0, 1.0]], context=[1.0, 2.0])
+    np.testing.assert_allclose(alone - np.log(2) + 2, [-4.5, 0.0], atol=1e-6)
+    assert given.sample(jax.random.key(0), (2,), context=[1.0, 2.0])[0, 0] == 3
+    with pytest.raises(ModelError, match="different shapes"):
+        _ = Product.from_blocks(
+            [((0,), Anything(jnp.float32(0), (1,), (2,))), ((1,), Anything(jnp.float32(0), (1,), (3,)))]
+        ).context_shape
+
+
+def test_any_density_is_a_block_and_em_says_where_it_does_not_apply():
+    flow = jg.Flow.realnvp(jax.random.key(0), TABLE[:, [0, 2]], jg.StandardNormal((2,)), layers=2, features=(8,))
+    made = Product.from_blocks([((0, 2), flow), (1, jg.Categorical.from_probs([0.2, 0.3, 0.5]))])
+    x = TABLE[:, :3]
+    np.testing.assert_allclose(
+        made.log_prob(x), flow.log_prob(x[:, [0, 2]]) + made.blocks[1].log_prob(x[:, 1]), rtol=1e-5
+    )
+    assert not algebra.supports_em(made) and algebra.supports_em(table())
+    with pytest.raises(jg.FitError, match="EM does not apply"):
+        jg.fit(jax.random.key(0), made, x, jg.EM(), steps=1)
+
+
+def test_held_rebased_and_priors_reach_the_blocks():
+    made = Product.init(jax.random.key(0), TABLE, LEAVES)
+    statistics = made.e_step(TABLE)[0]
+    held = held_leaves(made, {"blocks[0].offset": True})
+    seen = algebra.hold(made, statistics, held)
+    alone = algebra.hold(made.blocks[0], statistics[0], held.blocks[0])
+    for a, b in zip(jax.tree.leaves(seen[0]), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_array_equal(a, b)
+    other = Product.init(jax.random.key(0), TABLE[:50], LEAVES)
+    moved = algebra.rebase(other, made, statistics)
+    alone = algebra.rebase(other.blocks[0], made.blocks[0], statistics[0])
+    for a, b in zip(jax.tree.leaves(moved[0]), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_array_equal(a, b)
+    pair = algebra.stack([made, other])
+    np.testing.assert_allclose(algebra.log_prior(made), sum(map(algebra.log_prior, made.blocks)))
+    np.testing.assert_allclose(
+        algebra.component_log_prior(pair), algebra.log_prior(made) + algebra.log_prior(other), rtol=1e-6
+    )
+    assert algebra.component_free_parameters(pair) == 2 * algebra.free_parameters(made)
+
+
+def test_what_makes_no_product_is_refused():
+    normal = jg.DiagonalGaussian.from_scale([0.0], [1.0])
+    key = jax.random.key(0)
+    for bad, words in (
+        ([((0,), normal), ((2,), normal)], "one block"), ([((0,), normal), ((0,), normal)], "one block"),
+        ([], "one block"), ([(0, normal)], "bare int"), ([((0, 1), normal)], "not its columns"),
+        ([("a", normal)], "no columns"), ([((), normal)], "no columns"), ([((0.5,), normal)], "no columns"),
+    ):  # fmt: skip
+        with pytest.raises(ModelError, match=words):
+            Product.from_blocks(bad)
+    with pytest.raises(DataError, match=r"x \[N, 4\]"):
+        Product.init(key, TABLE[:, :3], LEAVES)
+    with pytest.raises(DataError, match="outside the support"):
+        Product.init(key, TABLE, {0: jg.Poisson.init, (1, 2, 3): jg.Gaussian.init})
+    with pytest.raises(ShapeError):
+        table().log_prob(TABLE[:, :3])
+    assert Product.from_blocks({np.int64(0): jg.Poisson.from_rate(1.0), range(1, 2): normal}).columns == (0, (1,))
