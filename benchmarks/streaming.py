@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 SIZES = (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
-DIMS, COMPONENTS = 8, 16
+DIMS, COMPONENTS, REPEATS = 8, 16, 4
 PICTURE = Path(__file__).resolve().parent.parent / "notebooks" / "streaming.png"
 
 
@@ -43,13 +43,14 @@ def measure(path: str, way: str) -> dict[str, float]:
     data = stream if way == "streamed" else np.load(path)
     leaf = jg.DiagonalGaussian.from_scale(head[:COMPONENTS], np.tile(head.std(axis=0), (COMPONENTS, 1)), floor=1e-6)
     model = jg.Mixture.from_components(leaf)
-    steps = max(3, 1_000_000 // stream.events)
-    fitted = jg.fit(jax.random.key(0), model, data, jg.EM(), steps=steps, tolerance=0.0)
+    steps = max(2, 1_000_000 // stream.events)
+    # the best of some: other work on the machine only ever adds
+    fits = [jg.fit(jax.random.key(0), model, data, jg.EM(), steps=steps, tolerance=0.0) for _ in range(REPEATS)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     return {
-        "seconds": fitted.seconds / steps,
+        "seconds": min(fitted.seconds for fitted in fits) / steps,
         "peak MiB": peak,
-        "log-likelihood": [float(v) for v in fitted.history["log_likelihood"]],
+        "log-likelihood": [float(v) for v in fits[0].history["log_likelihood"]],
     }
 
 
