@@ -38,10 +38,11 @@ from .models.gan import Generator
 from .models.gaussian import DiagonalGaussian, Gaussian, StandardNormal
 from .models.hmm import HMM
 from .models.mixture import Mixture
+from .models.normal_wishart import NormalWishart
 from .models.product import Product
 from .models.rbm import RBM
 from .models.student import StudentT
 from .models.vae import VAE
-from .models.variational import NormalWishart, VariationalMixture
+from .models.variational import VariationalMixture
 from .nn.net import Net
 from .ops import likelihoods
