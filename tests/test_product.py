@@ -133,6 +133,23 @@ def test_missing_entries_and_contexts_go_to_the_blocks():
         ).context_shape
 
 
+def test_a_mixture_trains_on_a_table_with_holes():
+    leaves = {columns: functools.partial(leaf, missing=True) for columns, leaf in LEAVES.items()}
+    x = np.where(np.random.default_rng(1).uniform(size=TABLE.shape) < 0.2, np.nan, TABLE)
+    start = jg.Mixture.init(jax.random.key(0), x, 2, functools.partial(Product.init, blocks=leaves))
+    fitted = jg.fit(jax.random.key(1), start, x, jg.EM(), steps=30, tolerance=0.0)
+    assert np.diff(fitted.history["log_likelihood"]).min() > -2e-5  # float32 rounding of values near 10
+    label = np.asarray(fitted.model.predict(x)) == 1
+    assert max(np.mean(label == GROUP), np.mean(label != GROUP)) > 0.95
+    # what was seen of an event is an event of the blocks that were seen
+    one = algebra.take(fitted.model.components, 0)
+    part = np.array([x[0, 0], np.nan, np.nan, 4.0], np.float32)
+    expected = one.blocks[0].log_prob(part[[0, 2]]) + one.blocks[2].log_prob(part[3:])
+    np.testing.assert_allclose(one.log_prob(part), expected, rtol=1e-5)
+    with pytest.raises(DataError):
+        Product.init(jax.random.key(0), x, LEAVES)
+
+
 def test_any_density_is_a_block_and_em_says_where_it_does_not_apply():
     flow = jg.Flow.realnvp(jax.random.key(0), TABLE[:, [0, 2]], jg.StandardNormal((2,)), layers=2, features=(8,))
     made = Product.from_blocks([((0, 2), flow), (1, jg.Categorical.from_probs([0.2, 0.3, 0.5]))])
