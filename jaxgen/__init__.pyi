@@ -30,19 +30,24 @@ from .fit.em import EM
 from .fit.gradient import Gradient
 from .fit.loop import ScanFit, Status, scan_fit
 from .fit.stepwise import StepwiseEM
+from .metrics.information import aic, bic, entropy, icl
 from .metrics.likelihood import score
 from .models.discrete import Bernoulli, Categorical, Poisson
 from .models.external import DistraxLeaf
 from .models.flow import Flow
+from .models.gamma import Gamma
 from .models.gan import Generator
 from .models.gaussian import DiagonalGaussian, Gaussian, StandardNormal
 from .models.hmm import HMM
 from .models.mixture import Mixture
+from .models.negative_binomial import NegativeBinomial
 from .models.normal_wishart import NormalWishart
 from .models.product import Product
 from .models.rbm import RBM
 from .models.student import StudentT
 from .models.vae import VAE
 from .models.variational import VariationalMixture
+from .models.von_mises import VonMises
 from .nn.net import Net
 from .ops import likelihoods
+from .selection import Candidate, Selection, gaussian_leaves, select

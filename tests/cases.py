@@ -31,6 +31,7 @@ from jaxgen.nn.bijections import (
     Standardize,
 )
 from jaxgen.nn.mlp import MLP
+from jaxgen.ops.conjugate import NormalInverseWishart
 
 
 def moved(key, model, scale=0.3):
@@ -98,6 +99,13 @@ def gaussian(key):
     return moved(key, jg.Gaussian.from_covariance([0.5, -0.5], [[1.0, 0.3], [0.3, 0.8]]))
 
 
+def tied_with_prior(key):
+    prior = NormalInverseWishart.from_values([0.0, 0.0], 0.5, [[1.0, 0.0], [0.0, 1.0]], 5.0)
+    means = [[0.5, -0.5], [2.0, 1.0]]
+    leaf = jg.Gaussian.from_covariance(means, [[[1.0, 0.3], [0.3, 0.8]]] * 2, prior=prior, tied=True)
+    return jg.Mixture.from_components(leaf, [0.4, 0.6], prior=2.0)
+
+
 def diagonal(key):
     return moved(key, jg.DiagonalGaussian.from_scale([0.5, -0.5], [1.0, 0.7]))
 
@@ -150,6 +158,18 @@ def bernoulli(key):
 
 def poisson(key):
     return moved(key, jg.Poisson.from_rate([1.5, 3.0]))
+
+
+def negative_binomial(key):
+    return moved(key, jg.NegativeBinomial.from_mean([1.5, 3.0], [2.0, 4.0]))
+
+
+def gamma(key):
+    return moved(key, jg.Gamma.from_mean([1.0, 2.0], [8.0, 10.0]), 0.2)
+
+
+def von_mises(key):
+    return moved(key, jg.VonMises.from_loc([0.5, -2.0], [1.0, 4.0]))
 
 
 def hmm(make):
@@ -212,7 +232,11 @@ CASES = [
     Case("bernoulli", bernoulli, every(BITS, (3,))),
     Case("poisson", poisson, every(range(40), (2,))),
     Case("poisson of many coordinates", lambda key: moved(key, jg.Poisson.from_rate(jnp.linspace(0.5, 3.0, 12)))),
+    Case("negative binomial", negative_binomial, every(range(80), (2,))),
+    Case("gamma", gamma, grid(0.0, 16.0, 250)),
+    Case("von mises", von_mises, grid(-np.pi, np.pi, 100)),
     Case("mixture of gaussians", mixture(gaussian), PLANE),
+    Case("mixture of tied gaussians with priors", tied_with_prior, PLANE),
     Case("mixture of diagonal gaussians", mixture(diagonal, 3), PLANE),
     Case("mixture of bernoullis", mixture(bernoulli), every(BITS, (3,))),
     Case("mixture of mixtures", mixture(mixture(diagonal)), PLANE),

@@ -96,6 +96,11 @@ def ready(model: Any, x: Any) -> Any:
     return type(model).ready(model, x) if isinstance(x, Events) else model
 
 
+def narrow(model: Any, x: Any) -> jax.Array:
+    """Whether a model's likelihood loses digits to the columns of prepared events; one answer for all of a `vmap`."""
+    return ready(model, x).precise
+
+
 def component_log_prob(components: Any, x: Any, context: Any = None) -> jax.Array:
     """`log p_k(x_n)` of K models on N events, `[K, N]`. Override: `log_prob_components(x)`."""
     override = getattr(type(components), "log_prob_components", None)

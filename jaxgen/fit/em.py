@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -96,8 +97,17 @@ class EM:
 
     def step(self, key: Any, state: EMState, batch: Batch) -> tuple[EMState, dict[str, jax.Array]]:
         """One E-step over all events and one M-step."""
-        statistics, total, weight = self.expect(state.model, batch)
-        return self.maximize(state.model, statistics, total, weight)
+        model, batch = state.model, self._prepared(state.model, batch)
+        ready = algebra.ready(model, batch.x)
+        if not isinstance(batch.x, algebra.Events):
+            return self.maximize(model, *self._expect(ready, batch))
+
+        def attempt(precise: Any) -> tuple[EMState, dict[str, jax.Array], jax.Array]:
+            new, metrics = self.maximize(model, *self._expect(ready.precisely(precise), batch))
+            # sums by columns are too coarse for components that turn out narrow: then they are made again without
+            return new, metrics, algebra.narrow(new.model, batch.x) & ~precise
+
+        return _until_fine(attempt, ready.precise)
 
     def maximize(self, model: Any, statistics: Any, total: Any, weight: Any) -> tuple[EMState, dict[str, jax.Array]]:
         """The M-step, on statistics, log-likelihood and weight of all events."""
@@ -110,8 +120,17 @@ class EM:
 
     def evaluate(self, key: Any, model: Any, batch: Batch) -> jax.Array:
         """Mean log-likelihood, nats per event."""
-        _, total, weight = self.expect(model, batch)
+        batch = self._prepared(model, batch)
+        _, total, weight = self._expect(algebra.ready(model, batch.x), batch)
         return total / weight
+
+    def expect(self, model: Any, batch: Batch) -> tuple[Any, jax.Array, jax.Array]:
+        """Statistics over all events, their weighted log-likelihood in nats, and their total weight."""
+        batch = self._prepared(model, batch)
+        return self._expect(algebra.ready(model, batch.x), batch)
+
+    def _prepared(self, model: Any, batch: Batch) -> Batch:
+        return batch._replace(x=algebra.prepare(model, batch.x))
 
     def _held(self, model: Any) -> Any:
         return held_leaves(model, self.frozen) if self.frozen else None
@@ -127,17 +146,14 @@ class EM:
             return max(CHUNK_EVENTS, min(scalars // per_event, CHUNK_COLUMNS // width))
         return max(CHUNK_EVENTS, scalars // per_event)
 
-    def expect(self, model: Any, batch: Batch) -> tuple[Any, jax.Array, jax.Array]:
-        """Statistics over all events, their weighted log-likelihood in nats, and their total weight."""
+    def _expect(self, ready: Any, batch: Batch) -> tuple[Any, jax.Array, jax.Array]:
         if batch.context is not None:
             raise FitError(
                 "EM takes no context", called="EM().step", expected="data without context", got="a context",
                 fix="jaxgen.Gradient(jaxgen.losses.nll)",
             )  # fmt: skip
-        x = algebra.prepare(model, batch.x)
-        ready = algebra.ready(model, x)
-        n = x.shape[0]
-        weight = jnp.ones(n, float_type(model)) if batch.weight is None else batch.weight
+        x, n = batch.x, batch.x.shape[0]
+        weight = jnp.ones(n, float_type(ready)) if batch.weight is None else batch.weight
 
         def expect(rows: Any, fresh: Any) -> Any:
             part = jnp.where(fresh, rows(weight), 0)
@@ -149,3 +165,16 @@ class EM:
 
         statistics, total = sum_over_chunks(expect, n, self._largest(x))
         return statistics, total, jnp.sum(weight)
+
+
+def _until_fine(attempt: Callable[[Any], Any], precise: Any) -> Any:
+    """`attempt(precise)`, and where its last result says so a second one that is precise: one program for both."""
+    nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(attempt, precise))
+
+    def go_on(carry: Any, _: None) -> Any:
+        outcome, precise, wanted = carry
+        outcome = jax.lax.cond(wanted, attempt, lambda _: outcome, precise)
+        return (outcome, jnp.ones_like(precise), wanted & outcome[-1]), None
+
+    ((*outcome, _), _, _), _ = jax.lax.scan(go_on, (nothing, precise, jnp.ones((), bool)), None, length=2)
+    return tuple(outcome)

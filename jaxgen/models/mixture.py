@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from typing import Any, NamedTuple
@@ -234,6 +235,15 @@ class Mixture:
     def ready(self, events) -> Mixture:
         """The same mixture for prepared events."""
         return Mixture(self.logits, self.components.ready(events.center, len(events.x)), self.prior)
+
+    @property
+    def precise(self) -> jax.Array:
+        """Of a mixture that is ready: whether it works without columns, which would lose digits."""
+        return self.components.precise
+
+    def precisely(self, precise) -> Mixture:
+        """A mixture that is ready, told to do so or not."""
+        return Mixture(self.logits, dataclasses.replace(self.components, precise=precise), self.prior)
 
     @weighted_events
     def e_step(self, x, weight, label):

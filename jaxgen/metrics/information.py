@@ -1,0 +1,232 @@
+"""Information criteria of fitted densities, which weigh likelihood against parameters, and the entropy of any density."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.core import algebra
+from jaxgen.core.door import batch_axes, check_key
+from jaxgen.core.errors import DataError, FitError, ModelError
+from jaxgen.core.gate import Batch, as_batch
+from jaxgen.core.protocols import Density, Kind, Score
+
+#: events scored at once, and scalars of data at once: what keeps memory small
+CHUNK_EVENTS = 2**14
+CHUNK_SCALARS = 2**20
+
+
+class Evidence(NamedTuple):
+    """What criteria are made of.
+
+    Args:
+        log_likelihood: of all data, nats; weighted where there are weights.
+        events: their number, or the sum of their weights.
+        parameters: free parameters of the model.
+        entropy: of the classification of all events, nats; None where nobody asked.
+    """
+
+    log_likelihood: float
+    events: float
+    parameters: int
+    entropy: float | None = None
+
+    @property
+    def bic(self) -> float:
+        return 2 * self.log_likelihood - self.parameters * math.log(self.events)
+
+    @property
+    def aic(self) -> float:
+        return 2 * self.log_likelihood - 2 * self.parameters
+
+    @property
+    def icl(self) -> float:
+        return math.nan if self.entropy is None else self.bic - 2 * self.entropy
+
+
+def bic(model: Any, data: Any) -> float:
+    """The Bayesian information criterion; higher is better, as in mclust.
+
+    `BIC = 2 log L - p log n`, twice an approximation of the log evidence
+
+    Args:
+        model: a `Density` at its maximum of the likelihood of these data; p is its `free_parameters`.
+        data: an array `[N, *event]`, a tuple `(x, None, weight)` or a dict of them. n is the sum of weights: a weight
+            of 2 is the event twice. NaN is an entry that was not seen where the model has `missing=True`.
+
+    Returns:
+        nats, twice over; the sum over events is made in float64.
+
+    Raises:
+        ModelError: a model without an exact likelihood. DataError, ShapeError: data that do not fit the model.
+
+    Source: Schwarz (1978), Estimating the dimension of a model; the sign of Fraley and Raftery (2002), Model-based
+    clustering, discriminant analysis, and density estimation.
+
+    Example:
+        >>> x = jnp.array([[-1.0], [0.0], [1.0]])
+        >>> import jaxgen as jg
+        >>> round(bic(jg.Gaussian.init(jax.random.key(0), x), x), 4)
+        -9.4944
+    """
+    return evidence(model, data, "bic(model, data)").bic
+
+
+def aic(model: Any, data: Any) -> float:
+    """Akaike's information criterion; higher is better.
+
+    `AIC = 2 log L - 2 p`
+
+    Args, Raises: as `bic`.
+
+    Source: Akaike (1974), A new look at the statistical model identification, with the sign turned.
+
+    Example:
+        >>> import jaxgen as jg
+        >>> x = jnp.array([[-1.0], [0.0], [1.0]])
+        >>> round(aic(jg.Gaussian.init(jax.random.key(0), x), x), 4)
+        -11.2972
+    """
+    return evidence(model, data, "aic(model, data)").aic
+
+
+def icl(model: Any, data: Any) -> float:
+    """The integrated completed likelihood; higher is better. It asks for components that lie apart.
+
+    `ICL = BIC - 2 sum_n H(p(k | x_n))`, with the entropy of the responsibilities. (mclust takes `-log max_k p(k | x_n)`
+    in place of H, which is smaller.)
+
+    Args:
+        model: a mixture: a `Density` that has `responsibilities`.
+        data: as of `bic`.
+
+    Raises:
+        ModelError: a model without an exact likelihood, or without responsibilities.
+        DataError, ShapeError: data that do not fit the model.
+
+    Source: Biernacki, Celeux and Govaert (2000), Assessing a mixture model for clustering with the integrated
+    completed likelihood.
+
+    Example:
+        >>> import jaxgen as jg
+        >>> x = jnp.concatenate([jnp.linspace(-1, 1, 50), jnp.linspace(9, 11, 50)])[:, None]
+        >>> mixture = jg.Mixture.init(jax.random.key(0), x, 2, jg.Gaussian.init)
+        >>> 0 <= bic(mixture, x) - icl(mixture, x) < 1e-3  # nobody doubts which event is whose
+        True
+    """
+    return evidence(model, data, "icl(model, data)", classify=True).icl
+
+
+def evidence(
+    model: Any, data: Any, called: str = "evidence(model, data)", *, classify: bool = False, parameters: int | None = None
+) -> Evidence:
+    """Log-likelihood, number of events and of parameters: what `bic`, `aic` and `icl` are made of.
+
+    Args:
+        model, data: as of `bic`.
+        called: what the user called, for errors.
+        classify: the entropy of the responsibilities too.
+        parameters: p; None counts them.
+    """
+    if not isinstance(model, Density):
+        raise ModelError(
+            "a criterion needs an exact likelihood", called=called, expected="a model with log_prob",
+            got=type(model).__name__, fix="jaxgen.score(key, model, data) says what there is in its place",
+        )  # fmt: skip
+    if classify and not hasattr(model, "responsibilities"):
+        raise ModelError(
+            "the model classifies nothing", called=called, expected="a mixture, with responsibilities",
+            got=type(model).__name__, fix="jaxgen.bic(model, data)",
+        )  # fmt: skip
+    batch = as_batch(data, called=called, missing=algebra.accepts_missing(model))
+    if len(batch_axes(np.shape(batch.x), model.event_shape, called, "data")) != 1:
+        raise DataError(
+            "data need one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",
+            got=f"shape {list(np.shape(batch.x))}", fix="data[None] for one event",
+        )  # fmt: skip
+    if batch.label is not None:
+        raise DataError("a criterion takes no labels", called=called, expected="x, context and weight", got="a label")
+    algebra.check_data(model, batch.x)
+    weight = np.ones(batch.events) if batch.weight is None else np.asarray(batch.weight, np.float64)
+    counts = weight > 0  # weight 0 silences even an impossible event
+    def total(number: Callable[[Any, Any], Any]) -> float:
+        return float(np.sum((weight * _per_event(number, batch))[counts]))
+
+    log_likelihood = total(lambda x, context: model.log_prob(x, context=context))
+    entropy = None
+    if classify:
+        entropy = total(lambda x, context: _entropy(model.responsibilities(x, context=context)))
+    parameters = algebra.free_parameters(model) if parameters is None else parameters
+    return Evidence(log_likelihood, float(np.sum(weight)), parameters, entropy)
+
+
+@jax.jit
+def _entropy(shares: jax.Array) -> jax.Array:
+    return jnp.sum(jax.scipy.special.entr(shares), axis=-1)
+
+
+def _per_event(number: Callable[[Any, Any], Any], batch: Batch) -> np.ndarray:
+    """`number(x, context)` of every event, `[N]` float64, a chunk of equal size at a time."""
+    n = batch.events
+    scalars = max(1, math.prod(np.shape(batch.x)[1:]))
+    chunks = -(-n // max(1, min(CHUNK_EVENTS, CHUNK_SCALARS // scalars)))
+    size = -(-n // chunks)
+    values = np.empty(n, np.float64)
+    for i in range(chunks):
+        start = min(i * size, n - size)  # the last chunk is moved back: one compiled program for all
+        x, context = (None if a is None else jnp.asarray(a[start : start + size]) for a in (batch.x, batch.context))
+        values[start : start + size] = number(x, context)
+    return values
+
+
+def entropy(
+    key: Any, model: Any, *, samples: int = 10_000, context: Any = None, length: int | None = None
+) -> Score:
+    """The differential entropy of a density by its own samples; of discrete events, their entropy.
+
+    `H = -E[log p(x)]`, estimated by the mean over draws `x ~ p`
+
+    Args:
+        key: typed key.
+        model: a `Density`.
+        samples: draws, two or more; the standard error falls with their square root.
+        context: one context, for a conditional density.
+        length: of events that have a free one.
+
+    Returns:
+        `Score` of kind estimate: nats per event, its standard error, and the draws as `events`.
+
+    Raises:
+        ModelError: a model without an exact likelihood. FitError: fewer than two samples.
+
+    Example:
+        >>> import jaxgen as jg
+        >>> h = entropy(jax.random.key(0), jg.StandardNormal((2,)))
+        >>> abs(h.mean - math.log(2 * math.pi * math.e)) < 4 * h.standard_error, str(h.kind)
+        (True, 'estimate')
+    """
+    called = f"entropy(key, {type(model).__name__})"
+    check_key(key, called)
+    if not isinstance(model, Density):
+        raise ModelError(
+            "an entropy needs a density", called=called, expected="a model with log_prob and sample",
+            got=type(model).__name__,
+        )  # fmt: skip
+    if isinstance(samples, bool) or not isinstance(samples, (int, np.integer)) or samples < 2:
+        raise FitError(
+            "a mean and its error need draws", called=called, expected="samples=2 or more", got=f"samples={samples!r}"
+        )
+    options = {k: v for k, v in {"context": context, "length": length}.items() if v is not None}
+    scalars = math.prod(length or 1 if s is None else s for s in model.event_shape)
+    chunks = -(-samples // max(1, min(CHUNK_EVENTS, CHUNK_SCALARS // max(1, scalars))))
+    size = -(-samples // chunks)  # all chunks alike: one compiled program; the last draws may be too many
+    values = np.concatenate([
+        np.asarray(model.log_prob(model.sample(jax.random.fold_in(key, i), (size,), **options), context=context))
+        for i in range(chunks)
+    ]).astype(np.float64)[:samples]  # fmt: skip
+    return Score(-float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(samples), Kind.ESTIMATE, samples)

@@ -1,0 +1,490 @@
+"""Choosing a mixture: every number of components and every kind of component, fitted and compared in one table."""
+
+from __future__ import annotations
+
+import functools
+import html
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.core import algebra
+from jaxgen.core.door import check_key
+from jaxgen.core.errors import FitError, ModelError
+from jaxgen.core.gate import Batch, as_array, as_batch
+from jaxgen.core.value import ByValue, algorithm
+from jaxgen.fit.em import EM
+from jaxgen.fit.loop import Carry, Status, check_counts, guarded_step, prepare, start
+from jaxgen.metrics.information import Evidence, evidence
+from jaxgen.models.gaussian import DiagonalGaussian, Gaussian
+from jaxgen.models.mixture import Mixture
+from jaxgen.ops.kmeans import kmeans_plus_plus, squared_distances
+
+#: events times components up to which one program, for the largest K, fits all K: there compiling costs more than
+#: components that do nothing (on two cores a program takes seconds, a fit of that size less)
+PAIRS_OF_ONE_PROGRAM = 2**17
+LLOYD_STEPS = 10
+#: what `Selection.best` chooses by; higher is better
+CRITERIA = ("bic", "aic", "icl", "held_out")
+
+
+class Candidate(NamedTuple):
+    """One fitted mixture: a row of a `Selection`.
+
+    Args:
+        leaf: name of its kind of components.
+        k: number of components.
+        log_likelihood: of all data, nats.
+        parameters: how many are free.
+        bic, aic, icl: criteria, higher is better; NaN for a fit that failed.
+        held_out: nats per event of data that the fit did not see, or None.
+        status: a `Status`: why the fit ended.
+        repaired: dead or singular components in its last step. The likelihood of such a model is that of the floor of
+            its variances, and comparable with nothing.
+        restarts_failed: how many of the starts ended in numbers that are not finite.
+        model: the `Mixture`.
+    """
+
+    leaf: str
+    k: int
+    log_likelihood: float
+    parameters: int
+    bic: float
+    aic: float
+    icl: float
+    held_out: float | None
+    status: Status
+    repaired: int
+    restarts_failed: int
+    model: Any
+
+    @property
+    def sound(self) -> bool:
+        """Whether the fit gave finite numbers without repairs."""
+        return self.status != Status.NON_FINITE and not self.repaired and math.isfinite(self.log_likelihood)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What `select` found: a table that prints, also in notebooks, and knows its best rows.
+
+    Args:
+        rows: `Candidate`s, by leaf and then by k.
+        events: number of events, or the sum of their weights.
+        held_out: what `held_out` of the rows was measured on; empty where it was not.
+        seconds: of all fits, compilation included.
+    """
+
+    rows: list[Candidate]
+    events: float
+    held_out: str
+    seconds: float
+
+    def best(self, by: str = "bic", *, repaired: bool = False) -> Candidate:
+        """The row with the highest `"bic"`, `"aic"`, `"icl"` or `"held_out"`.
+
+        Args:
+            by: the criterion.
+            repaired: let rows compete whose last step had to repair a component.
+
+        Raises:
+            FitError: no such criterion, held-out data that there are not, or no row that may compete.
+        """
+        called = f"Selection.best({by!r})"
+        if by not in CRITERIA[: 4 if self.held_out else 3]:
+            raise FitError("no such criterion", called=called, expected=", ".join(CRITERIA), got=repr(by),
+                           fix="select(key, x, validation=data) or folds=5, for held_out")  # fmt: skip
+        rows = [r for r in self.rows if r.sound or (repaired and r.status != Status.NON_FINITE)]
+        rows = [r for r in rows if math.isfinite(getattr(r, by))]
+        if not rows:
+            raise FitError(
+                "no fit may compete", called=called, expected="one that is finite and without repairs",
+                got=f"{len(self.rows)} that failed or were repaired", fix="smaller ks, or best(repaired=True)",
+            )  # fmt: skip
+        return max(rows, key=lambda r: getattr(r, by))
+
+    def as_dict(self) -> dict[str, list[Any]]:
+        """Columns by name, models left out: `pandas.DataFrame(selection.as_dict())`."""
+        names = [name for name in Candidate._fields if name != "model"]
+        columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in self.rows] for name in names}
+        return columns | {"status": [row.status.name for row in self.rows]}
+
+    def _winners(self) -> list[tuple[str, Candidate]]:
+        try:
+            return [(by, self.best(by)) for by in CRITERIA[: 4 if self.held_out else 3]]
+        except FitError:
+            return []
+
+    def _grid(self) -> tuple[list[str], list[int], dict[tuple[str, int], Candidate]]:
+        cells = {(r.leaf, r.k): r for r in self.rows}
+        return list(dict.fromkeys(r.leaf for r in self.rows)), sorted({r.k for r in self.rows}), cells
+
+    def _summary(self) -> list[str]:
+        failed, repaired = (sum(map(f, self.rows)) for f in (_failed, lambda r: bool(r.repaired)))
+        first = f"{len(self.rows)} mixtures on {self.events:g} events in {self.seconds:.1f} s"
+        notes = ["x failed"] * bool(failed) + ["! components repaired: left out"] * bool(repaired)
+        return [first + "".join(f"; {note}" for note in notes)]
+
+    def _verdicts(self) -> list[str]:
+        unit = {"held_out": f" nats per event ({self.held_out})"}
+        return [f"{by.replace('_', '-') if by == 'held_out' else by.upper()}: {row.leaf}, K = {row.k} "
+                f"({_number(getattr(row, by), 4 if by == 'held_out' else 2)}{unit.get(by, '')})"
+                for by, row in self._winners()] or ["no fit may compete"]  # fmt: skip
+
+    def __str__(self) -> str:
+        leaves, ks, cells = self._grid()
+        best = dict(self._winners()).get("bic")
+        lines = [["K", *leaves]]
+        for k in ks:
+            rows = [cells.get((leaf, k)) for leaf in leaves]
+            lines.append([str(k), *(_cell(row) + ("*" if row is best and row else " ") for row in rows)])
+        widths = [max(len(line[i]) for line in lines) + 2 * bool(i) for i in range(len(lines[0]))]
+        head, *body = ["".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in lines]
+        return "\n".join([*self._summary(), "BIC, higher is better", head, *body, "best by " + "\n        ".join(
+            self._verdicts())])  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        leaves, ks, cells = self._grid()
+        best = dict(self._winners()).get("bic")
+        values = [r.bic for r in self.rows if r.sound]
+        low, high = (min(values), max(values)) if values else (0.0, 0.0)
+
+        def cell(row: Candidate | None) -> str:
+            shade = 0.0
+            if row is not None and row.sound and high > low:
+                shade = 0.32 * ((row.bic - low) / (high - low)) ** 4  # differences near the top are what counts
+            style = f"text-align:right;padding:2px 10px;background:rgba(11,111,184,{shade:.3f});"
+            style += "font-weight:bold;outline:1.5px solid #0b6fb8;outline-offset:-1.5px;" if row and row is best else ""
+            title = "" if row is None else html.escape(
+                f"log L {row.log_likelihood:.2f}, {row.parameters} parameters, AIC {row.aic:.2f}, ICL {row.icl:.2f}, "
+                f"{row.status.name}, {row.repaired} repaired"
+            )  # fmt: skip
+            return f'<td style="{style}" title="{title}">{html.escape(_cell(row))}</td>'
+
+        head = "".join(f'<th style="text-align:right;padding:2px 10px">{html.escape(leaf)}</th>' for leaf in leaves)
+        body = "".join(
+            f"<tr><th>{k}</th>{''.join(cell(cells.get((leaf, k))) for leaf in leaves)}</tr>" for k in ks
+        )
+        summary = "<br>".join(map(html.escape, self._summary()))
+        verdicts = "<br>".join("best by " + html.escape(line) for line in self._verdicts())
+        return (
+            f"<div><p>{summary}</p><table><caption>BIC, higher is better</caption><thead><tr><th>K</th>{head}</tr>"
+            f"</thead><tbody>{body}</tbody></table><p>{verdicts}</p></div>"
+        )
+
+
+def _failed(row: Candidate) -> bool:
+    return row.status == Status.NON_FINITE or not math.isfinite(row.log_likelihood)
+
+
+def _number(value: float, digits: int = 2) -> str:
+    return f"{value:.{digits}f}"
+
+
+def _cell(row: Candidate | None) -> str:
+    if row is None:
+        return ""
+    return "x" if _failed(row) else ("!" if row.repaired else "") + _number(row.bic)
+
+
+def gaussian_leaves(*, floor: float | None = None, missing: bool = False) -> dict[str, Callable[[Any, Any], Any]]:
+    """The four kinds of Gaussian components: full, tied, diagonal and spherical covariances.
+
+    Args:
+        floor: the smallest variance; None is each leaf's own.
+        missing: NaN is an entry that was not seen.
+
+    Example:
+        >>> list(gaussian_leaves())
+        ['full', 'tied', 'diagonal', 'spherical']
+    """
+    options = {"floor": floor, "missing": missing}
+    return {
+        "full": functools.partial(Gaussian.init, **options),
+        "tied": functools.partial(Gaussian.init, tied=True, **options),
+        "diagonal": functools.partial(DiagonalGaussian.init, **options),
+        "spherical": functools.partial(DiagonalGaussian.init, spherical=True, **options),
+    }
+
+
+def select(
+    key: Any,
+    x: Any,
+    ks: Iterable[int] = range(1, 21),
+    leaves: Mapping[str, Callable[[Any, Any], Any]] | None = None,
+    *,
+    restarts: int = 4,
+    steps: int = 1000,
+    tolerance: float = 1e-6,
+    validation: Any = None,
+    folds: int | None = None,
+    progress: bool | None = None,
+) -> Selection:
+    """Fits a mixture for every number of components and every kind of them, by EM, and compares them.
+
+    The best of several restarts counts; one without repairs goes before one with them. Every second restart looks for
+    its first clusters in coordinates scaled to unit variance.
+
+    One program serves many K: a mixture is padded with components of weight zero, to which EM gives no event and no
+    weight, so that each fit is that of K components.
+
+    Args:
+        key: typed key.
+        x: events `[N, *event]`, or `(x, None, weight)`, or a dict of them; NaN is an entry that was not seen.
+        ks: numbers of components, each from 1 to N.
+        leaves: `{name: (key, x) -> model}`, such as `{"student": jaxgen.StudentT.init}`; None takes Gaussians with full,
+            tied, diagonal and spherical covariances, with `missing=True` where x has NaN (`gaussian_leaves`).
+        restarts: starts for each fit.
+        steps: of EM, at most.
+        tolerance: a fit ends when its log-likelihood changes by less, in nats per event.
+        validation: data to score each model on that it was not fitted to, as x.
+        folds: without such data, cross-validation: fit each mixture so many times more, each time without one part of
+            the events, and score it there. Costs that much more time. Without either, `held_out` is None.
+        progress: a bar on standard error; None shows it on a terminal only.
+
+    Returns:
+        `Selection`. A fit that failed is a row too, with its status.
+
+    Raises:
+        ModelError: numbers of components that do not fit the data. FitError: options out of range, or a leaf without
+            EM. DataError, ShapeError: data that do not fit the leaves.
+
+    Source: Fraley and Raftery (2002), Model-based clustering, discriminant analysis, and density estimation.
+
+    Example:
+        >>> import jaxgen as jg
+        >>> x = jnp.concatenate([jnp.linspace(-1, 1, 50), jnp.linspace(9, 11, 50)])[:, None]
+        >>> found = jg.select(jax.random.key(0), x, range(1, 4), {"normal": jg.Gaussian.init})
+        >>> found.best("bic").k, len(found.rows)
+        (2, 3)
+    """
+    called = "select(key, x)"
+    begun = time.perf_counter()
+    check_key(key, called)
+    check_counts(called, {"restarts": restarts, "steps": steps})
+    batch = _data(x, called)
+    ks = _numbers(ks, batch.events, called)
+    if leaves is None:
+        leaves = gaussian_leaves(missing=bool(np.isnan(np.asarray(batch.x)).any()))
+    for name, leaf in leaves.items():
+        _check_leaf(key, name, leaf, batch, called)
+    if validation is not None and folds is not None:
+        raise FitError("two ways to hold out", called=called, expected="validation or folds", got="both")
+    held_out = None if validation is None else _data(validation, called)
+    parts = [] if folds is None else _parts(key, batch, folds, called)
+    rows = []
+    with _bar(len(leaves) * len(ks), progress) as bar:
+        for i, (name, leaf) in enumerate(leaves.items()):
+            search = functools.partial(_fit, leaf=ByValue(leaf), restarts=restarts, steps=steps, tolerance=tolerance)
+            for k in ks:
+                bar.set_description(f"{name}, K = {k}", refresh=False)
+                one = jax.random.fold_in(jax.random.fold_in(key, i), k)
+                width = _width(k, max(ks), batch.events)
+                found = search(one, batch, k, width)
+                score = None if held_out is None else _mean(evidence(found.padded, held_out, called))
+                if parts:
+                    score = _cross(search, one, parts, k, width, called)
+                rows.append(_row(name, k, found, batch, score))
+                bar.update()
+    kind = "validation" if held_out is not None else f"{folds} folds" if parts else ""
+    events = batch.events if batch.weight is None else float(np.sum(np.asarray(batch.weight, np.float64)))
+    return Selection(rows, events, kind, time.perf_counter() - begun)
+
+
+def _data(x: Any, called: str) -> Batch:
+    batch = as_batch(x, name="x", called=called, missing=True)
+    if batch.context is not None or batch.label is not None:
+        raise FitError("mixtures are compared on events", called=called, expected="x, and weight",
+                       got="a context" if batch.label is None else "labels")  # fmt: skip
+    return jax.tree.map(jnp.asarray, batch)
+
+
+def _numbers(ks: Iterable[int], n: int, called: str) -> list[int]:
+    numbers = list(ks)
+    bad = [k for k in numbers if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= n]
+    if bad or not numbers:
+        raise ModelError(
+            "these numbers of components do not fit the data", called=called, got=repr((bad or numbers)[:5]),
+            expected=f"one or more from 1 to {n}, the number of events", fix="select(key, x, range(1, 6))",
+        )  # fmt: skip
+    return sorted({int(k) for k in numbers})
+
+
+def _check_leaf(key: Any, name: str, leaf: Any, batch: Batch, called: str) -> None:
+    abstract = jax.eval_shape(leaf, key, batch.x)
+    if not algebra.supports_em(abstract):
+        raise FitError(
+            f"EM does not apply to the leaf {name!r}", called=called, expected="a model with e_step and m_step",
+            got=type(abstract).__name__,
+        )  # fmt: skip
+    if not algebra.accepts_missing(abstract):
+        as_array(batch.x, name="x", called=f"{called}, leaf {name!r}")
+    algebra.check_data(abstract, batch.x)
+
+
+def _width(k: int, largest: int, events: int) -> int:
+    """Components in the program that fits k of them: the largest, or for many events no more than twice as many."""
+    width = largest
+    while events * largest > PAIRS_OF_ONE_PROGRAM and k <= -(-width // 2) < width:
+        width = -(-width // 2)
+    return width
+
+
+class _Found(NamedTuple):
+    """The best restart: a mixture padded with components of weight zero, and how its fit ended."""
+
+    padded: Mixture
+    status: Status
+    repaired: int
+    failed: int
+
+
+def _fit(key, batch, k, width, *, leaf, restarts, steps, tolerance) -> _Found:
+    models, status, score, repaired = _search(key, batch, k, steps, tolerance, leaf, width, restarts)
+    status, score, repaired = (np.asarray(a) for a in (status, score, repaired))
+    good = (status != Status.NON_FINITE) & np.isfinite(score)
+    best = int(np.lexsort((np.where(good, score, -np.inf), good & (repaired == 0), good))[-1])
+    ended = Status(int(status[best])) if good[best] else Status.NON_FINITE
+    ended = Status.FINISHED if ended == Status.RUNNING else ended
+    return _Found(algebra.take(models, best), ended, int(repaired[best]), int((~good).sum()))
+
+
+def _row(name: str, k: int, found: _Found, batch: Batch, held_out: float | None) -> Candidate:
+    first = lambda tree: jax.tree.map(lambda a: a[:k], tree)  # noqa: E731
+    padded = found.padded
+    model = Mixture(first(padded.log_weights), first(padded.components))
+    parameters = algebra.free_parameters(model)
+    if found.status == Status.NON_FINITE:
+        numbers = Evidence(math.nan, math.nan, parameters)
+    else:
+        # of the padded one: the same numbers, from a program that is there already
+        numbers = evidence(padded, batch, "select(key, x)", classify=True, parameters=parameters)
+    return Candidate(
+        name, k, numbers.log_likelihood, parameters, numbers.bic, numbers.aic, numbers.icl, held_out, found.status,
+        found.repaired, found.failed, model,
+    )  # fmt: skip
+
+
+def _mean(numbers: Evidence) -> float:
+    return numbers.log_likelihood / numbers.events
+
+
+def _parts(key: Any, batch: Batch, folds: int, called: str) -> list[tuple[Batch, Batch]]:
+    """`(fitted, held out)` of each fold, all of one shape: one program serves them."""
+    n = batch.events
+    check_counts(called, {"folds": folds})
+    if not 2 <= folds <= n:
+        raise FitError("these are no folds", called=called, expected=f"2 to {n}", got=f"folds={folds}")
+    order = np.asarray(jax.random.permutation(key, n))
+    largest = -(-n // folds)
+    weight = jnp.ones(n, jnp.result_type(float)) if batch.weight is None else batch.weight
+    parts = []
+    for part in np.array_split(order, folds):
+        rest = np.setdiff1d(order, part)[: n - largest]  # smaller folds leave one event to neither
+        filled = np.concatenate([part, np.repeat(part[:1], largest - len(part))])
+        silent = jnp.asarray(np.arange(largest) < len(part))
+        fitted = Batch(batch.x[rest], None, None if batch.weight is None else batch.weight[rest])
+        parts.append((fitted, Batch(batch.x[filled], None, weight[filled] * silent)))
+    return parts
+
+
+def _cross(search: Any, key: Any, parts: Any, k: int, width: int, called: str) -> float:
+    """Nats per event of events that the fits did not see."""
+    if k > parts[0][0].events:
+        return math.nan
+    width = min(width, parts[0][0].events)
+    total = weight = 0.0
+    for i, (fitted, held_out) in enumerate(parts):
+        found = search(jax.random.fold_in(key, i), fitted, k, width)
+        numbers = evidence(found.padded, held_out, called)
+        total, weight = total + numbers.log_likelihood, weight + numbers.events
+    return total / weight
+
+
+@algorithm
+class _ZeroStays:
+    """EM under which a weight that is exactly zero stays so, as in exact arithmetic."""
+
+    monitor: ClassVar[str] = "objective"
+
+    def init(self, key: Any, model: Any) -> Any:
+        return EM().init(key, model)
+
+    def prepare(self, model: Any, batch: Batch) -> Batch:
+        return EM().prepare(model, batch)
+
+    def step(self, key: Any, state: Any, batch: Batch) -> Any:
+        new, metrics = EM().step(key, state, batch)
+        gone = jnp.isneginf(state.model.logits)
+        logits = jnp.where(gone, -jnp.inf, new.model.logits)
+        model = Mixture(logits, new.model.components, new.model.prior)
+        return new._replace(model=model), metrics
+
+
+@functools.partial(jax.jit, static_argnames=("leaf", "width", "restarts"))
+def _search(key, batch, k, steps, tolerance, leaf, width, restarts):
+    """All restarts, side by side: models, statuses, mean log-likelihoods and repairs, leading axis `restarts`."""
+    em, keys = _ZeroStays(), jax.random.split(key, restarts)
+    models = jax.vmap(lambda one, i: _start(one, batch, k, i % 2 == 1, leaf, width))(keys, jnp.arange(restarts))
+    batch = prepare(em, algebra.element(models), batch, None)
+    axes = Carry(None, 0, None, 0, 0)  # type: ignore[arg-type]
+    carry = jax.vmap(lambda one, model: start(em, one, model, batch, None), out_axes=axes)(keys, models)
+    step_all = jax.vmap(functools.partial(guarded_step, em), in_axes=(0, None, 0, 0, 0, None, None))
+
+    def step(carry):
+        parts = step_all(keys, carry.step, carry.state, carry.status, carry.metrics, batch, tolerance)
+        return Carry(carry.step + 1, parts[0], None, *parts[1:])
+
+    carry = jax.lax.while_loop(lambda c: (c.step < steps) & jnp.any(c.status == Status.RUNNING), step, carry)
+    # of the components that are not there, each of which counts as one without mass
+    repaired = carry.metrics["repaired"] - (width - k)
+    return carry.state.model, carry.status, carry.metrics["log_likelihood"], repaired
+
+
+def _start(key, batch, k, scaled, leaf, width):
+    """A mixture of `width` components of which the first k have a cluster each, and the others weight zero."""
+    cluster, made = jax.random.split(key)
+    x = algebra.features(leaf(made, batch.x), batch.x)
+    center = jnp.nanmean(x, axis=0)
+    d = x - jnp.where(jnp.isnan(center), 0, center)
+    d = jnp.where(jnp.isnan(d), 0, d)  # good enough to find clusters by
+    spread = jnp.sqrt(jnp.mean(d * d, axis=0))
+    d = jnp.where(scaled & (spread > 0), d / jnp.where(spread > 0, spread, 1), d)
+    there = jnp.arange(width) < k
+    share = _clusters(cluster, d, there)
+    # every cluster keeps a little of all the data, so that a cluster of one event is no point mass
+    share = jnp.where(there, 0.95 * share + 0.05 / k, 0)
+    mixture = Mixture.init(made, batch.x, width, leaf, weight=batch.weight, responsibilities=share)
+    return Mixture(jnp.where(there, mixture.logits, -jnp.inf), mixture.components, mixture.prior)
+
+
+def _clusters(key, x, there):
+    """k-means with a number of clusters that a program need not know: `[N, width]`, one where an event belongs."""
+
+    def assign(centers):
+        distances = jnp.where(there[:, None], squared_distances(x, centers), jnp.inf)
+        return jax.nn.one_hot(jnp.argmin(distances, axis=0), len(there), dtype=x.dtype)
+
+    def lloyd(centers, _):
+        member = assign(centers)
+        size = jnp.sum(member, axis=0)[:, None]
+        new = jnp.matmul(member.T, x, precision="highest") / jnp.maximum(size, 1)
+        return jnp.where(size > 0, new, centers), None
+
+    # the first k of so many centers are k centers
+    centers, _ = jax.lax.scan(lloyd, kmeans_plus_plus(key, x, len(there)), None, length=LLOYD_STEPS)
+    return assign(centers)
+
+
+def _bar(total: int, progress: bool | None) -> Any:
+    from tqdm.auto import tqdm
+
+    # None: silent where standard error is no terminal
+    hidden = None if progress is None else not progress
+    return tqdm(total=total, disable=hidden, unit="fit", leave=False, dynamic_ncols=True)
