@@ -39,6 +39,7 @@ from .models.gamma import Gamma
 from .models.gan import Generator
 from .models.gaussian import DiagonalGaussian, Gaussian, StandardNormal
 from .models.hmm import HMM
+from .models.low_rank import LowRankGaussian
 from .models.mixture import Mixture
 from .models.negative_binomial import NegativeBinomial
 from .models.normal_wishart import NormalWishart

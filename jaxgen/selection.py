@@ -160,7 +160,8 @@ class Selection:
             if row is not None and row.sound and high > low:
                 shade = 0.32 * ((row.bic - low) / (high - low)) ** 4  # differences near the top are what counts
             style = f"text-align:right;padding:2px 10px;background:rgba(11,111,184,{shade:.3f});"
-            style += "font-weight:bold;outline:1.5px solid #0b6fb8;outline-offset:-1.5px;" if row and row is best else ""
+            if row and row is best:
+                style += "font-weight:bold;outline:1.5px solid #0b6fb8;outline-offset:-1.5px;"
             title = "" if row is None else html.escape(
                 f"log L {row.log_likelihood:.2f}, {row.parameters} parameters, AIC {row.aic:.2f}, ICL {row.icl:.2f}, "
                 f"{row.status.name}, {row.repaired} repaired"
@@ -238,7 +239,7 @@ def select(
         key: typed key.
         x: events `[N, *event]`, or `(x, None, weight)`, or a dict of them; NaN is an entry that was not seen.
         ks: numbers of components, each from 1 to N.
-        leaves: `{name: (key, x) -> model}`, such as `{"student": jaxgen.StudentT.init}`; None takes Gaussians with full,
+        leaves: `{name: (key, x) -> model}`, such as `{"student": jaxgen.StudentT.init}`; None takes Gaussians, full,
             tied, diagonal and spherical covariances, with `missing=True` where x has NaN (`gaussian_leaves`).
         restarts: starts for each fit.
         steps: of EM, at most.

@@ -106,6 +106,10 @@ def tied_with_prior(key):
     return jg.Mixture.from_components(leaf, [0.4, 0.6], prior=2.0)
 
 
+def low_rank(key):
+    return moved(key, jg.LowRankGaussian.from_values([0.5, -0.5], [[0.8], [0.4]], [0.5, 0.7]))
+
+
 def diagonal(key):
     return moved(key, jg.DiagonalGaussian.from_scale([0.5, -0.5], [1.0, 0.7]))
 
@@ -237,6 +241,7 @@ CASES = [
     Case("von mises", von_mises, grid(-np.pi, np.pi, 100)),
     Case("mixture of gaussians", mixture(gaussian), PLANE),
     Case("mixture of tied gaussians with priors", tied_with_prior, PLANE),
+    Case("mixture of low-rank gaussians", mixture(low_rank), PLANE),
     Case("mixture of diagonal gaussians", mixture(diagonal, 3), PLANE),
     Case("mixture of bernoullis", mixture(bernoulli), every(BITS, (3,))),
     Case("mixture of mixtures", mixture(mixture(diagonal)), PLANE),

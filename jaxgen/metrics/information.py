@@ -1,4 +1,4 @@
-"""Information criteria of fitted densities, which weigh likelihood against parameters, and the entropy of any density."""
+"""Criteria that weigh a fit against the number of its parameters, and the entropy of a density."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def bic(model: Any, data: Any) -> float:
     Example:
         >>> x = jnp.array([[-1.0], [0.0], [1.0]])
         >>> import jaxgen as jg
-        >>> round(bic(jg.Gaussian.init(jax.random.key(0), x), x), 4)
-        -9.4944
+        >>> round(bic(jg.Gaussian.init(jax.random.key(0), x), x), 2)
+        -9.49
     """
     return evidence(model, data, "bic(model, data)").bic
 
@@ -123,7 +123,8 @@ def icl(model: Any, data: Any) -> float:
 
 
 def evidence(
-    model: Any, data: Any, called: str = "evidence(model, data)", *, classify: bool = False, parameters: int | None = None
+    model: Any, data: Any, called: str = "evidence(model, data)", *, classify: bool = False,
+    parameters: int | None = None,
 ) -> Evidence:
     """Log-likelihood, number of events and of parameters: what `bic`, `aic` and `icl` are made of.
 

@@ -56,10 +56,10 @@ class Explained(NamedTuple):
 
 
 def _orthonormal(scaled):
-    """The blocks `[..., D, q]` and `[..., q, q]` of the orthonormal columns that `[scaled; I]` has, `scaled [..., D, q]`.
+    """Orthonormal columns of `[scaled; I]`, `scaled [..., D, q]`, in blocks `[..., D, q]` and `[..., q, q]`.
 
-    With `M = I + scaled^T scaled` and R its Cholesky factor, they are `scaled R^-1` and `R^-1`, without that M is formed:
-    where psi is small M has eigenvalues from 1 to 1e6, and in float32 its Cholesky factor would lose the small ones.
+    With `M = I + scaled^T scaled` and R its Cholesky factor, they are `scaled R^-1` and `R^-1`, without forming M:
+    where psi is small M has eigenvalues from 1 to 1e6, and its Cholesky factor in float32 would lose the small ones.
     Gram and Schmidt, each column twice, which is enough (Giraud, Langou and Rozloznik, 2005).
     """
     *batch, d, q = scaled.shape
@@ -112,13 +112,13 @@ class LowRankGaussian:
         floor: the smallest psi; never trained.
         missing: NaN in an event is an entry that was not seen, and is integrated out, exactly.
 
-    The M-step regresses events on their factors, under `psi >= floor`. It is that of the model in which the factors also
-    have a mean and a covariance, which F and the mean then take over: as safe as EM (no step decreases the likelihood),
-    in fewer steps. It repairs: a component of no mass keeps its parameters; a psi below the floor becomes the floor;
-    factors without a covariance leave F as it is. Events of which nothing was seen have no mass.
+    The M-step regresses events on their factors, under `psi >= floor`. It is that of the model in which the factors
+    also have a mean and a covariance, which F and the mean then take over: as safe as EM (no step decreases the
+    likelihood), in fewer steps. It repairs: a component of no mass keeps its parameters; a psi below the floor becomes
+    the floor; factors without a covariance leave F as it is. Events of which nothing was seen have no mass.
 
-    Source: Rubin and Thayer (1982), EM algorithms for ML factor analysis; Ghahramani and Hinton (1996), The EM algorithm
-    for mixtures of factor analyzers; Liu, Rubin and Wu (1998), Parameter expansion to accelerate EM.
+    Source: Rubin and Thayer (1982), EM algorithms for ML factor analysis; Ghahramani and Hinton (1996), The EM
+    algorithm for mixtures of factor analyzers; Liu, Rubin and Wu (1998), Parameter expansion to accelerate EM.
 
     Example:
         >>> g = LowRankGaussian.from_values([0.0, 1.0], [[1.0], [0.5]], [1.0, 0.75])
@@ -126,8 +126,8 @@ class LowRankGaussian:
         [[2.0, 0.5], [0.5, 1.0]]
         >>> round(float(g.log_prob(jnp.array([0.0, 1.0]))), 4)
         -2.1177
-        >>> g.encode(jnp.array([2.0, 1.0])).round(4).tolist()
-        [0.8571]
+        >>> round(float(g.encode(jnp.array([2.0, 1.0]))[0]), 4)
+        0.8571
     """
 
     offset: jax.Array
@@ -339,7 +339,7 @@ class LowRankGaussian:
         """
         weight, first, second, cross, factors, square = statistics
         safe = jnp.where(_alive(weight), weight, 1)
-        q, d = self.rank, first.size
+        q = self.rank
         design = jnp.block([[square, factors[:, None]], [factors[None], weight[None, None]]]) / safe
         target = jnp.concatenate([cross, first[:, None]], axis=1) / safe
         free = ~jnp.concatenate([held.factor, held.offset[:, None]], axis=1)
@@ -353,7 +353,8 @@ class LowRankGaussian:
         held_mean, held_factor = jnp.any(held.offset), jnp.any(held.factor)
         root = linalg.cholesky(square / safe)
         whole = held_factor | ~jnp.isfinite(root).all()
-        change = jnp.where(whole, factor, matmul(factor, jnp.where(whole, jnp.eye(q, dtype=root.dtype), root))) - self.factor
+        turned = matmul(factor, jnp.where(whole, jnp.eye(q, dtype=root.dtype), root))
+        change = jnp.where(whole, factor, turned) - self.factor
         shift = jnp.where(held_mean, shift, shift + matmul(factor, factors / safe))
         made = FactorStatistics(
             weight, weight * shift, weight * (psi + shift**2 + jnp.sum(change**2, axis=1)), weight * change,
