@@ -359,7 +359,7 @@ def _fit(key, batch, k, width, *, leaf, restarts, steps, tolerance) -> _Found:
 def _row(name: str, k: int, found: _Found, batch: Batch, held_out: float | None) -> Candidate:
     first = lambda tree: jax.tree.map(lambda a: a[:k], tree)  # noqa: E731
     padded = found.padded
-    model = Mixture(first(padded.log_weights), first(padded.components))
+    model = Mixture(first(padded.log_weights), first(padded.components), None)
     parameters = algebra.free_parameters(model)
     if found.status == Status.NON_FINITE:
         numbers = Evidence(math.nan, math.nan, parameters)

@@ -243,7 +243,8 @@ def as_batch(data: Any, *, name: str = "data", called: str = "", missing: bool =
     if batch.weight is None:
         return batch
     weight = _as_weight(batch.weight, name, called)
-    return Batch(*(_silenced(part, weight) for part in batch[:2]), weight, _silenced(batch.label, weight))
+    x, context, label = (_silenced(part, weight) for part in (batch.x, batch.context, batch.label))
+    return Batch(x, context, weight, label)
 
 
 def _as_label(label: Any, name: str, called: str) -> Any:

@@ -161,7 +161,7 @@ def evidence(
     log_likelihood = total(lambda x, context: model.log_prob(x, context=context))
     entropy = None
     if classify:
-        entropy = total(lambda x, context: _entropy(model.responsibilities(x, context=context)))
+        entropy = total(lambda x, context: _entropy(model.responsibilities(x, context=context)))  # type: ignore[attr-defined]
     parameters = algebra.free_parameters(model) if parameters is None else parameters
     return Evidence(log_likelihood, float(np.sum(weight)), parameters, entropy)
 

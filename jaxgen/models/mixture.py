@@ -206,7 +206,7 @@ class Mixture:
         """
         log_prob = algebra.component_log_prob(self.components.marginal(indices), jnp.asarray(values)[None])[:, 0]
         logits = self.log_weights + log_prob
-        return Mixture(logits - logsumexp(logits), self.components.condition(indices, values))
+        return Mixture(logits - logsumexp(logits), self.components.condition(indices, values), None)
 
     @property
     def mean(self) -> jax.Array:
