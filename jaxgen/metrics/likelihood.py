@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core import algebra
 from jaxgen.core.door import batch_axes, check_key
 from jaxgen.core.errors import DataError, FitError, ModelError
 from jaxgen.core.gate import Batch, as_batch
@@ -61,7 +62,7 @@ def score(key: Any, model: Any, data: Any, *, samples: int = 1) -> Score:
     check_key(key, called)
     if samples < 1:
         raise FitError("a bound needs draws", called=called, expected="samples=1 or more", got=f"samples={samples}")
-    batch = as_batch(data)
+    batch = as_batch(data, missing=algebra.accepts_missing(model))
     if len(batch_axes(np.shape(batch.x), model.event_shape, called, "data")) != 1:
         raise DataError(
             "data need one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",
@@ -158,8 +159,8 @@ def _chunked(number: Callable[..., jax.Array], key: Any, model: Any, batch: Batc
     values = np.empty(n, np.float64)
     for i in range(chunks):
         start = min(i * size, n - size)  # the last chunk is moved back: one compiled program for all
-        x, context, _ = jax.tree.map(lambda a, s=start: jnp.asarray(a[s : s + size]), batch)
-        values[start : start + size] = number(jax.random.fold_in(key, i), model, x, context)
+        part = jax.tree.map(lambda a, s=start: jnp.asarray(a[s : s + size]), batch)
+        values[start : start + size] = number(jax.random.fold_in(key, i), model, part.x, part.context)
     return values
 
 
