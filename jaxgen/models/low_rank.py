@@ -168,14 +168,16 @@ class LowRankGaussian:
         mean_variance = jnp.mean(variance)
         lowest = RELATIVE_FLOOR * jnp.where(mean_variance > 0, mean_variance, 1)
         floor = jnp.asarray(lowest if floor is None else floor, x.dtype)
-        scale = jnp.sqrt(jnp.maximum(variance, jnp.maximum(floor, lowest)))
+        # each column by itself: their units may be far apart
+        scale = jnp.sqrt(jnp.where(variance > 0, variance, lowest))
         z = jnp.nan_to_num((x - origin) / scale)
         correlation = matmul(z.T, z) / n
         value, vector = jnp.linalg.eigh(correlation)  # rising
         noise = jnp.mean(value[: d - rank]) if rank < d else value[0] / 2
         factor = vector[:, d - rank :] * jnp.sqrt(jnp.maximum(value[d - rank :] - noise, 0))
         # columns that are not all seen, or constant, have the rest of their variance as noise
-        psi = jnp.maximum(scale**2 * (noise + 1 - jnp.diagonal(correlation)), jnp.maximum(floor, lowest))
+        share = jnp.maximum(noise + 1 - jnp.diagonal(correlation), RELATIVE_FLOOR)
+        psi = jnp.maximum(scale**2 * share, jnp.maximum(floor, jnp.finfo(x.dtype).tiny))
         return cls(jnp.zeros_like(origin), scale[:, None] * factor, jnp.log(psi), origin, floor, missing)
 
     @classmethod
@@ -234,15 +236,21 @@ class LowRankGaussian:
         """Refuses NaN, unless missing entries are allowed, with a DataError."""
         as_array(x, name="x", called="LowRankGaussian.check_data(x)", allow_nan=self.missing)
 
-    def _explain(self, x):
-        """`Explained` of events `[*batch, D]`; of one event `[D]` where entries may be missing."""
-        d, scaled = (x - self.origin) - self.offset, self.factor * jnp.exp(-0.5 * self.log_psi)[:, None]
+    def _blocks(self):
+        """`_orthonormal` of all coordinates, of K models at once."""
+        return _orthonormal(self.factor * jnp.exp(-0.5 * self.log_psi)[..., None])
+
+    def _explain(self, x, blocks=None):
+        """`Explained` of events `[*batch, D]`, with `_blocks()`; of one event `[D]` where entries may be missing."""
+        d = (x - self.origin) - self.offset
         volume = -0.5 * (self.log_psi + LOG_2PI)
         if self.missing:
             seen = ~jnp.isnan(x)
-            d, volume, scaled = jnp.where(seen, d, 0), jnp.where(seen, volume, 0), jnp.where(seen[:, None], scaled, 0)
+            d, volume = jnp.where(seen, d, 0), jnp.where(seen, volume, 0)
+            scaled = self.factor * jnp.exp(-0.5 * self.log_psi)[:, None]
+            blocks = _orthonormal(jnp.where(seen[:, None], scaled, 0))
         d = d * jnp.exp(-0.5 * self.log_psi)
-        top, bottom = _orthonormal(scaled)
+        top, bottom = self._blocks() if blocks is None else blocks
         # what [d; 0] has of the columns of [scaled; I], and what it has not: the noise, and minus the factors
         within = matmul(d, top)
         noise, factors = d - matmul(within, top.T), matmul(within, bottom.T)
@@ -276,7 +284,7 @@ class LowRankGaussian:
         """`FactorStatistics`, and `log_prob [N]`."""
         return self._expect(x, weight)
 
-    def _expect(self, x, weight):
+    def _expect(self, x, weight, blocks=None):
         scale = jnp.exp(0.5 * self.log_psi)
         if self.missing:
             factors, noise, log_prob, top, bottom = jax.vmap(self._explain)(x)
@@ -288,7 +296,7 @@ class LowRankGaussian:
             pull = total(matmul(top, jnp.swapaxes(bottom, -1, -2)))
             uncertain = total(matmul(bottom, jnp.swapaxes(bottom, -1, -2)))
         else:
-            factors, noise, log_prob, top, bottom = self._explain(x)
+            factors, noise, log_prob, top, bottom = self._explain(x, blocks)
             total = jnp.sum(weight)
             spread = total * jnp.sum(top**2, axis=-1)
             pull, uncertain = total * matmul(top, bottom.T), total * matmul(bottom, bottom.T)
@@ -352,9 +360,8 @@ class LowRankGaussian:
         factor, shift = self.factor + moved[:, :q], moved[:, q]
         held_mean, held_factor = jnp.any(held.offset), jnp.any(held.factor)
         root = linalg.cholesky(square / safe)
-        whole = held_factor | ~jnp.isfinite(root).all()
-        turned = matmul(factor, jnp.where(whole, jnp.eye(q, dtype=root.dtype), root))
-        change = jnp.where(whole, factor, turned) - self.factor
+        root = jnp.where(held_factor | ~jnp.isfinite(root).all(), jnp.eye(q, dtype=root.dtype), root)
+        change = matmul(factor, root) - self.factor
         shift = jnp.where(held_mean, shift, shift + matmul(factor, factors / safe))
         made = FactorStatistics(
             weight, weight * shift, weight * (psi + shift**2 + jnp.sum(change**2, axis=1)), weight * change,
@@ -378,13 +385,13 @@ class LowRankGaussian:
         """`[K, N]`, in matrix products of all events; with missing entries one component at a time."""
         if self.missing:
             return jax.lax.map(lambda one: one.log_prob(x), self)
-        return gaussians.each(lambda one: one._explain(x).log_prob, self)
+        return gaussians.each(lambda one, blocks: one._explain(x, blocks).log_prob, self, self._blocks())
 
     def e_step_components(self, x, weight):
         """`FactorStatistics` of K components, leading axis K, from weights `[K, N]`."""
         if self.missing:
             return jax.lax.map(lambda pair: pair[0]._expect(x, pair[1])[0], (self, weight))
-        return gaussians.each(lambda one, weight: one._expect(x, weight)[0], self, weight)
+        return gaussians.each(lambda one, *given: one._expect(x, *given)[0], self, weight, self._blocks())
 
     def marginal(self, indices) -> LowRankGaussian:
         """The density of some coordinates, those at `indices` (static), in their order."""
@@ -400,9 +407,8 @@ class LowRankGaussian:
             raise ModelError("no coordinate is left", called=f"LowRankGaussian.condition({indices!r}, values)",
                              expected=f"fewer than {len(chosen)} indices", got=str(len(chosen)))  # fmt: skip
         known, left = self._part(chosen), self._part(rest)
-        scale = jnp.exp(-0.5 * known.log_psi)
-        top, bottom = _orthonormal(known.factor * scale[..., None])
-        d = scale * ((jnp.asarray(values, self.offset.dtype) - known.origin) - known.offset)
+        top, bottom = known._blocks()
+        d = jnp.exp(-0.5 * known.log_psi) * ((jnp.asarray(values, self.offset.dtype) - known.origin) - known.offset)
         within = jnp.sum(top * d[..., None], axis=-2)
         factors = jnp.sum(bottom * within[..., None, :], axis=-1)
         offset = left.offset + jnp.sum(left.factor * factors[..., None, :], axis=-1)
