@@ -1,5 +1,6 @@
 """Categorical, Bernoulli and Poisson leaves against scipy, closed forms and their own defaults."""
 
+import dataclasses
 import functools
 
 import jax
@@ -258,3 +259,86 @@ def test_dtype_is_kept():
                 assert {leaf.dtype for leaf in leaves} == {np.dtype(expected)}
         small = Poisson(jnp.zeros(4, jnp.float32))
         assert jax.eval_shape(lambda x: small.m_step(small.e_step(x)[0]), GROUPS).log_rate.dtype == jnp.float32
+
+
+@cases
+def test_missing_entries_are_marginalised(name):
+    models, x = build(name)
+    models = dataclasses.replace(models, missing=True)
+    assert algebra.accepts_missing(models)
+    holes = np.array(x, np.float32)
+    holes[::3] = np.nan
+    if holes.ndim > 1:
+        holes[:, 0] = np.asarray(x)[:, 0]
+        holes[7, 0] = np.nan
+    columns = holes.reshape(len(holes), -1)
+    weight = jnp.asarray(RNG.rand(3, len(holes)), jnp.float32)
+    expected, (matrix, mapped) = 0, matrices(models, holes)
+    statistics, default = sums(models, holes, weight)
+    for d in range(columns.shape[1]):
+        # the coordinate by itself, on the events that have it
+        rows = np.flatnonzero(~np.isnan(columns[:, d]))
+        parameter = jax.tree.leaves(models)[0]
+        parameter = parameter if holes.ndim == 1 else parameter[:, d : d + 1]
+        one = type(models)(parameter)
+        seen = columns[rows, d] if holes.ndim == 1 else columns[rows, d : d + 1]
+        score = np.zeros((3, len(holes)))
+        score[:, rows] = algebra.default_log_prob(one, seen)
+        expected = expected + score
+        own = jax.tree.leaves(algebra.default_e_step(one, seen, weight[:, rows]))
+        for whole in (statistics, default):
+            for a, b in zip(jax.tree.leaves(whole), own, strict=True):
+                part = a if holes.ndim == 1 else a[:, d]
+                np.testing.assert_allclose(part, np.reshape(b, part.shape), rtol=1e-5)
+    np.testing.assert_allclose(matrix, expected, atol=1e-5)  # sums of a dozen float32 terms of size ten
+    np.testing.assert_allclose(mapped, expected, atol=1e-5)
+    plain = dataclasses.replace(models, missing=False)
+    for matrix in matrices(plain, holes):
+        assert np.array_equal(np.isnan(matrix[0]), np.isnan(columns).any(axis=1))
+    features = algebra.features(algebra.take(models, 0), jnp.asarray(holes)).reshape(*columns.shape, -1)
+    assert np.array_equal(np.isnan(features).all(-1), np.isnan(columns))
+    new, repairs = em(algebra.take(models, 0), holes, weight[0])
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(new)) and int(repairs) == 0 and new.missing
+    models.check_data(holes)
+    with pytest.raises(DataError, match="NaN"):
+        plain.check_data(holes)
+
+
+def test_leaves_start_from_data_with_missing_entries():
+    holes = np.where(RNG.rand(*GROUPS.shape) < 0.3, np.nan, GROUPS)
+    for leaf, x in (
+        (functools.partial(Categorical.init, size=4), holes), (Bernoulli.init, holes // 2), (Poisson.init, holes),
+    ):  # fmt: skip
+        model = leaf(jax.random.key(0), x, missing=True)
+        for d in range(4):
+            column = x[~np.isnan(x[:, d]), d : d + 1]
+            own = leaf(jax.random.key(0), column)
+            np.testing.assert_allclose(jax.tree.leaves(model)[0][d], jax.tree.leaves(own)[0][0], atol=1e-5)
+    assert Categorical.init(jax.random.key(0), [0, np.nan, 2], missing=True).logits.shape == (3,)
+
+
+def test_priors_are_densities_whose_mode_the_m_step_finds():
+    x = jnp.array([[0, 1], [1, 1], [1, 0], [0, 0], [1, 1]])
+    for model in (
+        Categorical.init(jax.random.key(0), x, size=3, prior=[2.0, 1.5, 3.0]),
+        Bernoulli.init(jax.random.key(0), x, prior=[4.0, 2.0]),
+        Poisson.init(jax.random.key(0), x, prior=[4.0, 3.0]),
+    ):
+        score = jax.grad(lambda m: jnp.sum(m.log_prob(x)) + algebra.log_prior(m))(model)
+        np.testing.assert_allclose(jax.tree.leaves(score)[0], 0, atol=5e-6)  # float32 sums of a few counts
+        assert algebra.log_prior(dataclasses.replace(model, prior=None)) == 0
+    die = Categorical.from_probs([0.5, 0.5, 0.0], prior=jnp.array([2.0, 1.0, 3.0]))
+    np.testing.assert_allclose(algebra.log_prior(die), np.log(0.5), rtol=1e-6)
+    peers = scipy.stats.beta(4, 2).logpdf([0.3, 0.6]), scipy.stats.gamma(4, scale=1 / 3).logpdf([0.5, 2.0])
+    coins = [Bernoulli.from_probs([p], prior=jnp.array([4.0, 2.0])) for p in (0.3, 0.6)]
+    rates = [Poisson.from_rate([r], prior=jnp.array([4.0, 3.0])) for r in (0.5, 2.0)]
+    for (one, other), values in zip((coins, rates), peers, strict=True):
+        # up to a constant
+        np.testing.assert_allclose(one.log_prior() - other.log_prior(), values[0] - values[1], atol=1e-5)
+
+
+def test_free_parameters_are_read_off_the_shapes():
+    for model, expected in (
+        (Categorical(jnp.zeros((2, 4))), 6), (Bernoulli(jnp.zeros(3)), 3), (Poisson(jnp.zeros((2, 3))), 6),
+    ):  # fmt: skip
+        assert algebra.component_free_parameters(algebra.repeat(model, 5)) == 5 * expected
