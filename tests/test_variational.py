@@ -224,15 +224,15 @@ def test_bound_equals_monte_carlo(x, kind):
         share = np.asarray(model.responsibilities(data))
         expected = bound(model, data)
         a, b = np.exp(np.asarray(model.log_sticks)).T
+        one = model.components
+        components = [np.asarray(v) for v in (one.mean, one.strength, one.degrees, one.covariance)]
     v = rng.beta(a, b, (draws, 3))
     stay = np.concatenate([np.ones((draws, 1)), np.cumprod(1 - v, axis=1)[:, :-1]], axis=1)
     total = np.sum(share.sum(axis=0) * np.log(v * stay), axis=1) - np.sum(scipy.special.xlogy(share, share))
     total += np.sum(scipy.stats.beta(1, 0.8).logpdf(v) - scipy.stats.beta(a, b).logpdf(v), axis=1)
-    components = model.components
     prior = np.cov(data.T) if kind == "full" else np.diag(np.var(data, axis=0, ddof=1))
     for k in range(3):
-        mean, strength = np.asarray(components.mean[k]), float(components.strength[k])
-        degrees, covariance = float(components.degrees[k]), np.asarray(components.covariance[k])
+        mean, strength, degrees, covariance = (v[k] for v in components)
         scale = degrees * (covariance if kind == "full" else np.diag(covariance))
         q = scipy.stats.wishart(degrees, np.linalg.inv(scale))
         p = scipy.stats.wishart(D, np.linalg.inv(prior))
@@ -328,7 +328,6 @@ def test_weights_are_dirichlet_means_and_sticks(x):
     expected = scipy.special.digamma(counts) - scipy.special.digamma(counts.sum())
     np.testing.assert_allclose(model.expected_log_weights, expected, rtol=1e-5)
     # nothing seen: the prior's mean
-    components = model.components
     prior = jg.VariationalMixture.from_components(components, concentration=0.7, stick_breaking=False)
     np.testing.assert_allclose(prior.weights, 0.25, rtol=1e-6)
     process = jg.VariationalMixture.from_components(components, concentration=1.0).weights
