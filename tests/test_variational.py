@@ -328,6 +328,7 @@ def test_weights_are_dirichlet_means_and_sticks(x):
     expected = scipy.special.digamma(counts) - scipy.special.digamma(counts.sum())
     np.testing.assert_allclose(model.expected_log_weights, expected, rtol=1e-5)
     # nothing seen: the prior's mean
+    components = model.components
     prior = jg.VariationalMixture.from_components(components, concentration=0.7, stick_breaking=False)
     np.testing.assert_allclose(prior.weights, 0.25, rtol=1e-6)
     process = jg.VariationalMixture.from_components(components, concentration=1.0).weights
