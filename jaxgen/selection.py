@@ -18,6 +18,7 @@ from jaxgen.core import algebra
 from jaxgen.core.door import check_key
 from jaxgen.core.errors import FitError, ModelError
 from jaxgen.core.gate import Batch, as_array, as_batch
+from jaxgen.core.pytree import float_type
 from jaxgen.core.value import ByValue, algorithm
 from jaxgen.fit.em import EM
 from jaxgen.fit.loop import Carry, Status, check_counts, guarded_step, prepare, start
@@ -288,7 +289,7 @@ def select(
                 one = jax.random.fold_in(jax.random.fold_in(key, i), k)
                 width = _width(k, max(ks), batch.events)
                 found = search(one, batch, k, width)
-                score = None if held_out is None else _mean(evidence(found.padded, held_out, called))
+                score = None if held_out is None else _mean(_unseen(found, held_out, called))
                 if parts:
                     score = _cross(search, one, parts, k, width, called)
                 rows.append(_row(name, k, found, batch, score))
@@ -349,6 +350,9 @@ class _Found(NamedTuple):
 def _fit(key, batch, k, width, *, leaf, restarts, steps, tolerance) -> _Found:
     models, status, score, repaired = _search(key, batch, k, steps, tolerance, leaf, width, restarts)
     status, score, repaired = (np.asarray(a) for a in (status, score, repaired))
+    if width > k:  # the components that are not there say that they have no mass
+        one = jax.tree.map(lambda leaf: leaf[0, -1], models.components)
+        repaired = np.maximum(repaired - (width - k) * int(_repairs_without_mass(one, batch.x[:1])), 0)
     good = (status != Status.NON_FINITE) & np.isfinite(score)
     best = int(np.lexsort((np.where(good, score, -np.inf), good & (repaired == 0), good))[-1])
     ended = Status(int(status[best])) if good[best] else Status.NON_FINITE
@@ -370,6 +374,12 @@ def _row(name: str, k: int, found: _Found, batch: Batch, held_out: float | None)
         name, k, numbers.log_likelihood, parameters, numbers.bic, numbers.aic, numbers.icl, held_out, found.status,
         found.repaired, found.failed, model,
     )  # fmt: skip
+
+
+def _unseen(found: _Found, held_out: Batch, called: str) -> Evidence:
+    """What a fit says of events that it did not see; one that failed says nothing."""
+    failed = found.status == Status.NON_FINITE
+    return Evidence(math.nan, math.nan, 0) if failed else evidence(found.padded, held_out, called)
 
 
 def _mean(numbers: Evidence) -> float:
@@ -403,7 +413,7 @@ def _cross(search: Any, key: Any, parts: Any, k: int, width: int, called: str) -
     total = weight = 0.0
     for i, (fitted, held_out) in enumerate(parts):
         found = search(jax.random.fold_in(key, i), fitted, k, width)
-        numbers = evidence(found.padded, held_out, called)
+        numbers = _unseen(found, held_out, called)
         total, weight = total + numbers.log_likelihood, weight + numbers.events
     return total / weight
 
@@ -443,9 +453,12 @@ def _search(key, batch, k, steps, tolerance, leaf, width, restarts):
         return Carry(carry.step + 1, parts[0], None, *parts[1:])
 
     carry = jax.lax.while_loop(lambda c: (c.step < steps) & jnp.any(c.status == Status.RUNNING), step, carry)
-    # of the components that are not there, each of which counts as one without mass
-    repaired = carry.metrics["repaired"] - (width - k)
-    return carry.state.model, carry.status, carry.metrics["log_likelihood"], repaired
+    return carry.state.model, carry.status, carry.metrics["log_likelihood"], carry.metrics["repaired"]
+
+
+@jax.jit
+def _repairs_without_mass(component, x):
+    return algebra.maximize(component, component.e_step(x, jnp.zeros(1, float_type(component)))[0])[1]
 
 
 def _start(key, batch, k, scaled, leaf, width):

@@ -155,6 +155,7 @@ def evidence(
     algebra.check_data(model, batch.x)
     weight = np.ones(batch.events) if batch.weight is None else np.asarray(batch.weight, np.float64)
     counts = weight > 0  # weight 0 silences even an impossible event
+
     def total(number: Callable[[Any, Any], Any]) -> float:
         return float(np.sum((weight * _per_event(number, batch))[counts]))
 
