@@ -59,7 +59,7 @@ class Gamma:
 
     Example:
         >>> waiting = Gamma.from_mean([2.0], [1.0])
-        >>> waiting.log_prob(jnp.array([[2.0], [4.0], [-1.0]])).round(4).tolist()
+        >>> [round(float(v), 4) for v in waiting.log_prob(jnp.array([[2.0], [4.0], [-1.0]]))]
         [-1.6931, -2.6931, -inf]
     """
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.door import per_event, per_sample, weighted_events
-from jaxgen.core.errors import DataError, ModelError
+from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import distrax
 from jaxgen.core.gate import as_array, concrete, floating
 from jaxgen.core.pytree import fixed, model, static
@@ -78,7 +78,7 @@ def _table(x, missing, called):
     """Data `[N, D]` as floats."""
     x = jnp.asarray(as_array(x, name="x", called=called, allow_nan=missing))
     if x.ndim != 2:
-        raise DataError(
+        raise ShapeError(
             "a Gaussian needs a table", called=called, expected="x [N, D]", got=f"shape {list(x.shape)}",
             fix="x[:, None] for one column",
         )  # fmt: skip

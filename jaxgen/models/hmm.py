@@ -108,7 +108,7 @@ class HMM:
             start.check_data(x)
             return start
         except (TypeError, ValueError) as error:
-            if isinstance(error, JaxgenError):
+            if isinstance(error, JaxgenError) and not isinstance(error, ShapeError):
                 raise
             raise ShapeError(
                 "the leaf makes no model of these events", called=called,

@@ -60,7 +60,7 @@ class VonMises:
 
     Example:
         >>> wind = VonMises.from_loc([0.0], [2.0])
-        >>> wind.log_prob(jnp.array([[0.0], [math.pi], [2 * math.pi]])).round(3).tolist()
+        >>> [round(float(v), 3) for v in wind.log_prob(jnp.array([[0.0], [math.pi], [2 * math.pi]]))]
         [-0.662, -4.662, -0.662]
     """
 
