@@ -218,3 +218,30 @@ def test_em_never_decreases_the_likelihood_of_awkward_data(leaf):
             fitted = jg.fit(jax.random.key(1), start, x, steps=30, tolerance=0.0)
             assert fitted.status == jg.Status.FINISHED
             assert np.diff(fitted.history["log_likelihood"]).min() >= -1e-6, seed
+
+
+def test_starts_that_are_given():
+    x, label = clusters()
+    means = np.stack([x[label == k].mean(axis=0) for k in range(3)])
+    nearest = ((x[:, None] - means) ** 2).sum(-1).argmin(1)
+    with jax.enable_x64(True):
+        by_means = jg.Mixture.init(jax.random.key(0), x, 3, jg.Gaussian.init, means=means)
+        by_shares = jg.Mixture.init(jax.random.key(0), x, 3, jg.Gaussian.init, responsibilities=np.eye(3)[nearest])
+        for k in range(3):
+            np.testing.assert_allclose(by_shares.components.mean[k], x[nearest == k].mean(axis=0), atol=1e-8)
+        # a start by means keeps a twentieth of all the data in each component
+        share = 0.95 * np.eye(3)[nearest] + 0.05 / 3
+        expected = (share.T @ x) / share.sum(axis=0)[:, None]
+        np.testing.assert_allclose(by_means.components.mean, expected, atol=1e-8)
+    with pytest.raises(jg.ModelError, match="two starts"):
+        jg.Mixture.init(jax.random.key(0), x, 3, jg.Gaussian.init, means=means, responsibilities=np.eye(3)[label])
+    with pytest.raises(jg.ShapeError, match="means"):
+        jg.Mixture.init(jax.random.key(0), x, 3, jg.Gaussian.init, means=means[:2])
+
+
+def test_a_mixture_of_posteriors_never_loses_its_bound():
+    x, _ = clusters(80)
+    with jax.enable_x64(True):
+        start = jg.Mixture.init(jax.random.key(0), x, 3, jg.NormalWishart.init)
+        fitted = jg.fit(jax.random.key(0), start, x, steps=30, tolerance=0.0)
+        assert np.diff(fitted.history["objective"]).min() > -1e-9  # float64 rounding

@@ -160,9 +160,9 @@ class HMM:
         """`A`, `[K, K]`: the probability of going from the row's to the column's state."""
         return softmax(self.transition_logits)
 
-    def _on_chain(self, function, x):
+    def _on_chain(self, function, x, score=algebra.component_log_prob):
         """A function of `ops.chains` on each of the sequences `[N, T, *event]`; emissions are scored all at once."""
-        seen = algebra.component_log_prob(self.emissions, _steps(x)).T.reshape((*x.shape[:2], -1))
+        seen = score(self.emissions, _steps(x)).T.reshape((*x.shape[:2], -1))
         start, move = self.log_initial, self.log_transition
         return jax.vmap(lambda log_likelihood: function(start, move, log_likelihood))(seen)
 
@@ -208,10 +208,14 @@ class HMM:
         draw = functools.partial(algebra.sample_component, components=self.emissions)
         return jax.vmap(lambda key, state: draw(key, index=state))(jax.random.split(within, length), path)
 
+    def step_log_prob(self, x):
+        """What `e_step` returns beside the statistics, `[N]`: `log_prob`, but for emissions that bound theirs."""
+        return self._on_chain(chains.log_normalizer, x, algebra.component_step_log_prob)
+
     @weighted_events
     def e_step(self, x, weight):
         """`HMMStatistics` of sequences `[N, T, *event]`, and `log_prob [N]`."""
-        posterior = self._on_chain(chains.smoother, x)
+        posterior = self._on_chain(chains.smoother, x, algebra.component_step_log_prob)
         weight = weight.astype(posterior.marginals.dtype)
         share = posterior.marginals * weight[:, None, None]
         transition = jnp.sum(weight[:, None, None] * posterior.transition_counts, axis=0)

@@ -164,6 +164,13 @@ class Mixture:
     def _joint(self, x, context=None):
         return self.log_weights[:, None] + algebra.component_log_prob(self.components, x, context)
 
+    def _step_joint(self, x):
+        return self.log_weights[:, None] + algebra.component_step_log_prob(self.components, x)
+
+    def step_log_prob(self, x):
+        """What `e_step` returns beside the statistics, `[N]`: `log_prob`, but for components that bound theirs."""
+        return logsumexp(self._step_joint(x), axis=0)
+
     @per_batch
     def log_prob(self, x, context):
         """Nats, `[*batch, *event] -> [*batch]`."""
@@ -248,7 +255,7 @@ class Mixture:
     @weighted_events
     def e_step(self, x, weight, label):
         """`MixtureStatistics` and `log_prob [N]`; with labels `[N]` the latter is `log p(x, label)`."""
-        joint = self._joint(x)
+        joint = self._step_joint(x)
         if label is not None:
             other = (label >= 0) & (label != jnp.arange(joint.shape[0])[:, None])
             joint = jnp.where(other, -jnp.inf, joint)
@@ -339,10 +346,12 @@ def _shares(key, template, x, label, start, k):
     if start is not None and "responsibilities" in start:
         share = start["responsibilities"]
         return (share / jnp.sum(share, axis=1, keepdims=True)).T
-    features = _filled(algebra.features(template, x))
+    # given means get their features beside the events, since a family may scale its features by what it sees
+    seen = x if start is None else jnp.concatenate([x, start["means"].astype(x.dtype)])
+    features, means = jnp.split(_filled(algebra.features(template, seen)), [x.shape[0]])
     known = None if label is None else label >= 0
     if start is not None:
-        chosen = nearest(features, algebra.features(template, start["means"]))
+        chosen = nearest(features, means)
     else:
         _, chosen = kmeans(key, features, k, label=label)
     if known is not None:
