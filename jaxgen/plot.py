@@ -15,6 +15,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.patches import Ellipse
+from matplotlib.ticker import MaxNLocator
 
 from jaxgen.core.errors import DataError, ModelError, ShapeError
 from jaxgen.core.gate import as_array
@@ -22,6 +23,8 @@ from jaxgen.core.gate import as_array
 INK, DATA, MODEL, GRID = "#2b2f36", "#7d8793", "#0b6fb8", "#dde3e9"
 #: categorical colours that differ in lightness as well as in hue (after Okabe and Ito 2008)
 PALETTE = ("#0b6fb8", "#d9541e", "#2a9d6f", "#b4569d", "#c89b1d", "#57b4dc", "#6b4fa0", "#8c564b")
+#: with the colours, so that lines differ in print too
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 #: from the paper to the model's colour: densities
 DENSITY = LinearSegmentedColormap.from_list("density", ["#ffffff", "#cfe3f2", "#6aaed6", MODEL, "#083a63"])
 #: negative, zero, positive: weights
@@ -116,40 +119,137 @@ def density(model: Any, x: Any, ax: Axes | None = None, *, resolution: int = 160
     return ax
 
 
-def ellipses(mixture: Any, ax: Axes | None = None, *, deviations: tuple[float, ...] = (1.0, 2.0)) -> Axes:
-    """The components of a Gaussian mixture of the plane as ellipses, opaque as their weight.
+def ellipses(
+    mixture: Any, ax: Axes | None = None, *, x: Any = None, coordinates: tuple[int, int] | None = None,
+    deviations: tuple[float, ...] = (1.0, 2.0),
+) -> Axes:  # fmt: skip
+    """The components of a Gaussian mixture as ellipses, opaque as their weight, over data where they are given.
 
     Args:
-        mixture: has `weights [K]` and components with `mean [K, 2]` and `covariance [K, 2, 2]` (or `variance [K, 2]`).
+        mixture: has `weights [K]` and components with `mean [K, D]` and `covariance [K, D, D]` (or `variance [K, D]`).
         ax: where to draw; None takes the current axis.
+        x: data `[N, D]` to draw below.
+        coordinates: the two to show where D is above 2; the ellipses are then those of the marginals.
         deviations: radii, in standard deviations.
 
     Raises:
-        ModelError: components without means and covariances in the plane.
+        ModelError: components without means and covariances, or coordinates that they do not have.
+        ShapeError: data of another dimension.
+
+    Example:
+        >>> import jaxgen as jg, matplotlib.figure
+        >>> parts = jg.DiagonalGaussian.from_scale(np.zeros((2, 3)), np.ones((2, 3)))
+        >>> ax = matplotlib.figure.Figure().subplots()
+        >>> len(ellipses(jg.Mixture.from_components(parts), ax, coordinates=(0, 2)).patches)
+        4
     """
     ax = _clean(ax)
     parts = mixture.components
     mean = np.asarray(getattr(parts, "mean", np.zeros(0)), np.float64)
-    if mean.ndim != 2 or mean.shape[1] != 2 or not (hasattr(parts, "covariance") or hasattr(parts, "variance")):
+    covered = hasattr(parts, "covariance") or hasattr(parts, "variance")
+    if mean.ndim != 2 or not covered or (mean.shape[1] != 2 and coordinates is None):
         raise ModelError(
             "ellipses need Gaussians in the plane", called="ellipses(mixture)", expected="mean [K, 2] and covariance",
-            got=repr(mixture)[:200], fix="density(mixture, x) draws any density of the plane",
+            got=repr(mixture)[:200], fix="coordinates=(0, 1) shows two of more; density(mixture, x) any density",
         )  # fmt: skip
+    pair = _pair(coordinates, mean.shape[1], "ellipses(mixture, coordinates=...)")
     if hasattr(parts, "covariance"):
-        covariance = np.asarray(parts.covariance, np.float64)
+        covariance = np.asarray(parts.covariance, np.float64)[:, pair[:, None], pair]
     else:
-        covariance = np.asarray(parts.variance, np.float64)[:, :, None] * np.eye(2)
-    for k, weight in enumerate(np.asarray(mixture.weights)):
+        covariance = np.asarray(parts.variance, np.float64)[:, pair, None] * np.eye(2)
+    if x is not None:
+        dots = _columns(x, pair, mean.shape[1], "ellipses(mixture, x=x)")
+        ax.scatter(dots[:, 0], dots[:, 1], s=_dot(len(dots)), color=DATA, alpha=0.7, linewidths=0)
+    weights = np.asarray(mixture.weights, np.float64)
+    for k in np.flatnonzero(weights > 0):
         variances, axes = np.linalg.eigh(covariance[k])
-        width, height = 2 * np.sqrt(variances[::-1])
+        width, height = 2 * np.sqrt(np.maximum(variances[::-1], 0))
         angle = math.degrees(math.atan2(axes[1, 1], axes[0, 1]))
-        colour = PALETTE[k % len(PALETTE)]
-        for r in deviations:
-            face = to_rgba(colour, 0.06 + 0.14 * float(weight))
-            size = (r * width, r * height)
-            ax.add_patch(Ellipse(mean[k], *size, angle=angle, facecolor=face, edgecolor=colour, linewidth=1.6))
-        ax.plot(*mean[k], marker="+", color=colour, markersize=9, markeredgewidth=2)
+        colour, share = PALETTE[k % len(PALETTE)], float(weights[k] / weights.max())
+        for i, r in enumerate(deviations):
+            face, edge = to_rgba(colour, 0.03 + 0.17 * share), to_rgba(colour, 0.3 + 0.7 * share)
+            size, line = (r * width, r * height), 1.6 if i == 0 else 1.0
+            ax.add_patch(Ellipse(mean[k, pair], *size, angle=angle, facecolor=face, edgecolor=edge, linewidth=line))
+        ax.plot(*mean[k, pair], marker="+", color=colour, markersize=9, markeredgewidth=2)
     ax.autoscale_view()
+    return ax
+
+
+def responsibilities(
+    mixture: Any, x: Any, ax: Axes | None = None, *, coordinates: tuple[int, int] | None = None
+) -> Axes:  # fmt: skip
+    """Events in the colours of their components, mixed as the mixture shares them: those in doubt look blended.
+
+    The colours are those of `ellipses`, which goes over it. Events in doubt are drawn last.
+
+    Args:
+        mixture: has `responsibilities(x) -> [N, K]`.
+        x: `[N, D]`.
+        ax: where to draw; None takes the current axis.
+        coordinates: the two to show where D is above 2.
+
+    Raises:
+        ModelError: no mixture, or coordinates that it does not have. ShapeError: data that do not fit.
+    """
+    ax, called = _clean(ax), "responsibilities(mixture, x)"
+    if not hasattr(mixture, "responsibilities"):
+        raise ModelError("nothing is shared between components", called=called, expected="a mixture",
+                         got=type(mixture).__name__, fix="points(x)")  # fmt: skip
+    size = mixture.event_shape[0] if len(mixture.event_shape) == 1 else 0
+    if size != 2 and (coordinates is None or size < 2):
+        raise ShapeError("only points in the plane are drawn", called=called, expected="events [2]",
+                         got=f"events {list(mixture.event_shape)}", fix="coordinates=(0, 1)")  # fmt: skip
+    pair = _pair(coordinates, size, called)
+    dots = _columns(x, pair, size, called)
+    share = np.asarray(mixture.responsibilities(x), np.float64)
+    palette = np.array([to_rgba(PALETTE[k % len(PALETTE)])[:3] for k in range(share.shape[1])])
+    order = np.argsort(-share.max(axis=1), kind="stable")
+    # light adds in proportion to the square of what a screen is sent, nearly
+    colours = np.sqrt(np.clip(share @ palette**2, 0, 1))
+    ax.scatter(dots[order, 0], dots[order, 1], s=1.6 * _dot(len(dots)), c=colours[order], linewidths=0)
+    return ax
+
+
+def information(selection: Any, ax: Axes | None = None, *, by: str = "bic") -> Axes:
+    """A criterion of the mixtures that `select` fitted, by number of components, a line for each kind of component.
+
+    Fits that failed or were repaired are gaps. Far below the best the lines leave the picture.
+
+    Args:
+        selection: what `select` returned.
+        ax: where to draw; None takes the current axis.
+        by: `"bic"`, `"aic"`, `"icl"` or `"held_out"`; higher is better in all of them.
+
+    Raises:
+        FitError: a criterion that the selection does not have, or no fit that may compete.
+    """
+    ax = _clean(ax)
+    best = selection.best(by)
+    height = getattr(best, by)
+    others: list[float] = []
+    for i, leaf in enumerate(dict.fromkeys(row.leaf for row in selection.rows)):
+        rows = sorted((row for row in selection.rows if row.leaf == leaf), key=lambda row: row.k)
+        values = np.array([getattr(row, by) if row.sound else np.nan for row in rows], np.float64)
+        others.extend(values[np.isfinite(values)])
+        ax.plot([row.k for row in rows], values, color=PALETTE[i % len(PALETTE)], linewidth=1.6,
+                marker=MARKERS[i % len(MARKERS)], markersize=4.5, label=leaf)  # fmt: skip
+    depth = max(3 * (height - float(np.median(others))), 1e-3 * abs(height), 1e-9)
+    low = max(height - depth, min(others) - 0.05 * depth)
+    ax.set_ylim(low, height + 0.22 * (height - low))
+    ax.plot(best.k, height, marker="o", markersize=13, markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1.4)
+    digits = 4 if by == "held_out" else 1
+    number = f"{height:.{digits}f}".replace("-", "\N{MINUS SIGN}")  # as the axis writes it
+    ax.annotate(
+        f"{best.leaf}, K = {best.k}: {number}", (best.k, height), (0, 12), textcoords="offset points",
+        color=INK, fontsize=10, ha="left" if best.k < np.mean(ax.get_xlim()) else "right",
+    )  # fmt: skip
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    ax.set_xlabel("number of components K")
+    name = {"held_out": "held-out log-likelihood (nats per event)"}
+    ax.set_ylabel(name.get(by, f"{by.upper()} (twice nats, higher is better)"))
+    ax.grid(axis="y", color=GRID, linewidth=0.7)
+    ax.set_axisbelow(True)
+    ax.legend(frameon=False, loc="lower center", ncols=4, fontsize=10, labelcolor=INK, bbox_to_anchor=(0.5, 1.0))
     return ax
 
 
@@ -290,6 +390,24 @@ def _plane(points: Any, called: str, name: str) -> np.ndarray:
             got=f"shape {list(points.shape)}", fix=f"{name}[:, :2] takes the first two coordinates",
         )  # fmt: skip
     return points
+
+
+def _pair(coordinates: Any, size: int, called: str) -> np.ndarray:
+    """Two coordinates of an event."""
+    pair = np.asarray((0, 1) if coordinates is None else coordinates)
+    if pair.shape != (2,) or pair.dtype.kind not in "iu" or pair[0] == pair[1] or pair.min() < 0 or pair.max() >= size:
+        raise ModelError("these are no two coordinates", called=called, got=repr(coordinates)[:80],
+                         expected=f"two different numbers from 0 to {size - 1}")  # fmt: skip
+    return pair
+
+
+def _columns(x: Any, pair: np.ndarray, size: int, called: str) -> np.ndarray:
+    """Two columns of data of so many."""
+    dots = np.asarray(as_array(x, name="x", called=called, allow_nan=True), np.float64)
+    if dots.ndim != 2 or dots.shape[1] != size:
+        raise ShapeError("x does not fit the mixture", called=called, expected=f"[N, {size}]",
+                         got=f"shape {list(dots.shape)}")  # fmt: skip
+    return dots[:, pair]
 
 
 def _mosaic(pictures: np.ndarray, columns: int | None, called: str, fill: float) -> np.ndarray:

@@ -133,7 +133,7 @@ class Selection:
         return [first + "".join(f"; {note}" for note in notes)]
 
     def _verdicts(self) -> list[str]:
-        unit = {"held_out": f" nats per event ({self.held_out})"}
+        unit = {"held_out": f" nats per event, {self.held_out}"}
         return [f"{by.replace('_', '-') if by == 'held_out' else by.upper()}: {row.leaf}, K = {row.k} "
                 f"({_number(getattr(row, by), 4 if by == 'held_out' else 2)}{unit.get(by, '')})"
                 for by, row in self._winners()] or ["no fit may compete"]  # fmt: skip

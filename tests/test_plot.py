@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 import jaxgen as jg
@@ -52,6 +53,48 @@ def test_ellipses_are_the_covariances(ax):
     assert plot.ellipses(jg.Mixture.from_components(diagonal), ax) is ax
 
 
+def test_ellipses_of_more_coordinates_are_those_of_the_marginal(ax):
+    covariance = np.diag([4.0, 1.0, 9.0])
+    parts = jg.Gaussian.from_covariance([[1.0, 2.0, 3.0]] * 2, [covariance] * 2)
+    mixture = jg.Mixture.from_components(parts, [0.9, 0.1])
+    x = np.arange(12.0).reshape(4, 3)
+    plot.ellipses(mixture, ax, x=x, coordinates=(2, 0), deviations=(1.0,))
+    heavy, light = ax.patches
+    np.testing.assert_allclose([heavy.width, heavy.height, *heavy.center], [6, 4, 3, 1], rtol=1e-4)
+    assert heavy.get_facecolor()[3] > light.get_facecolor()[3]
+    np.testing.assert_array_equal(ax.collections[0].get_offsets(), x[:, [2, 0]])
+    for pair in ((0, 3), (1, 1), (0, 1, 2), (0.0, 1.0)):
+        with pytest.raises(jg.ModelError, match="coordinates"):
+            plot.ellipses(mixture, ax, coordinates=pair)
+    with pytest.raises(jg.ShapeError, match="mixture"):
+        plot.ellipses(mixture, ax, x=x[:, :2], coordinates=(0, 1))
+
+
+def test_responsibilities_mix_the_colours(ax):
+    mixture = jg.Mixture.from_components(jg.DiagonalGaussian.from_scale([[-9.0, 0.0], [9.0, 0.0]], np.ones((2, 2))))
+    assert plot.responsibilities(mixture, [[0.0, 3.0], [-9.0, 1.0], [9.0, 2.0]], ax) is ax
+    dots = ax.collections[0]
+    # the doubtful one is drawn last
+    np.testing.assert_array_equal(dots.get_offsets()[:, 1], [1, 2, 3])
+    first, second, both = dots.get_facecolors()[:, :3]
+    np.testing.assert_allclose([first, second], [to_rgba(colour)[:3] for colour in plot.PALETTE[:2]], atol=1e-6)
+    assert (np.minimum(first, second) <= both).all()
+    assert (both <= np.maximum(first, second)).all()
+    np.testing.assert_allclose(both**2, (first**2 + second**2) / 2, atol=1e-5)
+
+
+def test_information(ax):
+    row = lambda leaf, k, bic, sound=True: types.SimpleNamespace(leaf=leaf, k=k, bic=bic, sound=sound)  # noqa: E731
+    rows = [row("full", 1, -9.0), row("full", 2, -5.0), row("full", 3, 99.0, False), row("tied", 1, -8.0)]
+    table = types.SimpleNamespace(rows=rows, best=lambda by: rows[1])
+    assert plot.information(table, ax) is ax
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [-9, -5, np.nan])
+    np.testing.assert_array_equal(ax.lines[-1].get_xdata(), [2])
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["full", "tied"]
+    assert ax.texts[0].get_text() == "full, K = 2: \N{MINUS SIGN}5.0"
+    assert ax.get_ylim()[1] > -5
+
+
 def test_states(ax):
     plot.states([1.0, 2.0, 3.0, 4.0], [0, 0, 1, 1], ax, time=[10, 11, 12, 13], levels=[1.5, 3.5])
     assert len(ax.patches) == 2
@@ -89,16 +132,20 @@ def test_history(ax):
 
 def test_refuses(ax):
     model = jg.StandardNormal((2,))
+    bits = jg.Mixture.from_components(jg.Bernoulli.from_probs([[0.5] * 3]))
     for call in (
         lambda: plot.density(model, np.zeros((5, 3)), ax),
         lambda: plot.data_and_samples(np.zeros((5, 2)), np.zeros(5), ax),
         lambda: plot.states([1.0, 2.0], [0], ax),
         lambda: plot.images(np.zeros((4, 4)), ax),
+        lambda: plot.responsibilities(bits, np.zeros((2, 3)), ax),
         lambda: plot.filters(np.zeros((6, 2)), (2, 2), ax),
     ):
         with pytest.raises(jg.ShapeError, match="expected"):
             call()
     with pytest.raises(jg.ModelError, match="density"):
         plot.ellipses(jg.Mixture.from_components(jg.Gaussian.from_covariance(jnp.zeros((2, 3)), [np.eye(3)] * 2)), ax)
+    with pytest.raises(jg.ModelError, match="mixture"):
+        plot.responsibilities(model, np.zeros((5, 2)), ax)
     with pytest.raises(jg.DataError, match="loss"):
         plot.history(types.SimpleNamespace(history={"loss": np.zeros(3)}), "nothing", ax)
