@@ -21,8 +21,8 @@ from jaxgen.ops.chunks import sum_over_chunks
 CHUNK_SCALARS = {"cpu": 2**14}
 CHUNK_SCALARS_ELSEWHERE = 2**20
 CHUNK_EVENTS = 64
-#: scalars of prepared columns in a chunk, on a CPU (measured: flat from half to twice of it)
-CHUNK_COLUMNS = 2**18
+#: bytes of prepared columns in a chunk on a CPU (measured: half and twice of it are slower), and the most events
+CHUNK_COLUMN_BYTES, CHUNK_COLUMN_EVENTS = 5 * 2**19, 8192
 #: bytes that columns kept for the whole fit may take; beyond, each chunk makes its own
 COLUMNS_LIMIT = 2**29
 
@@ -143,7 +143,7 @@ class EM:
         per_event = max(1, math.prod(x.shape[1:]))
         if isinstance(x, algebra.Events) and jax.default_backend() in CHUNK_SCALARS:
             width = jax.eval_shape(x.make, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.center.dtype)).shape[0]
-            return max(CHUNK_EVENTS, min(scalars // per_event, CHUNK_COLUMNS // width))
+            return max(CHUNK_EVENTS, min(CHUNK_COLUMN_EVENTS, CHUNK_COLUMN_BYTES // (width * x.center.dtype.itemsize)))
         return max(CHUNK_EVENTS, scalars // per_event)
 
     def _expect(self, ready: Any, batch: Batch) -> tuple[Any, jax.Array, jax.Array]:

@@ -19,7 +19,7 @@ from jaxgen.core.gate import as_array, as_batch, concrete, floating
 from jaxgen.core.pytree import fixed, float_type, model
 from jaxgen.core.value import ByValue
 from jaxgen.ops.kmeans import kmeans, nearest
-from jaxgen.ops.stable import logsumexp
+from jaxgen.ops.stable import finite_max, logsumexp
 
 
 class MixtureStatistics(NamedTuple):
@@ -259,9 +259,13 @@ class Mixture:
         if label is not None:
             other = (label >= 0) & (label != jnp.arange(joint.shape[0])[:, None])
             joint = jnp.where(other, -jnp.inf, joint)
-        log_prob = logsumexp(joint, axis=0)
+        # one exponential for both results
+        shift = finite_max(joint, axis=0)
+        share = jnp.exp(joint - shift)
+        total = jnp.sum(share, axis=0)
+        log_prob = jnp.log(total) + shift
         # an impossible event (-inf) belongs to no component
-        share = jnp.exp(joint - jnp.where(jnp.isneginf(log_prob), 0, log_prob)) * weight
+        share = share * (weight / jnp.where(total == 0, 1, total))
         statistics = algebra.component_e_step(self.components, x, share)
         return MixtureStatistics(jnp.sum(share, axis=1), statistics), log_prob
 
