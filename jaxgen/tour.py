@@ -391,8 +391,7 @@ def variational_mixture(key: Any, quick: bool) -> Row:
         text=f"A Dirichlet process mixture of up to {k} Gaussians, by {fitted.steps} steps of variational EM on the "
         "same 200 eruptions. Weights, means and covariances have posteriors, and components that the data do not need "
         f"fade: {needed} of {k} keep a weight above 0.02. The number is the log-density of the posterior predictive, "
-        f"exact for the fitted posterior; the baseline is {k} Gaussians from the same start by maximum likelihood, "
-        "which overfit.",
+        f"exact for the fitted posterior; the baseline is {k} Gaussians by maximum likelihood, which overfit.",
         pictures=[(figure, f"Two densities of up to {k} components each, with eruptions that neither fit saw.")],
     )  # fmt: skip
 
