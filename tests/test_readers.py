@@ -123,6 +123,11 @@ def test_csv_refuses_with_line_and_column(tmp_path, content, matches):
 IDX = idx_bytes(np.arange(12, dtype="u1").reshape(3, 4), 8)
 
 
+def zipped(content: bytes) -> bytes:
+    """Without the time of day, which would be in the names of the cases."""
+    return gzip.compress(content, mtime=0)
+
+
 @pytest.mark.parametrize(
     ("content", "match"),
     [
@@ -137,11 +142,11 @@ IDX = idx_bytes(np.arange(12, dtype="u1").reshape(3, 4), 8)
         (IDX[:-1], "cut short"),
         (IDX + b"\0", "left over"),
         (b"\0\0\x0e\x04" + b"\xff" * 16, "promises more"),  # 2^131 bytes
-        (gzip.compress(IDX)[:-9], "could not be read"),
-        (gzip.compress(IDX)[:-8] + bytes(8), "CRC"),
-        (gzip.compress(IDX[:-1]), "cut short"),
-        (gzip.compress(IDX + bytes(5)), "left over"),
-        (gzip.compress(b"\0\0\x0e\x04" + b"\xff" * 16), "promises more"),
+        (zipped(IDX)[:-9], "could not be read"),
+        (zipped(IDX)[:-8] + bytes(8), "CRC"),
+        (zipped(IDX[:-1]), "cut short"),
+        (zipped(IDX + bytes(5)), "left over"),
+        (zipped(b"\0\0\x0e\x04" + b"\xff" * 16), "promises more"),
     ],
 )
 def test_idx_refuses(tmp_path, content, match):
