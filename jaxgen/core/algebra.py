@@ -75,12 +75,16 @@ class Events:
         columns = self.make(x - self.center) if self.columns is None else rows(self.columns, 1)
         return Events(x, columns, self.center, self.make)
 
+    def along(self, axis: Any, none: Any) -> Events:
+        """In the place of each array `axis`, as the first or the second of two, where events run; else `none`."""
+        return dataclasses.replace(self, x=axis(0), columns=None if self.columns is None else axis(1), center=none)
+
 
 def prepare(model: Any, x: Any, limit: int = 0) -> Any:
     """Events as the E-steps of a model like best to see them: `Events`, or x as it is.
 
     A model that has a faster form has the methods `prepare(x, limit)` and `ready(events)`, which gives the same model
-    in that form; both are exact.
+    in that form; both are exact. Of the latter `finish(statistics)` makes the model's own statistics of sums.
 
     Args:
         model: a model, or one in the abstract: only its structure counts.

@@ -14,6 +14,7 @@ from jaxgen.core.errors import FitError
 from jaxgen.core.gate import Batch
 from jaxgen.core.pytree import float_type, held_leaves, put_back
 from jaxgen.core.value import algorithm
+from jaxgen.fit.devices import divided, on_each
 from jaxgen.ops.chunks import sum_over_chunks
 
 #: scalars of data in a chunk, so that what K components make of them stays in a core's cache, and the fewest events;
@@ -41,6 +42,9 @@ class EM:
 
     Args:
         chunk: events per chunk; None chooses by the size of an event.
+        devices: those that share the events, for example `jax.devices()`: each sums its own, and the sums are added.
+            None leaves all events where they are. A CPU is two devices after
+            `jax.config.update("jax_num_cpu_devices", 2)`, and faster so, since each then has a core for itself.
         frozen: what stays as it is, `{path: True}` or `{path: bools}`: `{"components.offset": True}` keeps the means of
             a mixture of Gaussians, `{"components": (True, False)}` all of its first component. The other parameters
             take their maximum given those.
@@ -64,6 +68,7 @@ class EM:
     """
 
     chunk: int | None = None
+    devices: Any = None
     frozen: Any = None
     monitor: ClassVar[str] = "objective"
     takes_label: ClassVar[bool] = True
@@ -93,7 +98,7 @@ class EM:
 
     def prepare(self, model: Any, batch: Batch) -> Batch:
         """The batch as the E-steps like best to see it: what they need of the data in every step is made once."""
-        return batch._replace(x=algebra.prepare(model, batch.x, COLUMNS_LIMIT))
+        return self._prepared(model, batch, COLUMNS_LIMIT)
 
     def step(self, key: Any, state: EMState, batch: Batch) -> tuple[EMState, dict[str, jax.Array]]:
         """One E-step over all events and one M-step."""
@@ -129,8 +134,11 @@ class EM:
         batch = self._prepared(model, batch)
         return self._expect(algebra.ready(model, batch.x), batch)
 
-    def _prepared(self, model: Any, batch: Batch) -> Batch:
-        return batch._replace(x=algebra.prepare(model, batch.x))
+    def _prepared(self, model: Any, batch: Batch, limit: int = 0) -> Batch:
+        if isinstance(batch.x, algebra.Events):
+            return batch
+        batch = batch if self.devices is None else divided(batch, self.devices, float_type(model))
+        return batch._replace(x=algebra.prepare(model, batch.x, limit))
 
     def _held(self, model: Any) -> Any:
         return held_leaves(model, self.frozen) if self.frozen else None
@@ -152,19 +160,26 @@ class EM:
                 "EM takes no context", called="EM().step", expected="data without context", got="a context",
                 fix="jaxgen.Gradient(jaxgen.losses.nll)",
             )  # fmt: skip
-        x, n = batch.x, batch.x.shape[0]
-        weight = jnp.ones(n, float_type(ready)) if batch.weight is None else batch.weight
+        if batch.weight is None:
+            batch = batch._replace(weight=jnp.ones(batch.events, float_type(ready)))
+        statistics, total = on_each(self._sums, self.devices)(ready, batch)
+        if isinstance(batch.x, algebra.Events):
+            statistics = ready.finish(statistics)
+        return statistics, total, jnp.sum(batch.weight)
+
+    def _sums(self, ready: Any, batch: Batch) -> tuple[Any, jax.Array]:
+        """Statistics and log-likelihood, summed over the events."""
+        x = batch.x
 
         def expect(rows: Any, fresh: Any) -> Any:
-            part = jnp.where(fresh, rows(weight), 0)
+            part = jnp.where(fresh, rows(batch.weight), 0)
             label = {} if batch.label is None else {"label": rows(batch.label)}
             events = x.cut(rows) if isinstance(x, algebra.Events) else rows(x)
             statistics, log_prob = ready.e_step(events, part, **label)
             # weight 0 silences even an impossible event
             return statistics, jnp.sum(jnp.where(part > 0, part * jnp.where(part > 0, log_prob, 0), 0))
 
-        statistics, total = sum_over_chunks(expect, n, self._largest(x))
-        return statistics, total, jnp.sum(weight)
+        return sum_over_chunks(expect, x.shape[0], self._largest(x))
 
 
 def _until_fine(attempt: Callable[[Any], Any], precise: Any) -> Any:

@@ -13,7 +13,7 @@ from jaxgen.core.gate import as_array, concrete, floating
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops import gaussians, linalg
 from jaxgen.ops.conjugate import NormalInverseWishart
-from jaxgen.ops.gaussians import LOG_2PI, Moments, matmul
+from jaxgen.ops.gaussians import LOG_2PI, Moments, log_diagonal, matmul, raw_whitener
 
 #: default floor of a variance, as a share of the data's: far below any structure, above float32 rounding
 RELATIVE_FLOOR = 1e-6
@@ -185,15 +185,14 @@ class Gaussian:
                 "the covariance does not fit the mean", called=called, got=f"shape {list(covariance.shape)}",
                 expected=f"shape {[*mean.shape, mean.shape[-1]]}",
             )  # fmt: skip
-        whitener = linalg.inverse_cholesky(covariance)
-        symmetric = jnp.allclose(covariance, jnp.swapaxes(covariance, -1, -2), rtol=1e-4)
-        if concrete(covariance) and not (symmetric and jnp.isfinite(whitener).all()):
+        raw, positive_definite = raw_whitener(covariance)
+        if concrete(covariance) and not positive_definite:
             raise ModelError(
                 "the covariance is not symmetric positive definite", called=called, fix="add a ridge: cov + 1e-6 * I",
                 expected="a positive definite matrix", got=f"diagonal {jnp.diagonal(covariance, axis1=-2, axis2=-1)}",
             )  # fmt: skip
         floor = jnp.broadcast_to(jnp.asarray(floor, mean.dtype), mean.shape[:-1])
-        return cls(jnp.zeros_like(mean), _raw(whitener), mean, floor, _each(prior, mean), tied, missing)
+        return cls(jnp.zeros_like(mean), raw, mean, floor, _each(prior, mean), tied, missing)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -292,7 +291,7 @@ class Gaussian:
         covariance = scatter / jnp.where(counted, count, 1)[:, None, None]
         whitener, singular = _factor(covariance, self.floor)
         offset = jnp.where(alive[:, None], self.offset + shift, self.offset)
-        raw = jnp.where(counted[:, None, None], _raw(whitener), self.raw)
+        raw = jnp.where(counted[:, None, None], log_diagonal(whitener), self.raw)
         new = Gaussian(offset, raw, self.origin, self.floor, self.prior, self.tied, self.missing)
         return new, jnp.sum(~alive | (counted & singular)).astype(jnp.int32)
 
@@ -373,7 +372,7 @@ class Gaussian:
     def marginal(self, indices) -> Gaussian:
         """The density of some coordinates, those at `indices` (static), in their order."""
         chosen, _ = _chosen(indices, self.offset.shape[-1], "Gaussian.marginal(indices)")
-        raw = _raw(linalg.inverse_cholesky(self.covariance[..., chosen, :][..., chosen]))
+        raw = log_diagonal(linalg.inverse_cholesky(self.covariance[..., chosen, :][..., chosen]))
         return self._part(self.offset[..., chosen], raw, self.origin[..., chosen])
 
     def condition(self, indices, values) -> Gaussian:
@@ -392,7 +391,7 @@ class Gaussian:
         d = (values - self.origin[..., chosen]) - self.offset[..., chosen]
         pull = jnp.sum(precision[..., rest, :][..., chosen] * d[..., None, :], axis=-1)
         shift = -jnp.sum(covariance * pull[..., None, :], axis=-1)
-        raw = _raw(linalg.inverse_cholesky(covariance))
+        raw = log_diagonal(linalg.inverse_cholesky(covariance))
         return self._part(self.offset[..., rest] + shift, raw, self.origin[..., rest])
 
     def _part(self, offset, raw, origin):
@@ -401,11 +400,6 @@ class Gaussian:
     def distribution(self):
         """The distrax distribution."""
         return distrax().MultivariateNormalTri(self.mean, self.scale_tril)
-
-
-def _raw(whitener):
-    diagonal = jnp.diagonal(whitener, axis1=-2, axis2=-1)
-    return jnp.tril(whitener, -1) + jnp.log(diagonal)[..., None] * jnp.eye(diagonal.shape[-1], dtype=whitener.dtype)
 
 
 def _factor(covariance, floor):

@@ -112,7 +112,7 @@ class Mixture:
         """
         components = algebra.stack(components) if isinstance(components, (list, tuple)) else components
         k = algebra.count(components)
-        weights = jnp.ones(k) if weights is None else jnp.asarray(as_array(weights, name="weights"))
+        weights = np.ones(k) if weights is None else as_array(weights, name="weights")
         if weights.shape != (k,) or (concrete(weights) and not ((weights >= 0).all() and weights.sum() > 0)):
             raise ModelError(
                 "weights do not fit the components", called="Mixture.from_components(components, weights)",
@@ -251,6 +251,10 @@ class Mixture:
     def precisely(self, precise) -> Mixture:
         """A mixture that is ready, told to do so or not."""
         return Mixture(self.logits, dataclasses.replace(self.components, precise=precise), self.prior)
+
+    def finish(self, statistics):
+        """Of a mixture that is ready: its statistics, summed over chunks, as those of the mixture that it was."""
+        return statistics._replace(components=self.components.finish(statistics.components))
 
     @weighted_events
     def e_step(self, x, weight, label):

@@ -21,6 +21,7 @@ from jaxgen.core.exchange import as_distribution
 from jaxgen.core.gate import as_array, concrete, floating
 from jaxgen.core.pytree import fixed, model
 from jaxgen.ops import linalg, wishart
+from jaxgen.ops.gaussians import log_diagonal
 
 HIGHEST = jax.lax.Precision.HIGHEST
 #: ridge on the default scale of data in which a column is constant or follows from others, as a share of variances
@@ -46,10 +47,6 @@ def _diagonal(matrix):
 def _triangle(lower, diagonal):
     """A lower triangular matrix from what is below the diagonal and what is on it."""
     return jnp.tril(lower, -1) + diagonal[..., None] * jnp.eye(lower.shape[-1], dtype=lower.dtype)
-
-
-def _raw(whitener):
-    return _triangle(whitener, jnp.log(_diagonal(whitener)))
 
 
 def _positive(scale, diagonal):
@@ -211,7 +208,7 @@ class NormalWishart:
         scale = jnp.asarray(scale, mean.dtype)
         tril = jnp.sqrt(scale) if diagonal else linalg.cholesky(scale)
         root = jnp.sqrt(degrees)[..., None]
-        raw = jnp.log(root / tril) if diagonal else _raw(root[..., None] * linalg.tril_inverse(tril))
+        raw = jnp.log(root / tril) if diagonal else log_diagonal(root[..., None] * linalg.tril_inverse(tril))
         excess = degrees - (d - 1)
         zero = jnp.zeros_like(mean)
         return cls(zero, raw, jnp.log(strength), jnp.log(excess), mean, zero, tril, strength, excess)
@@ -348,7 +345,7 @@ class NormalWishart:
             whitener = linalg.inverse_cholesky(covariance)
             regular = jnp.isfinite(whitener).all()
             alone = jnp.maximum(_diagonal(covariance), _diagonal(prior) / degrees)
-            raw = jnp.where(regular, _raw(whitener), jnp.diag(-0.5 * jnp.log(alone)))
+            raw = jnp.where(regular, log_diagonal(whitener), jnp.diag(-0.5 * jnp.log(alone)))
         new = dataclasses.replace(
             self, offset=self.offset + shift, raw=raw, log_strength=jnp.log(strength), log_excess=jnp.log(excess)
         )

@@ -16,7 +16,7 @@ from jaxgen.core.exchange import as_distribution
 from jaxgen.core.gate import as_array, concrete, floating
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops import linalg
-from jaxgen.ops.gaussians import LOG_2PI, fill_missing, matmul
+from jaxgen.ops.gaussians import LOG_2PI, fill_missing, log_diagonal, matmul, raw_whitener
 
 #: default floor of a scale's diagonal, as a share of the data's variance: far below any structure, above float32
 #: rounding
@@ -89,11 +89,6 @@ def _invert_gap(gap, low, high):
 def _alive(weight):
     # below this total weight a mean is rounding noise
     return weight > 10 * jnp.finfo(weight.dtype).eps
-
-
-def _raw(whitener):
-    diagonal = jnp.diagonal(whitener, axis1=-2, axis2=-1)
-    return jnp.tril(whitener, -1) + jnp.log(diagonal)[..., None] * jnp.eye(diagonal.shape[-1], dtype=whitener.dtype)
 
 
 @model
@@ -181,16 +176,15 @@ class StudentT:
                 expected=f"shape {[*location.shape, *location.shape[-1:]]}",
             )  # fmt: skip
         df = jnp.broadcast_to(floating(df, name="df").astype(location.dtype), location.shape[:-1])
-        whitener = linalg.inverse_cholesky(scale)
-        symmetric = jnp.allclose(scale, jnp.swapaxes(scale, -1, -2), rtol=1e-4)
-        if concrete(scale, df) and not (symmetric and jnp.isfinite(whitener).all() and (df > 0).all()):
+        raw, positive_definite = raw_whitener(scale)
+        if concrete(scale, df) and not (positive_definite and (df > 0).all()):
             raise ModelError(
                 "no scale matrix, or no degrees of freedom", called=called, fix="scale + 1e-6 * I adds a ridge",
                 expected="a symmetric positive definite scale and df > 0",
                 got=f"diagonal {jnp.diagonal(scale, axis1=-2, axis2=-1)}, df {df}",
             )  # fmt: skip
         floor = jnp.broadcast_to(jnp.asarray(floor, location.dtype), location.shape[:-1])
-        return cls(jnp.zeros_like(location), _raw(whitener), jnp.log(df), location, floor, missing)
+        return cls(jnp.zeros_like(location), raw, jnp.log(df), location, floor, missing)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -305,7 +299,7 @@ class StudentT:
         regular = jnp.isfinite(whitener).all()
         diagonal = jnp.maximum(jnp.diagonal(scale), jnp.maximum(self.floor, tiny))
         diagonal = jnp.where(jnp.isfinite(diagonal), diagonal, jnp.finfo(diagonal.dtype).max)  # squares that overflow
-        raw = jnp.where(regular, _raw(whitener), jnp.diag(-0.5 * jnp.log(diagonal)))
+        raw = jnp.where(regular, log_diagonal(whitener), jnp.diag(-0.5 * jnp.log(diagonal)))
         new = StudentT(
             self.offset + shift, raw, self._log_df(weight, precision, spread), self.origin, self.floor, self.missing
         )

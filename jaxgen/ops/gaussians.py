@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.ops.linalg import tril_inverse
+from jaxgen.ops.linalg import inverse_cholesky, tril_inverse
 
 LOG_2PI = math.log(2.0 * math.pi)
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -41,6 +41,25 @@ class Moments(NamedTuple):
 def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
     """A matrix product in full precision, on GPUs too."""
     return jnp.matmul(a, b, precision=HIGHEST)
+
+
+def log_diagonal(whitener: jax.Array) -> jax.Array:
+    """Lower triangular matrices `[..., D, D]` with the logarithms of their diagonals: free parameters.
+
+    Example:
+        >>> log_diagonal(jnp.array([[1.0, 0.0], [3.0, 1.0]])).tolist()
+        [[0.0, 0.0], [3.0, 0.0]]
+    """
+    diagonal = jnp.diagonal(whitener, axis1=-2, axis2=-1)
+    return jnp.tril(whitener, -1) + jnp.log(diagonal)[..., None] * jnp.eye(diagonal.shape[-1], dtype=whitener.dtype)
+
+
+@jax.jit
+def raw_whitener(covariance: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`log_diagonal` of the whiteners of covariances `[..., D, D]`, and whether all are symmetric positive definite."""
+    whitener = inverse_cholesky(covariance)
+    symmetric = jnp.allclose(covariance, jnp.swapaxes(covariance, -1, -2), rtol=1e-4)
+    return log_diagonal(whitener), symmetric & jnp.isfinite(whitener).all()
 
 
 def shift_moments(moments: Moments, by: jax.Array) -> Moments:
@@ -221,20 +240,30 @@ class Quadratic:
         return jax.lax.cond(self.precise, by_residuals, by_columns)
 
     def e_step_components(self, events: Any, weight: jax.Array) -> Moments:
-        """`Moments` of K components from weights `[K, N]`."""
+        """What `finish` makes `Moments` of K components from: sums over a chunk, from weights `[K, N]`.
 
-        def by_residuals() -> Moments:
+        First and second moments as the columns have them, packed and around the center; around the means where
+        residuals are taken.
+        """
+        d = self.mean.shape[-1]
+
+        def by_residuals() -> jax.Array:
             moments = full_moments if self._is_full else diagonal_moments
-            return moments(events.x, self.origin, self.mean, weight)
+            _, first, second = moments(events.x, self.origin, self.mean, weight)
+            second = second[:, *np.triu_indices(d)] if self._is_full else second
+            return jnp.concatenate([second, first], axis=1)
 
-        def by_columns() -> Moments:
-            sums = jax.lax.dot_general(weight, events.columns, (((1,), (1,)), ((), ())), precision=HIGHEST)
-            second, first = sums[:, : -self.mean.shape[-1]], sums[:, -self.mean.shape[-1] :]
-            if self._is_full:
-                second = second[:, _unpacking(self.mean.shape[-1])]
-            return jax.vmap(shift_moments)(Moments(jnp.sum(weight, axis=1), first, second), self.mean)
+        def by_columns() -> jax.Array:
+            return jax.lax.dot_general(weight, events.columns, (((1,), (1,)), ((), ())), precision=HIGHEST)
 
-        return jax.lax.cond(self.precise, by_residuals, by_columns)
+        sums = jax.lax.cond(self.precise, by_residuals, by_columns)
+        return Moments(jnp.sum(weight, axis=1), sums[:, -d:], sums[:, :-d])
+
+    def finish(self, sums: Moments) -> Moments:
+        """`Moments` around the means from what the chunks add up to."""
+        second = sums.second[:, _unpacking(self.mean.shape[-1])] if self._is_full else sums.second
+        move = jnp.where(self.precise, 0, self.mean)
+        return jax.vmap(shift_moments)(Moments(sums.weight, sums.first, second), move)
 
 
 def _unpacking(d: int) -> np.ndarray:
