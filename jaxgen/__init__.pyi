@@ -22,6 +22,7 @@ from .core.protocols import (
     Score,
 )
 from .core.pytree import fixed, model, static, summary
+from .core.sequences import Sequences
 from .core.value import algorithm
 from .fit.adversarial import Adversarial
 from .fit.contrastive import ContrastiveDivergence
@@ -38,7 +39,7 @@ from .models.flow import Flow
 from .models.gamma import Gamma
 from .models.gan import Generator
 from .models.gaussian import DiagonalGaussian, Gaussian, StandardNormal
-from .models.hmm import HMM
+from .models.hmm import HMM, MarkovChain
 from .models.low_rank import LowRankGaussian
 from .models.mixture import Mixture
 from .models.negative_binomial import NegativeBinomial

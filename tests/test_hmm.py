@@ -14,7 +14,7 @@ from jaxgen.core.errors import DataError, FitError, ModelError, ShapeError
 from jaxgen.models.discrete import Categorical, Poisson
 from jaxgen.models.flow import Flow
 from jaxgen.models.gaussian import DiagonalGaussian, Gaussian, StandardNormal
-from jaxgen.models.hmm import HMM, _emission_statistics
+from jaxgen.models.hmm import HMM, MarkovChain, _emission_statistics
 from jaxgen.models.mixture import Mixture
 from jaxgen.nn.bijections import Affine
 
@@ -171,7 +171,7 @@ def test_zeros_stay_zero_and_unused_rows_stay():
     model, x = left_right(), jnp.array([[0, 0, 1, 1, 3], [0, 1, 1, 2, 3]])
     _, fitted, _ = baum_welch(model, x, 10)
     for name in ("initial_logits", "transition_logits"):
-        before, after = getattr(model, name), getattr(fitted, name)
+        before, after = getattr(model.chain, name), getattr(fitted.chain, name)
         assert np.array_equal(np.isneginf(before), np.isneginf(after))
         assert np.array_equal(after == -jnp.inf, before == -jnp.inf)
         assert not np.allclose(before, after)
@@ -179,7 +179,7 @@ def test_zeros_stay_zero_and_unused_rows_stay():
     # a single step in time says nothing of transitions: all three rows stay, and are counted
     step = jax.jit(lambda m, x: m.maximize(m.e_step(x)[0]))
     new, repairs = step(model, x[:, :1])
-    assert np.array_equal(new.transition_logits, model.transition_logits)
+    assert np.array_equal(new.chain.transition_logits, model.chain.transition_logits)
     assert int(repairs) == 3 + 1  # and the last state, where no sequence starts, keeps its labels
     assert np.array_equal(new.emissions.logits[2], model.emissions.logits[2])
 
@@ -191,8 +191,8 @@ def test_statistics_are_additive_and_linear():
     whole, one, other = e_step(2 * weight), e_step(weight.at[:2].set(0)), e_step(weight.at[2:].set(0))
     for total, a, b in zip(*map(jax.tree.leaves, (whole, one, other)), strict=True):
         np.testing.assert_allclose(total, 2 * (a + b), rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(whole.initial.sum(), 2 * weight.sum(), rtol=1e-5)
-    np.testing.assert_allclose(whole.transition.sum(), 2 * 7 * weight.sum(), rtol=1e-5)
+    np.testing.assert_allclose(whole.chain.initial.sum(), 2 * weight.sum(), rtol=1e-5)
+    np.testing.assert_allclose(whole.chain.transition.sum(), 2 * 7 * weight.sum(), rtol=1e-5)
     np.testing.assert_allclose(whole.emissions.sum(), 2 * 8 * weight.sum(), rtol=1e-5)
 
 
@@ -289,7 +289,7 @@ def test_emissions_without_em_train_by_gradient_beside_hard_zeros():
     fitted = jg.fit(jax.random.key(0), model, x, steps=60)
     assert fitted.status == jg.Status.FINISHED
     assert np.mean(fitted.model.log_prob(x)) > np.mean(model.log_prob(x)) + 1
-    assert np.array_equal(np.isneginf(fitted.model.transition_logits), np.isneginf(model.transition_logits))
+    assert np.array_equal(np.isneginf(fitted.model.chain.transition_logits), np.isneginf(model.chain.transition_logits))
 
 
 def size(jaxpr):
@@ -303,7 +303,7 @@ def size(jaxpr):
 def test_programs_do_not_grow_with_states_or_time():
     def equations(k, t):
         emissions = DiagonalGaussian.from_scale(np.zeros((k, D)), np.ones((k, D)))
-        model = HMM(jnp.zeros(k), jnp.zeros((k, k)), emissions)
+        model = HMM(MarkovChain(jnp.zeros(k), jnp.zeros((k, k))), emissions)
 
         def program(key, x):
             statistics, _ = model.e_step(x)

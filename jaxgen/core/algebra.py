@@ -128,24 +128,27 @@ def step_log_prob(model: Any, x: Any) -> jax.Array:
     return model.log_prob(x) if method is None else method(model, x)
 
 
-def component_step_log_prob(components: Any, x: Any) -> jax.Array:
+def component_step_log_prob(components: Any, x: Any, context: Any = None) -> jax.Array:
     """`step_log_prob` of K models on N events, `[K, N]`. Override: `step_log_prob_components(x)`."""
-    if not hasattr(type(components), "step_log_prob"):
-        return component_log_prob(components, x)
+    if context is not None or not hasattr(type(components), "step_log_prob"):
+        return component_log_prob(components, x, context)
     if override := getattr(type(components), "step_log_prob_components", None):
         return override(components, x)
     return jax.vmap(lambda component: component.step_log_prob(x))(components)
 
 
-def component_e_step(components: Any, x: Any, weight: Any) -> Any:
+def component_e_step(components: Any, x: Any, weight: Any, context: Any = None) -> Any:
     """The statistics of K models on N events with weights `[K, N]`. Override: `e_step_components(x, weight)`."""
     override = getattr(type(components), "e_step_components", None)
-    return (override or default_e_step)(components, x, weight)
+    if override is not None and context is None:
+        return override(components, x, weight)
+    return default_e_step(components, x, weight, context)
 
 
-def default_e_step(components: Any, x: Any, weight: Any) -> Any:
+def default_e_step(components: Any, x: Any, weight: Any, context: Any = None) -> Any:
     """What `component_e_step` is without an override."""
-    return jax.vmap(lambda component, w: component.e_step(x, w)[0])(components, weight)
+    given = {} if context is None else {"context": context}
+    return jax.vmap(lambda component, w: component.e_step(x, w, **given)[0])(components, weight)
 
 
 def maximize(model: Any, statistics: Any) -> tuple[Any, jax.Array]:

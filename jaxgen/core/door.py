@@ -19,6 +19,7 @@ import numpy as np
 from jaxgen.core.algebra import Events
 from jaxgen.core.errors import DataError, ShapeError
 from jaxgen.core.gate import as_array
+from jaxgen.core.sequences import Sequences
 
 Shape = tuple[int | None, ...]
 
@@ -61,8 +62,10 @@ def batch_axes(shape: tuple[int, ...], event: Shape, called: str, what: str = "x
     return shape[:split]
 
 
-def _as_events(x: Any, called: str) -> jax.Array:
-    """Events as a jax array; the values of one that is on the device already are not read back."""
+def _as_events(x: Any, called: str) -> Any:
+    """Events as a jax array, or `Sequences` of such; the values of one that is on the device already are not read back."""
+    if isinstance(x, Sequences):
+        return jax.tree.map(jnp.asarray, x.checked(name="x", called=called, allow_nan=True))
     real = (jnp.floating, jnp.integer, jnp.bool_)
     plain = isinstance(x, jax.Array) and x.size and any(jnp.issubdtype(x.dtype, kind) for kind in real)
     return x if plain else jnp.asarray(as_array(x, name="x", called=called, allow_nan=True))
@@ -78,7 +81,7 @@ def _check_context(model: Any, context: Any, batch: tuple[int, ...], called: str
     if shape is None:
         return None, True
     context = jnp.asarray(as_array(context, name="context", called=called))
-    axes = batch_axes(context.shape, shape, called, "context")
+    axes = batch_axes(context.shape, shape, called, "context")  # type: ignore[arg-type]
     if axes not in ((), batch):
         raise ShapeError(
             f"{called}: context has another batch than the events", called=called,
@@ -94,7 +97,7 @@ def _map(one: Callable[..., Any], batch: tuple[int, ...], key: Any, x: Any, cont
     n = math.prod(batch)
     flat = lambda a: a.reshape((n, *a.shape[len(batch) :]))  # noqa: E731
     keys = None if key is None else jax.random.split(key, n)
-    x = None if x is None else flat(x)
+    x = jax.tree.map(flat, x)
     context = context if shared else flat(context)
     axes = tuple(None if a is None else 0 for a in (keys, x)) + (None if shared else 0,)
     out = jax.vmap(one, in_axes=axes)(keys, x, context)
@@ -227,47 +230,51 @@ def per_sample(method: Callable[..., Any]) -> Callable[..., Any]:
 def per_batch(method: Callable[..., Any]) -> Callable[..., Any]:
     """Opens a method written for a flat batch, `(self, x [N, *event], context [N, *context] or None)`, to any batch.
 
-    For models that work on many events at once, as a mixture does with its matrix of components by events.
+    For models that work on many events at once, as a mixture does with its matrix of components by events. Further
+    options are static keywords.
     """
+    _, options = _signature(method, ())
 
-    @functools.partial(jax.jit, static_argnames=("axes", "shared"))
-    def flat(self: Any, x: Any, context: Any, axes: int, shared: bool) -> Any:
+    @functools.partial(jax.jit, static_argnames=("axes", "shared", *options))
+    def flat(self: Any, x: Any, context: Any, axes: int, shared: bool, **static: Any) -> Any:
         batch, n = x.shape[:axes], math.prod(x.shape[:axes])
         if context is not None:
             context = jnp.broadcast_to(context, (n, *context.shape)) if shared else context.reshape(
                 (n, *context.shape[axes:])
             )
-        out = method(self, x.reshape((n, *x.shape[axes:])), context)
+        out = method(self, jax.tree.map(lambda a: a.reshape((n, *a.shape[axes:])), x), context, **static)
         return jax.tree.map(lambda leaf: leaf.reshape((*batch, *leaf.shape[1:])), out)
 
     @functools.wraps(method)
-    def public(self: Any, x: Any, *, context: Any = None) -> Any:
+    def public(self: Any, x: Any, *, context: Any = None, **static: Any) -> Any:
         called = _name(self, method)
         x = _as_events(x, called)
         batch = batch_axes(x.shape, self.event_shape, called)
         context, shared = _check_context(self, context, batch, called)
-        return flat(self, x, context, len(batch), shared)
+        return flat(self, x, context, len(batch), shared, **static)
 
     return public
 
 
 def weighted_events(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The door of `e_step(x, weight[, label])`: `x` is `[N, *event]`, `weight` `[N]` (None: ones).
+    """The door of `e_step(x, weight[, label][, context])`: `x` is `[N, *event]`, `weight` `[N]` (None: ones).
 
     `x` may be `algebra.Events`, which passes as it is: `EM` made it from checked events. `label` is `[N, ...]` int32,
-    -1 where it is not known.
+    -1 where it is not known; `context` `[N, *context]`.
     """
-    takes_label = "label" in inspect.signature(method).parameters
+    takes = inspect.signature(method).parameters
 
     @jax.jit
-    def flat(self: Any, x: Any, weight: Any, label: Any) -> Any:
-        return method(self, x, weight, label) if takes_label else method(self, x, weight)
+    def flat(self: Any, x: Any, weight: Any, further: dict[str, Any]) -> Any:
+        return method(self, x, weight, **further)
 
     @functools.wraps(method)
-    def public(self: Any, x: Any, weight: Any = None, label: Any = None) -> Any:
+    def public(self: Any, x: Any, weight: Any = None, label: Any = None, context: Any = None) -> Any:
         called = _name(self, method)
-        if label is not None and not takes_label:
-            raise ShapeError(f"{called} takes no label", called=called, expected="x and weight", got="a label")
+        further = {"label": label, "context": context}
+        for name, given in further.items():
+            if given is not None and name not in takes:
+                raise ShapeError(f"{called} takes no {name}", called=called, expected="x and weight", got=f"a {name}")
         events, x = (x, x.x) if isinstance(x, Events) else (None, _as_events(x, called))
         batch = batch_axes(x.shape, self.event_shape, called)
         dtype = jnp.result_type(float) if not jnp.issubdtype(x.dtype, jnp.floating) else x.dtype
@@ -279,6 +286,8 @@ def weighted_events(method: Callable[..., Any]) -> Callable[..., Any]:
                 got=f"x {list(x.shape)}, weight {list(weight.shape)}", fix="x.reshape(-1, *model.event_shape)",
             )  # fmt: skip
         weight = weight if jnp.issubdtype(weight.dtype, jnp.floating) else weight.astype(dtype)
-        return flat(self, x if events is None else events, weight, label)
+        further["context"], _ = _check_context(self, context, batch, called)
+        further = {name: value for name, value in further.items() if name in takes}
+        return flat(self, x if events is None else events, weight, further)
 
     return public

@@ -105,7 +105,7 @@ def _convert(data: Any, name: str, called: str) -> np.ndarray:
         if isinstance(error, ValueError):
             raise DataError(
                 f"{name} is ragged", called=called, expected="rows of one length", got=got,
-                fix="pad the rows, or fit them one by one",
+                fix="for sequences of different lengths: jaxgen.Sequences.pack(data)",
             ) from None  # fmt: skip
         raise DataError(
             f"{name} is not an array of numbers", called=called, expected="numbers", got=got,
@@ -190,6 +190,13 @@ def floating(data: Any, *, name: str = "x") -> jax.Array:
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
 
 
+def as_events(data: Any, *, name: str, called: str, allow_nan: bool = False) -> Any:
+    """`as_array`, or for events in several arrays, such as `Sequences`, their own check."""
+    if checked := getattr(data, "checked", None):
+        return checked(name=name, called=called, allow_nan=allow_nan)
+    return as_array(data, name=name, called=called, allow_nan=allow_nan)
+
+
 def as_batch(data: Any, *, name: str = "data", called: str = "", missing: bool = False) -> Batch:
     """Turns what `fit` accepts into a `Batch`: an array, a tuple `(x, context, weight, label)`, or a dict.
 
@@ -227,7 +234,7 @@ def as_batch(data: Any, *, name: str = "data", called: str = "", missing: bool =
             fix=f"{name} = dict(x=..., context=..., weight=..., label=...)",
         )  # fmt: skip
     unseen = {"x": missing, "label": True}
-    parts = {k: as_array(v, name=f"{name}[{k!r}]", called=called, allow_nan=unseen.get(k, False))
+    parts = {k: as_events(v, name=f"{name}[{k!r}]", called=called, allow_nan=unseen.get(k, False))
              for k, v in parts.items() if v is not None}  # fmt: skip
     batch = Batch(**parts)
     for part, value in batch._asdict().items():
@@ -269,8 +276,12 @@ def _silenced(part: Any, weight: Any) -> Any:
     """Rows of weight 0 replaced by one that counts: nothing they hold, such as an overflow, can then reach a sum."""
     if part is None or (concrete(weight) and np.all(weight > 0)):
         return part
-    counts = jnp.asarray(weight > 0).reshape((-1,) + (1,) * (np.ndim(part) - 1))
-    return jnp.where(counts, part, jnp.asarray(part)[jnp.argmax(weight)])
+
+    def silenced(array: Any) -> Any:
+        counts = jnp.asarray(weight > 0).reshape((-1,) + (1,) * (np.ndim(array) - 1))
+        return jnp.where(counts, array, jnp.asarray(array)[jnp.argmax(weight)])
+
+    return jax.tree.map(silenced, part)
 
 
 def _as_weight(weight: Any, name: str, called: str) -> Any:

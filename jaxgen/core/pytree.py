@@ -160,10 +160,11 @@ def held_leaves(tree: T, frozen: Any) -> T:
     Args:
         tree: a model.
         frozen: `{path: True}`, a path of field names such as `"components.offset"` with all that is under it; or
-            `{path: bools}` with one for each index of the leading axis, such as the components of a mixture.
+            `{path: bools}` with one for each index of the leading axis, such as the components of a mixture, or one
+            for each number of the field.
 
     Raises:
-        ModelError: a path that leads nowhere, or another number of bools than the axis is long.
+        ModelError: a path that leads nowhere, or bools of another shape.
 
     Example:
         >>> @model
@@ -185,10 +186,10 @@ def held_leaves(tree: T, frozen: Any) -> T:
             )  # fmt: skip
         for i in under:
             rows = np.asarray(which, bool)
-            if rows.ndim > 1 or (rows.ndim and rows.shape != masks[i].shape[:1]):
+            if rows.shape not in ((), masks[i].shape[:1], masks[i].shape):
                 raise ModelError(
                     f"frozen does not fit {names[i]}", called=f"frozen={dict(frozen)!r}", got=f"shape {rows.shape}",
-                    expected=f"True, or one bool for each of {masks[i].shape[:1]}",
+                    expected=f"True, or bools of shape {masks[i].shape[:1]} or {masks[i].shape}",
                 )  # fmt: skip
             masks[i] |= rows.reshape(rows.shape + (1,) * (masks[i].ndim - rows.ndim))
     return jax.tree.unflatten(structure, [jnp.asarray(mask) for mask in masks])

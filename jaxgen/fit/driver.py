@@ -253,13 +253,20 @@ def _events(data: Any, model: Any, name: str) -> Batch:
     algebra.check_data(model, batch.x)
     wanted = context_shape(model)
     given = None if batch.context is None else np.shape(batch.context)[1:]
-    if wanted != given:
+    if not _alike(wanted, given):
         raise FitError(
             f"the context of {name} does not fit the model", called=called,
             expected="no context" if wanted is None else f"context [N, {', '.join(map(str, wanted))}]",
             got="none" if given is None else f"[N, {', '.join(map(str, given))}]", fix=f"{name} = (x, context)",
         )  # fmt: skip
     return jax.tree.map(jnp.asarray, batch)
+
+
+def _alike(wanted: Any, given: Any) -> bool:
+    """Whether a context's shape is the one wanted, in which None is any length."""
+    if wanted is None or given is None:
+        return wanted is given
+    return len(wanted) == len(given) and all(w in (None, g) for w, g in zip(wanted, given, strict=True))
 
 
 def _options(

@@ -155,11 +155,6 @@ class EM:
         return max(CHUNK_EVENTS, scalars // per_event)
 
     def _expect(self, ready: Any, batch: Batch) -> tuple[Any, jax.Array, jax.Array]:
-        if batch.context is not None:
-            raise FitError(
-                "EM takes no context", called="EM().step", expected="data without context", got="a context",
-                fix="jaxgen.Gradient(jaxgen.losses.nll)",
-            )  # fmt: skip
         if batch.weight is None:
             batch = batch._replace(weight=jnp.ones(batch.events, float_type(ready)))
         statistics, total = on_each(self._sums, self.devices)(ready, batch)
@@ -173,9 +168,10 @@ class EM:
 
         def expect(rows: Any, fresh: Any) -> Any:
             part = jnp.where(fresh, rows(batch.weight), 0)
-            label = {} if batch.label is None else {"label": rows(batch.label)}
-            events = x.cut(rows) if isinstance(x, algebra.Events) else rows(x)
-            statistics, log_prob = ready.e_step(events, part, **label)
+            further = {"label": batch.label, "context": batch.context}
+            further = {name: rows(value) for name, value in further.items() if value is not None}
+            events = x.cut(rows) if isinstance(x, algebra.Events) else jax.tree.map(rows, x)
+            statistics, log_prob = ready.e_step(events, part, **further)
             # weight 0 silences even an impossible event
             return statistics, jnp.sum(jnp.where(part > 0, part * jnp.where(part > 0, log_prob, 0), 0))
 

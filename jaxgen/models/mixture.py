@@ -15,7 +15,7 @@ from jaxgen.core import algebra
 from jaxgen.core.door import context_shape, per_batch, per_sample, weighted_events
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_distribution
-from jaxgen.core.gate import as_array, as_batch, concrete, floating
+from jaxgen.core.gate import as_array, as_batch, as_events, concrete, floating
 from jaxgen.core.pytree import fixed, float_type, model
 from jaxgen.core.value import ByValue
 from jaxgen.ops.kmeans import kmeans, nearest
@@ -87,7 +87,7 @@ class Mixture:
         """
         called = f"Mixture.init(key, x, {k})"
         batch = as_batch({"x": x, "weight": weight, "label": label}, name="x", called=called, missing=True)
-        x = jnp.asarray(batch.x)
+        x = jax.tree.map(jnp.asarray, batch.x)
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= len(x):
             raise ModelError(
                 "the number of components does not fit the data", called=called,
@@ -99,7 +99,7 @@ class Mixture:
         prior = None if prior is None else jnp.broadcast_to(jnp.asarray(prior, jnp.result_type(float)), (k,))
         made = _init(key, x, batch.weight, batch.label, start, prior, k, ByValue(leaf))
         if not made.missing:
-            as_array(x, name="x", called=called)
+            as_events(x, name="x", called=called)
         made.check_data(x)
         return made
 
@@ -164,8 +164,8 @@ class Mixture:
     def _joint(self, x, context=None):
         return self.log_weights[:, None] + algebra.component_log_prob(self.components, x, context)
 
-    def _step_joint(self, x):
-        return self.log_weights[:, None] + algebra.component_step_log_prob(self.components, x)
+    def _step_joint(self, x, context=None):
+        return self.log_weights[:, None] + algebra.component_step_log_prob(self.components, x, context)
 
     def step_log_prob(self, x):
         """What `e_step` returns beside the statistics, `[N]`: `log_prob`, but for components that bound theirs."""
@@ -257,9 +257,9 @@ class Mixture:
         return statistics._replace(components=self.components.finish(statistics.components))
 
     @weighted_events
-    def e_step(self, x, weight, label):
+    def e_step(self, x, weight, label, context):
         """`MixtureStatistics` and `log_prob [N]`; with labels `[N]` the latter is `log p(x, label)`."""
-        joint = self._step_joint(x)
+        joint = self._step_joint(x, context)
         if label is not None:
             other = (label >= 0) & (label != jnp.arange(joint.shape[0])[:, None])
             joint = jnp.where(other, -jnp.inf, joint)
@@ -270,7 +270,7 @@ class Mixture:
         log_prob = jnp.log(total) + shift
         # an impossible event (-inf) belongs to no component
         share = share * (weight / jnp.where(total == 0, 1, total))
-        statistics = algebra.component_e_step(self.components, x, share)
+        statistics = algebra.component_e_step(self.components, x, share, context)
         return MixtureStatistics(jnp.sum(share, axis=1), statistics), log_prob
 
     def m_step(self, statistics) -> Mixture:
