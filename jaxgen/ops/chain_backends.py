@@ -107,22 +107,36 @@ class Layout(NamedTuple):
         """`[B, T, ...] -> [S, ..., R]`, blocks beside each other and zeros at the end."""
         if self.alone:
             return x[0]
-        x = jnp.moveaxis(x, 0, -1)
-        if self.size is None:
-            return x
-        fill = self.blocks * self.size - self.steps
-        x = lax.pad(x, jnp.zeros((), x.dtype), [(0, fill, 0)] + [(0, 0, 0)] * (x.ndim - 1))
-        x = jnp.moveaxis(x.reshape(self.blocks, self.size, *x.shape[1:]), 0, -2)
-        return x.reshape(*x.shape[:-2], -1)
+        size, rest = self.size or self.steps, x.shape[2:]
+        fill = self.blocks * size - self.steps
+        # from memory, and in two axes: XLA's CPU compiler then transposes two to three times as fast
+        x = lax.optimization_barrier(x)
+        x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (0, fill, 0)] + [(0, 0, 0)] * len(rest))
+        return x.reshape(self.batch * self.blocks, -1).T.reshape(size, *rest, -1)
 
     def join(self, x: Array) -> Array:
         """`[S, ..., R] -> [B, T, ...]`."""
+        return self.join_whole(x)[:, : self.steps]
+
+    def join_whole(self, x: Array) -> Array:
+        """`join` with the steps that fill the last block."""
         if self.alone:
             return x[None]
-        if self.size is None:
-            return jnp.moveaxis(x, -1, 0)
-        x = jnp.moveaxis(x.reshape(*x.shape[:-1], self.blocks, self.batch), (-1, -2), (0, 1))
-        return x.reshape(self.batch, self.blocks * self.size, *x.shape[3:])[:, : self.steps]
+        flat = lax.optimization_barrier(x).reshape(-1, x.shape[-1]).T
+        return flat.reshape(self.batch, -1, *x.shape[1:-1])
+
+    def at(self, x: Array, time: Array) -> Array:
+        """`[S, ..., R] -> [B, ...]` at one time of each sequence, `[B]`."""
+        if self.alone:
+            return x[time]
+        size = self.size or self.steps
+        return x[time % size, ..., jnp.arange(self.batch) * self.blocks + time // size]
+
+    def each(self, flags: Array) -> Array:
+        """`[S, R] -> [B]`, whether all flags of a sequence are up."""
+        if self.alone:
+            return jnp.all(flags)[None]
+        return jnp.all(jnp.all(flags, axis=0).reshape(self.batch, self.blocks), axis=1)
 
 
 def layout(backend: Backend, batch: int, steps: int) -> Layout:
@@ -204,61 +218,65 @@ def run(
         shape: the layout.
         weights: pytree of `[S, ..., R]`, one item a step.
         matrices: `[T, K, K]`, `[B, T, K, K]`, or None if the step knows them.
-        present: `[B, T]` bool, or None where all steps are there. Against time (`reverse`) other steps leave the carry
-            as it is; along it they come last and need not.
+        present: `[B, T]` bool, or None where all steps are there. Other steps are run on whatever is there, so their
+            outs mean nothing; against time (`reverse`) the last step that is there starts anew.
         reverse: from the last step to the first.
     """
-    keep = None
+    ends = None
     if reverse and (present is not None or shape.size is not None):
         there = jnp.ones((shape.batch, shape.steps), bool) if present is None else present
-        keep = shape.cut(jnp.broadcast_to(there, (shape.batch, shape.steps)))
+        after = jnp.concatenate([there[:, 1:], jnp.zeros_like(there[:, :1])], axis=1)
+        ends = shape.cut(there & ~after)
+    body = _starting(recursion, ends is not None and not shape.alone)
     if matrices is not None and (matrices.ndim == 4 or shape.size is not None):
         matrices = shape.cut(jnp.broadcast_to(matrices, (shape.batch, *matrices.shape[-3:])))
-    pieces = (weights, matrices, keep)
+    pieces = (weights, matrices, ends)
     if shape.size is None:
         start = recursion.start if shape.alone else _spread_out(recursion.start, shape.batch)
-        return lax.scan(_guarded(recursion.step), start, pieces, reverse=reverse)[1]
+        return lax.scan(body, start, pieces, reverse=reverse)[1]
     sweeps = backend.sweeps if isinstance(backend, Blocked) else Blocked().sweeps
-    return _blocked(sweeps, recursion, shape, pieces, present, reverse)
+    return _blocked(sweeps, recursion, body, shape, pieces, present, reverse)
 
 
 def _spread_out(tree: Any, *sizes: int) -> Any:
     return jax.tree.map(lambda x: jnp.broadcast_to(x.reshape(x.shape + (1,) * len(sizes)), x.shape + sizes), tree)
 
 
-def _guarded(step: Callable[[Any, Any], tuple[Any, Any]]) -> Callable[[Any, Any], tuple[Any, Any]]:
+def _starting(recursion: Recursion, rows: bool) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """The step, but started anew where its inputs say so."""
+    start = _spread_out(recursion.start, 1) if rows else recursion.start
+
     def body(carry: Any, x: Any) -> tuple[Any, Any]:
-        weight, matrix, keep = x
-        new, out = step(carry, (weight, matrix))
-        if keep is not None:
-            new = jax.tree.map(lambda n, c: jnp.where(keep, n, c), new, carry)
-        return new, out
+        weight, matrix, here = x
+        if here is not None:
+            carry = jax.tree.map(lambda s, c: jnp.where(here, s, c), start, carry)
+        return recursion.step(carry, (weight, matrix))
 
     return body
 
 
 def _blocked(
-    sweeps: int, recursion: Recursion, shape: Layout, pieces: Any, present: Array | None, reverse: bool
-) -> Any:
+    sweeps: int, recursion: Recursion, body: Callable[[Any, Any], tuple[Any, Any]], shape: Layout, pieces: Any,
+    present: Array | None, reverse: bool,
+) -> Any:  # fmt: skip
     count, batch = shape.blocks, shape.batch
-    first = _spread_out(recursion.start, 1, batch)
-    body = _guarded(recursion.step)
+    first = _spread_out(recursion.start, batch, 1)
 
     def entering_after(leaving: Any) -> Any:
         """What enters each block, from what leaves its neighbour."""
 
         def one(x: Array, start: Array) -> Array:
-            blocks = x.reshape(*x.shape[:-1], count, batch)
-            parts = [blocks[..., 1:, :], start] if reverse else [start, blocks[..., :-1, :]]
-            return jnp.concatenate(parts, axis=-2).reshape(x.shape)
+            blocks = x.reshape(*x.shape[:-1], batch, count)
+            parts = [blocks[..., 1:], start] if reverse else [start, blocks[..., :-1]]
+            return jnp.concatenate(parts, axis=-1).reshape(x.shape)
 
         return jax.tree.map(one, leaving, first)
 
     def error(new: Any, old: Any) -> Array:
-        gaps = recursion.gap(new, old).reshape(count, batch)
+        gaps = recursion.gap(new, old).reshape(batch, count)
         if present is not None:
-            gaps = jnp.where(present[:, :: shape.size].T, gaps, 0)
-        return jnp.max(jnp.sum(gaps, axis=0))
+            gaps = jnp.where(present[:, :: shape.size], gaps, 0)
+        return jnp.max(jnp.sum(gaps, axis=1))
 
     def full(entering: Any) -> tuple[Any, Any]:
         return lax.scan(body, entering, pieces, reverse=reverse)
@@ -270,11 +288,11 @@ def _blocked(
         """One block after the other."""
 
         def block(carry: Any, n: Array) -> tuple[Any, Any]:
-            take = lambda x: x.reshape(*x.shape[:-1], count, batch)[..., n, :]  # noqa: E731
+            take = lambda x: x.reshape(*x.shape[:-1], batch, count)[..., n]  # noqa: E731
             return lax.scan(body, carry, jax.tree.map(take, pieces), reverse=reverse)
 
         outs = lax.scan(block, _spread_out(recursion.start, batch), jnp.arange(count), reverse=reverse)[1]
-        return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -2).reshape(*x.shape[1:-1], -1), outs)
+        return jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1).reshape(*x.shape[1:-1], -1), outs)
 
     def repair(entering: Any) -> Any:
         def again(state: Any) -> Any:

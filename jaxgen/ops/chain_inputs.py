@@ -13,8 +13,9 @@ from jaxgen.core.errors import DataError, ShapeError
 from jaxgen.core.gate import concrete
 from jaxgen.ops.stable import compensated_add, finite_max
 
-#: sums over time are made of this many running sums, however long the sequence
-LANES = 256
+#: sums over time are made of this many running sums, however long the sequence; then added up in two stages
+LANES = 2048
+STAGE = 32
 
 
 class Filtered(NamedTuple):
@@ -160,15 +161,18 @@ def sum_over_time(x: Array) -> Array:
     steps = -(-x.shape[1] // LANES)
     rows = jnp.pad(x, ((0, 0), (0, steps * LANES - x.shape[1])))
     rows = jnp.moveaxis(rows.reshape(x.shape[0], steps, LANES), 1, 0)
-    zeros = jnp.zeros_like(rows, shape=rows.shape[1:])
-    zero = jnp.zeros_like(rows, shape=rows.shape[1:2])
 
     def add(state: Any, term: Array) -> tuple[Any, None]:
         return compensated_add(state[0], state[1], term), None
 
-    (totals, carries), _ = lax.scan(add, (zeros, zeros), rows)
-    (total, carry), _ = lax.scan(add, (zero, zero), totals.T)
-    return total + (carry + jnp.sum(carries, axis=1))
+    def down(rows: Array) -> Any:
+        zeros = jnp.zeros(rows.shape[1:], rows.dtype)
+        return lax.scan(add, (zeros, zeros), rows)[0]
+
+    totals, lost = down(rows)
+    totals, lost_again = down(jnp.moveaxis(totals.reshape(x.shape[0], STAGE, -1), 1, 0))
+    total, carry = down(totals.T)
+    return total + (carry + (jnp.sum(lost_again, axis=1) + jnp.sum(lost, axis=1)))
 
 
 def in_order(chunks: Array) -> Array:

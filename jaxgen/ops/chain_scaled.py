@@ -45,6 +45,7 @@ from jaxgen.ops.chain_inputs import (
     chunk_steps,
     in_order,
     matrices,
+    shift_rows,
     sum_over_time,
 )
 from jaxgen.ops.gaussians import any_lane
@@ -61,6 +62,7 @@ class _Scaled(NamedTuple):
     transition_shift: Array  # of each move, or of all
     likelihood: Array  # in the layout
     row_shift: Array  # [B, T]
+    present: Array  # in the layout
     smallest: Array  # positive entry of the transition, zero if one underflowed
     initial_lost: Array  # whether a positive start underflowed
 
@@ -75,11 +77,9 @@ def _scale(chain: Chain, shape: Layout) -> _Scaled:
     smallest = jnp.min(jnp.where(a > -jnp.inf, transition, 1), initial=1.0)
     initial = jnp.exp(chain.log_initial - pi_shift)
     lost = jnp.any((chain.log_initial > -jnp.inf) & (initial < _tiny(initial)))
-    # in the layout, where the states are not the last axis: XLA makes faster loops of sums over them
-    rows = shape.cut(chain.log_likelihood)
-    shift = finite_max(rows, axis=1)
-    likelihood = jnp.exp(rows - shift[:, None])
-    return _Scaled(initial, pi_shift, transition, a_shift, likelihood, shape.join(shift), smallest, lost)
+    rows, shift = shift_rows(chain.log_likelihood)
+    there = shape.cut(jnp.broadcast_to(chain.present, shift.shape))
+    return _Scaled(initial, pi_shift, transition, a_shift, shape.cut(jnp.exp(rows)), shift, there, smallest, lost)
 
 
 def _tiny(x: Array) -> float:
@@ -106,49 +106,47 @@ def _tolerance(chain: Chain) -> float:
 
 class _Forward(NamedTuple):
     q: Array
-    before: Array  # m of the step before
     s: Array
     log_z: Array  # [B]
     sound: Array  # [B]
 
 
-def _forward(chain: Chain, scaled: _Scaled, backend: Backend, shape: Layout) -> tuple[_Forward, Array]:
-    """Predictions in the layout with what follows from them; and `c [B, T]`."""
+def _forward(chain: Chain, scaled: _Scaled, backend: Backend, shape: Layout) -> _Forward:
+    """Predictions in the layout, with what follows from them."""
     fixed, own = matrices(scaled.transition, False)
     across = None if fixed is None else fixed.T
 
-    def step(carry: Any, x: Any) -> tuple[Any, Any]:
-        q, before = carry
+    def step(q: Array, x: Any) -> tuple[Array, Array]:
         weight, matrix = x
-        m = q * (weight / jnp.sum(q, axis=0))
-        return (_product(across, matrix, m), m), (q, before)
+        return _product(across, matrix, q * (weight / jnp.sum(q, axis=0))), q
 
-    ones, zeros = jnp.ones_like(scaled.initial), jnp.zeros_like(scaled.initial)
-    gap = lambda new, old: ratio_gap(new[0], old[0])  # noqa: E731
-    recursion = Recursion(step, (scaled.initial, zeros), (ones, zeros), gap, _tolerance(chain))
+    recursion = Recursion(step, scaled.initial, jnp.ones_like(scaled.initial), ratio_gap, _tolerance(chain))
     there = None if chain.length is None else chain.present
-    q, before = run(backend, recursion, shape, scaled.likelihood, own, there, False)
+    q = run(backend, recursion, shape, scaled.likelihood, own, there, False)
     s = lax.optimization_barrier(jnp.sum(q, axis=1))
-    c = shape.join(jnp.sum(scaled.likelihood * q, axis=1) / s)
+    end = chain.log_likelihood.shape[1] if chain.length is None else chain.length
+    end = jnp.maximum(jnp.broadcast_to(end, shape.batch) - 1, 0)
+    last = jnp.sum(shape.at(scaled.likelihood, end) * shape.at(q, end), axis=1) / shape.at(s, end)
     kappa = _kappa(chain)
-    broad = (shape.join(jnp.min(q, axis=1)) >= kappa).at[:, 0].set(True) | ~chain.present
+    broad = (jnp.min(q, axis=1) >= kappa) | ~scaled.present
 
     def nothing_lost() -> Array:
-        lost = _lost(chain, scaled, shape, q, s)
+        lost = shape.join(_lost(chain, scaled, shape, q, s))
         lost = lost.at[:, 0].set(lost[:, 0] | scaled.initial_lost)
-        return jnp.all(broad[:, 1:] | ~lost[:, :-1], axis=1)
+        return jnp.all(shape.join(broad)[:, 1:] | ~lost[:, :-1], axis=1)
 
-    sound = _either(jnp.all(broad, axis=1), nothing_lost)
-    sound &= jnp.all((c >= kappa) | ~chain.present, axis=1)
-    return _Forward(q, before, s, _log_z(chain, scaled, shape.join(s), c), sound), c
+    # c[t] is at least any q[t+1], so that c needs no look except at the end, or where zeros are allowed
+    sound = _either(shape.each(broad), nothing_lost)
+    sound &= shape.each((s >= kappa * q.shape[1]) | ~scaled.present) & (last >= kappa)
+    return _Forward(q, s, _log_z(chain, scaled, shape, s, last), sound)
 
 
-def _log_z(chain: Chain, scaled: _Scaled, s: Array, c: Array) -> Array:
-    logs = sum_over_time(jnp.where(chain.present, jnp.log(s), 0))
+def _log_z(chain: Chain, scaled: _Scaled, shape: Layout, s: Array, last: Array) -> Array:
+    logs = sum_over_time(shape.join_whole(jnp.where(scaled.present, jnp.log(s), 0)))
     shifts = sum_over_time(jnp.where(chain.present, scaled.row_shift, 0))
     moves = jnp.where(chain.moves, scaled.transition_shift, 0)
-    moved = jnp.sum(jnp.broadcast_to(moves, (moves.shape[0], s.shape[1] - 1)), axis=1)
-    log_z = logs + shifts + moved + (jnp.log(chain.last(c)) + scaled.initial_shift)
+    moved = jnp.sum(jnp.broadcast_to(moves, (moves.shape[0], shape.steps - 1)), axis=1)
+    log_z = logs + shifts + moved + (jnp.log(last) + scaled.initial_shift)
     return log_z if chain.length is None else jnp.where(chain.length > 0, log_z, 0)
 
 
@@ -158,18 +156,18 @@ def _either(enough: Array, otherwise: Callable[[], Array]) -> Array:
 
 
 def _lost(chain: Chain, scaled: _Scaled, shape: Layout, q: Array, s: Array) -> Array:
-    """`[B, T]`: whether underflow took part of what a step leads on, by condition 2."""
+    """In the layout: whether underflow took part of what a step leads on, by condition 2."""
     m = scaled.likelihood * (q / s[:, None])
     seen = shape.cut(chain.log_likelihood) > -jnp.inf
-    return shape.join(jnp.any((q > 0) & seen & ~(m * scaled.smallest >= _tiny(m)), axis=1))
+    return jnp.any((q > 0) & seen & ~(m * scaled.smallest >= _tiny(m)), axis=1)
 
 
 def filter_scaled(chain: Chain, backend: Backend) -> tuple[Filtered, Array]:
     """The filter, and for which sequences `[B]` it is right."""
     shape = layout(backend, *chain.log_likelihood.shape[:2])
     scaled = _scale(chain, shape)
-    (q, _, s, log_z, sound), c = _forward(chain, scaled, backend, shape)
-    log_s, log_c = jnp.log(shape.join(s)), jnp.log(c)
+    q, s, log_z, sound = _forward(chain, scaled, backend, shape)
+    log_s, log_c = jnp.log(shape.join(s)), jnp.log(shape.join(jnp.sum(scaled.likelihood * q, axis=1) / s))
     # from logarithms: exact also where the likelihood itself underflowed
     log_filtered = shape.join(jnp.log(q)) + (chain.log_likelihood - (scaled.row_shift + log_s + log_c)[..., None])
     evidence = log_s + log_c + scaled.row_shift
@@ -184,7 +182,7 @@ def smooth_scaled(chain: Chain, backend: Backend) -> tuple[Posterior, Array]:
     """The smoother, and for which sequences `[B]` it is right."""
     shape = layout(backend, *chain.log_likelihood.shape[:2])
     scaled = _scale(chain, shape)
-    (q, before, s, log_z, sound), _ = _forward(chain, scaled, backend, shape)
+    q, s, log_z, sound = _forward(chain, scaled, backend, shape)
     fixed, own = matrices(scaled.transition, True)
     across = None if fixed is None else fixed.T
 
@@ -201,21 +199,26 @@ def smooth_scaled(chain: Chain, backend: Backend) -> tuple[Posterior, Array]:
     d = lax.optimization_barrier(jnp.sum(q * w, axis=1))
 
     kappa = _kappa(chain)
-    broad = (shape.join(jnp.min(r, axis=1)) >= kappa)[:, :-1] | ~chain.moves
-    lost = lambda: _lost(chain, scaled, shape, r, total)[:, 1:]  # noqa: E731
-    sound &= _either(jnp.all(broad, axis=1), lambda: jnp.all(broad | ~lost(), axis=1))
-    sound &= jnp.all((shape.join(jnp.minimum(d, d / s)) >= kappa) | ~chain.present, axis=1)
+    broad = (jnp.min(r, axis=1) >= kappa) | ~scaled.present
 
-    present = chain.present[..., None]
-    marginals = jnp.where(present, shape.join(q * w / d[:, None]), 0)
-    left = jnp.where(present, shape.join(before / d[:, None]), 0)
-    return Posterior(log_z, marginals, _counts(left, scaled.transition, shape.join(w))), sound
+    def nothing_lost() -> Array:
+        lost = shape.join(_lost(chain, scaled, shape, r, total))
+        return jnp.all(shape.join(broad)[:, :-1] | ~(lost & chain.present)[:, 1:], axis=1)
+
+    sound &= _either(shape.each(broad), nothing_lost)
+    sound &= shape.each((jnp.minimum(d, d / s) >= kappa) | ~scaled.present)
+
+    marginals = jnp.where(chain.present[..., None], shape.join(q * w / d[:, None]), 0)
+    left = shape.join_whole(jnp.where(scaled.present[:, None], scaled.likelihood * (q / s[:, None]), 0))
+    right = shape.join_whole(jnp.where(scaled.present[:, None], w / d[:, None], 0))
+    return Posterior(log_z, marginals, _counts(left, scaled.transition, right, shape.steps)), sound
 
 
-def _counts(left: Array, transition: Array, right: Array) -> Array:
-    """`left[t, i] A[i, j] right[t, j]` of the pairs that enter step t, summed over time where A does not change."""
+def _counts(left: Array, transition: Array, right: Array, steps: int) -> Array:
+    """`left[t, i] A[i, j] right[t + 1, j]`, summed over time where A does not change; what is not there is zero."""
     if transition.ndim > 2:
-        return left[:, 1:, :, None] * transition * right[:, 1:, None, :]
+        return left[:, : steps - 1, :, None] * transition * right[:, 1:steps, None, :]
+    left = lax.pad(left, jnp.zeros((), left.dtype), [(0, 0, 0), (1, -1, 0), (0, 0, 0)])
     left, right = chunk_steps(left, COUNTED), chunk_steps(right, COUNTED)
     pairs = jnp.einsum("nbti,nbtj->nbij", left, right, precision=lax.Precision.HIGHEST)
     return transition * in_order(pairs)
