@@ -317,7 +317,7 @@ def test_prior_samples_have_the_frequencies_of_the_chain(varying):
 def test_wrong_shapes_are_named():
     pi, a, b = jnp.zeros(2), jnp.zeros((2, 2)), jnp.zeros((5, 2))
     for function in (forward_filter, smoother, viterbi, log_normalizer):
-        for chain in ((pi, a, b[None]), (pi, a, b.T), (pi, a[0], b), (pi, jnp.zeros((5, 2, 2)), b), (pi, a, b[:0])):
+        for chain in ((pi, a, b.T), (pi, a[0], b), (pi, jnp.zeros((5, 2, 2)), b), (pi, a, b[:0])):
             with pytest.raises(ValueError, match="expected"):
                 function(*chain)
     with pytest.raises(ValueError, match="length >= 1"):
