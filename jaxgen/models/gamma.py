@@ -152,7 +152,9 @@ class Gamma:
         """`t - 1` and `t - 1 - log t` of the ratios `t = x / mean`."""
         mean = self.mean
         u = (x - mean) / mean
-        return u, excess(u, jnp.log(x) - self.log_mean)
+        # log x - log mean loses digits where both are large; log(1 + u) near u = -1 and where u overflows
+        middle = (u > -0.5) & (u < 1e30)
+        return u, excess(u, jnp.where(middle, jnp.log1p(jnp.where(middle, u, 0)), jnp.log(x) - self.log_mean))
 
     @per_event
     def log_prob(self, x):
