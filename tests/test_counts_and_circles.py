@@ -86,8 +86,21 @@ def test_special_functions_equal_scipy(dtype, tolerance):
 @pytest.mark.parametrize("m", [0.01, 1.0, 300.0, 1e6])
 @pytest.mark.parametrize("r", [0.01, 1.0, 300.0, 1e5])
 def test_negative_binomial_keeps_its_digits(m, r):
-    x = RNG.poisson(RNG.gamma(r, m / r, 100)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    x = rng.poisson(rng.gamma(r, m / r, 100)).astype(np.float32)
     model = NegativeBinomial.from_mean(np.float32(m), np.float32(r))
+    expected = peer(model, x)
+    # the mean is rounded in its logarithm: (x - m) / spread times that, and spread / m; and the peer's own lgamma
+    spread = 1 / np.sqrt(1 / m + 1 / r)
+    tolerance = 2e-6 + 2e-7 * spread * max(1.0, abs(np.log(m)), abs(np.log(r)))
+    np.testing.assert_allclose(model.log_prob(x), expected, rtol=1e-6, atol=tolerance)
+
+
+@pytest.mark.parametrize("mean", [1e-5, 1.0, 1e5])
+@pytest.mark.parametrize("shape", [0.05, 1.0, 100.0, 1e6])
+def test_gamma_keeps_its_digits(mean, shape):
+    x = np.maximum(np.random.default_rng(0).gamma(shape, mean / shape, 100), 1e-35).astype(np.float32)
+    model = Gamma.from_mean(np.float32(mean), np.float32(shape))
     # u - log(1 + u) of u = (x - mean) / mean, each rounded, times the shape
     tolerance = 2e-6 + 2e-7 * np.sqrt(shape)
     np.testing.assert_allclose(model.log_prob(x), peer(model, x), rtol=1e-6, atol=tolerance)
