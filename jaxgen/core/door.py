@@ -63,7 +63,7 @@ def batch_axes(shape: tuple[int, ...], event: Shape, called: str, what: str = "x
 
 
 def _as_events(x: Any, called: str) -> Any:
-    """Events as a jax array, or `Sequences` of such; the values of one that is on the device already are not read back."""
+    """Events as a jax array or as `Sequences`; the values of one that is on the device already are not read back."""
     if isinstance(x, Sequences):
         return jax.tree.map(jnp.asarray, x.checked(name="x", called=called, allow_nan=True))
     real = (jnp.floating, jnp.integer, jnp.bool_)

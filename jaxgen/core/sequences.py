@@ -121,7 +121,7 @@ class Sequences:
             raise ShapeError(
                 f"the parts of {name} do not belong together", called=called,
                 expected="x [*batch, T, *event], length [*batch], observed [*batch, T]",
-                got=f"x {list(self.shape)}, length {list(np.shape(length))}{seen}", fix="Sequences.pack(list_of_arrays)",
+                got=f"x {list(self.shape)}, length {list(np.shape(length))}{seen}", fix="Sequences.pack(arrays)",
             )  # fmt: skip
         if isinstance(length, np.ndarray) and (
             length.dtype.kind not in "iu" or (length < 1).any() or (length > self.shape[axes]).any()

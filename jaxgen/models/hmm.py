@@ -314,7 +314,7 @@ class HMM:
             initial, transition, initial_prior=initial_prior, transition_prior=transition_prior, stationary=stationary
         )
         try:
-            start = cls(chain, _init_emissions(key, values, k, ByValue(leaf)))
+            start = cls(chain, _init_emissions(key, values, k, ByValue(leaf)), None, None)
             start.check_data(x)
             return start
         except (TypeError, ValueError) as error:
@@ -339,7 +339,8 @@ class HMM:
         Raises:
             ModelError: rows that are no probabilities, or shapes that do not belong together.
         """
-        return cls.from_chain(MarkovChain.from_values(initial, transition, **chain), emissions, tie=tie, backend=backend)
+        walk = MarkovChain.from_values(initial, transition, **chain)
+        return cls.from_chain(walk, emissions, tie=tie, backend=backend)
 
     @classmethod
     def from_chain(cls, chain, emissions, *, tie=None, backend=None) -> HMM:
@@ -371,7 +372,7 @@ class HMM:
         """
         weight = jnp.exp(log_normalize(mixture.logits)[0])
         transition = stickiness * jnp.eye(len(weight), dtype=weight.dtype) + (1 - stickiness) * weight
-        return cls(MarkovChain.from_values(weight, transition, **chain), mixture.components)
+        return cls(MarkovChain.from_values(weight, transition, **chain), mixture.components, None, None)
 
     @property
     def event_shape(self):
@@ -589,7 +590,7 @@ class HMM:
 
     @weighted_events
     def e_step(self, x, weight, label, context):
-        """`HMMStatistics` of sequences `[N, T, *event]`, and `log_prob [N]`; with labels `[N, T]` of what they allow."""
+        """`HMMStatistics` of sequences `[N, T, *event]`, and `log_prob [N]`; with labels `[N, T]`, of those paths."""
         arrays, given = self._arrays(x, context, algebra.component_step_log_prob, label)
         posterior = chains.smoother(*arrays, **given, backend=self.backend)
         weight = weight.astype(posterior.marginals.dtype)
