@@ -176,6 +176,11 @@ def von_mises(key):
     return moved(key, jg.VonMises.from_loc([0.5, -2.0], [1.0, 4.0]))
 
 
+def chain(key):
+    move = [[0.7, 0.2, 0.1], [0.0, 0.6, 0.4], [0.3, 0.3, 0.4]]
+    return moved(key, jg.MarkovChain.from_values([0.5, 0.3, 0.2], move, transition_prior=1.5))
+
+
 def hmm(make):
     def build(key):
         first, second = jax.random.split(key)
@@ -251,6 +256,7 @@ CASES = [
     Case("mixture of products", mixture(table), LABELLED),
     # a cusp between the points of the grid
     Case("mixture of distrax leaves", mixture(from_distrax), PLANE, tolerance=5e-3),
+    Case("markov chain", chain, every((0, 1, 2), (3,)), length=3),
     Case("hmm of categoricals", hmm(categorical), every((0, 1, 2), (3, 2)), length=3),
     Case("hmm with impossible transitions", left_right, every((0, 1, 2), (3, 2)), length=3),
     Case("hmm of poissons", hmm(poisson), length=4),
