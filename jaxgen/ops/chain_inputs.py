@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jaxgen.core.errors import DataError, ShapeError
@@ -131,16 +132,17 @@ def _fit(called: str, name: str, x: Any, shape: tuple[int, ...]) -> Array:
 
 
 def _lengths(called: str, length: Any, batch: tuple[int, ...], steps: int) -> Array:
+    given = np.asarray(length) if concrete(length) else None  # numpy, since inside jit jax would trace it
     length = _fit(called, "length", length, batch)
     if not jnp.issubdtype(length.dtype, jnp.integer):
         raise DataError(
             "lengths are whole numbers", called=called, expected="an integer array", got=str(length.dtype),
             fix="length.astype(int)",
         )  # fmt: skip
-    if concrete(length) and length.size and not (int(length.min()) >= 0 and int(length.max()) <= steps):
+    if given is not None and given.size and not (given.min() >= 0 and given.max() <= steps):
         raise DataError(
             "lengths that the data do not have", called=called, expected=f"from 0 to T = {steps}",
-            got=f"from {int(length.min())} to {int(length.max())}", fix="pad the data to the longest sequence",
+            got=f"from {given.min()} to {given.max()}", fix="pad the data to the longest sequence",
         )  # fmt: skip
     return jnp.clip(length, 0, steps).astype(jnp.int32)
 
