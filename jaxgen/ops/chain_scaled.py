@@ -168,8 +168,9 @@ def filter_scaled(chain: Chain, backend: Backend) -> tuple[Filtered, Array]:
     scaled = _scale(chain, shape)
     q, s, log_z, sound = _forward(chain, scaled, backend, shape)
     log_s, log_c = jnp.log(shape.join(s)), jnp.log(shape.join(jnp.sum(scaled.likelihood * q, axis=1) / s))
-    # from logarithms: exact also where the likelihood itself underflowed
-    log_filtered = shape.join(jnp.log(q)) + (chain.log_likelihood - (scaled.row_shift + log_s + log_c)[..., None])
+    # from logarithms: exact also where the likelihood itself underflowed; from shifted rows, whose digits are finer
+    rows, _ = shift_rows(chain.log_likelihood)
+    log_filtered = shape.join(jnp.log(q)) + (rows - (log_s + log_c)[..., None])
     evidence = log_s + log_c + scaled.row_shift
     evidence = evidence.at[:, 1:].add(scaled.transition_shift - log_c[:, :-1]).at[:, 0].add(scaled.initial_shift)
     present = chain.present
