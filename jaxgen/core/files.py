@@ -203,8 +203,9 @@ def _try_out(model: Any) -> None:
     def draw(model: Any, key: Any) -> Any:
         event = tuple(model.event_shape)
         length = {"length": 1} if None in event else {}
-        context = getattr(model, "context_shape", None)
-        sample = model.sample(key, **length, **({} if context is None else {"context": jnp.zeros(context)}))
+        shape = getattr(model, "context_shape", None)
+        context = None if shape is None else jnp.zeros(tuple(1 if e is None else e for e in shape))
+        sample = model.sample(key, **length, **({} if context is None else {"context": context}))
         if sample.shape != tuple(1 if e is None else e for e in event) or min(sample.shape, default=0) < 0:
             raise FileError("the arrays do not fit together", expected=f"samples {event}", got=f"{sample.shape}")
         return sample

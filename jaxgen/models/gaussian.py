@@ -289,7 +289,7 @@ class Gaussian:
             scatter, count = scatter + self.prior.scale, count + self.prior.degrees + shift.shape[-1] + 1
         counted = _alive(count)
         covariance = scatter / jnp.where(counted, count, 1)[:, None, None]
-        whitener, singular = _factor(covariance, self.floor)
+        whitener, singular = gaussians.floored_whitener(covariance, self.floor)
         offset = jnp.where(alive[:, None], self.offset + shift, self.offset)
         raw = jnp.where(counted[:, None, None], log_diagonal(whitener), self.raw)
         new = Gaussian(offset, raw, self.origin, self.floor, self.prior, self.tied, self.missing)
@@ -400,29 +400,6 @@ class Gaussian:
     def distribution(self):
         """The distrax distribution."""
         return distrax().MultivariateNormalTri(self.mean, self.scale_tril)
-
-
-def _factor(covariance, floor):
-    """Whiteners `[K, D, D]` of covariances with eigenvalues raised to the floor, and which had to be raised."""
-    whitener = linalg.inverse_cholesky(covariance)
-    # the sum of the eigenvalues of the inverse bounds the smallest of the covariance from below
-    regular = jnp.sum(whitener**2, axis=(-2, -1)) * floor <= 1
-
-    def raised():
-        value, vector = jnp.linalg.eigh(covariance)
-        # below this an eigenvalue is rounding noise
-        kind = jnp.finfo(value.dtype)
-        noise = 4 * kind.eps * jnp.maximum(jnp.max(jnp.abs(value), axis=-1), kind.tiny)
-        lowest = jnp.maximum(floor, noise)[:, None]
-        low = value[:, 0] < lowest[:, 0]
-        higher = matmul(vector * jnp.maximum(value, lowest)[:, None], jnp.swapaxes(vector, -1, -2))
-        new = linalg.inverse_cholesky(higher)
-        variance = jnp.maximum(jnp.diagonal(covariance, axis1=-2, axis2=-1), lowest)
-        diagonal = variance[..., None] ** -0.5 * jnp.eye(value.shape[-1], dtype=value.dtype)
-        new = jnp.where(jnp.isfinite(new).all(axis=(-2, -1), keepdims=True), new, diagonal)
-        return jnp.where(low[:, None, None], new, whitener), low
-
-    return jax.lax.cond(gaussians.any_lane(~jnp.all(regular)), raised, lambda: (whitener, ~regular))
 
 
 @model

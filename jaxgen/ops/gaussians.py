@@ -95,6 +95,35 @@ def _any_lane(size: int, batched: Any, flag: jax.Array) -> tuple[jax.Array, bool
     return (any_lane(jnp.any(flag)) if batched[0] else any_lane(flag)), False
 
 
+def floored_whitener(covariance: jax.Array, floor: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Whiteners of covariances `[K, D, D]` with eigenvalues raised to the floor `[K]`, and which had to be raised.
+
+    Example:
+        >>> whitener, raised = floored_whitener(jnp.array([[[4.0, 0.0], [0.0, 0.0]]]), jnp.array([1.0]))
+        >>> whitener.tolist(), raised.tolist()
+        ([[[0.5, 0.0], [0.0, 1.0]]], [True])
+    """
+    whitener = inverse_cholesky(covariance)
+    # the sum of the eigenvalues of the inverse bounds the smallest of the covariance from below
+    regular = jnp.sum(whitener**2, axis=(-2, -1)) * floor <= 1
+
+    def raised() -> tuple[jax.Array, jax.Array]:
+        value, vector = jnp.linalg.eigh(covariance)
+        # below this an eigenvalue is rounding noise
+        kind = jnp.finfo(value.dtype)
+        noise = 4 * kind.eps * jnp.maximum(jnp.max(jnp.abs(value), axis=-1), kind.tiny)
+        lowest = jnp.maximum(floor, noise)[:, None]
+        low = value[:, 0] < lowest[:, 0]
+        higher = matmul(vector * jnp.maximum(value, lowest)[:, None], jnp.swapaxes(vector, -1, -2))
+        new = inverse_cholesky(higher)
+        variance = jnp.maximum(jnp.diagonal(covariance, axis1=-2, axis2=-1), lowest)
+        diagonal = variance[..., None] ** -0.5 * jnp.eye(value.shape[-1], dtype=value.dtype)
+        new = jnp.where(jnp.isfinite(new).all(axis=(-2, -1), keepdims=True), new, diagonal)
+        return jnp.where(low[:, None, None], new, whitener), low
+
+    return jax.lax.cond(any_lane(~jnp.all(regular)), raised, lambda: (whitener, ~regular))
+
+
 def full_columns(x: jax.Array) -> jax.Array:
     """The monomials of degree two and one, `[N, D] -> [D (D + 1) / 2 + D, N]`: what full covariances need.
 
