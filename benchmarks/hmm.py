@@ -1,12 +1,16 @@
 """Hidden Markov models beside hmmlearn: equal step by step, and the time of an EM iteration.
 
     python benchmarks/hmm.py
+    python benchmarks/hmm.py --dynamax    # dynamax in place of hmmlearn, in an environment that has it
+
+Viterbi and posterior samples are in `chains.py`.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
+import sys
 import time
 import warnings
 
@@ -18,11 +22,22 @@ from hmmlearn import hmm as peers
 import jaxgen as jg
 
 STEPS = 20
+#: what an EM iteration of the peer changes
+PARAMETERS = ("startprob_", "transmat_", "means_", "_covars_", "emissionprob_")
 #: log-likelihood of the two-state example in `by_hand`
 HAND = -3.3725020443
 
 
-def problem(sequences: int, length: int, d: int, k: int) -> dict[str, np.ndarray]:
+#: name, emissions, sequences, length, D, K, symbols, iterations
+WORKLOADS = (
+    ("diagonal, K=8 D=4, 1 x 100k", "diagonal", 1, 100_000, 4, 8, 6, 3),
+    ("diagonal, K=32 D=8, 64 x 1000", "diagonal", 64, 1000, 8, 32, 6, 3),
+    ("categorical, K=16 V=64, 1 x 200k", "categorical", 1, 200_000, 1, 16, 64, 3),
+    ("diagonal, K=3 D=1, 1 x 500", "diagonal", 1, 500, 1, 3, 6, 50),
+)
+
+
+def problem(sequences: int, length: int, d: int, k: int, symbols: int = 6) -> dict[str, np.ndarray]:
     """Series that stay in a regime for a while, and a start that no model has converged to; float64."""
     rng = np.random.default_rng(0)
     state = np.cumsum(rng.random((sequences, length)) < 0.1, axis=1) * rng.integers(1, k, (sequences, 1)) % k
@@ -31,8 +46,9 @@ def problem(sequences: int, length: int, d: int, k: int) -> dict[str, np.ndarray
     return {
         "x": x, "initial": rng.dirichlet(np.ones(k)), "transition": rng.dirichlet(np.ones(k) + 5 * np.eye(k)[0], k),
         "mean": centers + rng.normal(size=(k, d)), "covariance": factor @ factor.swapaxes(1, 2) / d + np.eye(d),
-        "labels": rng.dirichlet(np.ones(6), k), "rate": rng.gamma(3, 1, (k, d)),
-        "symbols": (state + rng.integers(0, 3, state.shape)) % 6, "counts": rng.poisson(np.abs(x)),
+        "labels": rng.dirichlet(np.ones(symbols), k), "rate": rng.gamma(3, 1, (k, d)),
+        "symbols": (state * symbols // k + rng.integers(0, symbols, state.shape) // 2) % symbols,
+        "counts": rng.poisson(np.abs(x)),
     }  # fmt: skip
 
 
@@ -107,24 +123,70 @@ def earthquakes(k: int) -> dict[str, object]:
     return {"log-likelihood": round(fitted.scores.max(), 4), "rates": rates.round(4).tolist()}
 
 
-def speed(kind: str, dtype: type, length: int = 20_000, d: int = 4, k: int = 8, steps: int = 5) -> dict[str, float]:
-    """Milliseconds per EM iteration of both, interleaved, on one long sequence."""
-    p = problem(1, length, d, k)
-    slow, flat = peer(p, kind, steps, "log")
-    fast, _ = peer(p, kind, steps, "scaling")
+def speed(
+    kind: str, sequences: int, length: int, d: int, k: int, symbols: int, steps: int, dtype: type, rounds: int = 5
+) -> dict[str, float]:
+    """Milliseconds per EM iteration beside hmmlearn's faster implementation, after their likelihoods were compared."""
+    p = problem(sequences, length, d, k, symbols)
+    reference, flat = peer(p, kind, steps, "scaling")
+    lengths = [length] * sequences
     with jax.enable_x64(dtype == np.float64):
         model, x = ours(p, kind, dtype)
         begun = time.perf_counter()
         compiled = baum_welch.lower(model, x, steps).compile()
-        compile_seconds = time.perf_counter() - begun
-        median = interleaved({
-            "jaxgen": lambda: jax.block_until_ready(compiled(model, x)),
-            "hmmlearn log": lambda: slow.fit(flat),
-            "hmmlearn scaling": lambda: fast.fit(flat),
-        }, rounds=5)  # fmt: skip
+        compile_seconds, last = time.perf_counter() - begun, {}
+        begin = {name: np.copy(getattr(reference, name)) for name in PARAMETERS if hasattr(reference, name)}
+
+        def iterate():
+            last["jaxgen"] = float(compiled(model, x)[0][-1]) / length
+
+        def iterate_peer():
+            for name, value in begin.items():
+                setattr(reference, name, value.copy())
+            reference.fit(flat, lengths)
+            last["hmmlearn"] = reference.monitor_.history[-1] / (sequences * length)
+
+        median = interleaved({"jaxgen": iterate, "hmmlearn": iterate_peer}, rounds=rounds)
     row = {f"{name} ms": 1e3 * t / steps for name, t in median.items()}
-    ratios = {f"ratio to {name}": median[name] / median["jaxgen"] for name in ("hmmlearn log", "hmmlearn scaling")}
-    return {**row, **ratios, "compile s": compile_seconds}
+    difference = abs(last["jaxgen"] - last["hmmlearn"])
+    return {**row, "ratio": median["hmmlearn"] / median["jaxgen"], "difference, nats per step": difference,
+            "compile s": compile_seconds}  # fmt: skip
+
+
+def beside_dynamax(
+    kind: str, sequences: int, length: int, d: int, k: int, symbols: int, steps: int, rounds: int = 3
+) -> dict[str, float]:
+    """The same beside dynamax, in float32, its default."""
+    from dynamax.hidden_markov_model import CategoricalHMM, DiagonalGaussianHMM
+
+    p = problem(sequences, length, d, k, symbols)
+    model, x = ours(p, kind, np.float32)
+    compiled = baum_welch.lower(model, x, steps).compile()
+    chain = {"initial_probs": p["initial"].astype(np.float32), "transition_matrix": p["transition"].astype(np.float32)}
+    if kind == "categorical":
+        rival = CategoricalHMM(k, 1, symbols, initial_probs_concentration=1.0, transition_matrix_concentration=1.0,
+                               emission_prior_concentration=1.0)  # fmt: skip
+        start = {"emission_probs": p["labels"][:, None].astype(np.float32)}
+        data = jax.numpy.asarray(p["symbols"][..., None])
+    else:
+        rival = DiagonalGaussianHMM(k, d, initial_probs_concentration=1.0, transition_matrix_concentration=1.0)
+        scale = np.sqrt(np.einsum("kdd->kd", p["covariance"])).astype(np.float32)
+        start = {"emission_means": p["mean"].astype(np.float32), "emission_scale_diags": scale}
+        data = jax.numpy.asarray(p["x"].astype(np.float32))
+    parameters, properties = rival.initialize(jax.random.key(0), **chain, **start)
+    last = {}
+
+    def iterate():
+        last["jaxgen"] = float(compiled(model, x)[0][0]) / length
+
+    def iterate_rival():
+        _, values = rival.fit_em(parameters, properties, data, num_iters=steps, verbose=False)
+        last["dynamax"] = float(values[0]) / (sequences * length)
+
+    median = interleaved({"jaxgen": iterate, "dynamax": iterate_rival}, rounds=rounds)
+    row = {f"{name} ms": 1e3 * t / steps for name, t in median.items()}
+    difference = abs(last["jaxgen"] - last["dynamax"])
+    return {**row, "ratio": median["dynamax"] / median["jaxgen"], "first difference, nats per step": difference}
 
 
 def main() -> None:
@@ -136,11 +198,15 @@ def main() -> None:
         row[f"difference from {HAND}, {name}"] = by_hand(dtype)
         for kind in ("categorical", "diagonal", "full", "poisson"):
             row[f"largest difference in {STEPS} iterations, nats per step, {kind} {name}"] = equality(kind, dtype)
-        row[f"EM iteration, diagonal, K=8 D=4 T=20k, {name}"] = speed("diagonal", dtype)
+        for workload, *shape in WORKLOADS:
+            row[f"EM iteration, {workload}, {name}"] = speed(*shape, dtype)
     for k in (2, 3):
         row[f"earthquakes, Poisson K={k}"] = earthquakes(k)
     report("hmm", row)
 
 
 if __name__ == "__main__":
-    main()
+    if "--dynamax" in sys.argv:
+        report("hmm_dynamax", {name: beside_dynamax(*shape) for name, *shape in WORKLOADS})
+    else:
+        main()

@@ -9,6 +9,7 @@ import pytest
 import scipy.special
 
 import jaxgen as jg
+from jaxgen.core import algebra
 from jaxgen.core.errors import DataError, FitError, ModelError, ShapeError
 from jaxgen.ops import transitions
 
@@ -270,3 +271,13 @@ def test_sequences_that_are_none():
         jg.fit(jax.random.key(0), model().chain, np.array([[0, 3]]))
     with pytest.raises((ShapeError, FitError), match="context"):
         jg.fit(jax.random.key(0), model(), (PACKED, np.zeros((4, 64, 1))))
+
+
+@pytest.mark.parametrize("n", [4000, 4096, 4097, 8192, 9973])
+def test_many_steps_are_scored_in_blocks(n):
+    x = jnp.asarray(np.random.default_rng(n).normal(size=(n, 2)), jnp.float32)
+    emissions = model().emissions
+    whole = algebra.component_log_prob(emissions, x).T
+    close(algebra.each_log_prob(emissions, x), whole, 1e-6)
+    # by columns: rounding of sums of squares up to about 30
+    close(algebra.each_log_prob(emissions, x, columns=True), whole, 1e-5)

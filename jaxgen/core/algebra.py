@@ -113,6 +113,42 @@ def component_log_prob(components: Any, x: Any, context: Any = None) -> jax.Arra
     return default_log_prob(components, x, context)
 
 
+#: events scored at once by `each_log_prob`: what K components make of them stays in a core's cache
+BLOCK = 4096
+
+
+def each_log_prob(components: Any, x: Any, context: Any = None, score: Any = None, columns: bool = False) -> Any:
+    """`log p_k(x_n)` of K models on many events, events first, `[N, K]`: block by block, so that no block leaves the
+    cache.
+
+    Args:
+        components: K models.
+        x: `[N, *event]`.
+        context: `[N, *context]` or None.
+        score: `component_log_prob`, which is the default, or `component_step_log_prob`.
+        columns: take the form that `prepare` is for, where the family has it: good to what a mean over all events
+            shows, not for single ones.
+    """
+    score, n = score or component_log_prob, x.shape[0]
+    one = lambda events, given: score(components, events, given).T  # noqa: E731
+    if columns and hasattr(type(components), "columns") and not accepts_missing(components):
+        center = jnp.mean(components.mean, axis=0)
+        form, make = components.ready(center, n), type(components).columns
+        one = lambda events, _: form.log_prob_components(Events(events, make(events - center), center, make)).T  # noqa: E731
+    if n <= BLOCK:
+        return one(x, context)
+    size = next((size for size in range(BLOCK, BLOCK // 2, -1) if n % size == 0), BLOCK)
+    starts = np.minimum(np.arange(0, n, size), n - size)  # the last block is moved back to end at n
+    cut = lambda array, start: jax.lax.dynamic_slice_in_dim(array, start, size)  # noqa: E731
+    scored = jax.lax.map(
+        lambda start: one(cut(x, start), None if context is None else cut(context, start)), jnp.asarray(starts)
+    )
+    if n % size == 0:
+        return scored.reshape((n, -1))
+    rest = n - (len(starts) - 1) * size
+    return jnp.concatenate([scored[:-1].reshape((n - rest, -1)), scored[-1, size - rest :]])
+
+
 def default_log_prob(components: Any, x: Any, context: Any = None) -> jax.Array:
     """What `component_log_prob` is without an override."""
     return jax.vmap(lambda component: component.log_prob(x, context=context))(components)

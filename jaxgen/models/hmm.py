@@ -444,17 +444,17 @@ class HMM:
             return HMM(chain, self.emissions, tuple(self.tie[int(i)] for i in order), self.backend)
         return HMM(chain, algebra.take(self.emissions, order), None, self.backend)
 
-    def _emitted(self, x, context, score=algebra.component_log_prob):
-        """Log-likelihoods `[N, T, K]` of every step in every state; all steps are scored at once."""
+    def _emitted(self, x, context, score=None, columns=False):
+        """Log-likelihoods `[N, T, K]` of every step in every state."""
         values = _values(x)
         given = None if self._emission_context is None else _steps(context)
-        seen = score(self.emissions, _steps(values), given).T
+        seen = algebra.each_log_prob(self.emissions, _steps(values), given, score, columns)
         seen = seen.reshape((*values.shape[:2], -1))
         return seen if self.tie is None else seen[..., np.array(self.tie)]
 
-    def _arrays(self, x, context, score=algebra.component_log_prob, label=None):
+    def _arrays(self, x, context, score=None, label=None, columns=False):
         """What `ops.chains` takes: arrays, and options."""
-        seen = self._emitted(x, context, score)
+        seen = self._emitted(x, context, score, columns)
         if label is not None:
             other = (label >= 0)[..., None] & (label[..., None] != jnp.arange(seen.shape[-1]))
             seen = jnp.where(other, -jnp.inf, seen)
@@ -591,7 +591,7 @@ class HMM:
     @weighted_events
     def e_step(self, x, weight, label, context):
         """`HMMStatistics` of sequences `[N, T, *event]`, and `log_prob [N]`; with labels `[N, T]`, of those paths."""
-        arrays, given = self._arrays(x, context, algebra.component_step_log_prob, label)
+        arrays, given = self._arrays(x, context, algebra.component_step_log_prob, label, columns=True)
         posterior = chains.smoother(*arrays, **given, backend=self.backend)
         weight = weight.astype(posterior.marginals.dtype)
         share = posterior.marginals * weight[:, None, None]
