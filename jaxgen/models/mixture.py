@@ -202,6 +202,12 @@ class Mixture:
         mean = jnp.sum(share.reshape(share.shape + (1,) * (x.ndim - 1)) * filled, axis=0)
         return jnp.where(jnp.isnan(x), mean, x)
 
+    def permute(self, order) -> Mixture:
+        """The same mixture with its components in another order, `order[new] = old`."""
+        order = jnp.asarray(order)
+        prior = None if self.prior is None else self.prior[order]
+        return Mixture(self.logits[order], algebra.take(self.components, order), prior)
+
     def marginal(self, indices) -> Mixture:
         """The mixture of the components' marginals of the coordinates at `indices` (static)."""
         return Mixture(self.logits, self.components.marginal(indices), self.prior)
