@@ -104,6 +104,56 @@ def test_criteria_refuse_what_is_no_exact_likelihood():
         jg.bic(jg.StandardNormal((3,)), {"x": x, "label": [0, 0, 1, 1]})
 
 
+SHORT_AND_LONG = (12, 30, 7)
+
+
+@pytest.fixture(scope="module")
+def counts():
+    """A hidden Markov model of counts, and sequences of several lengths from it."""
+    hmm = jg.HMM.from_values([0.5, 0.5], [[0.9, 0.1], [0.2, 0.8]], jg.Poisson.from_rate([1.0, 8.0]))
+    return hmm, [np.asarray(hmm.sample(jax.random.key(i), length=n)) for i, n in enumerate(SHORT_AND_LONG)]
+
+
+def test_criteria_of_sequences_count_steps(counts, monkeypatch):
+    hmm, rows = counts
+    seen = [np.arange(len(row)) != 3 for row in rows]
+    for data, steps in ((jg.Sequences.pack(rows), 49), (jg.Sequences.pack(rows, seen), 46)):
+        log_prob, doubt = (np.asarray(f(data), np.float64) for f in (hmm.log_prob, hmm.path_entropy))
+        found = jg.metrics.evidence(hmm, data, classify=True)
+        assert (found.events, found.parameters) == (steps, 5)
+        assert found.log_likelihood == pytest.approx(log_prob.sum(), abs=1e-9)
+        assert found.icl == pytest.approx(2 * log_prob.sum() - 5 * math.log(steps) - 2 * doubt.sum(), abs=1e-9)
+        assert jg.aic(hmm, data) == pytest.approx(2 * log_prob.sum() - 10, abs=1e-9)
+        assert jg.score(jax.random.key(0), hmm, data).mean == pytest.approx(log_prob.mean(), abs=1e-6)
+        # a sequence at a time gives the same
+        monkeypatch.setattr("jaxgen.metrics.information.CHUNK_EVENTS", 1)
+        monkeypatch.setattr("jaxgen.metrics.likelihood.CHUNK_EVENTS", 1)
+        assert jg.bic(hmm, data) == pytest.approx(found.bic, abs=1e-4)
+        assert jg.score(jax.random.key(0), hmm, data).mean == pytest.approx(log_prob.mean(), abs=1e-5)
+        monkeypatch.undo()
+    # one long sequence is as many observations as it has steps; a weight of 2 is the sequence twice
+    assert jg.metrics.evidence(hmm, rows[1][None]).events == 30
+    weighted = jg.metrics.evidence(hmm, (jg.Sequences.pack(rows), None, [1.0, 2.0, 0.0]))
+    twice = jg.metrics.evidence(hmm, jg.Sequences.pack([rows[0], rows[1], rows[1]]))
+    assert weighted.events == twice.events == 72
+    assert weighted.log_likelihood == pytest.approx(twice.log_likelihood, rel=1e-6)
+
+
+def test_criteria_of_gaussian_series():
+    x = np.random.default_rng(5).normal(size=(3, 20, 2)).astype(np.float32)
+    hmm = jg.HMM.init(jax.random.key(0), x, 2, functools.partial(DIAGONAL, missing=True))
+    log_prob = np.asarray(hmm.log_prob(x), np.float64)
+    assert jg.bic(hmm, x) == pytest.approx(2 * log_prob.sum() - 11 * math.log(60), abs=1e-3)
+    assert jg.score(jax.random.key(0), hmm, x).mean == pytest.approx(log_prob.mean(), abs=1e-5)
+    x[0, :5, 0] = np.nan
+    x[1, :5] = np.nan
+    # steps of which nothing was seen are no observations, others are
+    assert jg.metrics.evidence(hmm, x).events == 55
+    series = jg.Mixture.from_components([hmm, hmm.permute([1, 0])])
+    # two names of one model: nobody knows which sequence is whose
+    assert jg.metrics.evidence(series, x, classify=True).entropy == pytest.approx(3 * math.log(2), abs=1e-4)
+
+
 def test_entropy_of_mixtures_and_symbols():
     # parts that do not meet: the entropy of the choice and of each part
     parts = jg.DiagonalGaussian.from_scale([[-50.0], [50.0]], [[1.0], [2.0]])

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.gate import concrete
 from jaxgen.core.pytree import float_type, parameter_count
 
 
@@ -274,7 +275,14 @@ def free_parameters(model: Any) -> int:
 def component_free_parameters(components: Any) -> int:
     """`free_parameters` of K models. Override: `free_parameters_components` (tied parameters count once)."""
     own = getattr(components, "free_parameters_components", None)
-    return count(components) * free_parameters(element(components)) if own is None else int(own)
+    if own is not None:
+        return int(own)
+    abstract = any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(components))
+    if abstract or not concrete(components):
+        return count(components) * free_parameters(element(components))
+    # one after the other: what is held at zero may differ between them
+    host = jax.tree.map(np.asarray, components)
+    return sum(free_parameters(take(host, i)) for i in range(count(components)))
 
 
 def sample_component(key: Any, components: Any, index: Any, **options: Any) -> jax.Array:

@@ -15,6 +15,7 @@ from jaxgen.core.door import batch_axes, check_key
 from jaxgen.core.errors import DataError, FitError, ModelError
 from jaxgen.core.gate import Batch, as_batch
 from jaxgen.core.protocols import Density, Kind, Score
+from jaxgen.core.sequences import Sequences
 
 #: events scored at once, and scalars of data at once: what keeps memory small
 CHUNK_EVENTS = 2**14
@@ -26,7 +27,7 @@ class Evidence(NamedTuple):
 
     Args:
         log_likelihood: of all data, nats; weighted where there are weights.
-        events: their number, or the sum of their weights.
+        events: their number, or the sum of their weights; of events of free length, the number of steps seen.
         parameters: free parameters of the model.
         entropy: of the classification of all events, nats; None where nobody asked.
     """
@@ -56,8 +57,13 @@ def bic(model: Any, data: Any) -> float:
 
     Args:
         model: a `Density` at its maximum of the likelihood of these data; p is its `free_parameters`.
-        data: an array `[N, *event]`, a tuple `(x, None, weight)` or a dict of them. n is the sum of weights: a weight
-            of 2 is the event twice. NaN is an entry that was not seen where the model has `missing=True`.
+        data: an array `[N, *event]`, `Sequences`, a tuple `(x, context, weight)` or a dict of them. n is the sum of
+            weights: a weight of 2 is the event twice. NaN is an entry that was not seen where the model has
+            `missing=True`.
+
+    Of events of a free length (a hidden Markov model's sequences) n is the number of time steps that were seen, not
+    that of sequences: what is learnt of transitions and emissions grows with the steps, and one long sequence, n = 1,
+    would cost its parameters nothing. Whoever wants another n takes `metrics.evidence(model, data)._replace(events=n)`.
 
     Returns:
         nats, twice over; the sum over events is made in float64.
@@ -98,19 +104,19 @@ def aic(model: Any, data: Any) -> float:
 def icl(model: Any, data: Any) -> float:
     """The integrated completed likelihood; higher is better. It asks for components that lie apart.
 
-    `ICL = BIC - 2 sum_n H(p(k | x_n))`, with the entropy of the responsibilities. (mclust takes `-log max_k p(k | x_n)`
-    in place of H, which is smaller.)
+    `ICL = BIC - 2 sum_n H(p(z | x_n))`, with the entropy of the responsibilities; of a hidden Markov model that of the
+    posterior over paths. (mclust takes `-log max_k p(k | x_n)` in place of H, which is smaller.)
 
     Args:
-        model: a mixture: a `Density` that has `responsibilities`.
+        model: a `Density` that has `responsibilities` (a mixture) or `path_entropy` (a hidden Markov model).
         data: as of `bic`.
 
     Raises:
-        ModelError: a model without an exact likelihood, or without responsibilities.
+        ModelError: a model without an exact likelihood, or one that classifies nothing.
         DataError, ShapeError: data that do not fit the model.
 
     Source: Biernacki, Celeux and Govaert (2000), Assessing a mixture model for clustering with the integrated
-    completed likelihood.
+    completed likelihood; Hernando, Crespi and Cybenko (2005), for the entropy of paths.
 
     Example:
         >>> import jaxgen as jg
@@ -131,7 +137,7 @@ def evidence(
     Args:
         model, data: as of `bic`.
         called: what the user called, for errors.
-        classify: the entropy of the responsibilities too.
+        classify: the entropy of the classification too.
         parameters: p; None counts them.
     """
     if not isinstance(model, Density):
@@ -139,10 +145,11 @@ def evidence(
             "a criterion needs an exact likelihood", called=called, expected="a model with log_prob",
             got=type(model).__name__, fix="jaxgen.score(key, model, data) says what there is in its place",
         )  # fmt: skip
-    if classify and not hasattr(model, "responsibilities"):
+    doubt = _doubt(model)
+    if classify and doubt is None:
         raise ModelError(
-            "the model classifies nothing", called=called, expected="a mixture, with responsibilities",
-            got=type(model).__name__, fix="jaxgen.bic(model, data)",
+            "the model classifies nothing", called=called, got=type(model).__name__, fix="jaxgen.bic(model, data)",
+            expected="responsibilities, of a mixture, or path_entropy, of a hidden Markov model",
         )  # fmt: skip
     batch = as_batch(data, called=called, missing=algebra.accepts_missing(model))
     if len(batch_axes(np.shape(batch.x), model.event_shape, called, "data")) != 1:
@@ -160,11 +167,31 @@ def evidence(
         return float(np.sum((weight * _per_event(number, batch))[counts]))
 
     log_likelihood = total(lambda x, context: model.log_prob(x, context=context))
-    entropy = None
-    if classify:
-        entropy = total(lambda x, context: _entropy(model.responsibilities(x, context=context)))  # type: ignore[attr-defined]
+    entropy = total(doubt) if classify and doubt is not None else None
     parameters = algebra.free_parameters(model) if parameters is None else parameters
-    return Evidence(log_likelihood, float(np.sum(weight)), parameters, entropy)
+    return Evidence(log_likelihood, float(np.sum(weight * _sizes(model, batch.x))), parameters, entropy)
+
+
+def _sizes(model: Any, x: Any) -> Any:
+    """How many observations each event is: 1, or of a free length the steps of it that were seen, `[N]`."""
+    free = [axis for axis, length in enumerate(model.event_shape, 1) if length is None]
+    if not free:
+        return 1
+    packed = isinstance(x, Sequences)
+    values = np.asarray(x.x if packed else x)
+    seen = np.asarray(x.valid) if packed else np.ones(values.shape[: 1 + len(free)], bool)
+    if values.dtype.kind == "f":  # a step of which nothing was seen
+        seen = seen & ~np.isnan(values).reshape((*seen.shape, -1)).all(axis=-1)
+    return seen.reshape(len(seen), -1).sum(axis=1)
+
+
+def _doubt(model: Any) -> Callable[[Any, Any], Any] | None:
+    """`(x, context) -> [N]`, the entropy of what the model says of each event's latent classes; None where nothing."""
+    if hasattr(model, "path_entropy"):
+        return lambda x, context: model.path_entropy(x, context=context)
+    if hasattr(model, "responsibilities"):
+        return lambda x, context: _entropy(model.responsibilities(x, context=context))
+    return None
 
 
 @jax.jit
@@ -181,8 +208,8 @@ def _per_event(number: Callable[[Any, Any], Any], batch: Batch) -> np.ndarray:
     values = np.empty(n, np.float64)
     for i in range(chunks):
         start = min(i * size, n - size)  # the last chunk is moved back: one compiled program for all
-        x, context = (None if a is None else jnp.asarray(a[start : start + size]) for a in (batch.x, batch.context))
-        values[start : start + size] = number(x, context)
+        part = jax.tree.map(lambda a, s=start: jnp.asarray(a[s : s + size]), (batch.x, batch.context))
+        values[start : start + size] = number(*part)
     return values
 
 

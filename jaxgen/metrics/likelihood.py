@@ -39,12 +39,12 @@ def score(key: Any, model: Any, data: Any, *, samples: int = 1) -> Score:
     Args:
         key: typed key; not used where the number is exact.
         model: a `Density`, `Bound` or `Energy`.
-        data: an array `[N, *event]`, a tuple `(x, context, weight)` or a dict of them.
+        data: an array `[N, *event]`, `Sequences`, a tuple `(x, context, weight)` or a dict of them.
         samples: draws per event for a bound: the importance weighted bound of so many where the model has `iwae`,
             else the mean of so many draws of the bound.
 
     Returns:
-        `Score`, nats per event; memory does not grow with N.
+        `Score`, nats per event, which is a whole sequence for a model of sequences; memory does not grow with N.
 
     Raises:
         ModelError: a model that can only be sampled. FitError: samples below 1.

@@ -267,7 +267,7 @@ class HMM:
     @classmethod
     def init(
         cls, key, x, k: int, leaf: Any, *, stickiness: float = 0.9, initial=None, transition=None, initial_prior=None,
-        transition_prior=None, stationary: bool = False,
+        transition_prior=None, stationary: bool = False, context=None,
     ) -> HMM:  # fmt: skip
         """A start from data: k-means splits the time steps of all sequences, each state emits one cluster.
 
@@ -275,10 +275,12 @@ class HMM:
             key: typed key.
             x: sequences `[N, T, *event]`, or `Sequences`.
             k: number of states, 1 to the number of time steps.
-            leaf: `(key, x [M, *event]) -> model` with an M-step, such as `Gaussian.init`; called once, on all steps.
+            leaf: `(key, x [M, *event]) -> model` with an M-step, such as `Gaussian.init`; called once, on all steps;
+                with a context `(key, x, context [M, *context]) -> model`.
             stickiness: the probability of staying in a state; the rest is shared by the other states.
             initial, transition: probabilities `[K]` and `[K, K]` to start from instead; zeros in them stay.
             initial_prior, transition_prior, stationary: as in `MarkovChain`.
+            context: `[N, T, *context]`, of emissions that take one.
 
         Raises:
             ModelError: k or the stickiness out of range. ShapeError: one sequence without a batch axis.
@@ -305,8 +307,10 @@ class HMM:
                 "these states do not fit the data", called=called, got=f"k={k}, stickiness={stickiness}",
                 expected=f"1 to {steps} states, the number of time steps, and a stickiness from 0 to 1",
             )  # fmt: skip
+        given = None if context is None else _init_context(context, x.shape[:2], called)
         if valid is not None and concrete(valid):
-            values = values[np.asarray(valid).reshape(-1)]
+            seen = np.asarray(valid).reshape(-1)
+            values, given = values[seen], None if given is None else given[seen]
         if transition is None:
             leave = (1 - stickiness) / max(k - 1, 1)
             transition = np.where(np.eye(k, dtype=bool), stickiness if k > 1 else 1.0, leave)
@@ -314,7 +318,7 @@ class HMM:
             initial, transition, initial_prior=initial_prior, transition_prior=transition_prior, stationary=stationary
         )
         try:
-            start = cls(chain, _init_emissions(key, values, k, ByValue(leaf)), None, None)
+            start = cls(chain, _init_emissions(key, values, given, k, ByValue(leaf)), None, None)
             start.check_data(x)
             return start
         except (TypeError, ValueError) as error:
@@ -347,7 +351,7 @@ class HMM:
         """From a chain and emissions: one batch, or a sequence.
 
         Raises:
-            ModelError: another number of emissions than the states, or than `tie` names.
+            ModelError: another number of emissions than the states, or than `tie` names; contexts of two shapes.
         """
         emissions = algebra.stack(emissions) if isinstance(emissions, (list, tuple)) else emissions
         tie = None if tie is None else tuple(int(i) for i in tie)
@@ -357,6 +361,12 @@ class HMM:
             raise ModelError(
                 "the emissions do not fit the states", called=called, got=f"{count} emissions, tie={tie}",
                 expected=f"{chain.states} emissions, or a tie of {chain.states} numbers that names each emission",
+            )  # fmt: skip
+        given = (context_shape(chain), context_shape(algebra.element(emissions)))
+        if None not in given and given[0] != given[1]:
+            raise ModelError(
+                "chain and emissions take different contexts", called=called, got=f"{given[0]} and {given[1]}",
+                expected="one context of each step, for both", fix="give both all inputs, with weights of zero",
             )  # fmt: skip
         return cls(chain, emissions, tie, backend)
 
@@ -438,8 +448,12 @@ class HMM:
 
     def permute(self, order) -> HMM:
         """The same model with its states in another order, `order[new] = old`; for chains that can be permuted."""
-        order = jnp.asarray(order)
-        chain = jax.tree.map(lambda leaf: leaf[order][:, order] if leaf.ndim == 2 else leaf[order], self.chain)
+        own = getattr(type(self.chain), "permute", None)
+        if own is not None:
+            chain, order = own(self.chain, order), jnp.asarray(order)
+        else:
+            order = jnp.asarray(order)
+            chain = jax.tree.map(lambda leaf: leaf[order][:, order] if leaf.ndim == 2 else leaf[order], self.chain)
         if self.tie is not None:
             return HMM(chain, self.emissions, tuple(self.tie[int(i)] for i in order), self.backend)
         return HMM(chain, algebra.take(self.emissions, order), None, self.backend)
@@ -556,10 +570,10 @@ class HMM:
         return jax.vmap(draw, in_axes=axes)(jax.random.split(within, length), path, given)
 
     @jax.jit
-    def filter_step(self, state, y):
+    def filter_step(self, state, y, context=None):
         """The state after one more step `y [*event]` was seen: `log_filtered [K]`, `log_normalizer []`.
 
-        Before the first step the state is None.
+        Before the first step the state is None. A model with a context gets that of the step.
 
         Example:
             >>> import jaxgen as jg
@@ -570,10 +584,13 @@ class HMM:
             >>> round(float(state.log_normalizer - coin.log_prob(jnp.array([0, 0, 1]))), 5)
             0.0
         """
-        seen = self._emitted(jnp.asarray(y)[None, None], None)[0, 0]
+        given = None if context is None else jnp.asarray(context)[None, None]
+        seen = self._emitted(jnp.asarray(y)[None, None], given)[0, 0]
+        # of two equal steps, so that a chain with inputs has one transition
+        start, move = self.chain.log_chain(None if given is None else jnp.repeat(given, 2, axis=1))
         if state is None:
-            return chains.start_filter(self.log_initial, seen)
-        return chains.filter_step(state, seen, self.log_transition)
+            return chains.start_filter(start, seen)
+        return chains.filter_step(state, seen, move if move.ndim == 2 else move[0, 0])
 
     def forecast(self, state, horizon: int) -> Forecast:
         """Where the chain will be 1 to `horizon` steps after a state of `filter_step`, or `log_filtered [K]`.
@@ -702,10 +719,21 @@ def _emission_statistics(emissions, x, weight, context=None):
     return sum_over_chunks(part, x.shape[0], BLOCK)
 
 
+def _init_context(context, axes, called):
+    """Contexts of sequences `[N, T]` as those of their steps `[N T, *context]`."""
+    context = jnp.asarray(as_events(context, name="context", called=called))
+    if context.shape[:2] != axes:
+        raise ShapeError(
+            "the context does not fit the sequences", called=called, expected=f"[{axes[0]}, {axes[1]}, *context]",
+            got=f"shape {list(context.shape)}",
+        )  # fmt: skip
+    return _steps(context)
+
+
 @functools.partial(jax.jit, static_argnames=("k", "leaf"))
-def _init_emissions(key, steps, k, leaf):
+def _init_emissions(key, steps, context, k, leaf):
     cluster, whole = jax.random.split(key)
-    template = leaf(whole, steps)
+    template = leaf(whole, steps) if context is None else leaf(whole, steps, context)
     features = algebra.features(template, steps)
     features = jnp.where(jnp.isnan(features), jnp.nanmean(features, axis=0), features)
     _, label = kmeans(cluster, features, k)
@@ -713,4 +741,4 @@ def _init_emissions(key, steps, k, leaf):
     # every cluster keeps a little of all the data, so that a cluster of one step is no point mass
     share = 0.95 * share + 0.05 / k
     emissions = algebra.repeat(template, k)
-    return algebra.component_maximize(emissions, _emission_statistics(emissions, steps, share))[0]
+    return algebra.component_maximize(emissions, _emission_statistics(emissions, steps, share, context))[0]

@@ -64,7 +64,8 @@ class Mixture:
 
     @classmethod
     def init(
-        cls, key, x, k: int, leaf: Any, *, weight=None, label=None, means=None, responsibilities=None, prior=None
+        cls, key, x, k: int, leaf: Any, *, weight=None, label=None, means=None, responsibilities=None, prior=None,
+        context=None,
     ) -> Mixture:  # fmt: skip
         """A start from data: k-means++ and Lloyd's iterations split the events, each component takes one cluster.
 
@@ -74,19 +75,22 @@ class Mixture:
             key: typed key.
             x: events `[N, *event]`.
             k: number of components, 1 to N.
-            leaf: `(key, x) -> model` with an M-step, such as `Gaussian.init`; called once, on all events.
+            leaf: `(key, x) -> model` with an M-step, such as `Gaussian.init`; called once, on all events;
+                with a context `(key, x, context) -> model`.
             weight: `[N]`, non-negative; None is ones.
             label: `[N]`, the component of events where it is known, else -1: they start in it.
             means: `[K, *event]`, each event starts in the component of the nearest of them, in place of k-means.
             responsibilities: `[N, K]`, non-negative, the shares of each event to start from, in place of k-means.
             prior: concentrations of a Dirichlet prior of the weights, broadcast to `[K]`.
+            context: `[N, *context]`, of components that take one.
 
         Raises:
             ModelError: k below 1 or above N; a label above K - 1; both means and responsibilities.
             DataError: data that are not data. ShapeError: starts of another shape than data and k ask for.
         """
         called = f"Mixture.init(key, x, {k})"
-        batch = as_batch({"x": x, "weight": weight, "label": label}, name="x", called=called, missing=True)
+        parts = {"x": x, "context": context, "weight": weight, "label": label}
+        batch = as_batch(parts, name="x", called=called, missing=True)
         x = jax.tree.map(jnp.asarray, batch.x)
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= len(x):
             raise ModelError(
@@ -97,7 +101,7 @@ class Mixture:
             _check_label(batch.label, k, called)
         start = _given(means, responsibilities, x, k, called)
         prior = None if prior is None else jnp.broadcast_to(jnp.asarray(prior, jnp.result_type(float)), (k,))
-        made = _init(key, x, batch.weight, batch.label, start, prior, k, ByValue(leaf))
+        made = _init(key, x, batch.context, batch.weight, batch.label, start, prior, k, ByValue(leaf))
         if not made.missing:
             as_events(x, name="x", called=called)
         made.check_data(x)
@@ -197,6 +201,12 @@ class Mixture:
         filled = jax.vmap(lambda component: component.impute(x))(self.components)
         mean = jnp.sum(share.reshape(share.shape + (1,) * (x.ndim - 1)) * filled, axis=0)
         return jnp.where(jnp.isnan(x), mean, x)
+
+    def permute(self, order) -> Mixture:
+        """The same mixture with its components in another order, `order[new] = old`."""
+        order = jnp.asarray(order)
+        prior = None if self.prior is None else self.prior[order]
+        return Mixture(self.logits[order], algebra.take(self.components, order), prior)
 
     def marginal(self, indices) -> Mixture:
         """The mixture of the components' marginals of the coordinates at `indices` (static)."""
@@ -337,13 +347,13 @@ def _given(means, responsibilities, x, k, called):
 
 
 @functools.partial(jax.jit, static_argnames=("k", "leaf"))
-def _init(key, x, weight, label, start, prior, k, leaf):
+def _init(key, x, context, weight, label, start, prior, k, leaf):
     cluster, whole = jax.random.split(key)
-    template = leaf(whole, x)
+    template = leaf(whole, x) if context is None else leaf(whole, x, context)
     share = _shares(cluster, template, x, label, start, k)
     share = share if weight is None else share * weight.astype(share.dtype)
     components = algebra.repeat(template, k)
-    statistics = algebra.component_e_step(components, x, share)
+    statistics = algebra.component_e_step(components, x, share, context)
     return Mixture(jnp.zeros(k, share.dtype), components, prior).m_step(
         MixtureStatistics(jnp.sum(share, axis=1), statistics)
     )
