@@ -3,8 +3,8 @@
     python benchmarks/build_data.py --data-dir ../shared/data
 
 reads `fashion_mnist/*-ubyte.gz` (the official four files), `hmm_series/datasets_faithful.csv` (R's `faithful`),
-`hmm_series/earthquakes.csv`, `text/timemachine.txt` below `--data-dir`, and the digits from scikit-learn. It writes
-five files, deterministically (the same inputs, numpy and zlib give the same bytes), and prints sizes and sha256.
+`hmm_series/earthquakes.csv`, `regime_switching/areturns.csv`, `text/timemachine.txt` below `--data-dir`, and the
+digits from scikit-learn. It writes six files, deterministically (the same inputs, numpy and zlib give the same bytes), and prints sizes and sha256.
 Origins and licences: jaxgen/data/files/LICENSES.md.
 """
 
@@ -68,6 +68,7 @@ def main() -> None:
         build_fashion(args.data_dir, args.out),
         build_table(series / "datasets_faithful.csv", ("eruptions", "waiting"), args.out / "old_faithful.csv"),
         build_table(series / "earthquakes.csv", ("year", "count"), args.out / "earthquakes.csv"),
+        build_table(args.data_dir / "regime_switching" / "areturns.csv", ("areturns",), args.out / "weekly_returns.csv"),
         build_text(args.data_dir, args.out),
     )
     for path in made:

@@ -23,6 +23,7 @@ from jaxgen.core.protocols import Kind
 from jaxgen.fit.driver import Fitted, fit
 from jaxgen.metrics.likelihood import perplexity, score
 from jaxgen.models.discrete import Bernoulli, Categorical, Poisson
+from jaxgen.models.gamma import Gamma
 from jaxgen.models.gaussian import Gaussian
 from jaxgen.models.mixture import Mixture
 from jaxgen.models.normal_wishart import NormalWishart
@@ -160,6 +161,41 @@ def hidden_markov(key: Any, quick: bool) -> Row:
         pictures=[(
             figure, "The most probable path of states (colours, by Viterbi), the rate of each (bars), and the counts. "
             "Right of the dashed line are years that the fit did not see.",
+        )],
+    )  # fmt: skip
+
+
+def regimes(key: Any, quick: bool) -> Row:
+    """HMM of gamma densities on a stock market, against one gamma density."""
+    start, train_key, rate = jax.random.split(key, 3)
+    d = data.weekly_returns()
+    x = jnp.asarray(d.size, jnp.float32)
+    train = x[d.train]
+    model, algorithm = recipes.hidden_markov(start, train[None], 2, leaf=Gamma.init)
+    fitted = fit(train_key, model, train[None], algorithm, steps=5 if quick else None)
+    # states by how much the market moves in them
+    order = jnp.argsort(fitted.model.emissions.mean)
+    found = fitted.model.permute(order)
+    mean, stay = np.asarray(found.emissions.mean), np.diag(np.asarray(found.transition))
+    figure, axes = _figure(1, 4.6, rows=2, sharex=True, height_ratios=(3, 2))
+    plot.states(d.size, found.viterbi(x).path, axes[0], time=d.years, levels=mean)
+    axes[0].set(ylabel="weekly move (percent)")
+    filtered = jnp.exp(found.filter(x).log_filtered)
+    axes[1].stackplot(d.years, np.asarray(filtered).T, colors=plot.PALETTE[:2], alpha=0.6, linewidth=0)
+    axes[1].set(xlabel="year", ylabel="probability so far", ylim=(0, 1))
+    for ax in axes:
+        ax.axvline(d.years[d.test[0]], color=plot.INK, linewidth=1, linestyle=(0, (4, 3)))
+    weeks = " and ".join(f"{1 / max(1 - s, 1e-3):.0f}" for s in stay)
+    return Row(
+        data="S&P 500 by weeks", kind=Kind.EXACT, unit="week", held_out=_forecast(found, x, len(train)),
+        baseline=score(key, Gamma.init(start, train), x[d.test]).mean, baseline_name="one gamma density",
+        timing=_timing(rate, fitted, 1000, length=100),
+        text=f"Two regimes of a stock market, by {fitted.steps} steps of Baum-Welch on how much it moved in each week "
+        f"to the end of 2011: {mean[0]:.1f} and {mean[1]:.1f} percent on average, in spells of about {weeks} weeks. "
+        "The number is a forecast: the exact log-density of the weeks after that given all before them, mean per week.",
+        pictures=[(
+            figure, "Top: weekly moves, the most probable regimes (colours) and their means (bars). Below: what the filter "
+            "knew at the time, from the data so far only. Right of the dashed line are weeks that the fit did not see.",
         )],
     )  # fmt: skip
 
@@ -396,10 +432,10 @@ def variational_mixture(key: Any, quick: bool) -> Row:
     )  # fmt: skip
 
 
-def _figure(columns: int, height: float, **options: Any) -> tuple[Figure, Any]:
+def _figure(columns: int, height: float, *, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
     """A figure 1000 pixels wide, and its axes."""
     figure = Figure(figsize=(10, height), layout="constrained")
-    return figure, figure.subplots(1, columns, **options)
+    return figure, figure.subplots(rows, columns, **options)
 
 
 def _titles(axes: Any, *titles: str) -> None:
@@ -424,6 +460,7 @@ def _forecast(model: Any, x: Any, cut: int) -> float:
 PARTS: dict[str, Part] = {
     "Gaussian mixture": gaussian_mixture,
     "hidden Markov model": hidden_markov,
+    "HMM of gamma densities": regimes,
     "HMM of characters": text,
     "Boltzmann machine": boltzmann_machine,
     "variational autoencoder": autoencoder,

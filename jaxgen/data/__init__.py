@@ -2,7 +2,7 @@
 
 from jaxgen.core.gate import as_array
 from jaxgen.data.readers import read, read_idx, read_npy, read_npz
-from jaxgen.data.sets import digits, earthquakes, fashion_mnist, old_faithful, text
+from jaxgen.data.sets import digits, earthquakes, fashion_mnist, old_faithful, text, weekly_returns
 from jaxgen.data.stream import Stream
 from jaxgen.data.synthetic import (
     eight_gaussians,
@@ -32,4 +32,5 @@ __all__ = [
     "text",
     "two_moons",
     "two_moons_log_density",
+    "weekly_returns",
 ]

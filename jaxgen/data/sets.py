@@ -41,6 +41,15 @@ class Earthquakes(NamedTuple):
     test: np.ndarray
 
 
+class WeeklyReturns(NamedTuple):
+    """A stock market by weeks, see `weekly_returns`."""
+
+    size: np.ndarray
+    years: np.ndarray
+    train: np.ndarray
+    test: np.ndarray
+
+
 class FashionMNIST(NamedTuple):
     """Pictures of clothes, see `fashion_mnist`."""
 
@@ -139,6 +148,26 @@ def fashion_mnist() -> FashionMNIST:
     arrays = _arrays("fashion_mnist.npz")
     names = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
     return FashionMNIST(arrays["images"], arrays["labels"], names, np.arange(4000), np.arange(4000, 5000))
+
+
+def weekly_returns() -> WeeklyReturns:
+    """How much the S&P 500 moved, up or down, in each week from May 2004 to May 2014.
+
+    Returns:
+        size: `[521]`, absolute weekly returns in percent, positive.
+        years: `[521]`, the time as a year and its part.
+        train, test: `[400]`, `[121]`, the weeks to the end of 2011 and those after: a forecast, not a random split.
+
+    Example:
+        >>> d = weekly_returns()
+        >>> d.size[:3].round(2).tolist(), d.years[[0, -1]].round(1).tolist()
+        ([1.61, 0.66, 0.42], [2004.3, 2014.3])
+
+    Source: the series `areturns` in statsmodels' tests of Markov switching, after Hamilton and Susmel (1994).
+    """
+    size = _table("weekly_returns.csv").values[:, 0]
+    years = 2004 + (124 + 7 * np.arange(len(size))) / 365.25  # the first week ends on day 124
+    return WeeklyReturns(size, years, np.arange(400), np.arange(400, len(size)))
 
 
 def text() -> Text:
