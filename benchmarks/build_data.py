@@ -3,9 +3,9 @@
     python benchmarks/build_data.py --data-dir ../shared/data
 
 reads `fashion_mnist/*-ubyte.gz` (the official four files), `hmm_series/datasets_faithful.csv` (R's `faithful`),
-`hmm_series/earthquakes.csv`, `regime_switching/areturns.csv`, `text/timemachine.txt` below `--data-dir`, and the
-digits from scikit-learn. It writes six files, deterministically (the same inputs, numpy and zlib give the same bytes), and prints sizes and sha256.
-Origins and licences: jaxgen/data/files/LICENSES.md.
+`hmm_series/earthquakes.csv`, `regime_switching/areturns.csv` and `text/timemachine.txt` below `--data-dir`, and the
+digits from scikit-learn. It writes six files, deterministically (the same inputs, numpy and zlib give the same bytes),
+and prints sizes and sha256. Origins and licences: jaxgen/data/files/LICENSES.md.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True, help="folder of the originals")
     parser.add_argument("--out", type=Path, default=PACKAGE_FILES, help="default: the package's own folder")
     args = parser.parse_args()
-    series = args.data_dir / "hmm_series"
+    series, switching = args.data_dir / "hmm_series", args.data_dir / "regime_switching"
     made = (
         build_digits(args.out),
         build_fashion(args.data_dir, args.out),
         build_table(series / "datasets_faithful.csv", ("eruptions", "waiting"), args.out / "old_faithful.csv"),
         build_table(series / "earthquakes.csv", ("year", "count"), args.out / "earthquakes.csv"),
-        build_table(args.data_dir / "regime_switching" / "areturns.csv", ("areturns",), args.out / "weekly_returns.csv"),
+        build_table(switching / "areturns.csv", ("areturns",), args.out / "weekly_returns.csv"),
         build_text(args.data_dir, args.out),
     )
     for path in made:

@@ -194,8 +194,9 @@ def regimes(key: Any, quick: bool) -> Row:
         f"to the end of 2011: {mean[0]:.1f} and {mean[1]:.1f} percent on average, in spells of about {weeks} weeks. "
         "The number is a forecast: the exact log-density of the weeks after that given all before them, mean per week.",
         pictures=[(
-            figure, "Top: weekly moves, the most probable regimes (colours) and their means (bars). Below: what the filter "
-            "knew at the time, from the data so far only. Right of the dashed line are weeks that the fit did not see.",
+            figure, "Top: weekly moves, the most probable regimes (colours) and their means (bars). Below: what the "
+            "filter knew at the time, from the data so far only. Right of the dashed line are weeks that the fit did "
+            "not see.",
         )],
     )  # fmt: skip
 

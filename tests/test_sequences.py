@@ -162,6 +162,12 @@ def test_a_stationary_start():
     fitted = jg.fit(jax.random.key(1), far, x, steps=40, tolerance=0.0)
     assert np.diff(fitted.history["objective"]).min() > -4e-6
     assert np.array_equal(np.isneginf(fitted.model.log_transition), move == 0)
+    # at the end the likelihood has no slope, the start's part of it included
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), far)
+        end = jg.fit(jax.random.key(1), wide, x, steps=400, tolerance=1e-13).model
+        slope = jax.grad(lambda m: m.log_prob(x).mean())(end).chain.transition_logits
+    assert np.abs(slope).max() < 1e-5
     gradient = jax.grad(lambda m: m.log_prob(x).mean())(far)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
     assert hmm.free_parameters == 6 + 4  # rows of 2, 3, 3 and 2, and a rate each

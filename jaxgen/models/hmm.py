@@ -23,8 +23,8 @@ from jaxgen.ops.stable import log_normalize, softmax
 
 #: time steps whose emission statistics are summed at once: they stay in the cache, and a float32 sum keeps its digits
 BLOCK = 4096
-#: how far the M-step of a stationary chain goes from the old matrix to the new: the best of these, of which the last
-#: changes nothing, so that the objective never falls
+#: how far the M-step of a stationary chain goes from the old matrix to a better one: the best of these, of which the
+#: last changes nothing, so that the objective never falls
 LADDER = tuple(0.5**i for i in range(11)) + (0.0,)
 
 
@@ -65,8 +65,8 @@ class MarkovChain:
     A logit of -inf is a start or transition that cannot be; training leaves it exactly so.
 
     The M-step repairs: the row of a state that is never left stays as it was; an entry that training drives to zero
-    stops at the smallest normal number. A stationary chain has no closed M-step: the best of `LADDER` points between
-    the old matrix and the one that counts alone would give is taken, which never decreases the objective.
+    stops at the smallest normal number. A stationary chain has no closed M-step: the best of `LADDER` points
+    between the old matrix and one uphill is taken, which never decreases the objective.
 
     Example:
         >>> chain = MarkovChain.from_values([0.5, 0.5], [[0.9, 0.1], [0.1, 0.9]])
@@ -177,24 +177,34 @@ class MarkovChain:
         move = transitions.log_shares(counts, self.transition_logits, prior)
         start = transitions.log_shares(statistics.initial, self.initial_logits, self.initial_prior)
         if self.stationary:
-            start, move = self.initial_logits, self._climb(statistics, move)
+            start, move = self.initial_logits, self._climb(statistics)
         never_left = jnp.sum(~transitions.alive(jnp.sum(counts, axis=-1)))
         new = MarkovChain(start, move, self.initial_prior, prior, self.stationary)
         return new, never_left.astype(jnp.int32)
 
-    def _climb(self, statistics, move):
-        """The best of a ladder of matrices from the new one to the old, `[K, K]` logits."""
-        old, new = self.log_transition, log_normalize(move)[0]
-        counts = statistics.transition
-        counts = counts if self.transition_prior is None else counts + self.transition_prior.astype(counts.dtype) - 1
+    def _climb(self, statistics):
+        """The best of a ladder of matrices from a better one to the old, `[K, K]` logits.
+
+        The objective is `sum_ij n_ij log A_ij + sum_i n_i log pi_i(A)`. With d the gradient of its second term in A,
+        the shares of `n_ij + A_ij (d_ij - sum_j A_ij d_ij)` lie uphill of A, and are A itself at the maximum.
+        """
+        old, counts, prior = self.log_transition, statistics.transition, self.transition_prior
+
+        def first(log):
+            seen = statistics.initial > 0
+            return jnp.sum(jnp.where(seen, statistics.initial * jnp.where(seen, self._log_initial(log), 0), 0))
+
+        # in logits the gradient is A_ij (d_ij - sum_j A_ij d_ij) already
+        slope = jax.grad(lambda logits: first(log_normalize(logits)[0]))(old)
+        better = jnp.maximum(counts + jnp.where(jnp.isneginf(old), 0, slope), 0.05 * counts)
+        new = log_normalize(transitions.log_shares(better, self.transition_logits, prior))[0]
+        weight = counts if prior is None else counts + prior.astype(counts.dtype) - 1
 
         def at(share):
             mixed = (1 - share) * jnp.exp(old) + share * jnp.exp(new)
             log = jnp.where(jnp.isneginf(old), -jnp.inf, jnp.log(jnp.maximum(mixed, jnp.finfo(mixed.dtype).tiny)))
-            start = self._log_initial(log)
-            terms = jnp.where(jnp.isneginf(log), 0, counts * jnp.where(jnp.isneginf(log), 0, log))
-            first = jnp.where(statistics.initial > 0, statistics.initial * start, 0)
-            return jnp.sum(terms) + jnp.sum(first), log
+            terms = jnp.where(jnp.isneginf(log), 0, weight * jnp.where(jnp.isneginf(log), 0, log))
+            return jnp.sum(terms) + first(log), log
 
         value, ladder = jax.vmap(at)(jnp.asarray(LADDER, old.dtype))
         return ladder[jnp.argmax(value)]
