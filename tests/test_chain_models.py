@@ -6,6 +6,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import jaxgen as jg
@@ -16,6 +17,7 @@ RNG = np.random.default_rng(0)
 
 
 def close(one, two, tolerance=1e-5):
+    two = np.asarray(two) if isinstance(two, list) else two
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=tolerance, atol=tolerance)
 
@@ -114,8 +116,6 @@ def test_a_fit_finds_the_weights():
     # a maximum: the gradient vanishes
     gradient = jax.grad(lambda m: m.log_prob(x, context=u).mean())(fitted.model)
     close(gradient.chain.weight, np.zeros((2, 2, 2)), 0.02)
-    import optax
-
     climbed = jg.fit(KEY, start, (x, u), jg.Gradient(jg.losses.nll, optax.adam(0.1)), steps=60, batch_size=40)
     close(slope(climbed.model), slope(fitted.model), 0.2)
 
@@ -161,8 +161,8 @@ def test_bounds_move_to_another_chain():
                           hmm.chain.center)  # fmt: skip
     there = other.rebase(hmm.chain, statistics)
     # both have their top at the same chain; logits of a row up to a constant
-    for a, b in ((hmm.chain.m_step(statistics), other.m_step(there)),):
-        close(a.transition_given(u[0, :5]), b.transition_given(u[0, :5]), 1e-4)
+    a, b = hmm.chain.m_step(statistics), other.m_step(there)
+    close(a.transition_given(u[0, :5]), b.transition_given(u[0, :5]), 1e-4)
     online = jg.fit(KEY, hmm, (x, u), jg.StepwiseEM(), batch_size=20, steps=5)
     assert np.isfinite(online.history["log_likelihood"]).all()
 
@@ -229,7 +229,7 @@ def coins():
     return jg.Bernoulli.from_probs([0.2, 0.9])
 
 
-@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("steps", [1, 5])
 def test_durations_by_enumeration(steps):
     hmm, x = segments_of(coins), np.array([0, 1, 1, 0, 1])[:steps]
     expected, posterior = by_segments(hmm, x)
@@ -307,7 +307,8 @@ def test_semi_markov_and_inputs_make_other_models():
     hmm = jg.HMM.from_chain(CHAIN, lines)
     u = np.float32(RNG.normal(size=(6, 8, 2)))
     x = hmm.sample(KEY, (6,), context=u, length=8)
-    mixture = jg.Mixture.from_components(algebra.stack([hmm, jg.HMM.from_chain(CHAIN, algebra.take(lines, [1, 0]))]))
+    other = jg.HMM.from_chain(CHAIN, algebra.take(lines, np.array([1, 0])))
+    mixture = jg.Mixture.from_components(algebra.stack([hmm, other]))
     fitted = jg.fit(KEY, mixture, (x, u), jg.EM(), steps=4, tolerance=0.0)
     rises(fitted, 2e-5)
 
