@@ -20,11 +20,11 @@ def _chain(parameters: Any, length: Array | None) -> Chain:
     return Chain(parameters[0], parameters[1], parameters[2], length)
 
 
-def choose_for(chain: Chain, backend: Backend | None, native: int = 256) -> Backend:
-    """`choose` by the chain's shape; one native loop runs up to a matrix of so many bytes."""
-    size = chain.log_initial.shape[-1] ** 2 * chain.log_initial.dtype.itemsize
+def choose_for(chain: Chain, backend: Backend | None, cheap: bool = False) -> Backend:
+    """`choose` by the chain's shape; blocks gain nothing where a step is cheap or has a matrix of its own."""
     batch, steps, states = chain.log_likelihood.shape
-    return choose(backend, batch, steps, states, native=chain.log_transition.ndim == 2 and size <= native)
+    cheap = cheap or chain.log_transition.ndim > 2
+    return choose(backend, batch, steps, states, 0 if cheap else chain.log_initial.dtype.itemsize)
 
 
 def _pick(chain: Chain, fast: tuple[Any, Array], exact: Callable[[], Any]) -> Any:

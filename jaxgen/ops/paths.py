@@ -138,7 +138,7 @@ def viterbi(
     Source: Viterbi (1967), Error bounds for convolutional codes; Rabiner (1989), section III.B.
     """
     chain, batch = make_chain("viterbi", log_initial, log_transition, log_likelihood, length, observed)
-    backend = choose_for(chain, backend, native=512)
+    backend = choose_for(chain, backend, cheap=True)
     path = _walk_back(chain, backend, lambda into, s: _first_best(s + into), _scores(chain, backend))
     log_prob = _log_joint(chain, path)
     return unbatch(Decoded(_within(chain, path, log_prob > -jnp.inf), log_prob), batch)
