@@ -84,24 +84,21 @@ def beside(shape: tuple[int, int, int], dtype: type, rounds: int = 5) -> dict[st
     with jax.enable_x64(dtype == np.float64):
         args = [jnp.asarray(x, dtype) for x in (np.log(pi), np.log(a), b)]
         exact = np.exp(np.asarray(args[1], float)), np.asarray(args[2], float)
-        backends = {"sequential": chains.Sequential(), "blocked": chains.Blocked(), "chosen": None}
-        if batch * steps * states**2 < 10**5:
-            backends["associative"] = chains.Associative()
+        backends = {"chosen": None, "sequential": chains.Sequential(), "blocked": chains.Blocked()}
         calls: dict[str, Callable[[], Any]] = {"hmmlearn smoother": lambda: hmmlearn_smoother(pi, *exact)}
         calls["hmmlearn viterbi"] = lambda: [_hmmc.viterbi(pi, exact[0], row) for row in exact[1]]
         compiled, row = {}, {}
         for name, way in backends.items():
-            for kind, function in {
-                "filter": lambda *c, w=way: chains.forward_filter(*c, backend=w),
-                "log_normalizer": lambda *c, w=way: chains.log_normalizer(*c, backend=w),
-                "smoother": lambda *c, w=way: chains.smoother(*c, backend=w),
+            everything = {
                 "smoother in a loop": in_a_loop(way),
+                "smoother": lambda *c, w=way: chains.smoother(*c, backend=w),
                 "viterbi": lambda *c, w=way: chains.viterbi(*c, backend=w),
-                "sample_posterior": lambda *c, w=way: chains.sample_posterior(jax.random.key(0), *c, backend=w),
-            }.items():
-                if name == "associative" and kind == "sample_posterior":
-                    continue
-                calls[f"{kind}, {name}"], compiled[f"{kind}, {name}"] = first(function, *args)
+                "filter": chains.forward_filter,
+                "log_normalizer": chains.log_normalizer,
+                "sample_posterior": lambda *c: chains.sample_posterior(jax.random.key(0), *c),
+            }
+            for kind in list(everything)[: None if way is None else 3]:
+                calls[f"{kind}, {name}"], compiled[f"{kind}, {name}"] = first(everything[kind], *args)
         if dynamax is not None:
             theirs = jnp.exp(args[0]), jnp.exp(args[1])
             one = lambda f: jax.vmap(lambda b: f(*theirs, b))  # noqa: E731

@@ -40,12 +40,15 @@ from .models.gamma import Gamma
 from .models.gan import Generator
 from .models.gaussian import DiagonalGaussian, Gaussian, StandardNormal
 from .models.hmm import HMM, MarkovChain
+from .models.input_chain import InputChain
 from .models.low_rank import LowRankGaussian
 from .models.mixture import Mixture
 from .models.negative_binomial import NegativeBinomial
 from .models.normal_wishart import NormalWishart
 from .models.product import Product
 from .models.rbm import RBM
+from .models.regression import LinearRegression, lagged
+from .models.semi_markov import SemiMarkovChain
 from .models.student import StudentT
 from .models.vae import VAE
 from .models.variational import VariationalMixture

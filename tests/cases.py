@@ -134,6 +134,11 @@ def from_distrax(key):
     return moved(key, jg.DistraxLeaf.from_params({"loc": jnp.ones(2), "log_scale": jnp.full(2, -0.5)}, laplace, (2,)))
 
 
+def regression(key):
+    cov = [[1.0, 0.3], [0.3, 0.8]]
+    return moved(key, jg.LinearRegression.from_values([[0.5, -0.3], [0.2, 0.4]], [0.5, -0.5], cov))
+
+
 def batch_of(make, k=2):
     """K models of one kind as one model with a leading axis."""
     return lambda key: algebra.stack([make(one) for one in jax.random.split(key, k)])
@@ -196,6 +201,20 @@ def left_right(key):
     return moved(second, jg.HMM.from_values([0.6, 0.4, 0.0], move, batch_of(categorical, 3)(first)))
 
 
+def inputs(key):
+    first, second, third = jax.random.split(key, 3)
+    move = [[0.7, 0.3, 0.0], [0.2, 0.6, 0.2], [0.3, 0.3, 0.4]]
+    weight = 0.5 * jax.random.normal(third, (3, 3, 2))
+    chain = jg.InputChain.from_values([0.5, 0.5, 0.0], move, weight, center=[0.1, 0.2])
+    return moved(second, jg.HMM.from_chain(chain, batch_of(categorical, 3)(first)), 0.2)
+
+
+def semi_markov(key):
+    first, second = jax.random.split(key)
+    chain = jg.SemiMarkovChain.from_values(None, None, [[0.2, 0.8], [0.5, 0.5], [1.0, 0.0]], duration_prior=1.5)
+    return moved(second, jg.HMM.from_chain(chain, batch_of(categorical, 3)(first), tie=chain.tie), 0.2)
+
+
 def rbm(key):
     first, second = jax.random.split(key)
     return moved(first, jg.RBM.from_parameters(jnp.zeros(4), jnp.zeros(3), jax.random.normal(second, (4, 3))))
@@ -254,6 +273,7 @@ CASES = [
     Case("variational mixture, diagonal", variational(jg.NormalWishart.init_diagonal, False), PLANE),
     Case("mixture of student ts", mixture(student), PLANE),
     Case("mixture of products", mixture(table), LABELLED),
+    Case("mixture of regressions", mixture(regression), PLANE, context=(2,)),
     # a cusp between the points of the grid
     Case("mixture of distrax leaves", mixture(from_distrax), PLANE, tolerance=5e-3),
     Case("markov chain", chain, every((0, 1, 2), (3,)), length=3),
@@ -261,6 +281,8 @@ CASES = [
     Case("hmm with impossible transitions", left_right, every((0, 1, 2), (3, 2)), length=3),
     Case("hmm of poissons", hmm(poisson), length=4),
     Case("hmm of gaussians", hmm(gaussian), length=5),
+    Case("hmm with inputs", inputs, every((0, 1, 2), (3, 2)), length=3, context=(3, 2)),
+    Case("hmm with durations", semi_markov, every((0, 1, 2), (3, 2)), length=3),
     Case("rbm", rbm, every(BITS, (4,)), algorithm=jg.ContrastiveDivergence(chains=8)),
     Case("realnvp", realnvp(), PLANE),
     Case("realnvp with context", realnvp(context=(3,)), PLANE, context=(3,)),

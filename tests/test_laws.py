@@ -263,12 +263,15 @@ def test_distrax_distribution_agrees(case):
 
 @having(algebra.supports_em)
 def test_e_step_is_linear_and_additive(case):
-    model, x, _ = example(case)
+    model, x, context = example(case)
+    cut = lambda a, rows: None if a is None else a[rows]  # noqa: E731
     weight = jnp.asarray(np.random.default_rng(0).uniform(0.5, 2, 6), jnp.float32)
-    whole, log_prob = model.e_step(x, weight)
-    np.testing.assert_allclose(log_prob, algebra.step_log_prob(model, x), rtol=2e-5, atol=2e-5)
-    double, _ = model.e_step(x, 2 * weight)
-    first, second = model.e_step(x[:3], weight[:3])[0], model.e_step(x[3:], weight[3:])[0]
+    whole, log_prob = model.e_step(x, weight, context=context)
+    expected = algebra.step_log_prob(model, x) if context is None else model.log_prob(x, context=context)
+    np.testing.assert_allclose(log_prob, expected, rtol=2e-5, atol=2e-5)
+    double, _ = model.e_step(x, 2 * weight, context=context)
+    first, second = (model.e_step(x[rows], weight[rows], context=cut(context, rows))[0]
+                     for rows in (slice(None, 3), slice(3, None)))  # fmt: skip
     for w, d, a, b in zip(*map(jax.tree.leaves, (whole, double, first, second)), strict=True):
         # float32 sums of six events in another order
         np.testing.assert_allclose(d, 2 * w, rtol=1e-4, atol=1e-4)
@@ -288,12 +291,12 @@ def test_em_never_decreases_the_likelihood(case):
 
 @having(lambda m: algebra.supports_em(m) or hasattr(type(m), "log_prob_components"))
 def test_fast_paths_equal_the_default(case):
-    _, x, _ = example(case)
+    _, x, context = example(case)
     models = cases.batch_of(case.make, 3)(key_of(case))
-    fast = algebra.component_log_prob(models, x)
-    np.testing.assert_allclose(fast, algebra.default_log_prob(models, x), rtol=2e-5, atol=2e-5)
+    fast = algebra.component_log_prob(models, x, context)
+    np.testing.assert_allclose(fast, algebra.default_log_prob(models, x, context), rtol=2e-5, atol=2e-5)
     weight = jnp.asarray(np.random.default_rng(0).uniform(0, 1, (3, 6)), jnp.float32)
-    fast, slow = algebra.component_e_step(models, x, weight), algebra.default_e_step(models, x, weight)
+    fast, slow = (e_step(models, x, weight, context) for e_step in (algebra.component_e_step, algebra.default_e_step))
     for a, b in zip(jax.tree.leaves(fast), jax.tree.leaves(slow), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 

@@ -92,7 +92,9 @@ class StepwiseEM:
         dtype = float_type(model)
         # the statistics' shapes do not depend on a free length, which is None here
         event = tuple(2 if length is None else length for length in model.event_shape)
-        probe = Batch(jnp.zeros((1, *event), dtype), None, jnp.ones(1, dtype))
+        shape = getattr(model, "context_shape", None)
+        given = None if shape is None else jnp.zeros((1, *(2 if length is None else length for length in shape)), dtype)
+        probe = Batch(jnp.zeros((1, *event), dtype), given, jnp.ones(1, dtype))
         shapes = jax.eval_shape(lambda model: self._em().expect(model, probe)[0], model)
         statistics = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         return StepwiseState(model, statistics, jnp.zeros((), jnp.int32), jnp.ones((), dtype))

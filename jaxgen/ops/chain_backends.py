@@ -146,8 +146,15 @@ def layout(backend: Backend, batch: int, steps: int) -> Layout:
     return Layout(batch, steps, (backend if isinstance(backend, Blocked) else Blocked()).size)
 
 
-def choose(backend: Backend | None, batch: int, steps: int, states: int) -> Backend:
+def choose(backend: Backend | None, batch: int, steps: int, states: int, native: bool = False) -> Backend:
     """The backend that was asked for; of None, the one that suits the shape and the device.
+
+    Args:
+        backend: what was asked for.
+        batch: number of sequences.
+        steps: T.
+        states: K.
+        native: whether XLA's CPU compiler makes one native function of a sequential loop over one such chain.
 
     Example:
         >>> choose(None, 1, 100, 3), choose(Sequential(), 1, 100_000, 8)
@@ -156,9 +163,9 @@ def choose(backend: Backend | None, batch: int, steps: int, states: int) -> Back
     if backend is not None:
         return backend
     if jax.default_backend() == "cpu":
-        # below, the two passes of blocks cost more than they save (measured on 2 cores)
-        long = steps >= 16 * Blocked().size and batch * states <= 64
-        return Blocked() if long else Sequential()
+        # blocks take two passes, which pays where steps are many and small (measured on 2 cores)
+        long = steps >= 16 * Blocked().size and batch * states <= 512
+        return Blocked() if long and not (native and batch == 1) else Sequential()
     return Associative() if batch * steps * states**2 * 8 <= TREE_BYTES else Sequential()
 
 

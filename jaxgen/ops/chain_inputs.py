@@ -96,7 +96,7 @@ def make_chain(
         length = _lengths(called, length, tuple(batch), steps).reshape(-1)
     b = b.reshape(-1, steps, states)
     a = a.astype(dtype)
-    chain = Chain(pi.astype(dtype), a.reshape(-1, *a.shape[-3:]) if a.ndim > 3 else a, b, length)
+    chain = Chain(pi.astype(dtype), a.reshape(len(b), *a.shape[-3:]) if a.ndim > 3 else a, b, length)
     if length is not None:
         chain = chain._replace(log_likelihood=jnp.where(chain.present[..., None], b, 0))
     return chain, tuple(batch)

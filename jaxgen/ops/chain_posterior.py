@@ -20,9 +20,11 @@ def _chain(parameters: Any, length: Array | None) -> Chain:
     return Chain(parameters[0], parameters[1], parameters[2], length)
 
 
-def choose_for(chain: Chain, backend: Backend | None) -> Backend:
-    """`choose` by the chain's shape."""
-    return choose(backend, *chain.log_likelihood.shape)
+def choose_for(chain: Chain, backend: Backend | None, native: int = 256) -> Backend:
+    """`choose` by the chain's shape; one native loop runs up to a matrix of so many bytes."""
+    size = chain.log_initial.shape[-1] ** 2 * chain.log_initial.dtype.itemsize
+    batch, steps, states = chain.log_likelihood.shape
+    return choose(backend, batch, steps, states, native=chain.log_transition.ndim == 2 and size <= native)
 
 
 def _pick(chain: Chain, fast: tuple[Any, Array], exact: Callable[[], Any]) -> Any:
@@ -45,6 +47,11 @@ def _pick(chain: Chain, fast: tuple[Any, Array], exact: Callable[[], Any]) -> An
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def filter_chain(backend: Backend, parameters: Any, length: Array | None) -> Filtered:
     """`Filtered` of `(log_initial, log_transition, log_likelihood [B, T, K])`."""
+    return _filter(backend, parameters, length)
+
+
+@functools.partial(jax.jit, static_argnums=0)  # one program where the caller has none
+def _filter(backend: Backend, parameters: Any, length: Array | None) -> Filtered:
     chain = _chain(parameters, length)
     if isinstance(backend, Associative):
         return filter_logs(chain, backend)[0]
@@ -61,6 +68,11 @@ def _filter_chain_jvp(backend: Backend, primals: Any, tangents: Any) -> Any:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def smooth_chain(backend: Backend, parameters: Any, length: Array | None) -> Posterior:
     """`Posterior` of `(log_initial, log_transition, log_likelihood [B, T, K])`."""
+    return _smooth(backend, parameters, length)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _smooth(backend: Backend, parameters: Any, length: Array | None) -> Posterior:
     chain = _chain(parameters, length)
     if isinstance(backend, Associative):
         return smooth_logs(chain, backend)

@@ -14,7 +14,7 @@ from jax import Array, lax
 
 from jaxgen.core.errors import ShapeError
 
-__all__ = ["cholesky", "inverse_cholesky", "log_det_tril", "solve_tril", "tril_inverse"]
+__all__ = ["cholesky", "inverse_cholesky", "inverse_of_sums", "log_det_tril", "solve_tril", "tril_inverse"]
 
 
 def _matmul(a: Array, b: Array) -> Array:
@@ -238,3 +238,27 @@ def log_det_tril(lower: Array) -> Array:
     lower = jnp.asarray(lower)
     _check_square("log_det_tril(lower)", lower)
     return jnp.sum(jnp.log(jnp.abs(jnp.diagonal(lower, axis1=-2, axis2=-1))), axis=-1)
+
+
+def inverse_of_sums(matrix: Array, scale: Array) -> tuple[Array, Array]:
+    """The inverse of a matrix of weighted sums, such as normal equations, on the directions that it knows.
+
+    Args:
+        matrix: `[P, P]`, symmetric positive semidefinite up to rounding.
+        scale: `[P]`, the size of the terms that were added for the diagonal: the diagonal itself, or that before means
+            were taken out. What is no more than the rounding of these is no number, and its direction is left out.
+
+    Returns:
+        The inverse `[P, P]`, zero on directions that were left out, and whether there were none.
+
+    Example:
+        >>> inverse_of_sums(jnp.array([[4.0, 0.0], [0.0, 0.0]]), jnp.array([4.0, 1.0]))[0].tolist()
+        [[0.25, 0.0], [0.0, 0.0]]
+
+    Source: Golub & Van Loan (2013), Matrix Computations, section 5.5.
+    """
+    size = jnp.where(scale > 0, scale, 1) ** -0.5
+    value, vector = jnp.linalg.eigh(matrix * size[:, None] * size)
+    real = value > 16 * max(len(scale), 1) * jnp.finfo(value.dtype).eps
+    inner = _matmul(vector * jnp.where(real, 1 / jnp.where(real, value, 1), 0), vector.T)
+    return inner * size[:, None] * size, jnp.all(real)
