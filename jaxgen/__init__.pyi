@@ -31,6 +31,8 @@ from .fit.em import EM
 from .fit.gradient import Gradient
 from .fit.loop import ScanFit, Status, scan_fit
 from .fit.stepwise import StepwiseEM
+from .metrics.align import align
+from .metrics.errors import standard_errors
 from .metrics.information import aic, bic, entropy, icl
 from .metrics.likelihood import score
 from .models.discrete import Bernoulli, Categorical, Poisson
