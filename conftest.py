@@ -1,5 +1,6 @@
 """Settings of the whole suite, made before JAX is imported."""
 
+import copy
 import gc
 import os
 
@@ -12,6 +13,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 
 _DONE = 0
+_FRESH: dict[str, object] = {}
 
 
 @pytest.fixture(autouse=True)
@@ -25,3 +27,12 @@ def few_programs():
 
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def same_draws(request):
+    """Gives a test its module's `RNG` as it was after the import: what a test draws does not depend on those before."""
+    module = getattr(request, "module", None)
+    if hasattr(module, "RNG"):
+        fresh = _FRESH.setdefault(module.__name__, copy.deepcopy(module.RNG))
+        module.RNG = copy.deepcopy(fresh)
