@@ -1,11 +1,14 @@
-"""Choosing a mixture: every number of components and every kind of component, fitted and compared in one table."""
+"""Choosing a model: every number of components or states and every kind of them, fitted and compared in one table."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import html
 import math
+import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -17,12 +20,12 @@ import numpy as np
 from jaxgen.core import algebra
 from jaxgen.core.door import check_key
 from jaxgen.core.errors import FitError, ModelError
-from jaxgen.core.gate import Batch, as_array, as_batch
+from jaxgen.core.gate import Batch, as_batch, as_events
 from jaxgen.core.pytree import float_type
 from jaxgen.core.value import ByValue, algorithm
 from jaxgen.fit.em import EM
 from jaxgen.fit.loop import Carry, Status, check_counts, guarded_step, prepare, start
-from jaxgen.metrics.information import Evidence, evidence
+from jaxgen.metrics.information import Evidence, doubt, evidence, observations
 from jaxgen.models.gaussian import DiagonalGaussian, Gaussian
 from jaxgen.models.mixture import Mixture
 from jaxgen.ops.kmeans import kmeans_plus_plus, squared_distances
@@ -36,20 +39,20 @@ CRITERIA = ("bic", "aic", "icl", "held_out")
 
 
 class Candidate(NamedTuple):
-    """One fitted mixture: a row of a `Selection`.
+    """One fitted model: a row of a `Selection`.
 
     Args:
         leaf: name of its kind of components.
-        k: number of components.
+        k: number of components, or of states.
         log_likelihood: of all data, nats.
         parameters: how many are free.
-        bic, aic, icl: criteria, higher is better; NaN for a fit that failed.
-        held_out: nats per event of data that the fit did not see, or None.
+        bic, aic, icl: criteria, higher is better; NaN for a fit that failed, and icl for models that classify nothing.
+        held_out: nats per event (per step of sequences) of data that the fit did not see, or None.
         status: a `Status`: why the fit ended.
         repaired: dead or singular components in its last step. The likelihood of such a model is that of the floor of
             its variances, and comparable with nothing.
         restarts_failed: how many of the starts ended in numbers that are not finite.
-        model: the `Mixture`.
+        model: the `Mixture`, or what `family` made.
     """
 
     leaf: str
@@ -77,7 +80,7 @@ class Selection:
 
     Args:
         rows: `Candidate`s, by leaf and then by k.
-        events: number of events, or the sum of their weights.
+        events: number of events, or the sum of their weights; of sequences the number of their steps.
         held_out: what `held_out` of the rows was measured on; empty where it was not.
         seconds: of all fits, compilation included.
     """
@@ -128,7 +131,7 @@ class Selection:
 
     def _summary(self) -> list[str]:
         failed, repaired = (sum(map(f, self.rows)) for f in (_failed, lambda r: bool(r.repaired)))
-        first = f"{len(self.rows)} mixtures on {self.events:g} events in {self.seconds:.1f} s"
+        first = f"{len(self.rows)} models of {self.events:g} observations in {self.seconds:.1f} s"
         notes = ["x failed"] * bool(failed) + ["! components repaired: left out"] * bool(repaired)
         return [first + "".join(f"; {note}" for note in notes)]
 
@@ -226,20 +229,25 @@ def select(
     tolerance: float = 1e-6,
     validation: Any = None,
     folds: int | None = None,
+    family: Callable[[Any, Any, int, Any], Any] | None = None,
     progress: bool | None = None,
 ) -> Selection:
     """Fits a mixture for every number of components and every kind of them, by EM, and compares them.
+
+    With `family=jaxgen.HMM.init` they are hidden Markov models, and K is the number of states.
 
     The best of several restarts counts; one without repairs goes before one with them. Every second restart looks for
     its first clusters in coordinates scaled to unit variance.
 
     One program serves many K: a mixture is padded with components of weight zero, to which EM gives no event and no
-    weight, so that each fit is that of K components.
+    weight, so that each fit is that of K components. Of another family each K is a program of its own, compiled once
+    for each leaf.
 
     Args:
         key: typed key.
-        x: events `[N, *event]`, or `(x, None, weight)`, or a dict of them; NaN is an entry that was not seen.
-        ks: numbers of components, each from 1 to N.
+        x: events `[N, *event]`, such as sequences `[N, T, *event]` or `Sequences` for hidden Markov models, or
+            `(x, None, weight)`, or a dict of them; NaN is an entry that was not seen.
+        ks: numbers of components, each from 1 to N, or of states.
         leaves: `{name: (key, x) -> model}`, such as `{"student": jaxgen.StudentT.init}`; None takes Gaussians, full,
             tied, diagonal and spherical covariances, with `missing=True` where x has NaN (`gaussian_leaves`).
         restarts: starts for each fit.
@@ -248,6 +256,8 @@ def select(
         validation: data to score each model on that it was not fitted to, as x.
         folds: without such data, cross-validation: fit each mixture so many times more, each time without one part of
             the events, and score it there. Costs that much more time. Without either, `held_out` is None.
+        family: `(key, x, k, leaf) -> model` that has EM: a start from data, such as `jaxgen.HMM.init`, or
+            `functools.partial(jaxgen.HMM.init, stickiness=0.99)`. None is a mixture.
         progress: a bar on standard error; None shows it on a terminal only.
 
     Returns:
@@ -271,11 +281,11 @@ def select(
     check_key(key, called)
     check_counts(called, {"restarts": restarts, "steps": steps})
     batch = _data(x, called)
-    ks = _numbers(ks, batch.events, called)
+    ks = _numbers(ks, batch.events if family is None else None, called)
     if leaves is None:
-        leaves = gaussian_leaves(missing=bool(np.isnan(np.asarray(batch.x)).any()))
-    for name, leaf in leaves.items():
-        _check_leaf(key, name, leaf, batch, called)
+        values = np.asarray(jax.tree.leaves(batch.x)[0])
+        leaves = gaussian_leaves(missing=bool(np.isnan(values).any()))
+    models = [_check_leaf(key, name, leaf, family, ks[0], batch, called) for name, leaf in leaves.items()]
     if validation is not None and folds is not None:
         raise FitError("two ways to hold out", called=called, expected="validation or folds", got="both")
     held_out = None if validation is None else _data(validation, called)
@@ -283,51 +293,59 @@ def select(
     rows = []
     with _bar(len(leaves) * len(ks), progress) as bar:
         for i, (name, leaf) in enumerate(leaves.items()):
-            search = functools.partial(_fit, leaf=ByValue(leaf), restarts=restarts, steps=steps, tolerance=tolerance)
+            fit_one = _fit if family is None else functools.partial(_fit_family, family=family)
+            search = functools.partial(fit_one, leaf=ByValue(leaf), restarts=restarts, steps=steps, tolerance=tolerance)
             for k in ks:
-                bar.set_description(f"{name}, K = {k}", refresh=False)
+                if bar is not None:
+                    bar.set_description(f"{name}, K = {k}", refresh=False)
                 one = jax.random.fold_in(jax.random.fold_in(key, i), k)
                 width = _width(k, max(ks), batch.events)
                 found = search(one, batch, k, width)
                 score = None if held_out is None else _mean(_unseen(found, held_out, called))
                 if parts:
-                    score = _cross(search, one, parts, k, width, called)
+                    score = _cross(search, one, parts, k, width if family is None else None, called)
                 rows.append(_row(name, k, found, batch, score))
-                bar.update()
+                if bar is not None:
+                    bar.update()
     kind = "validation" if held_out is not None else f"{folds} folds" if parts else ""
-    events = batch.events if batch.weight is None else float(np.sum(np.asarray(batch.weight, np.float64)))
-    return Selection(rows, events, kind, time.perf_counter() - begun)
+    return Selection(rows, observations(models[0], batch), kind, time.perf_counter() - begun)
 
 
 def _data(x: Any, called: str) -> Batch:
     batch = as_batch(x, name="x", called=called, missing=True)
     if batch.context is not None or batch.label is not None:
-        raise FitError("mixtures are compared on events", called=called, expected="x, and weight",
+        raise FitError("models are compared on events", called=called, expected="x, and weight",
                        got="a context" if batch.label is None else "labels")  # fmt: skip
     return jax.tree.map(jnp.asarray, batch)
 
 
-def _numbers(ks: Iterable[int], n: int, called: str) -> list[int]:
-    numbers = list(ks)
-    bad = [k for k in numbers if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= n]
+def _numbers(ks: Iterable[int], n: int | None, called: str) -> list[int]:
+    numbers, last = list(ks), math.inf if n is None else n
+    bad = [k for k in numbers if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= last]
     if bad or not numbers:
         raise ModelError(
             "these numbers of components do not fit the data", called=called, got=repr((bad or numbers)[:5]),
-            expected=f"one or more from 1 to {n}, the number of events", fix="select(key, x, range(1, 6))",
+            expected="one or more from 1" + ("" if n is None else f" to {n}, the number of events"),
+            fix="select(key, x, range(1, 6))",
         )  # fmt: skip
     return sorted({int(k) for k in numbers})
 
 
-def _check_leaf(key: Any, name: str, leaf: Any, batch: Batch, called: str) -> None:
-    abstract = jax.eval_shape(leaf, key, batch.x)
+def _check_leaf(key: Any, name: str, leaf: Any, family: Any, k: int, batch: Batch, called: str) -> Any:
+    """The model of events that a leaf makes, in the abstract, or an error."""
+    if family is None:
+        abstract = jax.eval_shape(leaf, key, batch.x)
+    else:
+        abstract = jax.eval_shape(lambda key: family(key, batch.x, k, leaf), key)
     if not algebra.supports_em(abstract):
         raise FitError(
             f"EM does not apply to the leaf {name!r}", called=called, expected="a model with e_step and m_step",
             got=type(abstract).__name__,
         )  # fmt: skip
     if not algebra.accepts_missing(abstract):
-        as_array(batch.x, name="x", called=f"{called}, leaf {name!r}")
+        as_events(batch.x, name="x", called=f"{called}, leaf {name!r}")
     algebra.check_data(abstract, batch.x)
+    return abstract
 
 
 def _width(k: int, largest: int, events: int) -> int:
@@ -339,9 +357,10 @@ def _width(k: int, largest: int, events: int) -> int:
 
 
 class _Found(NamedTuple):
-    """The best restart: a mixture padded with components of weight zero, and how its fit ended."""
+    """The best restart, and how its fit ended. `padded` is the same model with components of weight zero, if it is."""
 
-    padded: Mixture
+    model: Any
+    padded: Any
     status: Status
     repaired: int
     failed: int
@@ -349,30 +368,42 @@ class _Found(NamedTuple):
 
 def _fit(key, batch, k, width, *, leaf, restarts, steps, tolerance) -> _Found:
     models, status, score, repaired = _search(key, batch, k, steps, tolerance, leaf, width, restarts)
-    status, score, repaired = (np.asarray(a) for a in (status, score, repaired))
     if width > k:  # the components that are not there say that they have no mass
         one = jax.tree.map(lambda leaf: leaf[0, -1], models.components)
         repaired = np.maximum(repaired - (width - k) * int(_repairs_without_mass(one, batch.x[:1])), 0)
+    found = _best(models, status, score, repaired)
+    log_weights, components = jax.tree.map(lambda a: a[:k], (found.padded.log_weights, found.padded.components))
+    return found._replace(model=Mixture(log_weights, components, None))
+
+
+def _fit_family(key, batch, k, width, *, family, leaf, restarts, steps, tolerance) -> _Found:
+    keys = jax.random.split(key, restarts)
+    # starts are made where the data can be seen: a start may leave out what is padded
+    models = jax.vmap(lambda one: family(one, batch.x, k, leaf.function))(keys)
+    return _best(*_climb_family(keys, models, batch, steps, tolerance))
+
+
+def _best(models, status, score, repaired) -> _Found:
+    status, score, repaired = (np.asarray(a) for a in (status, score, repaired))
     good = (status != Status.NON_FINITE) & np.isfinite(score)
     best = int(np.lexsort((np.where(good, score, -np.inf), good & (repaired == 0), good))[-1])
     ended = Status(int(status[best])) if good[best] else Status.NON_FINITE
     ended = Status.FINISHED if ended == Status.RUNNING else ended
-    return _Found(algebra.take(models, best), ended, int(repaired[best]), int((~good).sum()))
+    model = algebra.take(models, best)
+    return _Found(model, model, ended, int(repaired[best]), int((~good).sum()))
 
 
 def _row(name: str, k: int, found: _Found, batch: Batch, held_out: float | None) -> Candidate:
-    first = lambda tree: jax.tree.map(lambda a: a[:k], tree)  # noqa: E731
-    padded = found.padded
-    model = Mixture(first(padded.log_weights), first(padded.components), None)
-    parameters = algebra.free_parameters(model)
+    parameters = algebra.free_parameters(found.model)
     if found.status == Status.NON_FINITE:
         numbers = Evidence(math.nan, math.nan, parameters)
     else:
         # of the padded one: the same numbers, from a program that is there already
-        numbers = evidence(padded, batch, "select(key, x)", classify=True, parameters=parameters)
+        classify = doubt(found.padded) is not None
+        numbers = evidence(found.padded, batch, "select(key, x)", classify=classify, parameters=parameters)
     return Candidate(
         name, k, numbers.log_likelihood, parameters, numbers.bic, numbers.aic, numbers.icl, held_out, found.status,
-        found.repaired, found.failed, model,
+        found.repaired, found.failed, found.model,
     )  # fmt: skip
 
 
@@ -400,16 +431,17 @@ def _parts(key: Any, batch: Batch, folds: int, called: str) -> list[tuple[Batch,
         rest = np.setdiff1d(order, part)[: n - largest]  # smaller folds leave one event to neither
         filled = np.concatenate([part, np.repeat(part[:1], largest - len(part))])
         silent = jnp.asarray(np.arange(largest) < len(part))
-        fitted = Batch(batch.x[rest], None, None if batch.weight is None else batch.weight[rest])
-        parts.append((fitted, Batch(batch.x[filled], None, weight[filled] * silent)))
+        fitted = algebra.take(batch, rest)
+        parts.append((fitted, Batch(algebra.take(batch.x, filled), None, weight[filled] * silent)))
     return parts
 
 
-def _cross(search: Any, key: Any, parts: Any, k: int, width: int, called: str) -> float:
+def _cross(search: Any, key: Any, parts: Any, k: int, width: int | None, called: str) -> float:
     """Nats per event of events that the fits did not see."""
-    if k > parts[0][0].events:
-        return math.nan
-    width = min(width, parts[0][0].events)
+    if width is not None:  # of a mixture
+        if k > parts[0][0].events:
+            return math.nan
+        width = min(width, parts[0][0].events)
     total = weight = 0.0
     for i, (fitted, held_out) in enumerate(parts):
         found = search(jax.random.fold_in(key, i), fitted, k, width)
@@ -441,8 +473,18 @@ class _ZeroStays:
 @functools.partial(jax.jit, static_argnames=("leaf", "width", "restarts"))
 def _search(key, batch, k, steps, tolerance, leaf, width, restarts):
     """All restarts, side by side: models, statuses, mean log-likelihoods and repairs, leading axis `restarts`."""
-    em, keys = _ZeroStays(), jax.random.split(key, restarts)
+    keys = jax.random.split(key, restarts)
     models = jax.vmap(lambda one, i: _start(one, batch, k, i % 2 == 1, leaf, width))(keys, jnp.arange(restarts))
+    return _climb(_ZeroStays(), keys, models, batch, steps, tolerance)
+
+
+@jax.jit
+def _climb_family(keys, models, batch, steps, tolerance):
+    return _climb(EM(), keys, models, batch, steps, tolerance)
+
+
+def _climb(em, keys, models, batch, steps, tolerance):
+    """EM on each of a batch of models, with what `_search` returns."""
     batch = prepare(em, algebra.element(models), batch, None)
     axes = Carry(None, 0, None, 0, 0)  # type: ignore[arg-type]
     carry = jax.vmap(lambda one, model: start(em, one, model, batch, None), out_axes=axes)(keys, models)
@@ -497,8 +539,10 @@ def _clusters(key, x, there):
 
 
 def _bar(total: int, progress: bool | None) -> Any:
-    from tqdm.auto import tqdm
+    if not (sys.stderr.isatty() if progress is None else progress):
+        return contextlib.nullcontext()
+    with warnings.catch_warnings():  # a notebook without widgets gets the bar of text, and needs no warning
+        warnings.simplefilter("ignore")
+        from tqdm.auto import tqdm
 
-    # None: silent where standard error is no terminal
-    hidden = None if progress is None else not progress
-    return tqdm(total=total, disable=hidden, unit="fit", leave=False, dynamic_ncols=True)
+    return tqdm(total=total, unit="fit", leave=False, dynamic_ncols=True)

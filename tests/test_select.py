@@ -2,6 +2,7 @@
 
 import functools
 import math
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -279,6 +280,46 @@ def test_select_on_weights_holes_and_bits():
     assert found.best().k == 2
     assert [row.parameters for row in found.rows] == [6, 13, 20]
     assert [row.repaired for row in found.rows] == [0, 0, 0]
+
+
+def test_select_finds_the_number_of_states():
+    # three clear states that stay a while
+    move = 0.85 * np.eye(3) + 0.05
+    truth = jg.HMM.from_values(None, move, jg.Poisson.from_rate([1.0, 12.0, 40.0]))
+    lengths = (100, 128, 60)
+    rows = [np.asarray(truth.sample(jax.random.key(i), length=n)) for i, n in enumerate(lengths)]
+    data, key = jg.Sequences.pack(rows), jax.random.key(0)
+    new = truth.sample(jax.random.key(9), (4,), length=100)
+    leaves = {"counts": jg.Poisson.init}
+    table = jg.select(key, data, (2, 3, 4), leaves, family=jg.HMM.init, restarts=3, steps=100, validation=new)
+    assert table.events == 288
+    assert "288 observations" in str(table)
+    assert {by: table.best(by).k for by in ("bic", "icl")} == {"bic": 3, "icl": 3}
+    for row in table.rows:
+        assert isinstance(row.model, jg.HMM) and row.model.chain.states == row.k
+        assert row.parameters == row.k * row.k - 1 + row.k
+        assert row.bic == pytest.approx(2 * row.log_likelihood - row.parameters * math.log(288), abs=1e-6)
+    best = table.best()
+    order = np.argsort(best.model.emissions.rate)
+    # 100 steps or so of each state: three standard errors of the largest rate are 2
+    np.testing.assert_allclose(best.model.emissions.rate[order], [1, 12, 40], atol=2)
+    # held-out nats are those of a step
+    assert best.held_out == pytest.approx(float(best.model.log_prob(new).sum()) / 400, abs=1e-4)
+    # a maximum lies above the truth
+    assert best.log_likelihood > float(np.asarray(truth.log_prob(data), np.float64).sum())
+    # folds take whole sequences
+    seen = [part.x.length[np.asarray(part.weight) > 0] for _, part in selection._parts(key, jg.Batch(data), 2, "")]
+    assert sorted(np.concatenate(seen).tolist()) == sorted(lengths)
+    with pytest.raises(jg.ModelError, match="from 1"):
+        jg.select(key, data, (0,), leaves, family=jg.HMM.init)
+
+
+def test_progress_is_silent_where_it_is_not_asked_for(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)  # an import of it would be an error
+    with selection._bar(3, False) as bar, selection._bar(3, None) as other:
+        assert bar is None and other is None
+    with pytest.raises(ImportError), selection._bar(3, True):
+        pass
 
 
 def test_programs_are_few_and_not_too_wide():

@@ -145,8 +145,8 @@ def evidence(
             "a criterion needs an exact likelihood", called=called, expected="a model with log_prob",
             got=type(model).__name__, fix="jaxgen.score(key, model, data) says what there is in its place",
         )  # fmt: skip
-    doubt = _doubt(model)
-    if classify and doubt is None:
+    unsure = doubt(model)
+    if classify and unsure is None:
         raise ModelError(
             "the model classifies nothing", called=called, got=type(model).__name__, fix="jaxgen.bic(model, data)",
             expected="responsibilities, of a mixture, or path_entropy, of a hidden Markov model",
@@ -167,25 +167,24 @@ def evidence(
         return float(np.sum((weight * _per_event(number, batch))[counts]))
 
     log_likelihood = total(lambda x, context: model.log_prob(x, context=context))
-    entropy = total(doubt) if classify and doubt is not None else None
+    entropy = total(unsure) if classify and unsure is not None else None
     parameters = algebra.free_parameters(model) if parameters is None else parameters
-    return Evidence(log_likelihood, float(np.sum(weight * _sizes(model, batch.x))), parameters, entropy)
+    return Evidence(log_likelihood, observations(model, batch), parameters, entropy)
 
 
-def _sizes(model: Any, x: Any) -> Any:
-    """How many observations each event is: 1, or of a free length the steps of it that were seen, `[N]`."""
+def observations(model: Any, batch: Batch) -> float:
+    """How many there are, n of `bic`: of events, weighted, or where they have a free length of the steps seen."""
     free = [axis for axis, length in enumerate(model.event_shape, 1) if length is None]
-    if not free:
-        return 1
-    packed = isinstance(x, Sequences)
-    values = np.asarray(x.x if packed else x)
-    seen = np.asarray(x.valid) if packed else np.ones(values.shape[: 1 + len(free)], bool)
-    if values.dtype.kind == "f":  # a step of which nothing was seen
+    packed = isinstance(batch.x, Sequences)
+    values = np.asarray(batch.x.x if packed else batch.x)
+    seen = np.asarray(batch.x.valid) if packed else np.ones(values.shape[: 1 + len(free)], bool)
+    if free and values.dtype.kind == "f":  # a step of which nothing was seen
         seen = seen & ~np.isnan(values).reshape((*seen.shape, -1)).all(axis=-1)
-    return seen.reshape(len(seen), -1).sum(axis=1)
+    sizes = seen.reshape(len(seen), -1).sum(axis=1)
+    return float(np.sum(sizes if batch.weight is None else sizes * np.asarray(batch.weight, np.float64)))
 
 
-def _doubt(model: Any) -> Callable[[Any, Any], Any] | None:
+def doubt(model: Any) -> Callable[[Any, Any], Any] | None:
     """`(x, context) -> [N]`, the entropy of what the model says of each event's latent classes; None where nothing."""
     if hasattr(model, "path_entropy"):
         return lambda x, context: model.path_entropy(x, context=context)
