@@ -103,6 +103,44 @@ def test_states(ax):
     assert first.get_extents().width == pytest.approx(second.get_extents().width)
 
 
+def test_decoded(ax):
+    hmm = jg.HMM.from_values([0.5, 0.5], [[0.9, 0.1], [0.2, 0.8]], jg.Poisson.from_rate([1.0, 9.0]))
+    x = np.array([0, 1, 2, 9, 8, 12, 1, 0])
+    years = np.arange(1990, 1998)
+    above, below = plot.decoded(hmm, x, ax, time=years, levels=hmm.emissions.rate)
+    assert above is ax and below.figure is ax.figure
+    assert below.get_xlim() == above.get_xlim() == (1990, 1997)
+    # three runs: 0, 1 and 0 again, in the colours of their states
+    faces = [patch.get_facecolor()[:3] for patch in above.patches]
+    np.testing.assert_allclose(faces, [to_rgba(plot.PALETTE[k])[:3] for k in (0, 1, 0)])
+    assert [t.get_text() for t in above.get_legend().get_texts()] == ["state 0", "state 1"]
+    # below, the first state's area is as high as its probability
+    share = np.asarray(hmm.smooth(x))
+    lowest = below.collections[0].get_paths()[0]
+    for i in range(1, 7):  # the first and last are edges of the area
+        here = [[years[i], height] for height in (0.5 * share[i, 0], share[i, 0] + 1e-3)]
+        assert lowest.contains_points(here).tolist() == [True, False]
+    ax.figure.draw_without_rendering()
+    boxes = [a.get_window_extent() for a in (above, below)]
+    assert boxes[1].y1 < boxes[0].y0 and boxes[1].height > 30
+    with pytest.raises(jg.ModelError, match="decode"):
+        plot.decoded(jg.StandardNormal((2,)), x, ax)
+    with pytest.raises(jg.ShapeError, match="one series"):
+        plot.decoded(hmm, x[None], ax)
+    coin = jg.HMM.from_values([1.0], [[1.0]], jg.Categorical.from_probs([[1.0, 0.0]]))
+    with pytest.raises(jg.DataError, match="no path"):
+        plot.decoded(coin, [0, 1], ax)
+
+
+def test_series_of_several_numbers_and_gaps(ax):
+    series = np.arange(400.0).reshape(200, 2)
+    series[3] = np.nan
+    plot.states(series, np.repeat([0, 1], 100), ax)
+    # many times are a line without dots
+    assert [line.get_marker() for line in ax.lines] == ["", ""]
+    np.testing.assert_array_equal(ax.lines[1].get_ydata(), series[:, 1])
+
+
 def test_images_and_filters(ax):
     plot.images(np.arange(24.0).reshape(6, 2, 2), ax, columns=3)
     sheet = np.ma.filled(ax.images[0].get_array().astype(float), np.nan)
