@@ -20,6 +20,7 @@ from jaxgen.nn.bijections import Affine
 
 RNG = np.random.RandomState(0)
 N, T, D, K = 3, 60, 2, 3
+STEPS = 50
 SERIES = RNG.randn(N, T, D) + 3 * RNG.randint(0, 3, (N, T // 10)).repeat(10, axis=1)[..., None]
 
 
@@ -36,7 +37,7 @@ def families():
     """Per family: the peer, data, and the emissions with the same parameters (a function of the dtype)."""
     _, _, mean, covariance, labels, rate = start_values()
     # hmmlearn's own priors on covariances are not flat
-    flat = dict(n_components=K, n_iter=20, tol=-np.inf, init_params="")
+    flat = dict(n_components=K, n_iter=STEPS, tol=-np.inf, init_params="")
     gaussian = dict(**flat, covars_prior=0.0, covars_weight=0.0, min_covar=0.0)
     diagonal = np.einsum("kdd->kd", covariance)
     return {
@@ -52,6 +53,20 @@ def families():
             hmmlearn.hmm.GaussianHMM(covariance_type="full", **gaussian),
             {"means_": mean, "covars_": covariance}, SERIES,
             lambda dtype: Gaussian.from_covariance(mean.astype(dtype), covariance.astype(dtype)),
+        ),
+        "tied": (
+            hmmlearn.hmm.GaussianHMM(covariance_type="tied", **gaussian),
+            {"means_": mean, "covars_": covariance[0]}, SERIES,
+            lambda dtype: Gaussian.from_covariance(
+                mean.astype(dtype), np.stack([covariance[0]] * K).astype(dtype), tied=True
+            ),
+        ),
+        "spherical": (
+            hmmlearn.hmm.GaussianHMM(covariance_type="spherical", **gaussian),
+            {"means_": mean, "covars_": diagonal.mean(1)}, SERIES,
+            lambda dtype: DiagonalGaussian.from_scale(
+                mean.astype(dtype), np.sqrt(diagonal.mean(1))[:, None].repeat(D, 1).astype(dtype), spherical=True
+            ),
         ),
         "poisson": (
             hmmlearn.hmm.PoissonHMM(**flat), {"lambdas_": rate}, RNG.poisson(np.abs(SERIES)),
@@ -73,8 +88,8 @@ def everything(model, x):
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("name", ["categorical", "diagonal", "full", "poisson"])
-def test_twenty_iterations_equal_hmmlearn(name, dtype):
+@pytest.mark.parametrize("name", ["categorical", "diagonal", "spherical", "full", "tied", "poisson"])
+def test_fifty_iterations_equal_hmmlearn(name, dtype):
     peer, parameters, x, emissions = families()[name]
     initial, transition = start_values()[:2]
     peer.startprob_, peer.transmat_ = initial, transition
@@ -85,12 +100,12 @@ def test_twenty_iterations_equal_hmmlearn(name, dtype):
     with jax.enable_x64(dtype == np.float64):
         x = x if x.dtype.kind == "i" else x.astype(dtype)
         model = HMM.from_values(initial.astype(dtype), transition.astype(dtype), emissions(dtype))
-        history, model, _ = jax.device_get(baum_welch(model, x, 20))
+        history, model, _ = jax.device_get(baum_welch(model, x, STEPS))
     assert {leaf.dtype for leaf in jax.tree.leaves((history, model))} == {np.dtype(dtype)}
     # nats per time step: the two programs' rounding
     np.testing.assert_allclose(history / T, np.array(peer.monitor_.history) / (N * T), rtol=0,
                                atol=1e-9 if dtype == np.float64 else 1e-5)  # fmt: skip
-    # the models themselves: rounding that twenty steps have carried along the flattest direction
+    # the models themselves: rounding that fifty steps have carried along the flattest direction
     tolerance = 1e-6 if dtype == np.float64 else 5e-3
     np.testing.assert_allclose(model.transition, peer.transmat_, atol=tolerance)
     np.testing.assert_allclose(model.initial, peer.startprob_, atol=tolerance)
