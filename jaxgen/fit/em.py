@@ -44,7 +44,7 @@ class EM:
         chunk: events per chunk; None chooses by the size of an event.
         devices: those that share the events, for example `jax.devices()`: each sums its own, and the sums are added.
             None leaves all events where they are. A CPU is two devices after
-            `jax.config.update("jax_num_cpu_devices", 2)`, and faster so, since each then has a core for itself.
+            `jax.config.update("jax_num_cpu_devices", 2)`.
         frozen: what stays as it is, `{path: True}` or `{path: bools}`: `{"components.offset": True}` keeps the means of
             a mixture of Gaussians, `{"components": (True, False)}` all of its first component. The other parameters
             take their maximum given those.
