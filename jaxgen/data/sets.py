@@ -161,7 +161,7 @@ def weekly_returns() -> WeeklyReturns:
     Example:
         >>> d = weekly_returns()
         >>> d.size[:3].round(2).tolist(), d.years[[0, -1]].round(1).tolist()
-        ([1.61, 0.66, 0.42], [2004.3, 2014.3])
+        ([1.61, 0.66, 0.91], [2004.3, 2014.3])
 
     Source: the series `areturns` in statsmodels' tests of Markov switching, after Hamilton and Susmel (1994).
     """

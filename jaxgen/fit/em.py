@@ -42,12 +42,12 @@ class EM:
 
     Args:
         chunk: events per chunk; None chooses by the size of an event.
-        devices: those that share the events, for example `jax.devices()`: each sums its own, and the sums are added.
-            None leaves all events where they are. A CPU is two devices after
-            `jax.config.update("jax_num_cpu_devices", 2)`.
         frozen: what stays as it is, `{path: True}` or `{path: bools}`: `{"components.offset": True}` keeps the means of
             a mixture of Gaussians, `{"components": (True, False)}` all of its first component. The other parameters
             take their maximum given those.
+        devices: those that share the events, for example `jax.devices()`: each sums its own, and the sums are added.
+            None leaves all events where they are. A CPU is two devices after
+            `jax.config.update("jax_num_cpu_devices", 2)`.
 
     Data may have labels, `dict(x=x, label=y)`: of an event whose component is known, -1 of others. Its likelihood is
     then that of event and label.
@@ -68,8 +68,8 @@ class EM:
     """
 
     chunk: int | None = None
-    devices: Any = None
     frozen: Any = None
+    devices: Any = None
     monitor: ClassVar[str] = "objective"
     takes_label: ClassVar[bool] = True
     default_steps: ClassVar[int] = 200
