@@ -1,12 +1,15 @@
-"""How long a new process waits: the import, and the first small mixture fit with its compilation.
+"""How long a new process waits: the import, and the first small mixture fit with its compilation, without and with
+JAX's persistent compilation cache.
 
     python benchmarks/startup.py
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 
 from common import report
 
@@ -26,9 +29,11 @@ print(time.perf_counter() - middle, middle - t)
 """
 
 
-def run(code: str) -> list[float]:
-    """The numbers that a new Python prints."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+def run(code: str, cache: str | None = None) -> list[float]:
+    """The numbers that a new Python prints; `cache` is a folder for compiled programs."""
+    keep = {"JAX_COMPILATION_CACHE_DIR": cache or "", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    environment = os.environ | (keep if cache else {})
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     return [float(word) for word in done.stdout.split()]
 
 
@@ -39,6 +44,10 @@ def median(values: list[float]) -> float:
 def main() -> None:
     rounds = [(run(IMPORT.format("jax"))[0], run(IMPORT.format("jax, jaxgen"))[0], *run(FIT)) for _ in range(5)]
     jax, both, fit, init = (median(list(column)) for column in zip(*rounds, strict=True))
+    with tempfile.TemporaryDirectory() as cache:
+        run(FIT, cache)
+        again = [run(FIT, cache) for _ in range(5)]
+        cached, cached_init = (median(list(column)) for column in zip(*again, strict=True))
     report(
         "startup",
         {
@@ -46,6 +55,8 @@ def main() -> None:
             "import jaxgen over import jax, s": both - jax,
             "first fit of a mixture (5000 x 2, K=5), cold, s": fit,
             "its k-means start before that, cold, s": init,
+            "first fit with the persistent cache, s": cached,
+            "its k-means start with the persistent cache, s": cached_init,
         },
     )
 
