@@ -14,16 +14,9 @@ from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.gate import as_array
 from jaxgen.core.pytree import model
-from jaxgen.nn.bijections import (
-    BOUND,
-    AffineCoupling,
-    Chain,
-    Permute,
-    Scan,
-    Standardize,
-    as_floating,
-    shared_context,
-)
+from jaxgen.nn.bijections import AffineCoupling, Chain, Permute, Scan, Standardize
+from jaxgen.nn.bijections.basics import as_floating, shared_context
+from jaxgen.nn.bijections.coupling import BOUND
 
 
 @model

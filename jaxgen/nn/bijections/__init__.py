@@ -1,0 +1,24 @@
+"""Bijections: the layers of normalizing flows, maps without a density of their own.
+
+A bijection is a small model with `event_shape` and two methods for one event, `forward(x, context)` from the base to
+the data and `inverse(y, context)` back. Each returns the image and the log-determinant of its own direction. Anything
+with these methods is a layer.
+"""
+
+from jaxgen.nn.bijections.basics import Bijection
+from jaxgen.nn.bijections.compose import Chain, DistraxBijector, Inverse, Scan
+from jaxgen.nn.bijections.coupling import AffineCoupling
+from jaxgen.nn.bijections.elementwise import Affine, Standardize
+from jaxgen.nn.bijections.linear import Permute
+
+__all__ = [
+    "Affine",
+    "AffineCoupling",
+    "Bijection",
+    "Chain",
+    "DistraxBijector",
+    "Inverse",
+    "Permute",
+    "Scan",
+    "Standardize",
+]

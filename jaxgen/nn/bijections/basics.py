@@ -1,0 +1,57 @@
+"""What all bijections share."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+
+from jaxgen.core.door import context_shape
+from jaxgen.core.errors import ModelError, ShapeError
+
+
+@runtime_checkable
+class Bijection(Protocol):
+    """An invertible map of one event."""
+
+    @property
+    def event_shape(self) -> tuple[int, ...]: ...
+
+    def forward(self, x: Any, context: Any = None) -> tuple[jax.Array, jax.Array]:
+        """From the base to the data: `y` and `log |det dy/dx|`."""
+        ...
+
+    def inverse(self, y: Any, context: Any = None) -> tuple[jax.Array, jax.Array]:
+        """From the data to the base: `x` and `log |det dx/dy|`."""
+        ...
+
+
+def check(layer: Any, method: str, x: Any, context: Any) -> None:
+    """One event, and the context the layer was made for: a batch would be split along the wrong axis in silence."""
+    wanted = context_shape(layer)
+    for what, array, shape in (("x", x, layer.event_shape), ("context", context, wanted)):
+        if shape is not None and (array is None or jnp.shape(array) != shape):
+            raise ShapeError(
+                f"{what} does not fit the layer", called=f"{type(layer).__name__}.{method}({what}={what})",
+                expected=f"one event's, shape {list(shape)}",
+                got="none" if array is None else f"shape {list(jnp.shape(array))}",
+                fix=f"jax.vmap(layer.{method})(x) for a batch, or jaxgen.Flow(base, layer)",
+            )  # fmt: skip
+
+
+def shared_context(*parts: Any) -> tuple[int, ...] | None:
+    """The one context shape of all parts that take a context."""
+    shapes = {context_shape(part) for part in parts} - {None}
+    if len(shapes) > 1:
+        raise ModelError(
+            "the parts of a flow take contexts of different shapes", called="Flow.context_shape",
+            expected="one context for all parts that take one", got=str(sorted(map(str, shapes))),
+        )  # fmt: skip
+    return next(iter(shapes), None)
+
+
+def as_floating(x: Any, *trees: Any) -> Any:
+    """`x` in the floating dtype in which it meets the arrays of `trees`; their own where it comes from a base."""
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(trees) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.asarray(x).astype(jnp.result_type(*dtypes)) if dtypes else x

@@ -1,0 +1,195 @@
+"""Bijections made of bijections, and those of distrax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxgen.core import algebra
+from jaxgen.core.door import context_shape
+from jaxgen.core.errors import ShapeError
+from jaxgen.core.exchange import as_bijector
+from jaxgen.core.pytree import model, static
+from jaxgen.nn.bijections.basics import as_floating, check, shared_context
+
+
+@model
+class DistraxBijector:
+    """A distrax bijector as a layer, built inside each call, since distrax objects do not live as leaves.
+
+    `y = make(params).forward(x)`
+
+    Args:
+        params: what `make` takes, all trained.
+        make: `params -> bijector`, a module-level function.
+        event_shape: the shape of one event; a bijector of fewer dimensions acts on each part of it.
+
+    Example:
+        >>> from jaxgen.core.exchange import distrax
+        >>> def shift_by(shift):
+        ...     return distrax().ScalarAffine(shift)
+        >>> layer = DistraxBijector(jnp.array([1.0, 2.0]), shift_by, (2,))
+        >>> layer.forward(jnp.zeros(2))[0].tolist()
+        [1.0, 2.0]
+    """
+
+    params: Any
+    make: Callable[[Any], Any] = static()
+    event_shape: tuple[int, ...] = static()
+
+    def _call(self, method, x, context):
+        check(self, method, x, context)
+        y, log_det = getattr(self.make(self.params), f"{method}_and_log_det")(x)
+        if jnp.shape(y) != self.event_shape:
+            raise ShapeError(
+                "the distrax bijector changes the shape of an event", called=f"DistraxBijector.{method}(x)",
+                expected=f"shape {list(self.event_shape)}", got=f"shape {list(jnp.shape(y))}",
+                fix="params of one bijector, without a batch shape",
+            )  # fmt: skip
+        return y, jnp.sum(log_det)
+
+    def forward(self, x, context=None):
+        """`y` and `log |det dy/dx|`."""
+        return self._call("forward", x, context)
+
+    def inverse(self, y, context=None):
+        """`x` and `log |det dx/dy|`."""
+        return self._call("inverse", y, context)
+
+    def bijector(self):
+        """The distrax bijector."""
+        return as_bijector(self)
+
+
+@model
+class Inverse:
+    """A bijection in the other direction.
+
+    `y = layer^-1(x)`
+
+    Args:
+        layer: the bijection.
+
+    Example:
+        >>> from jaxgen.nn.bijections import Affine
+        >>> layer = Inverse(Affine(jnp.ones(2), jnp.zeros(2)))
+        >>> layer.forward(jnp.zeros(2))[0].tolist()
+        [-1.0, -1.0]
+    """
+
+    layer: Any
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return self.layer.event_shape
+
+    @property
+    def context_shape(self):
+        return context_shape(self.layer)
+
+    def forward(self, x, context=None):
+        """`y` and `log |det dy/dx|`."""
+        return self.layer.inverse(x, context)
+
+    def inverse(self, y, context=None):
+        """`x` and `log |det dx/dy|`."""
+        return self.layer.forward(y, context)
+
+    def bijector(self, context=None):
+        """The distrax bijector, given one context."""
+        return as_bijector(self, context)
+
+
+@model
+class Chain:
+    """Different bijections one after the other, the first next to the base. For many equal ones use `Scan`.
+
+    `y = layer_n(... layer_1(x))`, `log |det|` the sum of theirs
+
+    Args:
+        layers: tuple of bijections, in the order in which a sample meets them (distrax.Chain lists them backwards).
+
+    Example:
+        >>> from jaxgen.nn.bijections import Affine
+        >>> double = Affine(jnp.zeros(1), jnp.full(1, jnp.log(2.0)))
+        >>> add = Affine(jnp.ones(1), jnp.zeros(1))
+        >>> Chain((double, add)).forward(jnp.ones(1))[0].tolist()
+        [3.0]
+    """
+
+    layers: tuple[Any, ...]
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return self.layers[0].event_shape
+
+    @property
+    def context_shape(self):
+        return shared_context(*self.layers)
+
+    def forward(self, x, context=None):
+        """`y` and `log |det dy/dx|`."""
+        log_dets = []
+        for layer in self.layers:
+            x, log_det = layer.forward(x, context)
+            log_dets.append(log_det)
+        return x, sum(log_dets)
+
+    def inverse(self, y, context=None):
+        """`x` and `log |det dx/dy|`."""
+        log_dets = []
+        for layer in reversed(self.layers):
+            y, log_det = layer.inverse(y, context)
+            log_dets.append(log_det)
+        return y, sum(log_dets)
+
+    def bijector(self, context=None):
+        """The distrax bijector, given one context."""
+        return as_bijector(self, context)
+
+
+@model
+class Scan:
+    """L bijections of one kind one after the other, in a program whose size does not depend on L.
+
+    `y = layer_L(... layer_1(x))`, `log |det|` the sum of theirs
+
+    Args:
+        layers: one bijection whose leaves carry a leading axis L; the first is next to the base.
+
+    Example:
+        >>> from jaxgen.nn.bijections import Affine
+        >>> layers = jax.vmap(lambda shift: Affine(shift, jnp.zeros(2)))(jnp.ones((5, 2)))
+        >>> Scan(layers).forward(jnp.zeros(2))[0].tolist()
+        [5.0, 5.0]
+    """
+
+    layers: Any
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return algebra.element(self.layers).event_shape
+
+    @property
+    def context_shape(self):
+        return context_shape(algebra.element(self.layers))
+
+    def forward(self, x, context=None):
+        """`y` and `log |det dy/dx|`."""
+        start = as_floating(x, x, self.layers)
+        y, log_dets = jax.lax.scan(lambda x, layer: layer.forward(x, context), start, self.layers)
+        # emitted and summed outside: the sum of L numbers rounds less than a running total
+        return y, jnp.sum(log_dets)
+
+    def inverse(self, y, context=None):
+        """`x` and `log |det dx/dy|`."""
+        start = as_floating(y, y, self.layers)
+        x, log_dets = jax.lax.scan(lambda y, layer: layer.inverse(y, context), start, self.layers, reverse=True)
+        return x, jnp.sum(log_dets)
+
+    def bijector(self, context=None):
+        """The distrax bijector, given one context."""
+        return as_bijector(self, context)
