@@ -364,3 +364,49 @@ def test_net_checks_its_module():
 def test_as_bijector_refuses_a_wrong_event():
     with pytest.raises(jg.ShapeError, match="one event"):
         as_bijector(Affine(jnp.zeros(2), jnp.zeros(2))).forward(jnp.zeros(3))
+
+
+@jg.model
+class Ratios:
+    """Log-ratios `[D - 1]` to the last of D positive numbers of sum one, and those numbers."""
+
+    size: int = jg.static()
+
+    @property
+    def event_shape(self):
+        return (self.size,)
+
+    @property
+    def latent_shape(self):
+        return (self.size - 1,)
+
+    def forward(self, x, context=None):
+        y = jax.nn.softmax(jnp.append(x, 0.0))
+        return y, jnp.sum(jnp.log(y))
+
+    def inverse(self, y, context=None):
+        return jnp.log(y[:-1] / y[-1]), -jnp.sum(jnp.log(y))
+
+
+def test_sides_of_two_shapes():
+    """A layer may change the shape of an event: chains, inverses, flows and distrax follow it."""
+    layer = Chain((Affine(jnp.zeros(2), jnp.ones(2)), Ratios(3)))
+    assert (layer.event_shape, layer.latent_shape) == ((3,), (2,))
+    assert (Inverse(layer).event_shape, Inverse(layer).latent_shape) == ((2,), (3,))
+    flow = Flow(jg.StandardNormal((2,)), layer)
+    x = flow.sample(jax.random.key(0), (4, 5))
+    assert (flow.event_shape, flow.latent_shape, x.shape, flow.encode(x).shape) == ((3,), (2,), (4, 5, 3), (4, 5, 2))
+    np.testing.assert_allclose(flow.decode(flow.encode(x)), x, atol=1e-6)
+    peer = distrax.Transformed(distrax.MultivariateNormalDiag(jnp.zeros(2)), as_bijector(layer))
+    np.testing.assert_allclose(flow.log_prob(x), peer.log_prob(x), rtol=1e-5, atol=1e-5)
+    back = Flow(flow, Inverse(layer))  # the standard normal again
+    z = np.array([[0.3, -1.0]], np.float32)
+    many = Scan(jax.vmap(lambda shift: Chain((Affine(shift, shift), Ratios(3))))(z))
+    np.testing.assert_allclose(back.log_prob(z), jg.StandardNormal((2,)).log_prob(z), atol=1e-5)
+    for wrong, message in (
+        (lambda: Flow(jg.StandardNormal((3,)), layer).log_prob(x), "base does not fit"),
+        (lambda: Flow(jg.StandardNormal((2,)), many).log_prob(x), "cannot follow one another"),
+        (lambda: layer.forward(jnp.zeros(3)), "one event's, shape \\[2\\]"),
+    ):  # fmt: skip
+        with pytest.raises((jg.ModelError, jg.ShapeError), match=message):
+            wrong()

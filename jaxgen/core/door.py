@@ -29,6 +29,27 @@ def context_shape(model: Any) -> tuple[int, ...] | None:
     return getattr(model, "context_shape", None)
 
 
+def latent_shape(model: Any) -> Shape:
+    """The shape on the latent side of a bijection or a model: what `forward` or `decode` takes.
+
+    That of an event unless it says otherwise, in an attribute `latent_shape`.
+    """
+    shape: Shape | None = getattr(model, "latent_shape", None)
+    return tuple(model.event_shape if shape is None else shape)
+
+
+def same_shape(shape: Shape, wanted: Shape) -> bool:
+    """Whether two shapes agree, where None stands for any length.
+
+    Example:
+        >>> same_shape((5, 2), (None, 2)), same_shape((2,), (3,))
+        (True, False)
+    """
+    if len(shape) != len(wanted):
+        return False
+    return all(a == b or None in (a, b) for a, b in zip(shape, wanted, strict=True))
+
+
 def check_key(key: Any, called: str) -> None:
     """Refuses anything but one typed key (`jax.random.key`)."""
     if not (hasattr(key, "dtype") and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core.door import batch_axes
+from jaxgen.core.door import batch_axes, latent_shape
 
 
 def distrax() -> ModuleType:
@@ -69,8 +69,9 @@ def as_bijector(bijection: Any, context: Any = None) -> Any:
     """Any bijection as a distrax bijector, built anew at each call.
 
     Args:
-        bijection: has `event_shape` and, for one event, `forward(x, context)` and `inverse(y, context)`, each
-            returning the image and the log-determinant of that direction.
+        bijection: has `event_shape` (and `latent_shape` where the side of the base differs) and, for one event,
+            `forward(x, context)` and `inverse(y, context)`, each returning the image and the log-determinant of that
+            direction.
         context: `[*context]`, shared by all events; None for a bijection without context.
 
     Example:
@@ -86,16 +87,17 @@ def as_bijector(bijection: Any, context: Any = None) -> Any:
 def _bijector_class() -> type:
     class Bijection(distrax().Bijector):  # type: ignore[misc, name-defined]
         def __init__(self, bijection: Any, context: Any):
-            super().__init__(event_ndims_in=len(bijection.event_shape))
+            super().__init__(len(latent_shape(bijection)), len(bijection.event_shape))
             # attributes are what distrax flattens into a pytree: the bijection's arrays stay arrays under jit
             self.bijection, self.context = bijection, context
 
         def _map(self, name: str, x: Any) -> Any:
             x = jnp.asarray(x)
-            batch = batch_axes(x.shape, self.bijection.event_shape, f"bijector.{name}")
-            flat = x.reshape((math.prod(batch), *self.bijection.event_shape))
+            side = latent_shape(self.bijection) if name == "forward" else self.bijection.event_shape
+            batch = batch_axes(x.shape, side, f"bijector.{name}")
+            flat = x.reshape((math.prod(batch), *x.shape[len(batch) :]))
             y, log_det = jax.vmap(lambda event: getattr(self.bijection, name)(event, self.context))(flat)
-            return y.reshape(x.shape), log_det.reshape(batch)
+            return y.reshape((*batch, *y.shape[1:])), log_det.reshape(batch)
 
         def forward_and_log_det(self, x: Any) -> Any:
             return self._map("forward", x)

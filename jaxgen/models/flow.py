@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core.door import context_shape, per_event, per_latent, per_sample
+from jaxgen.core.door import context_shape, latent_shape, per_event, per_latent, per_sample, same_shape
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.gate import as_array
@@ -26,8 +26,10 @@ class Flow:
     `log p(x) = log p_base(z) + log |det dz/dx|`, `z = bijection^-1(x)`
 
     Args:
-        base: any density, with or without parameters: a standard normal, a mixture, another flow.
-        bijection: any bijection. What takes a context, base or layers, takes the same one.
+        base: any density, with or without parameters: a standard normal, a mixture, another flow. Its events have the
+            shape of the bijection's `latent_shape`; a free length takes the bijection's.
+        bijection: any bijection; its `event_shape` is the flow's. What takes a context, base or layers, takes the same
+            one.
 
     Example:
         >>> import jaxgen as jg
@@ -88,11 +90,18 @@ class Flow:
 
     @property
     def event_shape(self):
-        return self.base.event_shape
+        if not same_shape(self.base.event_shape, latent_shape(self.bijection)):
+            raise ModelError(
+                "the base does not fit the bijection", called="Flow(base, bijection)",
+                expected=f"a base of events {list(latent_shape(self.bijection))}",
+                got=f"a {type(self.base).__name__} of events {list(self.base.event_shape)}",
+                fix=f"StandardNormal({latent_shape(self.bijection)})",
+            )  # fmt: skip
+        return tuple(self.bijection.event_shape)
 
     @property
     def latent_shape(self):
-        return self.base.event_shape
+        return latent_shape(self.bijection)
 
     @property
     def context_shape(self):
@@ -110,18 +119,20 @@ class Flow:
     @per_sample
     def sample(self, key, context, length):
         """Draws `[*shape, *event]`."""
-        free = {} if length is None else {"length": length}
+        # of a base of free length that is given by the bijection
+        given = [n for n, free in zip(self.latent_shape, self.base.event_shape, strict=True) if free is None]
+        free = {"length": length if given[0] is None else given[0]} if given else {}
         z = self.base.sample(key, context=self._for_base(context), **free)
         return self.bijection.forward(as_floating(z, self), context)[0]
 
     @per_event
     def encode(self, x, context):
-        """Events in the coordinates of the base, `z`, `[*batch, *event] -> [*batch, *event]`."""
+        """Events in the coordinates of the base, `z`, `[*batch, *event] -> [*batch, *latent]`."""
         return self.bijection.inverse(x, context)[0]
 
     @per_latent
     def decode(self, z, context):
-        """From the coordinates of the base back to events, `[*batch, *event] -> [*batch, *event]`."""
+        """From the coordinates of the base back to events, `[*batch, *latent] -> [*batch, *event]`."""
         return self.bijection.forward(z, context)[0]
 
     def distribution(self):

@@ -7,13 +7,17 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core.door import context_shape
+from jaxgen.core.door import context_shape, latent_shape, same_shape
 from jaxgen.core.errors import ModelError, ShapeError
 
 
 @runtime_checkable
 class Bijection(Protocol):
-    """An invertible map of one event."""
+    """An invertible map of one event.
+
+    `event_shape` is the shape on the side of the data. One that differs on the side of the base, the input of
+    `forward`, is in an attribute `latent_shape`.
+    """
 
     @property
     def event_shape(self) -> tuple[int, ...]: ...
@@ -30,8 +34,9 @@ class Bijection(Protocol):
 def check(layer: Any, method: str, x: Any, context: Any) -> None:
     """One event, and the context the layer was made for: a batch would be split along the wrong axis in silence."""
     wanted = context_shape(layer)
-    for what, array, shape in (("x", x, layer.event_shape), ("context", context, wanted)):
-        if shape is not None and (array is None or jnp.shape(array) != shape):
+    side = latent_shape(layer) if method == "forward" else layer.event_shape
+    for what, array, shape in (("x", x, side), ("context", context, wanted)):
+        if shape is not None and (array is None or not same_shape(jnp.shape(array), shape)):
             raise ShapeError(
                 f"{what} does not fit the layer", called=f"{type(layer).__name__}.{method}({what}={what})",
                 expected=f"one event's, shape {list(shape)}",

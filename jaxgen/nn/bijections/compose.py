@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.core import algebra
-from jaxgen.core.door import context_shape
-from jaxgen.core.errors import ShapeError
+from jaxgen.core.door import context_shape, latent_shape
+from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_bijector
 from jaxgen.core.pytree import model, static
 from jaxgen.nn.bijections.basics import as_floating, check, shared_context
@@ -83,7 +83,11 @@ class Inverse:
     layer: Any
 
     @property
-    def event_shape(self) -> tuple[int, ...]:
+    def event_shape(self):
+        return latent_shape(self.layer)
+
+    @property
+    def latent_shape(self):
         return self.layer.event_shape
 
     @property
@@ -123,8 +127,12 @@ class Chain:
     layers: tuple[Any, ...]
 
     @property
-    def event_shape(self) -> tuple[int, ...]:
-        return self.layers[0].event_shape
+    def event_shape(self):
+        return self.layers[-1].event_shape
+
+    @property
+    def latent_shape(self):
+        return latent_shape(self.layers[0])
 
     @property
     def context_shape(self):
@@ -158,7 +166,8 @@ class Scan:
     `y = layer_L(... layer_1(x))`, `log |det|` the sum of theirs
 
     Args:
-        layers: one bijection whose leaves carry a leading axis L; the first is next to the base.
+        layers: one bijection whose leaves carry a leading axis L; the first is next to the base. Its two sides have
+            one shape.
 
     Example:
         >>> from jaxgen.nn.bijections import Affine
@@ -170,8 +179,15 @@ class Scan:
     layers: Any
 
     @property
-    def event_shape(self) -> tuple[int, ...]:
-        return algebra.element(self.layers).event_shape
+    def event_shape(self):
+        one = algebra.element(self.layers)
+        if latent_shape(one) != tuple(one.event_shape):
+            raise ModelError(
+                "layers that change the shape of an event cannot follow one another", called="Scan(layers)",
+                expected="one shape on both sides", fix="Chain, with layers whose shapes fit",
+                got=f"{type(one).__name__} from {list(latent_shape(one))} to {list(one.event_shape)}",
+            )  # fmt: skip
+        return one.event_shape
 
     @property
     def context_shape(self):
@@ -179,6 +195,7 @@ class Scan:
 
     def forward(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
+        check(self, "forward", x, context)
         start = as_floating(x, x, self.layers)
         y, log_dets = jax.lax.scan(lambda x, layer: layer.forward(x, context), start, self.layers)
         # emitted and summed outside: the sum of L numbers rounds less than a running total
@@ -186,6 +203,7 @@ class Scan:
 
     def inverse(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
+        check(self, "inverse", y, context)
         start = as_floating(y, y, self.layers)
         x, log_dets = jax.lax.scan(lambda y, layer: layer.inverse(y, context), start, self.layers, reverse=True)
         return x, jnp.sum(log_dets)
