@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from jaxgen.models.hmm import HMM
 from jaxgen.models.mixture import Mixture
 from jaxgen.models.rbm import RBM
 from jaxgen.models.vae import VAE
+from jaxgen.nn.bijections import Coupling
 from jaxgen.nn.conv import ConvCritic, ConvGenerator
 from jaxgen.nn.mlp import MLP
 from jaxgen.ops import likelihoods
@@ -134,7 +136,8 @@ def realnvp(
     """
     x = jnp.asarray(as_array(x))
     base = StandardNormal(x.shape[1:]) if base is None else base
-    model = Flow.realnvp(key, x, base, layers=layers, features=features, context_shape=context_shape)
+    layer = functools.partial(Coupling.init, features=tuple(features), context_shape=context_shape)
+    model = Flow.init(key, x, base, layer, layers=layers)
     return model, Gradient(losses.nll, _adam(step_size, steps, clip=1.0), average=0.99)
 
 

@@ -7,6 +7,7 @@ only because parameters are zero.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -22,8 +23,8 @@ from jaxgen.core.files import loadable
 from jaxgen.core.pytree import combine, partition
 from jaxgen.nn.bijections import (
     Affine,
-    AffineCoupling,
     Chain,
+    Coupling,
     DistraxBijector,
     Inverse,
     Permute,
@@ -225,7 +226,8 @@ def realnvp(base=None, context=None):
         first, second, third = jax.random.split(key, 3)
         x = jax.random.normal(first, (64, 2)) * jnp.array([1.5, 0.7]) + 0.3
         own = jg.StandardNormal((2,)) if base is None else base(third)
-        flow = jg.Flow.realnvp(second, x, own, layers=2, features=(8,), context_shape=context)
+        layer = functools.partial(Coupling.init, features=(8,), context_shape=context)
+        flow = jg.Flow.init(second, x, own, layer, layers=2)
         return moved(third, flow, 0.1)
 
     return build
@@ -307,14 +309,18 @@ def shift_and_scale(params):
 
 
 #: bijections of events `[3]`, one or more of every class
+def coupling(key, scale=1.0):
+    return moved(key, Coupling.init(key, jnp.zeros((1, 3)), features=(8,)), scale)
+
+
 BIJECTIONS = {
     "affine": lambda key: moved(key, Affine(jnp.ones(3), jnp.zeros(3))),
     "standardize": lambda key: Standardize.from_data(jax.random.normal(key, (9, 3)) * 3 + 1),
     "permute": lambda key: Permute.from_order([2, 0, 1]),
-    "coupling": lambda key: moved(key, AffineCoupling.init(key, 3, features=(8,)), 1.0),
-    "inverse": lambda key: Inverse(moved(key, AffineCoupling.init(key, 3, features=(8,)), 1.0)),
+    "coupling": coupling,
+    "inverse": lambda key: Inverse(coupling(key)),
     "chain": lambda key: Chain((Permute.from_order([1, 2, 0]), moved(key, Affine(jnp.ones(3), jnp.zeros(3))))),
-    "scan": lambda key: Scan(batch_of(lambda k: moved(k, AffineCoupling.init(k, 3, features=(8,)), 0.5), 4)(key)),
+    "scan": lambda key: Scan(batch_of(functools.partial(coupling, scale=0.5), 4)(key)),
     "distrax": lambda key: DistraxBijector(
         moved(key, {"shift": jnp.ones(3), "log_scale": jnp.zeros(3)}), shift_and_scale, (3,)
     ),

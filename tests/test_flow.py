@@ -1,6 +1,7 @@
 """Flows: every bijection against its exact float64 inverse and Jacobian, densities against quadrature and distrax."""
 
 import dataclasses
+import functools
 
 import distrax
 import jax
@@ -15,8 +16,8 @@ from jaxgen.core.pytree import combine, partition, trainable
 from jaxgen.models.flow import Flow
 from jaxgen.nn.bijections import (
     Affine,
-    AffineCoupling,
     Chain,
+    Coupling,
     DistraxBijector,
     Inverse,
     Permute,
@@ -52,10 +53,14 @@ def data(d=2, n=N):
     return (rng.normal(size=(n, d)) * np.linspace(0.5, 3, d) + np.linspace(-1, 4, d)).astype(np.float32)
 
 
+def small(context_shape=None):
+    return functools.partial(Coupling.init, features=FEATURES, context_shape=context_shape)
+
+
 def realnvp(seed=0, d=2, layers=4, base=None, context_shape=None, x=None):
     base = jg.StandardNormal((d,)) if base is None else base
     x = data(d) if x is None else x
-    flow = Flow.realnvp(jax.random.key(seed), x, base, layers=layers, features=FEATURES, context_shape=context_shape)
+    flow = Flow.init(jax.random.key(seed), x, base, small(context_shape), layers=layers)
     return dataclasses.replace(flow, bijection=unit_scale(jax.random.key(seed + 1), flow.bijection))
 
 
@@ -64,8 +69,8 @@ def scalar_affine(params):
 
 
 def bijections(d=3):
-    coupling = AffineCoupling.init(jax.random.key(0), d, features=FEATURES)
-    stack = jax.vmap(lambda key: AffineCoupling.init(key, d, features=FEATURES))(jax.random.split(jax.random.key(1), 3))
+    coupling = small()(jax.random.key(0), data(d))
+    stack = jax.vmap(lambda key: small()(key, data(d)))(jax.random.split(jax.random.key(1), 3))
     made = {
         "affine": Affine(jnp.zeros(d), jnp.zeros(d)),
         "standardize": Standardize.from_data(data(d)),
@@ -152,7 +157,7 @@ def test_density_integrates_to_one(base):
         "flow": lambda: realnvp(5, layers=1, x=np.random.default_rng(1).normal(size=(N, 2)).astype(np.float32)),
     }
     x = np.random.default_rng(2).normal(size=(N, 2)).astype(np.float32)
-    flow = Flow.realnvp(jax.random.key(0), x, bases[base](), layers=2, features=FEATURES)
+    flow = Flow.init(jax.random.key(0), x, bases[base](), small(), layers=2)
     trained, rest = partition(flow.bijection)
     noisy = jax.tree.map(lambda a: a + 0.3 * jax.random.normal(jax.random.key(a.size), a.shape), trained)
     flow = dataclasses.replace(flow, bijection=combine(noisy, rest))
@@ -268,7 +273,7 @@ def test_fixed_fields_are_not_trained():
 
 @pytest.mark.parametrize("d", [2, 3, 5])
 def test_every_pair_of_layers_moves_every_coordinate(d):
-    flow = Flow.realnvp(jax.random.key(0), data(d), jg.StandardNormal((d,)), layers=6, features=FEATURES)
+    flow = Flow.init(jax.random.key(0), data(d), jg.StandardNormal((d,)), small(), layers=6)
     orders = np.asarray(flow.bijection.layers[0].layers.layers[1].order)
     assert orders.shape == (6, d)
     for first in range(0, 6, 2):
@@ -278,14 +283,14 @@ def test_every_pair_of_layers_moves_every_coordinate(d):
 
 def test_starts_as_the_standardised_base():
     x = data()
-    flow = Flow.realnvp(jax.random.key(0), x, jg.StandardNormal((2,)))
+    flow = Flow.init(jax.random.key(0), x, jg.StandardNormal((2,)))
     expected = jg.DiagonalGaussian.from_scale(x.mean(0), x.std(0)).log_prob(x)
     np.testing.assert_allclose(flow.log_prob(x), expected, atol=1e-4)
 
 
 def test_flows_as_components():
     x = data()
-    flows = jax.vmap(lambda key: Flow.realnvp(key, x, jg.StandardNormal((2,)), layers=2, features=FEATURES))(
+    flows = jax.vmap(lambda key: Flow.init(key, x, jg.StandardNormal((2,)), small(), layers=2))(
         jax.random.split(jax.random.key(0), 3)
     )
     mixture = jg.Mixture.from_components(flows)
@@ -300,7 +305,7 @@ def test_flows_as_components():
 def test_dtype_is_kept_with_x64_enabled(dtype):
     with jax.enable_x64(True):
         x = jnp.asarray(data(), dtype)
-        flow = Flow.realnvp(jax.random.key(0), x, jg.StandardNormal((2,)), layers=2, features=FEATURES)
+        flow = Flow.init(jax.random.key(0), x, jg.StandardNormal((2,)), small(), layers=2)
         kinds = {leaf.dtype for leaf in jax.tree.leaves(flow) if jnp.issubdtype(leaf.dtype, jnp.floating)}
         assert kinds == {jnp.dtype(dtype)}
         assert flow.sample(jax.random.key(0), (3,)).dtype == flow.log_prob(x).dtype == flow.encode(x).dtype == dtype
@@ -322,17 +327,17 @@ def test_errors_name_the_fix():
     key, x = jax.random.key(0), data()
     normal = jg.StandardNormal((2,))
     with pytest.raises(jg.ModelError, match="size >= 2"):
-        AffineCoupling.init(key, 1)
+        Coupling.init(key, x[:, :1])
     with pytest.raises(jg.ModelError, match="size >= 2"):
-        Flow.realnvp(key, x[:, :1], jg.StandardNormal((1,)))
+        Flow.init(key, x[:, :1], jg.StandardNormal((1,)))
     with pytest.raises(jg.ModelError, match="layers >= 1"):
-        Flow.realnvp(key, x, normal, layers=0)
+        Flow.init(key, x, normal, layers=0)
     with pytest.raises(jg.ModelError, match="StandardNormal"):
-        Flow.realnvp(key, x, jg.StandardNormal((3,)))
+        Flow.init(key, x, jg.StandardNormal((3,)))
     with pytest.raises(jg.ShapeError, match="reshape"):
-        Flow.realnvp(key, x[None], normal)
+        Flow.init(key, x[None], normal)
     with pytest.raises(jg.DataError, match="finite"):
-        Flow.realnvp(key, np.where(x > 3, np.nan, x), normal)
+        Flow.init(key, np.where(x > 3, np.nan, x), normal)
     with pytest.raises(jg.ModelError, match="once"):
         Permute.from_order([0, 0, 1])
 

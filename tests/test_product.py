@@ -151,7 +151,7 @@ def test_a_mixture_trains_on_a_table_with_holes():
 
 
 def test_any_density_is_a_block_and_em_says_where_it_does_not_apply():
-    flow = jg.Flow.realnvp(jax.random.key(0), TABLE[:, [0, 2]], jg.StandardNormal((2,)), layers=2, features=(8,))
+    flow = jg.Flow.init(jax.random.key(0), TABLE[:, [0, 2]], jg.StandardNormal((2,)), layers=2)
     made = Product.from_blocks([((0, 2), flow), (1, jg.Categorical.from_probs([0.2, 0.3, 0.5]))])
     x = TABLE[:, :3]
     np.testing.assert_allclose(

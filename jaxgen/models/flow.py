@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from jaxgen.core.door import context_shape, latent_shape, per_event, per_latent, per_sample, same_shape
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_distribution
-from jaxgen.core.gate import as_array
+from jaxgen.core.gate import as_array, floating
 from jaxgen.core.pytree import model
-from jaxgen.nn.bijections import AffineCoupling, Chain, Permute, Scan, Standardize
+from jaxgen.core.value import ByValue
+from jaxgen.nn.bijections import Chain, Coupling, Permute, Scan, Standardize
 from jaxgen.nn.bijections.basics import as_floating, shared_context
-from jaxgen.nn.bijections.coupling import BOUND
 
 
 @model
@@ -45,38 +45,37 @@ class Flow:
     bijection: Any
 
     @classmethod
-    def realnvp(
-        cls, key, x, base: Any, *, layers: int = 8, features: tuple[int, ...] = (128, 128),
-        activation: Callable[[Any], Any] = jax.nn.silu, bound: float = BOUND,
-        context_shape: tuple[int, ...] | None = None,
-    ) -> Flow:  # fmt: skip
-        """RealNVP: coupling layers with permutations between them, then the units of the data.
+    def init(cls, key, x, base: Any, layer: Callable[[Any, Any], Any] = Coupling.init, *, layers: int = 8) -> Flow:
+        """Layers of one kind with permutations between them, then the units of the data.
 
-        It starts as the base in the data's mean and standard deviation. Permutations come in pairs: one exchanges the
-        two sides of the coupling, so that a pair of layers moves every coordinate; the next is a random cycle, so that
-        the sides mix.
+        Couplings and autoregressive layers start as the identity, so that the flow starts as the base in the data's
+        mean and standard deviation. Permutations come in pairs: one reverses the order, so that a pair of couplings
+        moves every coordinate; the next is a random cycle, so that all sides mix.
 
         Args:
             key: typed key.
-            x: events `[N, D]`, D at least 2, for the standardisation and the dtype.
+            x: events `[N, D]`, for the standardisation, the dtype, and layers that start from data.
             base: density of events `[D]`, such as `StandardNormal((D,))`.
-            layers: L, the number of coupling layers.
-            features: hidden widths of each coupling's network.
-            activation: of the networks, a module-level function.
-            bound: largest |log scale| of a layer.
-            context_shape: shape of one context for a conditional density.
+            layer: `(key, x) -> bijection` of events `[D]`, where x are the standardised events: `Coupling.init`, or
+                `functools.partial(Coupling.init, transform=SplineTransform())`.
+            layers: L, the number of layers.
 
         Raises:
-            ModelError: one coordinate, no layers, or a base of another event shape.
+            ModelError: no layers, or a base or a layer of another event shape.
             ShapeError: events that are no vectors.
 
-        Source: Dinh, Sohl-Dickstein and Bengio (2017), Density estimation using Real NVP.
+        Example:
+            >>> import jaxgen as jg
+            >>> x = jg.data.two_moons(jax.random.key(1), 100)
+            >>> flow = Flow.init(jax.random.key(0), x, jg.StandardNormal((2,)), layers=2)
+            >>> flow.log_prob(x).shape
+            (100,)
         """
-        called = "Flow.realnvp(key, x, base)"
+        called = "Flow.init(key, x, base, layer)"
         x = jnp.asarray(as_array(x, name="x"))
         if x.ndim != 2:
             raise ShapeError(
-                "RealNVP takes vectors", called=called, expected="x [N, D]", got=f"shape {list(x.shape)}",
+                "these layers take vectors", called=called, expected="x [N, D]", got=f"shape {list(x.shape)}",
                 fix="x.reshape(len(x), -1)",
             )  # fmt: skip
         size = x.shape[1]
@@ -85,8 +84,13 @@ class Flow:
                 "base and layers do not fit the data", called=called, expected=f"layers >= 1, events [{size}]",
                 got=f"layers {layers}, a base of events {list(base.event_shape)}", fix=f"StandardNormal(({size},))",
             )  # fmt: skip
-        shape = None if context_shape is None else tuple(context_shape)
-        return cls(base, _realnvp(key, x, layers, tuple(features), activation, bound, shape))
+        stack, units = _stacked(key, x, ByValue(layer), layers)
+        if tuple(stack.event_shape) != (size,):
+            raise ModelError(
+                "the layer does not fit the data", called=called, expected=f"a bijection of events [{size}]",
+                got=f"events {list(stack.event_shape)}", fix="a layer that reads its shape from the x it is given",
+            )  # fmt: skip
+        return cls(base, Chain((stack, units)))
 
     @property
     def event_shape(self):
@@ -141,30 +145,22 @@ class Flow:
 
 
 def _orders(key, size, layers):
-    """The permutations after each of L couplings, `[L, D]`: exchanges of the sides, and random cycles in between."""
-    exchange = jnp.roll(jnp.arange(size), -(size // 2))
+    """The permutations after each of L layers, `[L, D]`: reversals, and random cycles in between."""
 
     def cycle(key):
-        # one cycle through all coordinates, so that none stays in its place; for D = 2 that is the exchange
+        # one cycle through all coordinates, so that none stays in its place; for D = 2 that is the reversal
         tour = jax.random.permutation(key, size)
         return jnp.zeros(size, tour.dtype).at[tour].set(jnp.roll(tour, 1))
 
     cycles = jax.vmap(cycle)(jax.random.split(key, layers))
     even = jnp.arange(layers)[:, None] % 2 == 0
-    return jnp.where(even, exchange, cycles).astype(jnp.int32)
+    return jnp.where(even, jnp.arange(size)[::-1], cycles).astype(jnp.int32)
 
 
-@functools.partial(jax.jit, static_argnames=("layers", "features", "activation", "bound", "context_shape"))
-def _realnvp(key, x, layers, features, activation, bound, context_shape):
+@functools.partial(jax.jit, static_argnames=("layer", "layers"))
+def _stacked(key, x, layer, layers):
     networks, orders = jax.random.split(key)
-    size, units = x.shape[1], Standardize.from_data(x)
-
-    def layer(key, order):
-        coupling = AffineCoupling.init(
-            key, size, features=features, activation=activation, bound=bound, context_shape=context_shape,
-            dtype=units.mean.dtype,
-        )  # fmt: skip
-        return Chain((coupling, Permute(order)))
-
-    stack = jax.vmap(layer)(jax.random.split(networks, layers), _orders(orders, size, layers))
-    return Chain((Scan(stack), units))
+    units = Standardize.from_data(x)
+    z = jax.vmap(units.inverse)(floating(x))[0]
+    keys, orders = jax.random.split(networks, layers), _orders(orders, x.shape[1], layers)
+    return Scan(jax.vmap(lambda key, order: Chain((layer(key, z), Permute(order))))(keys, orders)), units

@@ -2,8 +2,9 @@
 
 from jaxgen.nn.bijections import (
     Affine,
-    AffineCoupling,
+    AffineTransform,
     Chain,
+    Coupling,
     DistraxBijector,
     Inverse,
     Permute,
@@ -17,10 +18,11 @@ from jaxgen.nn.net import Net
 __all__ = [
     "MLP",
     "Affine",
-    "AffineCoupling",
+    "AffineTransform",
     "Chain",
     "ConvCritic",
     "ConvGenerator",
+    "Coupling",
     "DistraxBijector",
     "Inverse",
     "Net",

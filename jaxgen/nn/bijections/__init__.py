@@ -2,23 +2,26 @@
 
 A bijection is a small model with `event_shape` and two methods for one event, `forward(x, context)` from the base to
 the data and `inverse(y, context)` back. Each returns the image and the log-determinant of its own direction. Anything
-with these methods is a layer.
+with these methods is a layer. `Coupling` takes any transform of one number: `AffineTransform` and others.
 """
 
 from jaxgen.nn.bijections.basics import Bijection
 from jaxgen.nn.bijections.compose import Chain, DistraxBijector, Inverse, Scan
-from jaxgen.nn.bijections.coupling import AffineCoupling
+from jaxgen.nn.bijections.coupling import Coupling
 from jaxgen.nn.bijections.elementwise import Affine, Standardize
 from jaxgen.nn.bijections.linear import Permute
+from jaxgen.nn.bijections.transforms import AffineTransform, Transform
 
 __all__ = [
     "Affine",
-    "AffineCoupling",
+    "AffineTransform",
     "Bijection",
     "Chain",
+    "Coupling",
     "DistraxBijector",
     "Inverse",
     "Permute",
     "Scan",
     "Standardize",
+    "Transform",
 ]

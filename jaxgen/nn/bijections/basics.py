@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -54,6 +55,20 @@ def shared_context(*parts: Any) -> tuple[int, ...] | None:
             expected="one context for all parts that take one", got=str(sorted(map(str, shapes))),
         )  # fmt: skip
     return next(iter(shapes), None)
+
+
+def context_size(shape: tuple[int, ...] | None) -> int:
+    """How many numbers a context adds to what a network sees."""
+    return 0 if shape is None else math.prod(shape)
+
+
+def with_context(seen: jax.Array, context: Any) -> jax.Array:
+    """What a network sees, `[*lead, K]`, and the context, flat, at each of `lead`: `[*lead, K + C]`."""
+    if context is None:
+        return seen
+    # in the event's dtype: a context of higher precision must not change the density's
+    flat = jnp.ravel(context).astype(seen.dtype)
+    return jnp.concatenate([seen, jnp.broadcast_to(flat, (*seen.shape[:-1], flat.size))], axis=-1)
 
 
 def as_floating(x: Any, *trees: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Couplings: some coordinates of a vector move the others."""
+"""Couplings: some coordinates of an event move the others."""
 
 from __future__ import annotations
 
@@ -7,102 +7,108 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import as_bijector
+from jaxgen.core.gate import floating
 from jaxgen.core.pytree import model, static
-from jaxgen.nn.bijections.basics import check
+from jaxgen.nn.bijections.basics import check, context_size, with_context
+from jaxgen.nn.bijections.transforms import AFFINE, Transform
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
 
-#: largest |log scale| of one coupling layer: a factor e^2 either way, so that one layer costs the inverse at most one
-#: of float32's seven digits
-BOUND = 2.0
-#: from this many units on, networks see coordinates on a logarithmic scale; well outside of standardised data
-REACH = 3.0
-
 
 @model
-class AffineCoupling:
-    """The first coordinates of a vector shift and scale the others.
+class Coupling:
+    """The first coordinates of the last axis choose how each of the others is transformed.
 
-    `y_a = x_a`, `y_b = x_b exp(s) + t`, `log |det| = sum s`, with `(t, r) = net(u, context)`, `u = 3 asinh(x_a / 3)`,
-    `s = bound tanh(r / bound)`. The network sees far coordinates on a logarithmic scale, so that shifts do not grow
-    from layer to layer and float32 finds the way back: made for coordinates of about unit scale, as standardised data.
+    `y_a = x_a`, `y_b = T(x_b; net(x_a, context))`, `log |det| = sum log T'`
+
+    An event is a vector, or an image whose channels are split alike in every pixel.
 
     Args:
-        net: `[split + C] -> [2 (D - split)]`, the shifts `t` and the raw log-scales `r`; C is the context's size.
-        size: D, the number of coordinates.
+        net: `[*lead, transform.features * split + C] -> [*lead, transform.size * (D - split)]`, the first parameter of
+            all moved coordinates, then the second; C is the context's size.
+        transform: what moves a coordinate; it also says what the network sees of one.
+        event_shape: `[*lead, D]`.
         split: how many coordinates stay as they are, 1 to D-1.
-        bound: largest `|s|`, positive. A free log-scale lets the inverse lose all of float32's digits (Behrmann et
-            al. 2021, Understanding and mitigating exploding inverses in invertible neural networks).
         context_shape: shape of one context, None without.
 
-    Source: Dinh, Sohl-Dickstein and Bengio (2017), Density estimation using Real NVP, equations 7 and 8, with the tanh
-    of their section 4.1.
+    Source: Dinh, Sohl-Dickstein and Bengio (2017), Density estimation using Real NVP, equation 7; Durkan et al. (2019),
+    Neural spline flows, section 3, for other transforms.
 
     Example:
-        >>> layer = AffineCoupling.init(jax.random.key(0), 3, features=(8,))
+        >>> layer = Coupling.init(jax.random.key(0), jnp.zeros((1, 3)), features=(8,))
         >>> layer.forward(jnp.array([1.0, 2.0, 3.0]))[0].tolist()
         [1.0, 2.0, 3.0]
     """
 
     net: Any
-    size: int = static()
+    transform: Transform = static()
+    event_shape: tuple[int, ...] = static()
     split: int = static()
-    bound: float = static(BOUND)
     context_shape: tuple[int, ...] | None = static(None)
 
     @classmethod
     def init(
-        cls, key, size: int, *, features: tuple[int, ...] = (128, 128), activation: Callable[[Any], Any] = jax.nn.silu,
-        split: int | None = None, bound: float = BOUND, context_shape: tuple[int, ...] | None = None,
-        dtype: Any = jnp.float32,
-    ) -> AffineCoupling:  # fmt: skip
-        """The identity: a network of widths `features` whose last layer starts at zero; `split` defaults to half.
+        cls, key, x, transform: Transform = AFFINE, *, features: tuple[int, ...] = (128, 128),
+        activation: Callable[[Any], Any] = jax.nn.silu, split: int | None = None,
+        context_shape: tuple[int, ...] | None = None, network: Callable[[int], Any] | None = None,
+    ) -> Coupling:  # fmt: skip
+        """The identity: a network of widths `features` whose last layer starts at zero.
+
+        Args:
+            key: typed key.
+            x: events `[N, *lead, D]`, for their shape and dtype.
+            transform: `AffineTransform()`, `SplineTransform()`, ...
+            features: hidden widths of the network, which sees one pixel of an image.
+            activation: of the network, a module-level function.
+            split: how many coordinates stay as they are; None is half of them.
+            context_shape: shape of one context for a conditional layer.
+            network: for another network than an MLP, such as one of convolutions, `outputs -> linen module` from
+                `[*lead, inputs]` to `[*lead, outputs]`. The layer starts as the identity if the module starts at zero.
 
         Raises:
             ModelError: fewer than two coordinates, or a split that leaves one side empty.
         """
+        x = floating(x)
+        size = x.shape[-1] if x.ndim > 1 else 1
         split = size // 2 if split is None else split
         if not 0 < split < size:
             raise ModelError(
                 "a coupling layer splits its coordinates in two parts, one to move given the other",
-                called=f"AffineCoupling.init(key, {size}, split={split})", expected="0 < split < size, so size >= 2",
-                got=f"size {size}, split {split}",
-                fix="for one coordinate use a mixture of Gaussians, or another layer than a coupling",
+                called=f"Coupling.init(key, x [N, {size}], split={split})", got=f"size {size}, split {split}",
+                expected="0 < split < size, so size >= 2",
+                fix="for one coordinate use Autoregressive, or a mixture of Gaussians",
             )  # fmt: skip
+        outputs = transform.size * (size - split)
+        module = (
+            MLP((*features, outputs), activation=activation, zero_last=True) if network is None else network(outputs)
+        )
+        inputs = transform.features * split + context_size(context_shape)
+        net = Net.init(key, module, jnp.zeros((*x.shape[1:-1], inputs), x.dtype))
         shape = None if context_shape is None else tuple(context_shape)
-        inputs = split + (0 if shape is None else int(np.prod(shape)))
-        module = MLP((*features, 2 * (size - split)), activation=activation, zero_last=True)
-        return cls(Net.init(key, module, jnp.zeros(inputs, dtype)), size, split, bound, shape)
+        return cls(net, transform, tuple(map(int, x.shape[1:])), split, shape)
 
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        return (self.size,)
-
-    def _shift_and_log_scale(self, kept, context):
-        seen = REACH * jnp.arcsinh(kept / REACH)
-        if self.context_shape is not None:
-            # in the event's dtype: a context of higher precision must not change the density's
-            seen = jnp.concatenate([seen, jnp.ravel(context).astype(seen.dtype)])
-        shift, raw = jnp.split(self.net(seen), 2)
-        return shift, self.bound * jnp.tanh(raw / self.bound)
+    def _split(self, x, context):
+        kept, moved = jnp.split(x, [self.split], axis=-1)
+        params = self.net(with_context(self.transform.seen(kept), context))
+        params = params.reshape((*moved.shape[:-1], self.transform.size, moved.shape[-1]))
+        return kept, moved, jnp.moveaxis(params, -2, 0)
 
     def forward(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
         check(self, "forward", x, context)
-        kept, moved = jnp.split(x, [self.split])
-        shift, log_scale = self._shift_and_log_scale(kept, context)
-        return jnp.concatenate([kept, moved * jnp.exp(log_scale) + shift]), jnp.sum(log_scale)
+        kept, moved, params = self._split(x, context)
+        moved, log_slope = self.transform.forward(params, moved)
+        return jnp.concatenate([kept, moved], axis=-1), jnp.sum(log_slope)
 
     def inverse(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
         check(self, "inverse", y, context)
-        kept, moved = jnp.split(y, [self.split])
-        shift, log_scale = self._shift_and_log_scale(kept, context)
-        return jnp.concatenate([kept, (moved - shift) * jnp.exp(-log_scale)]), -jnp.sum(log_scale)
+        kept, moved, params = self._split(y, context)
+        moved, log_slope = self.transform.inverse(params, moved)
+        return jnp.concatenate([kept, moved], axis=-1), jnp.sum(log_slope)
 
     def bijector(self, context=None):
         """The distrax bijector, given one context."""
