@@ -308,11 +308,11 @@ def shift_and_scale(params):
     return distrax().Block(distrax().ScalarAffine(params["shift"], log_scale=params["log_scale"]), 1)
 
 
-#: bijections of events `[3]`, one or more of every class
 def coupling(key, scale=1.0):
     return moved(key, Coupling.init(key, jnp.zeros((1, 3)), features=(8,)), scale)
 
 
+#: bijections of events `[3]`, one or more of every class
 BIJECTIONS = {
     "affine": lambda key: moved(key, Affine(jnp.ones(3), jnp.zeros(3))),
     "standardize": lambda key: Standardize.from_data(jax.random.normal(key, (9, 3)) * 3 + 1),
