@@ -24,9 +24,12 @@ from jaxgen.core.pytree import combine, partition
 from jaxgen.nn.bijections import (
     Affine,
     Chain,
+    Conditional,
     Coupling,
     DistraxBijector,
+    Householder,
     Inverse,
+    LULinear,
     Permute,
     Scan,
     Standardize,
@@ -308,15 +311,22 @@ def shift_and_scale(params):
     return distrax().Block(distrax().ScalarAffine(params["shift"], log_scale=params["log_scale"]), 1)
 
 
+#: a row of events `[3]`, for the shape of layers
+ROW = jnp.zeros((1, 3))
+
+
 def coupling(key, scale=1.0):
-    return moved(key, Coupling.init(key, jnp.zeros((1, 3)), features=(8,)), scale)
+    return moved(key, Coupling.init(key, ROW, features=(8,)), scale)
 
 
-#: bijections of events `[3]`, one or more of every class
+#: bijections of small events, one or more of every class
 BIJECTIONS = {
     "affine": lambda key: moved(key, Affine(jnp.ones(3), jnp.zeros(3))),
     "standardize": lambda key: Standardize.from_data(jax.random.normal(key, (9, 3)) * 3 + 1),
     "permute": lambda key: Permute.from_order([2, 0, 1]),
+    "lu": lambda key: moved(key, LULinear.init(key, ROW), 0.5),
+    "householder": lambda key: Householder.init(key, ROW, reflections=2),
+    "conditional": lambda key: moved(key, Conditional.init(key, LULinear.init(key, ROW), (2,), features=(8,))),
     "coupling": coupling,
     "inverse": lambda key: Inverse(coupling(key)),
     "chain": lambda key: Chain((Permute.from_order([1, 2, 0]), moved(key, Affine(jnp.ones(3), jnp.zeros(3))))),

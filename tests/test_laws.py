@@ -13,6 +13,7 @@ from cases import BIJECTIONS, CASES, Case, as_dtype
 
 import jaxgen as jg
 from jaxgen.core import algebra
+from jaxgen.core.door import context_shape, latent_shape
 from jaxgen.core.files import load, save
 from jaxgen.core.protocols import Bound, Density, Energy, Implicit
 from jaxgen.core.pytree import REGISTRY, combine, is_model, partition
@@ -349,13 +350,16 @@ def test_samples_have_the_event_shape(case):
 @pytest.mark.parametrize("name", BIJECTIONS)
 def test_bijections_invert_and_their_log_det_is_the_jacobians(name):
     layer = BIJECTIONS[name](jax.random.key(1))
-    x = jax.random.normal(jax.random.key(2), (20, 3))
-    y, log_det = jax.vmap(layer.forward)(x)
-    back, inverse_log_det = jax.vmap(layer.inverse)(y)
+    x, of = jax.random.normal(jax.random.key(2), (20, *latent_shape(layer))), context_shape(layer)
+    context = None if of is None else jax.random.normal(jax.random.key(3), of)
+    y, log_det = jax.vmap(lambda x: layer.forward(x, context))(x)
+    assert y.shape == (20, *layer.event_shape)
+    back, inverse_log_det = jax.vmap(lambda y: layer.inverse(y, context))(y)
     # float32: inputs of size 1 to 3 through a few products
     np.testing.assert_allclose(back, x, atol=1e-5)
     np.testing.assert_allclose(inverse_log_det, -log_det, atol=1e-5)
-    jacobian = np.asarray(jax.vmap(jax.jacobian(lambda x: layer.forward(x)[0]))(x), np.float64)
-    np.testing.assert_allclose(log_det, np.linalg.slogdet(jacobian)[1], atol=1e-5)
-    bijector = layer.bijector()
+    jacobian = jax.vmap(jax.jacobian(lambda x: layer.forward(x, context)[0].ravel()))(x)
+    square = np.asarray(jacobian, np.float64).reshape(20, y[0].size, x[0].size)
+    np.testing.assert_allclose(log_det, np.linalg.slogdet(square)[1], atol=1e-5)
+    bijector = layer.bijector() if context is None else layer.bijector(context)
     np.testing.assert_allclose(bijector.forward(x[0]), y[0], atol=1e-6)

@@ -1,4 +1,4 @@
-"""Triangular algebra against numpy in float64, its derivatives, and its promise not to hang."""
+"""Triangular algebra, determinants and norms against numpy in float64, its derivatives, and its promise not to hang."""
 
 import os
 import subprocess
@@ -9,7 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.ops.linalg import cholesky, inverse_cholesky, log_det_tril, solve_tril, tril_inverse
+from jaxgen.core.errors import ShapeError
+from jaxgen.ops.linalg import (
+    cholesky,
+    inverse_cholesky,
+    log_det,
+    log_det_tril,
+    solve_tril,
+    spectral_bound,
+    tril_inverse,
+)
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
@@ -161,3 +170,50 @@ def test_wrong_shapes_are_named(shape):
             f(jnp.ones(shape))
     with pytest.raises(ValueError, match="as a column"):
         solve_tril(jnp.eye(3), jnp.ones(3))
+
+
+@DTYPES
+@pytest.mark.parametrize("d", [1, 3, 16])
+def test_log_det_and_its_derivative_are_numpys(dtype, d):
+    rng = np.random.default_rng(d)
+    a = np.eye(d)[rng.permutation(d)] + 0.5 * rng.normal(size=(4, d, d)) / d**0.5  # needs its rows exchanged
+    a = a.astype(dtype)
+    wide, bound = a.astype(np.float64), 4 * d * np.linalg.cond(a).max() * np.finfo(dtype).eps
+    with x64(dtype):
+        value, gradient = jax.jit(jax.vmap(jax.value_and_grad(log_det)))(a)
+        assert value.dtype == dtype
+        np.testing.assert_allclose(value, np.linalg.slogdet(wide)[1], atol=bound)
+        np.testing.assert_allclose(gradient, np.swapaxes(np.linalg.inv(wide), -1, -2), atol=4 * bound)
+        np.testing.assert_allclose(log_det(a), value, atol=bound)
+
+
+def test_second_derivative_of_log_det_and_a_singular_matrix():
+    with jax.enable_x64(True):
+        a, step = jnp.eye(3) + 0.3 * jax.random.normal(jax.random.key(0), (3, 3)), 1e-5
+        b = jax.random.normal(jax.random.key(1), (3, 3))
+        gradient = jax.grad(log_det)
+        change = (gradient(a + step * b) - gradient(a - step * b)) / (2 * step)
+        np.testing.assert_allclose(jax.jvp(gradient, (a,), (b,))[1], change, atol=1e-8)
+    assert not np.isfinite(log_det(jnp.ones((2, 2)))), "no finite number for what has none"
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (64, 16)])
+def test_spectral_bound_is_one_and_close(shape):
+    a = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    exact, eps = np.linalg.norm(a.astype(np.float64), 2), np.finfo(np.float32).eps
+    bound, gradient = jax.jit(jax.value_and_grad(spectral_bound))(a)
+    assert exact * (1 - 8 * eps) <= bound <= exact * min(shape) ** (1 / 256) * (1 + 8 * eps)
+    # of a norm: along the matrix itself the norm again, and no longer than one
+    np.testing.assert_allclose(np.sum(np.asarray(gradient) * a), bound, rtol=1e-5)
+    assert np.linalg.norm(np.asarray(gradient), "nuc") <= 1 + 1e-5
+    np.testing.assert_allclose(spectral_bound(a * 1e-25), bound * 1e-25, rtol=1e-6)
+
+
+def test_spectral_bound_of_equals_and_of_zero():
+    np.testing.assert_allclose(spectral_bound(3 * jnp.eye(16)), 3 * 16 ** (1 / 256), rtol=1e-6)
+    value, gradient = jax.value_and_grad(spectral_bound)(jnp.zeros((3, 2)))
+    assert value == 0 and not gradient.any()
+    with pytest.raises(ShapeError, match="one matrix"):
+        spectral_bound(jnp.zeros((2, 2, 2)))
+    with pytest.raises(ShapeError, match="square"):
+        log_det(jnp.zeros((2, 3)))

@@ -14,7 +14,16 @@ from jax import Array, lax
 
 from jaxgen.core.errors import ShapeError
 
-__all__ = ["cholesky", "inverse_cholesky", "inverse_of_sums", "log_det_tril", "solve_tril", "tril_inverse"]
+__all__ = [
+    "cholesky",
+    "inverse_cholesky",
+    "inverse_of_sums",
+    "log_det",
+    "log_det_tril",
+    "solve_tril",
+    "spectral_bound",
+    "tril_inverse",
+]
 
 
 def _matmul(a: Array, b: Array) -> Array:
@@ -238,6 +247,108 @@ def log_det_tril(lower: Array) -> Array:
     lower = jnp.asarray(lower)
     _check_square("log_det_tril(lower)", lower)
     return jnp.sum(jnp.log(jnp.abs(jnp.diagonal(lower, axis1=-2, axis2=-1))), axis=-1)
+
+
+def _eliminate(a: Array) -> tuple[Array, Array]:
+    """The inverse of one matrix and the log of its absolute determinant, one column per step."""
+    size = a.shape[-1]
+    rows = jnp.arange(size)
+
+    def column(k, state):
+        # in place: column k of the matrix makes room for column k of the inverse
+        a, order, logs = state
+        p = jnp.argmax(jnp.where(rows >= k, jnp.abs(a[:, k]), -1))
+        swap = jnp.where(rows == k, p, jnp.where(rows == p, k, rows))
+        a, order = a[swap], order[swap]
+        pivot, factors = a[k, k], jnp.where(rows == k, 0, a[:, k])
+        row = jnp.where(rows == k, 1, a[k]) / pivot
+        a = jnp.where(rows == k, 0, a) - factors[:, None] * row
+        return a.at[k].set(row), order, logs.at[k].set(jnp.log(jnp.abs(pivot)))
+
+    start = (a, rows, jnp.zeros(size, a.dtype))
+    inverse, order, logs = lax.fori_loop(0, size, column, start)
+    return jnp.zeros_like(a).at[:, order].set(inverse), jnp.sum(logs)
+
+
+@jax.custom_jvp
+def _log_det(a: Array) -> tuple[Array, Array]:
+    return _eliminate(a)
+
+
+@_log_det.defjvp
+def _log_det_jvp(primals, tangents):
+    inverse, log_det = _log_det(*primals)
+    change = tangents[0]
+    return (inverse, log_det), (-_matmul(inverse, _matmul(change, inverse)), jnp.sum(inverse.T * change))
+
+
+def log_det(a: Array) -> Array:
+    """Log of the absolute determinant of square matrices, by elimination with partial pivoting.
+
+    `log|det A|`, with `d log|det A| = tr(A^-1 dA)`.
+
+    Args:
+        a: `[..., D, D]`.
+
+    Returns:
+        `[...]`; -inf or NaN for a matrix that is singular. It costs `2 D^3` multiplications.
+
+    Raises:
+        ShapeError: if the last two axes are not square.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> round(float(log_det(jnp.array([[0.0, 2.0], [3.0, 1.0]]))), 4)  # log 6
+        1.7918
+
+    Source: Golub & Van Loan (2013), Matrix Computations, algorithm 3.4.1.
+    """
+    a = jnp.asarray(a)
+    _check_square("log_det(a)", a)
+    return jnp.vectorize(lambda a: _log_det(a)[1], signature="(d,d)->()")(a)
+
+
+def spectral_bound(a: Array, squarings: int = 6) -> Array:
+    """An upper bound of the largest singular value that is a smooth function of the matrix and nearly exact.
+
+    `|A|_2 <= |(A^T A)^q|_F^(1/2q)`, `q = 2^squarings`: a power mean of all singular values, above the largest by no
+    more than a factor of `r^(1/4q)`, r the rank: 1.02 for r = 128 and six squarings. Power iteration, which is the
+    usual way, needs a state and comes from below.
+
+    Args:
+        a: `[M, N]`.
+        squarings: of the smaller Gram matrix.
+
+    Returns:
+        `[]`, exact up to rounding in that it bounds; 0 for a zero matrix, where the gradient is zero.
+
+    Raises:
+        ShapeError: not one matrix.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> spectral_bound(jnp.array([[3.0, 0.0], [0.0, 2.0]])).round(4).tolist()
+        3.0
+
+    Source: Delattre et al. (2023), Efficient bound of Lipschitz constant for convolutional layers by Gram iteration,
+    theorem 1.
+    """
+    a = jnp.asarray(a)
+    if a.ndim != 2:
+        raise ShapeError("not one matrix", called="spectral_bound(a)", expected="[M, N]", got=f"{a.shape}")
+    # squares of small numbers would underflow; the result does not depend on this unit
+    unit = lax.stop_gradient(jnp.max(jnp.abs(a), initial=0))
+    unit = jnp.where(unit > 0, unit, 1)
+    a = (a if a.shape[0] <= a.shape[1] else a.T) / unit
+
+    def square(gram, _):
+        total = jnp.sum(gram**2)
+        size = jnp.where(total > 0, total, 1) ** 0.5
+        gram = gram / size
+        return _matmul(gram, gram), (total > 0, jnp.log(size))
+
+    _, (found, logs) = lax.scan(square, _matmul(a, a.T), length=squarings + 1)
+    return jnp.where(found[0], unit * jnp.exp(jnp.sum(logs * 0.5 ** jnp.arange(1, squarings + 2))), 0)
 
 
 def inverse_of_sums(matrix: Array, scale: Array) -> tuple[Array, Array]:

@@ -7,9 +7,11 @@ with these methods is a layer. `Coupling` takes any transform of one number: `Af
 
 from jaxgen.nn.bijections.basics import Bijection
 from jaxgen.nn.bijections.compose import Chain, DistraxBijector, Inverse, Scan
+from jaxgen.nn.bijections.conditional import Conditional
 from jaxgen.nn.bijections.coupling import Coupling
 from jaxgen.nn.bijections.elementwise import Affine, Standardize
-from jaxgen.nn.bijections.linear import Permute
+from jaxgen.nn.bijections.linear import Householder, LULinear, Permute
+from jaxgen.nn.bijections.starts import initialize
 from jaxgen.nn.bijections.transforms import AffineTransform, Transform
 
 __all__ = [
@@ -17,11 +19,15 @@ __all__ = [
     "AffineTransform",
     "Bijection",
     "Chain",
+    "Conditional",
     "Coupling",
     "DistraxBijector",
+    "Householder",
     "Inverse",
+    "LULinear",
     "Permute",
     "Scan",
     "Standardize",
     "Transform",
+    "initialize",
 ]

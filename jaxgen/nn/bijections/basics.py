@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxgen.core.door import context_shape, latent_shape, same_shape
 from jaxgen.core.errors import ModelError, ShapeError
+from jaxgen.core.gate import floating
 
 
 @runtime_checkable
@@ -75,3 +76,18 @@ def as_floating(x: Any, *trees: Any) -> Any:
     """`x` in the floating dtype in which it meets the arrays of `trees`; their own where it comes from a base."""
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(trees) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return jnp.asarray(x).astype(jnp.result_type(*dtypes)) if dtypes else x
+
+
+def vectors(x: Any, called: str) -> tuple[int, Any]:
+    """The size D and the dtype of events `[N, D]` that a layer is made for.
+
+    Raises:
+        ShapeError: events that are no vectors.
+    """
+    x = floating(x)
+    if x.ndim != 2:
+        raise ShapeError(
+            "this layer takes vectors", called=called, expected="x [N, D]", got=f"shape {list(x.shape)}",
+            fix="x.reshape(len(x), -1)",
+        )  # fmt: skip
+    return int(x.shape[1]), x.dtype

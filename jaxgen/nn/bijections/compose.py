@@ -14,6 +14,7 @@ from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_bijector
 from jaxgen.core.pytree import model, static
 from jaxgen.nn.bijections.basics import as_floating, check, shared_context
+from jaxgen.nn.bijections.starts import started
 
 
 @model
@@ -154,6 +155,14 @@ class Chain:
             log_dets.append(log_det)
         return y, sum(log_dets)
 
+    def started(self, x, context=None):
+        """Itself from events on the side of the data, and those on the side of the base, see `initialize`."""
+        layers = []
+        for layer in reversed(self.layers):
+            layer, x = started(layer, x, context)
+            layers.append(layer)
+        return Chain(tuple(reversed(layers))), x
+
     def bijector(self, context=None):
         """The distrax bijector, given one context."""
         return as_bijector(self, context)
@@ -207,6 +216,16 @@ class Scan:
         start = as_floating(y, y, self.layers)
         x, log_dets = jax.lax.scan(lambda y, layer: layer.inverse(y, context), start, self.layers, reverse=True)
         return x, jnp.sum(log_dets)
+
+    def started(self, x, context=None):
+        """Itself from events on the side of the data, and those on the side of the base, see `initialize`."""
+
+        def one(x, layer):
+            layer, x = started(layer, x, context)
+            return x, layer
+
+        x, layers = jax.lax.scan(one, as_floating(x, x, self.layers), self.layers, reverse=True)
+        return Scan(layers), x
 
     def bijector(self, context=None):
         """The distrax bijector, given one context."""

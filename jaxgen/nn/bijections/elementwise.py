@@ -31,6 +31,26 @@ class Affine:
     shift: jax.Array
     log_scale: jax.Array
 
+    @classmethod
+    def from_data(cls, x) -> Affine:
+        """The mean and standard deviation of each coordinate of events `[N, *event]`: on the side of the base they have
+        mean 0 and scale 1. A coordinate that is the same in all events keeps the scale 1.
+
+        Source: Kingma and Dhariwal (2018), Glow, section 3.1: the start of an activation normalisation.
+
+        Example:
+            >>> layer = Affine.from_data(jnp.array([[1.0, 7.0], [3.0, 7.0]]))
+            >>> layer.shift.tolist(), layer.log_scale.tolist()
+            ([2.0, 7.0], [0.0, 0.0])
+        """
+        units = Standardize.from_data(x)
+        return cls(units.mean, jnp.log(units.scale))
+
+    def started(self, x, context=None):
+        """Itself from events `[N, *event]` on the side of the data, and those on the side of the base."""
+        layer = Affine.from_data(x)
+        return layer, jax.vmap(lambda x: layer.inverse(x)[0])(x)
+
     @property
     def event_shape(self) -> tuple[int, ...]:
         return self.shift.shape
