@@ -23,16 +23,22 @@ from jaxgen.core.files import loadable
 from jaxgen.core.pytree import combine, partition
 from jaxgen.nn.bijections import (
     Affine,
+    Bounded,
     Chain,
     Conditional,
     Coupling,
     DistraxBijector,
+    Exp,
     Householder,
     Inverse,
     LULinear,
     Permute,
     Scan,
+    Sigmoid,
+    Simplex,
+    Softplus,
     Standardize,
+    Tanh,
 )
 from jaxgen.nn.mlp import MLP
 from jaxgen.ops.conjugate import NormalInverseWishart
@@ -323,6 +329,12 @@ def coupling(key, scale=1.0):
 BIJECTIONS = {
     "affine": lambda key: moved(key, Affine(jnp.ones(3), jnp.zeros(3))),
     "standardize": lambda key: Standardize.from_data(jax.random.normal(key, (9, 3)) * 3 + 1),
+    "sigmoid": lambda key: Sigmoid((3,)),
+    "tanh": lambda key: Tanh((3,)),
+    "softplus": lambda key: Softplus((3,)),
+    "exp": lambda key: Exp((3,)),
+    "bounded": lambda key: Bounded.from_bounds([-1.0, 2.0, -jnp.inf], [4.0, jnp.inf, 0.5]),
+    "simplex": lambda key: Simplex(4),
     "permute": lambda key: Permute.from_order([2, 0, 1]),
     "lu": lambda key: moved(key, LULinear.init(key, ROW), 0.5),
     "householder": lambda key: Householder.init(key, ROW, reflections=2),

@@ -359,7 +359,8 @@ def test_bijections_invert_and_their_log_det_is_the_jacobians(name):
     np.testing.assert_allclose(back, x, atol=1e-5)
     np.testing.assert_allclose(inverse_log_det, -log_det, atol=1e-5)
     jacobian = jax.vmap(jax.jacobian(lambda x: layer.forward(x, context)[0].ravel()))(x)
-    square = np.asarray(jacobian, np.float64).reshape(20, y[0].size, x[0].size)
+    # where the data have more coordinates, their density is that of the first ones
+    square = np.asarray(jacobian, np.float64).reshape(20, y[0].size, x[0].size)[:, : x[0].size]
     np.testing.assert_allclose(log_det, np.linalg.slogdet(square)[1], atol=1e-5)
     bijector = layer.bijector() if context is None else layer.bijector(context)
     np.testing.assert_allclose(bijector.forward(x[0]), y[0], atol=1e-6)

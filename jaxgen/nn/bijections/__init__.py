@@ -9,25 +9,36 @@ from jaxgen.nn.bijections.basics import Bijection
 from jaxgen.nn.bijections.compose import Chain, DistraxBijector, Inverse, Scan
 from jaxgen.nn.bijections.conditional import Conditional
 from jaxgen.nn.bijections.coupling import Coupling
-from jaxgen.nn.bijections.elementwise import Affine, Standardize
+from jaxgen.nn.bijections.elementwise import Affine, Exp, Sigmoid, Softplus, Standardize, Tanh
 from jaxgen.nn.bijections.linear import Householder, LULinear, Permute
 from jaxgen.nn.bijections.starts import initialize
+from jaxgen.nn.bijections.supports import Bounded, Interval, Simplex, positive, real, simplex
 from jaxgen.nn.bijections.transforms import AffineTransform, Transform
 
 __all__ = [
     "Affine",
     "AffineTransform",
     "Bijection",
+    "Bounded",
     "Chain",
     "Conditional",
     "Coupling",
     "DistraxBijector",
+    "Exp",
     "Householder",
+    "Interval",
     "Inverse",
     "LULinear",
     "Permute",
     "Scan",
+    "Sigmoid",
+    "Simplex",
+    "Softplus",
     "Standardize",
+    "Tanh",
     "Transform",
     "initialize",
+    "positive",
+    "real",
+    "simplex",
 ]

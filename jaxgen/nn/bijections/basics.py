@@ -73,9 +73,10 @@ def with_context(seen: jax.Array, context: Any) -> jax.Array:
 
 
 def as_floating(x: Any, *trees: Any) -> Any:
-    """`x` in the floating dtype in which it meets the arrays of `trees`; their own where it comes from a base."""
+    """`x` in the floating dtype in which it meets the arrays of `trees`; in its own where they have none."""
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(trees) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return jnp.asarray(x).astype(jnp.result_type(*dtypes)) if dtypes else x
+    own = jnp.result_type(x) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else jnp.result_type(float)
+    return jnp.asarray(x).astype(jnp.result_type(*dtypes) if dtypes else own)
 
 
 def vectors(x: Any, called: str) -> tuple[int, Any]:

@@ -1,14 +1,22 @@
-"""Bijections of each coordinate by itself."""
+"""Bijections of each coordinate by itself.
+
+Those whose image is not all real numbers share one rule, so that no NaN comes of an edge. `forward` stops at the last
+number of its dtype inside of the image, as in float32 the logistic function of 17 is 1. `inverse` of a point on the
+edge or outside is a finite point with a log-determinant of -inf, so that a density there is zero; its gradient is zero.
+NaN stays NaN.
+"""
 
 from __future__ import annotations
+
+import math
 
 import jax
 import jax.numpy as jnp
 
 from jaxgen.core.exchange import as_bijector
 from jaxgen.core.gate import floating
-from jaxgen.core.pytree import fixed, model
-from jaxgen.nn.bijections.basics import check
+from jaxgen.core.pytree import fixed, model, static
+from jaxgen.nn.bijections.basics import as_floating, check
 from jaxgen.ops.units import mean_and_scale
 
 
@@ -116,3 +124,213 @@ class Standardize:
     def bijector(self):
         """The distrax bijector."""
         return as_bijector(self)
+
+
+@model
+class Sigmoid:
+    """Real numbers to the open interval from 0 to 1; `Bounded` has other ends.
+
+    `y = 1 / (1 + exp(-x))`, `log |det| = -sum (|x| + 2 log(1 + exp(-|x|)))`
+
+    Args:
+        event_shape: the shape of one event.
+
+    Example:
+        >>> y, log_det = Sigmoid(()).forward(jnp.float32(-80.0))
+        >>> f"{y:.3e} {log_det:.3f}"
+        '1.805e-35 -80.000'
+    """
+
+    event_shape: tuple[int, ...] = static()
+
+    def forward(self, x, context=None):
+        """`y` and `log |det dy/dx|`."""
+        check(self, "forward", x, context)
+        y, log_det = sigmoid(as_floating(x))
+        return y, jnp.sum(log_det)
+
+    def inverse(self, y, context=None):
+        """`x` and `log |det dx/dy|`."""
+        check(self, "inverse", y, context)
+        x, log_det = logit(as_floating(y))
+        return x, jnp.sum(log_det)
+
+    def bijector(self):
+        """The distrax bijector."""
+        return as_bijector(self)
+
+
+@model
+class Tanh:
+    """Real numbers to the open interval from -1 to 1.
+
+    `y = tanh(x)`, `log |det| = 2 sum (log 2 - |x| - log(1 + exp(-2 |x|)))`
+
+    Args:
+        event_shape: the shape of one event.
+
+    Example:
+        >>> y, log_det = Tanh(()).forward(jnp.float32(20.0))
+        >>> f"{y:.7f} {log_det:.6f}"
+        '0.9999999 -38.613705'
+    """
+
+    event_shape: tuple[int, ...] = static()
+
+    def forward(self, x, context=None):
+        """`y` and `log |det dy/dx|`."""
+        check(self, "forward", x, context)
+        y, log_det = _tanh(as_floating(x))
+        return y, jnp.sum(log_det)
+
+    def inverse(self, y, context=None):
+        """`x` and `log |det dx/dy|`."""
+        check(self, "inverse", y, context)
+        x, log_det = _arctanh(as_floating(y))
+        return x, jnp.sum(log_det)
+
+    def bijector(self):
+        """The distrax bijector."""
+        return as_bijector(self)
+
+
+@model
+class Softplus:
+    """Real numbers to positive ones, nearly the identity where they are large.
+
+    `y = log(1 + exp(x))`, `log |det| = -sum log(1 + exp(-x))`
+
+    Args:
+        event_shape: the shape of one event.
+
+    Example:
+        >>> y, log_det = Softplus(()).forward(jnp.float32(-80.0))
+        >>> f"{y:.3e} {log_det:.3f}"
+        '1.805e-35 -80.000'
+    """
+
+    event_shape: tuple[int, ...] = static()
+
+    def forward(self, x, context=None):
+        """`y` and `log |det dy/dx|`."""
+        check(self, "forward", x, context)
+        y, log_det = _softplus(as_floating(x))
+        return y, jnp.sum(log_det)
+
+    def inverse(self, y, context=None):
+        """`x` and `log |det dx/dy|`."""
+        check(self, "inverse", y, context)
+        x, log_det = _softplus_inverse(as_floating(y))
+        return x, jnp.sum(log_det)
+
+    def bijector(self):
+        """The distrax bijector."""
+        return as_bijector(self)
+
+
+@model
+class Exp:
+    """Real numbers to positive ones.
+
+    `y = exp(x)`, `log |det| = sum x`
+
+    Args:
+        event_shape: the shape of one event.
+
+    Example:
+        >>> y, log_det = Exp((2,)).forward(jnp.log(jnp.array([2.0, 3.0])))
+        >>> y.round(4).tolist(), f"{log_det:.4f}"
+        ([2.0, 3.0], '1.7918')
+    """
+
+    event_shape: tuple[int, ...] = static()
+
+    def forward(self, x, context=None):
+        """`y` and `log |det dy/dx|`."""
+        check(self, "forward", x, context)
+        y, log_det = exp(as_floating(x))
+        return y, jnp.sum(log_det)
+
+    def inverse(self, y, context=None):
+        """`x` and `log |det dx/dy|`."""
+        check(self, "inverse", y, context)
+        x, log_det = log(as_floating(y))
+        return x, jnp.sum(log_det)
+
+    def bijector(self):
+        """The distrax bijector."""
+        return as_bijector(self)
+
+
+def interior(y, low, high):
+    """`y` kept to the numbers of its dtype inside of an open interval, whose ends may be infinite or arrays."""
+    kind = jnp.finfo(y.dtype)
+    low, high = jnp.asarray(low, y.dtype), jnp.asarray(high, y.dtype)
+    # the number next to zero is subnormal, which devices take for zero
+    first = jnp.maximum(jnp.nextafter(low, jnp.full_like(low, jnp.inf)), low + kind.tiny)
+    last = jnp.minimum(jnp.nextafter(high, jnp.full_like(high, -jnp.inf)), high - kind.tiny)
+    return jnp.clip(y, first, last)
+
+
+def outside(y, low, high):
+    """Where `y` is not in the open interval; NaN is not outside, and stays NaN."""
+    return (y <= low) | (y >= high)
+
+
+def sigmoid(x):
+    """The logistic function and the log of its slope, of each coordinate."""
+    return interior(jax.nn.sigmoid(x), 0, 1), log_sigmoid_slope(x)
+
+
+def log_sigmoid_slope(x):
+    """`log (s(x) s(-x))` of the logistic function `s`, exact however far out."""
+    size = jnp.abs(x)
+    return -size - 2 * jnp.log1p(jnp.exp(-size))
+
+
+def logit(y):
+    """The inverse of `sigmoid`, and the log of its slope."""
+    out = outside(y, 0, 1)
+    y = jnp.where(out, 0.5, y)
+    low, high = jnp.log(y), jnp.log1p(-y)
+    return low - high, jnp.where(out, -jnp.inf, -low - high)
+
+
+def exp(x):
+    """The exponential function and the log of its slope, of each coordinate."""
+    return interior(finite_exp(x), 0, jnp.inf), x
+
+
+def finite_exp(x):
+    """The exponential function, constant where it would overflow."""
+    return jnp.exp(jnp.minimum(x, (jnp.finfo(x.dtype).maxexp - 1) * math.log(2)))
+
+
+def log(y):
+    """The inverse of `exp`, and the log of its slope."""
+    out = outside(y, 0, jnp.inf)
+    x = jnp.log(jnp.where(out, 1, y))
+    return x, jnp.where(out, -jnp.inf, -x)
+
+
+def _tanh(x):
+    size = jnp.abs(x)
+    return interior(jnp.tanh(x), -1, 1), 2 * (math.log(2) - size - jnp.log1p(jnp.exp(-2 * size)))
+
+
+def _arctanh(y):
+    out = outside(y, -1, 1)
+    y = jnp.where(out, 0, y)
+    up, down = jnp.log1p(y), jnp.log1p(-y)
+    return (up - down) / 2, jnp.where(out, -jnp.inf, -up - down)
+
+
+def _softplus(x):
+    return interior(jax.nn.softplus(x), 0, jnp.inf), -jax.nn.softplus(-x)
+
+
+def _softplus_inverse(y):
+    out = outside(y, 0, jnp.inf)
+    y = jnp.where(out, 1, y)
+    log_slope = jnp.log(-jnp.expm1(-y))
+    return y + log_slope, jnp.where(out, -jnp.inf, -log_slope)

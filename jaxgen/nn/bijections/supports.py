@@ -1,0 +1,258 @@
+"""Supports: what values data can take, and the bijection from all real numbers to them.
+
+A flow is made on unbounded numbers and ends in the layer of its support, so that its density is one of the user's own
+values: zero outside, and never mass where no data can be.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.core.errors import DataError, ModelError
+from jaxgen.core.exchange import as_bijector
+from jaxgen.core.gate import as_array, concrete
+from jaxgen.core.pytree import fixed, model, static
+from jaxgen.nn.bijections.basics import as_floating, check
+from jaxgen.nn.bijections.elementwise import finite_exp, interior, log_sigmoid_slope, outside
+
+HIGHEST = jax.lax.Precision.HIGHEST
+#: how far the sum of a point of the simplex may be from one, in units of the dtype's rounding and per coordinate
+SUM_SLACK = 16
+
+
+@model
+class Bounded:
+    """Real numbers to an interval for each coordinate, whose ends may be infinite; never trained.
+
+    `y = low + (high - low) / (1 + exp(-x))`, `low + exp(x)` without an upper end, `high - exp(-x)` without a lower one,
+    and `x` without any.
+
+    Args:
+        low: `[*event]`, -inf for none.
+        high: `[*event]`, above `low`, inf for none.
+
+    Example:
+        >>> layer = Bounded.from_bounds([0.0, 0.0, -jnp.inf], [1.0, jnp.inf, jnp.inf])
+        >>> layer.forward(jnp.zeros(3))[0].tolist()
+        [0.5, 1.0, 0.0]
+    """
+
+    low: jax.Array = fixed()
+    high: jax.Array = fixed()
+
+    @classmethod
+    def from_bounds(cls, low, high, event_shape: tuple[int, ...] | None = None, *, dtype: Any = None) -> Bounded:
+        """From numbers or arrays that broadcast to `event_shape`; None takes their own shape.
+
+        Raises:
+            ModelError: an interval that is empty.
+        """
+        low, high = np.asarray(low, float), np.asarray(high, float)
+        if not np.all(low < high):
+            raise ModelError(
+                "an interval is empty", called=f"Bounded.from_bounds({low.tolist()}, {high.tolist()})",
+                expected="low < high", got=f"low {low.tolist()}, high {high.tolist()}",
+            )  # fmt: skip
+        shape = np.broadcast_shapes(low.shape, high.shape) if event_shape is None else tuple(event_shape)
+        dtype = jnp.result_type(float) if dtype is None else dtype
+        return cls(*(jnp.broadcast_to(jnp.asarray(end, dtype), shape) for end in (low, high)))
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return self.low.shape
+
+    def _kinds(self, dtype):
+        """Which ends there are, and ends that are finite, for arithmetic."""
+        lower, upper = jnp.isfinite(self.low), jnp.isfinite(self.high)
+        low, high = (jnp.where(has, end, 0).astype(dtype) for has, end in ((lower, self.low), (upper, self.high)))
+        return lower, upper, low, high
+
+    def forward(self, x, context=None):
+        """`y` and `log |det dy/dx|`."""
+        check(self, "forward", x, context)
+        x = as_floating(x, x, self)
+        lower, upper, low, high = self._kinds(x.dtype)
+        width = jnp.where(lower & upper, high - low, 1)
+        away = jnp.where(lower, x, -x)  # from the one end that there is
+        step = finite_exp(jnp.where(lower ^ upper, away, 0))
+        y = jnp.where(lower, low + step, jnp.where(upper, high - step, x))
+        y = jnp.where(lower & upper, low + width * jax.nn.sigmoid(x), y)
+        slope = jnp.where(lower ^ upper, away, 0)
+        slope = jnp.where(lower & upper, jnp.log(width) + log_sigmoid_slope(x), slope)
+        return interior(y, self.low, self.high), jnp.sum(slope)
+
+    def inverse(self, y, context=None):
+        """`x` and `log |det dx/dy|`."""
+        check(self, "inverse", y, context)
+        y = as_floating(y, y, self)
+        lower, upper, low, high = self._kinds(y.dtype)
+        out = outside(y, self.low, self.high)
+        # the distance from each end, 1 where there is none or y is beyond it
+        below = jnp.log(jnp.where(lower & ~out, y - low, 1))
+        above = jnp.log(jnp.where(upper & ~out, high - y, 1))
+        width = jnp.where(lower & upper, high - low, 1)
+        x = jnp.where(lower | upper, below - above, jnp.where(out, 0, y))
+        slope = jnp.log(width) - below - above
+        return x, jnp.sum(jnp.where(out, -jnp.inf, slope))
+
+    def bijector(self):
+        """The distrax bijector."""
+        return as_bijector(self)
+
+
+@model
+class Simplex:
+    """D - 1 real numbers to D positive ones of sum one, by the isometric log-ratio.
+
+    `y = softmax(V x)`, `log |det| = sum_i log y_i + log(D) / 2`, where the columns of V `[D, D-1]` are an orthonormal
+    basis of the vectors of sum zero: `x = V^T log y`.
+
+    Distances of `x` are those of `log y` around its mean, and no coordinate is special. So no digits are lost near a
+    corner, where stick-breaking subtracts from one and the additive log-ratio measures all against one small number.
+    The density is that of the first D - 1 coordinates, as that of `scipy.stats.dirichlet`.
+
+    Args:
+        size: D, at least 2.
+
+    A point with a coordinate that is not positive, or whose sum is not one, has a log-determinant of -inf.
+
+    Source: Egozcue et al. (2003), Isometric logratio transformations for compositional data analysis.
+
+    Example:
+        >>> layer = Simplex(3)
+        >>> layer.forward(jnp.zeros(2))[0].round(4).tolist(), layer.latent_shape
+        ([0.33329999446868896, 0.33329999446868896, 0.33329999446868896], (2,))
+    """
+
+    size: int = static()
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        return (self.size,)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return (self.size - 1,)
+
+    def _basis(self, dtype):
+        # Helmert's: column j is the mean of the first j coordinates against the next
+        j = np.arange(1, self.size)
+        basis = np.triu(np.ones((self.size, self.size - 1)))
+        basis[j, j - 1] = -j
+        return jnp.asarray(basis / np.sqrt(j * (j + 1)), dtype)
+
+    def forward(self, x, context=None):
+        """`y` and `log |det dy/dx|`."""
+        check(self, "forward", x, context)
+        x = as_floating(x)
+        log_y = jax.nn.log_softmax(jnp.matmul(self._basis(x.dtype), x, precision=HIGHEST))
+        return interior(jnp.exp(log_y), 0, 1), jnp.sum(log_y) + math.log(self.size) / 2
+
+    def inverse(self, y, context=None):
+        """`x` and `log |det dx/dy|`."""
+        check(self, "inverse", y, context)
+        y = as_floating(y)
+        out = jnp.any(y <= 0) | (jnp.abs(jnp.sum(y) - 1) > SUM_SLACK * self.size * jnp.finfo(y.dtype).eps)
+        log_y = jnp.log(jnp.where(out, 1 / self.size, y))
+        x = jnp.matmul(log_y - jnp.mean(log_y), self._basis(y.dtype), precision=HIGHEST)
+        return x, jnp.where(out, -jnp.inf, -jnp.sum(log_y) - math.log(self.size) / 2)
+
+    def bijector(self):
+        """The distrax bijector."""
+        return as_bijector(self)
+
+
+class Support(Protocol):
+    """What values an event can take. `real`, `positive`, `simplex` and `Interval(low, high)` are supports."""
+
+    def layer(self, event_shape: tuple[int, ...], dtype: Any) -> Any:
+        """The bijection from unbounded numbers to events; None where events are unbounded as they are."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """Between two ends, exclusive; either may be infinite, and each may be a tuple of one number per coordinate.
+
+    Args:
+        low: the lower end or ends, `-math.inf` for none.
+        high: the upper end or ends, `math.inf` for none.
+
+    Example:
+        >>> Interval(0.0, 1.0).layer((2,), jnp.float32).forward(jnp.zeros(2))[0].tolist()
+        [0.5, 0.5]
+    """
+
+    low: float | tuple[float, ...]
+    high: float | tuple[float, ...]
+
+    def layer(self, event_shape: tuple[int, ...], dtype: Any = None) -> Any:
+        """The bijection to events of a shape.
+
+        Raises:
+            ModelError: ends that do not fit the shape, or no numbers between them.
+        """
+        shapes = [np.shape(end) for end in (self.low, self.high)]
+        if any(shape not in ((), tuple(event_shape)) for shape in shapes):
+            raise ModelError(
+                "the ends of the interval do not fit the events", called=f"{self}.layer({tuple(event_shape)})",
+                expected=f"one number, or numbers of shape {list(event_shape)}", got=f"shapes {shapes}",
+            )  # fmt: skip
+        if np.all(np.isinf(self.low)) and np.all(np.isinf(self.high)) and np.all(np.less(self.low, self.high)):
+            return None
+        return Bounded.from_bounds(self.low, self.high, event_shape, dtype=dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Simplex:
+    def layer(self, event_shape: tuple[int, ...], dtype: Any = None) -> Any:
+        if len(event_shape) != 1 or event_shape[0] < 2:
+            raise ModelError(
+                "the simplex has vectors of two or more coordinates", called="support=simplex", expected="events [D]",
+                got=f"events {list(event_shape)}",
+            )  # fmt: skip
+        return Simplex(int(event_shape[0]))
+
+
+real = Interval(-math.inf, math.inf)
+positive = Interval(0.0, math.inf)
+simplex = _Simplex()
+
+
+def to_real(support: Support, x: Any, called: str) -> tuple[Any, Any]:
+    """Data in the unbounded numbers of their support, `[N, *latent]`, and the layer from there, None if none is needed.
+
+    Raises:
+        DataError: data outside of the support or on its edge, where no density reaches.
+        ModelError: a support that is none, or does not fit the events.
+
+    Example:
+        >>> z, layer = to_real(positive, jnp.array([[1.0], [2.0]]), "demo")
+        >>> z.round(4).tolist()
+        [[0.0], [0.6930999755859375]]
+    """
+    if not hasattr(support, "layer"):
+        raise ModelError(
+            "that is no support", called=called, expected="supports.real, positive, simplex, or Interval(low, high)",
+            got=repr(support)[:80],
+        )  # fmt: skip
+    x = as_floating(jnp.asarray(as_array(x, name="x", called=called)))
+    layer = support.layer(x.shape[1:], x.dtype)
+    if layer is None:
+        return x, None
+    z, log_det = jax.jit(jax.vmap(layer.inverse))(x)
+    if concrete(log_det) and not np.isfinite(log_det).all():
+        refused = ~np.isfinite(log_det)
+        first = int(np.argmax(refused))
+        raise DataError(
+            "data lie outside of the support or on its edge", called=called, expected=f"values inside of {support}",
+            got=f"{int(refused.sum())} of {len(x)} events, the first x[{first}] = {np.asarray(x[first])}",
+            fix="an interval that is a little wider, or for whole numbers jaxgen.Dequantized",
+        )  # fmt: skip
+    return z, layer
