@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen import losses
+from jaxgen.core.door import latent_shape
 from jaxgen.core.gate import as_array
 from jaxgen.fit.adversarial import Adversarial
 from jaxgen.fit.contrastive import ContrastiveDivergence
@@ -23,6 +24,7 @@ from jaxgen.models.mixture import Mixture
 from jaxgen.models.rbm import RBM
 from jaxgen.models.vae import VAE
 from jaxgen.nn.bijections import Coupling
+from jaxgen.nn.bijections.supports import Support, layer_of, real
 from jaxgen.nn.conv import ConvCritic, ConvGenerator
 from jaxgen.nn.mlp import MLP
 from jaxgen.ops import likelihoods
@@ -106,7 +108,8 @@ def rbm(key: Any, x: Any, hidden: int = 16, *, step_size: float = 0.1) -> tuple[
 
 def realnvp(
     key: Any, x: Any, *, base: Any = None, layers: int = 12, features: tuple[int, ...] = (64, 64),
-    context_shape: tuple[int, ...] | None = None, step_size: float = 4e-3, steps: int = Gradient.default_steps,
+    context_shape: tuple[int, ...] | None = None, support: Support = real, step_size: float = 4e-3,
+    steps: int = Gradient.default_steps,
 ) -> tuple[Flow, Gradient]:  # fmt: skip
     """A RealNVP flow, and Adam on the exact likelihood.
 
@@ -119,11 +122,13 @@ def realnvp(
         layers: number of coupling layers.
         features: hidden widths of each layer's network.
         context_shape: shape of one context for a conditional density; None for none.
+        support: what values x can take, as in `Flow.init`.
         step_size: the first; it falls along half a cosine, to a hundredth.
         steps: of the fit, over which the step size falls; `fit(..., steps=)` takes the same number.
 
     Raises:
-        ModelError, ShapeError: events that are no vectors of two or more coordinates.
+        ModelError, ShapeError: events that are no vectors of two or more coordinates. DataError: data outside of the
+            support.
 
     Source: Dinh, Sohl-Dickstein and Bengio (2017), Density estimation using Real NVP.
 
@@ -135,9 +140,9 @@ def realnvp(
         (2,)
     """
     x = jnp.asarray(as_array(x))
-    base = StandardNormal(x.shape[1:]) if base is None else base
+    base = _normal(x, support) if base is None else base
     layer = functools.partial(Coupling.init, features=tuple(features), context_shape=context_shape)
-    model = Flow.init(key, x, base, layer, layers=layers)
+    model = Flow.init(key, x, base, layer, layers=layers, support=support)
     return model, Gradient(losses.nll, _adam(step_size, steps, clip=1.0), average=0.99)
 
 
@@ -231,6 +236,13 @@ def dcgan(
     event = tuple(map(int, x.shape[1:]))
     model = Generator.init(key, x, StandardNormal((latent,)), module=ConvGenerator(event, width))
     return model, Adversarial(ConvCritic(event, width), average=average)
+
+
+def _normal(x: Any, support: Support) -> StandardNormal:
+    """The standard normal of the unbounded numbers of a support."""
+    layer = layer_of(support, x, "recipe(key, x, support=support)")
+    shape: Any = x.shape[1:] if layer is None else latent_shape(layer)
+    return StandardNormal(shape)
 
 
 def _adam(step_size: float, steps: int, clip: float) -> Any:

@@ -117,6 +117,40 @@ def test_simplex_integrates_to_one_and_is_zero_outside():
     assert bool(jnp.isfinite(flow.log_prob(corner)).all())
 
 
+def test_flows_are_densities_of_the_users_own_numbers(tmp_path):
+    """Mass inside of the support is one, for a flow that was moved off its start; it trains and stays finite."""
+    rng = np.random.default_rng(1)
+    x = rng.gamma(3.0, 0.4, size=(80, 2)).astype(np.float32)
+    key = jax.random.key(0)
+    n = 300
+    first, second = np.meshgrid(*[(np.arange(n) + 0.5) / n] * 2)
+    unit = np.stack([first, second], -1).reshape(-1, 2)
+    parts = x / x.sum(axis=1, keepdims=True)
+    spaces = {
+        "positive": (positive, x, 12 * unit, 144),  # up to 12 is all but 1e-4 of it
+        "interval": (Interval((0.0, -1.0), 9.0), x, unit * [9, 10] - [0, 1], 90),
+        "simplex": (simplex, np.stack([parts[:, 0] * 0.6, parts[:, 1] * 0.6, np.full(80, 0.4)], 1),
+                    np.concatenate([unit, 1 - unit.sum(axis=1, keepdims=True)], 1), 1),
+    }  # fmt: skip
+    for name, (support, data, points, volume) in spaces.items():
+        flow, algorithm = jg.recipes.realnvp(key, data, layers=2, features=(8,), support=support, steps=40)
+        if name == "positive":
+            fitted = jg.fit(key, flow, data, algorithm, steps=40)
+            assert fitted.status == jg.Status.FINISHED
+            flow = fitted.model
+        log_prob = np.asarray(flow.log_prob(points.astype(np.float32)), np.float64)
+        assert not np.isnan(log_prob).any()
+        # of the midpoint rule near the edges, where densities are steep
+        assert np.exp(log_prob).sum() * volume / n**2 == pytest.approx(1, abs=1e-2), name
+        jg.save(flow, tmp_path / name)
+        np.testing.assert_array_equal(jg.load(tmp_path / name).log_prob(points[:9]), flow.log_prob(points[:9]))
+        assert bool(jnp.isfinite(flow.log_prob(flow.sample(key, (200,)))).all())
+    with pytest.raises(jg.ModelError, match="no support"):
+        jg.recipes.realnvp(key, x, support="positive")
+    with pytest.raises(jg.DataError, match="edge"):
+        jg.recipes.realnvp(key, x - 2, support=positive)
+
+
 def test_data_go_to_real_numbers_or_are_refused():
     rng = np.random.default_rng(0)
     x = rng.gamma(2.0, size=(20, 2)).astype(np.float32)

@@ -17,6 +17,7 @@ from jaxgen.core.pytree import model
 from jaxgen.core.value import ByValue
 from jaxgen.nn.bijections import Chain, Coupling, Permute, Scan, Standardize
 from jaxgen.nn.bijections.basics import as_floating, shared_context
+from jaxgen.nn.bijections.supports import Support, real, to_real
 
 
 @model
@@ -45,8 +46,11 @@ class Flow:
     bijection: Any
 
     @classmethod
-    def init(cls, key, x, base: Any, layer: Callable[[Any, Any], Any] = Coupling.init, *, layers: int = 8) -> Flow:
-        """Layers of one kind with permutations between them, then the units of the data.
+    def init(
+        cls, key, x, base: Any, layer: Callable[[Any, Any], Any] = Coupling.init, *, layers: int = 8,
+        support: Support = real,
+    ) -> Flow:  # fmt: skip
+        """Layers of one kind with permutations between them, then the units of the data, then their support.
 
         Couplings and autoregressive layers start as the identity, so that the flow starts as the base in the data's
         mean and standard deviation. Permutations come in pairs: one reverses the order, so that a pair of couplings
@@ -55,14 +59,18 @@ class Flow:
         Args:
             key: typed key.
             x: events `[N, D]`, for the standardisation, the dtype, and layers that start from data.
-            base: density of events `[D]`, such as `StandardNormal((D,))`.
+            base: density of events `[D]`, such as `StandardNormal((D,))`; of `[D - 1]` on the simplex.
             layer: `(key, x) -> bijection` of events `[D]`, where x are the standardised events: `Coupling.init`, or
                 `functools.partial(Coupling.init, transform=SplineTransform())`.
             layers: L, the number of layers.
+            support: what values x can take: `real`, `positive`, `simplex`, or `Interval(low, high)`, of
+                `jaxgen.nn.bijections`. The layers work on unbounded numbers, in units of their standard deviation; the
+                density is one of x, and zero outside of the support.
 
         Raises:
-            ModelError: no layers, or a base or a layer of another event shape.
+            ModelError: no layers, or a base, a layer or a support of another event shape.
             ShapeError: events that are no vectors.
+            DataError: data outside of the support or on its edge.
 
         Example:
             >>> import jaxgen as jg
@@ -78,6 +86,7 @@ class Flow:
                 "these layers take vectors", called=called, expected="x [N, D]", got=f"shape {list(x.shape)}",
                 fix="x.reshape(len(x), -1)",
             )  # fmt: skip
+        x, bounds = to_real(support, x, called)
         size = x.shape[1]
         if layers < 1 or tuple(base.event_shape) != (size,):
             raise ModelError(
@@ -90,7 +99,7 @@ class Flow:
                 "the layer does not fit the data", called=called, expected=f"a bijection of events [{size}]",
                 got=f"events {list(stack.event_shape)}", fix="a layer that reads its shape from the x it is given",
             )  # fmt: skip
-        return cls(base, Chain((stack, units)))
+        return cls(base, Chain((stack, units) if bounds is None else (stack, units, bounds)))
 
     @property
     def event_shape(self):

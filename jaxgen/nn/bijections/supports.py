@@ -17,7 +17,7 @@ import numpy as np
 from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import as_bijector
 from jaxgen.core.gate import as_array, concrete
-from jaxgen.core.pytree import fixed, model, static
+from jaxgen.core.pytree import model, static
 from jaxgen.nn.bijections.basics import as_floating, check
 from jaxgen.nn.bijections.elementwise import finite_exp, interior, log_sigmoid_slope, outside
 
@@ -34,8 +34,9 @@ class Bounded:
     and `x` without any.
 
     Args:
-        low: `[*event]`, -inf for none.
-        high: `[*event]`, above `low`, inf for none.
+        low: a number, or numbers as nested tuples of the event's shape; -inf for none.
+        high: the same, above `low`; inf for none.
+        event_shape: the shape of one event.
 
     Example:
         >>> layer = Bounded.from_bounds([0.0, 0.0, -jnp.inf], [1.0, jnp.inf, jnp.inf])
@@ -43,41 +44,40 @@ class Bounded:
         [0.5, 1.0, 0.0]
     """
 
-    low: jax.Array = fixed()
-    high: jax.Array = fixed()
+    # structure, not arrays: a model is watched for arrays that are not finite
+    low: Any = static()
+    high: Any = static()
+    event_shape: tuple[int, ...] = static()
 
     @classmethod
-    def from_bounds(cls, low, high, event_shape: tuple[int, ...] | None = None, *, dtype: Any = None) -> Bounded:
+    def from_bounds(cls, low, high, event_shape: tuple[int, ...] | None = None) -> Bounded:
         """From numbers or arrays that broadcast to `event_shape`; None takes their own shape.
 
         Raises:
-            ModelError: an interval that is empty.
+            ModelError: an interval that is empty, or ends that do not fit the shape.
         """
-        low, high = np.asarray(low, float), np.asarray(high, float)
-        if not np.all(low < high):
+        ends = [np.asarray(end, float) for end in (low, high)]
+        shape = np.broadcast_shapes(*(end.shape for end in ends)) if event_shape is None else tuple(event_shape)
+        if any(end.shape not in ((), shape) for end in ends) or not np.all(ends[0] < ends[1]):
             raise ModelError(
-                "an interval is empty", called=f"Bounded.from_bounds({low.tolist()}, {high.tolist()})",
-                expected="low < high", got=f"low {low.tolist()}, high {high.tolist()}",
+                "an interval is empty, or does not fit the events", called="Bounded.from_bounds(low, high)",
+                expected=f"low < high, each one number or of shape {list(shape)}",
+                got=f"low {ends[0].tolist()}, high {ends[1].tolist()}"[:200],
             )  # fmt: skip
-        shape = np.broadcast_shapes(low.shape, high.shape) if event_shape is None else tuple(event_shape)
-        dtype = jnp.result_type(float) if dtype is None else dtype
-        return cls(*(jnp.broadcast_to(jnp.asarray(end, dtype), shape) for end in (low, high)))
+        return cls(_tuples(ends[0].tolist()), _tuples(ends[1].tolist()), tuple(map(int, shape)))
 
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        return self.low.shape
-
-    def _kinds(self, dtype):
-        """Which ends there are, and ends that are finite, for arithmetic."""
-        lower, upper = jnp.isfinite(self.low), jnp.isfinite(self.high)
-        low, high = (jnp.where(has, end, 0).astype(dtype) for has, end in ((lower, self.low), (upper, self.high)))
-        return lower, upper, low, high
+    def _ends(self, dtype):
+        """The ends, which there are, and ends that are finite, for arithmetic."""
+        low, high = (np.broadcast_to(np.asarray(end, float), self.event_shape) for end in (self.low, self.high))
+        lower, upper = np.isfinite(low), np.isfinite(high)
+        finite = (jnp.asarray(np.where(has, end, 0), dtype) for has, end in ((lower, low), (upper, high)))
+        return jnp.asarray(low, dtype), jnp.asarray(high, dtype), lower, upper, *finite
 
     def forward(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
         check(self, "forward", x, context)
-        x = as_floating(x, x, self)
-        lower, upper, low, high = self._kinds(x.dtype)
+        x = as_floating(x)
+        first, last, lower, upper, low, high = self._ends(x.dtype)
         width = jnp.where(lower & upper, high - low, 1)
         away = jnp.where(lower, x, -x)  # from the one end that there is
         step = finite_exp(jnp.where(lower ^ upper, away, 0))
@@ -85,14 +85,14 @@ class Bounded:
         y = jnp.where(lower & upper, low + width * jax.nn.sigmoid(x), y)
         slope = jnp.where(lower ^ upper, away, 0)
         slope = jnp.where(lower & upper, jnp.log(width) + log_sigmoid_slope(x), slope)
-        return interior(y, self.low, self.high), jnp.sum(slope)
+        return interior(y, first, last), jnp.sum(slope)
 
     def inverse(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
         check(self, "inverse", y, context)
-        y = as_floating(y, y, self)
-        lower, upper, low, high = self._kinds(y.dtype)
-        out = outside(y, self.low, self.high)
+        y = as_floating(y)
+        first, last, lower, upper, low, high = self._ends(y.dtype)
+        out = outside(y, first, last)
         # the distance from each end, 1 where there is none or y is beyond it
         below = jnp.log(jnp.where(lower & ~out, y - low, 1))
         above = jnp.log(jnp.where(upper & ~out, high - y, 1))
@@ -171,7 +171,7 @@ class Simplex:
 class Support(Protocol):
     """What values an event can take. `real`, `positive`, `simplex` and `Interval(low, high)` are supports."""
 
-    def layer(self, event_shape: tuple[int, ...], dtype: Any) -> Any:
+    def layer(self, event_shape: tuple[int, ...]) -> Any:
         """The bijection from unbounded numbers to events; None where events are unbounded as they are."""
         ...
 
@@ -185,33 +185,26 @@ class Interval:
         high: the upper end or ends, `math.inf` for none.
 
     Example:
-        >>> Interval(0.0, 1.0).layer((2,), jnp.float32).forward(jnp.zeros(2))[0].tolist()
+        >>> Interval(0.0, 1.0).layer((2,)).forward(jnp.zeros(2))[0].tolist()
         [0.5, 0.5]
     """
 
     low: float | tuple[float, ...]
     high: float | tuple[float, ...]
 
-    def layer(self, event_shape: tuple[int, ...], dtype: Any = None) -> Any:
+    def layer(self, event_shape: tuple[int, ...]) -> Any:
         """The bijection to events of a shape.
 
         Raises:
             ModelError: ends that do not fit the shape, or no numbers between them.
         """
-        shapes = [np.shape(end) for end in (self.low, self.high)]
-        if any(shape not in ((), tuple(event_shape)) for shape in shapes):
-            raise ModelError(
-                "the ends of the interval do not fit the events", called=f"{self}.layer({tuple(event_shape)})",
-                expected=f"one number, or numbers of shape {list(event_shape)}", got=f"shapes {shapes}",
-            )  # fmt: skip
-        if np.all(np.isinf(self.low)) and np.all(np.isinf(self.high)) and np.all(np.less(self.low, self.high)):
-            return None
-        return Bounded.from_bounds(self.low, self.high, event_shape, dtype=dtype)
+        layer = Bounded.from_bounds(self.low, self.high, event_shape)
+        return layer if np.isfinite(layer.low).any() or np.isfinite(layer.high).any() else None
 
 
 @dataclasses.dataclass(frozen=True)
 class _Simplex:
-    def layer(self, event_shape: tuple[int, ...], dtype: Any = None) -> Any:
+    def layer(self, event_shape: tuple[int, ...]) -> Any:
         if len(event_shape) != 1 or event_shape[0] < 2:
             raise ModelError(
                 "the simplex has vectors of two or more coordinates", called="support=simplex", expected="events [D]",
@@ -220,9 +213,23 @@ class _Simplex:
         return Simplex(int(event_shape[0]))
 
 
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
 real = Interval(-math.inf, math.inf)
 positive = Interval(0.0, math.inf)
 simplex = _Simplex()
+
+
+def layer_of(support: Support, x: Any, called: str) -> Any:
+    """The bijection from unbounded numbers to events such as those of `x`, `[N, *event]`; None if none is needed."""
+    if not hasattr(support, "layer"):
+        raise ModelError(
+            "that is no support", called=called, expected="real, positive, simplex, or Interval(low, high)",
+            got=repr(support)[:80], fix="from jaxgen.nn.bijections import positive",
+        )  # fmt: skip
+    return support.layer(tuple(x.shape[1:]))
 
 
 def to_real(support: Support, x: Any, called: str) -> tuple[Any, Any]:
@@ -237,13 +244,8 @@ def to_real(support: Support, x: Any, called: str) -> tuple[Any, Any]:
         >>> z.round(4).tolist()
         [[0.0], [0.6930999755859375]]
     """
-    if not hasattr(support, "layer"):
-        raise ModelError(
-            "that is no support", called=called, expected="supports.real, positive, simplex, or Interval(low, high)",
-            got=repr(support)[:80],
-        )  # fmt: skip
     x = as_floating(jnp.asarray(as_array(x, name="x", called=called)))
-    layer = support.layer(x.shape[1:], x.dtype)
+    layer = layer_of(support, x, called)
     if layer is None:
         return x, None
     z, log_det = jax.jit(jax.vmap(layer.inverse))(x)
