@@ -35,6 +35,7 @@ from .metrics.align import align
 from .metrics.errors import standard_errors
 from .metrics.information import aic, bic, entropy, icl
 from .metrics.likelihood import score
+from .models.dequantized import Dequantized
 from .models.discrete import Bernoulli, Categorical, Poisson
 from .models.external import DistraxLeaf
 from .models.flow import Flow

@@ -30,6 +30,7 @@ from jaxgen.nn.bijections import (
     DistraxBijector,
     Exp,
     Householder,
+    Interval,
     Inverse,
     LULinear,
     Permute,
@@ -242,6 +243,16 @@ def realnvp(base=None, context=None):
     return build
 
 
+def dequantized(key):
+    first, second, third = jax.random.split(key, 3)
+    layer = functools.partial(Coupling.init, features=(8,), context_shape=(2,))
+    unit = Interval(0.0, 1.0)
+    noise = lambda key, u: jg.Flow.init(key, u, jg.StandardNormal((2,)), layer, layers=2, support=unit)  # noqa: E731
+    density = lambda key, y: jg.DiagonalGaussian.from_scale([2.0, 1.5], [1.0, 0.7])  # noqa: E731
+    x = jax.random.randint(first, (32, 2), 0, 4)
+    return moved(third, jg.Dequantized.init(second, x, density, noise=noise, high=3), 0.1)
+
+
 def vae(prior=lambda key: jg.StandardNormal((2,)), likelihood=jg.likelihoods.bernoulli, shape=(2, 3)):
     def build(key):
         first, second, third, fourth = jax.random.split(key, 4)
@@ -299,6 +310,7 @@ CASES = [
     Case("realnvp with context", realnvp(context=(3,)), PLANE, context=(3,)),
     Case("vae, bernoulli", vae()),
     Case("vae, gaussian", vae(likelihood=jg.likelihoods.gaussian)),
+    Case("dequantized", dequantized),
     Case("generator", generator, algorithm=jg.Adversarial(critic=MLP((8, 1)))),
     # compositions
     Case("mixture of flows", mixture(realnvp()), PLANE),

@@ -11,17 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.door import context_shape, per_event, per_latent, per_sample
-from jaxgen.core.errors import DataError, FitError, ModelError
+from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.gate import as_array, concrete
 from jaxgen.core.pytree import fixed, float_type, model, static
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
 from jaxgen.ops import likelihoods
-from jaxgen.ops.stable import logsumexp
+from jaxgen.ops.bounds import importance_bound
 from jaxgen.ops.units import mean_and_scale
-
-#: draws that `iwae` decodes at once for each event; memory does not grow with the number of draws beyond it
-CHUNK_DRAWS = 25
 
 
 @model
@@ -166,11 +163,6 @@ class VAE:
 
         Source: Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, equation 8.
         """
-        if samples < 1:
-            raise FitError(
-                "a bound needs draws", called=f"VAE.iwae(key, x, samples={samples})", expected="samples=1 or more",
-                got=str(samples),
-            )  # fmt: skip
         mean, log_scale = self._posterior(x, context)
 
         def log_weight(key):
@@ -179,8 +171,7 @@ class VAE:
             log_prior = self.prior.log_prob(z, context=self._prior_context(context))
             return self._log_likelihood(x, z, context) + log_prior - _log_posterior(noise, log_scale)
 
-        log_weights = jax.lax.map(log_weight, jax.random.split(key, samples), batch_size=min(samples, CHUNK_DRAWS))
-        return logsumexp(log_weights) - math.log(samples)
+        return importance_bound(key, log_weight, samples, "VAE.iwae")
 
     @per_event
     def encode(self, x, context):
