@@ -23,6 +23,7 @@ from jaxgen.core.files import loadable
 from jaxgen.core.pytree import combine, partition
 from jaxgen.nn.bijections import (
     Affine,
+    BlockAutoregressive,
     Bounded,
     Chain,
     Conditional,
@@ -34,11 +35,15 @@ from jaxgen.nn.bijections import (
     Inverse,
     LULinear,
     Permute,
+    Planar,
+    Radial,
+    Residual,
     Scan,
     Sigmoid,
     Simplex,
     Softplus,
     Standardize,
+    Sylvester,
     Tanh,
 )
 from jaxgen.nn.mlp import MLP
@@ -350,6 +355,11 @@ BIJECTIONS = {
     "permute": lambda key: Permute.from_order([2, 0, 1]),
     "lu": lambda key: moved(key, LULinear.init(key, ROW), 0.5),
     "householder": lambda key: Householder.init(key, ROW, reflections=2),
+    "planar": lambda key: moved(key, Planar.init(key, ROW), 1.0),
+    "radial": lambda key: moved(key, Radial.init(key, ROW), 1.0),
+    "sylvester": lambda key: moved(key, Sylvester.init(key, ROW, units=2), 0.5),
+    "residual": lambda key: moved(key, Residual.init(key, ROW, features=(8,), context_shape=(2,))),
+    "block": lambda key: moved(key, BlockAutoregressive.init(key, ROW, hidden=3)),
     "conditional": lambda key: moved(key, Conditional.init(key, LULinear.init(key, ROW), (2,), features=(8,))),
     "coupling": coupling,
     "inverse": lambda key: Inverse(coupling(key)),

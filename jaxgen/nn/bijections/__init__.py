@@ -6,11 +6,14 @@ with these methods is a layer. `Coupling` takes any transform of one number: `Af
 """
 
 from jaxgen.nn.bijections.basics import Bijection
+from jaxgen.nn.bijections.blocks import BlockAutoregressive
 from jaxgen.nn.bijections.compose import Chain, DistraxBijector, Inverse, Scan
 from jaxgen.nn.bijections.conditional import Conditional
 from jaxgen.nn.bijections.coupling import Coupling
 from jaxgen.nn.bijections.elementwise import Affine, Exp, Sigmoid, Softplus, Standardize, Tanh
 from jaxgen.nn.bijections.linear import Householder, LULinear, Permute
+from jaxgen.nn.bijections.planar import Planar, Radial, Sylvester
+from jaxgen.nn.bijections.residual import Residual
 from jaxgen.nn.bijections.starts import initialize
 from jaxgen.nn.bijections.supports import Bounded, Interval, Simplex, positive, real, simplex
 from jaxgen.nn.bijections.transforms import AffineTransform, Transform
@@ -19,6 +22,7 @@ __all__ = [
     "Affine",
     "AffineTransform",
     "Bijection",
+    "BlockAutoregressive",
     "Bounded",
     "Chain",
     "Conditional",
@@ -30,11 +34,15 @@ __all__ = [
     "Inverse",
     "LULinear",
     "Permute",
+    "Planar",
+    "Radial",
+    "Residual",
     "Scan",
     "Sigmoid",
     "Simplex",
     "Softplus",
     "Standardize",
+    "Sylvester",
     "Tanh",
     "Transform",
     "initialize",

@@ -119,7 +119,7 @@ class LULinear:
     def matrix(self) -> jax.Array:
         """`P L U`, `[D, D]`."""
         lower, upper = self._factors()
-        return _matmul(lower, upper)[self.order]
+        return matmul(lower, upper)[self.order]
 
     def _factors(self):
         one = jnp.eye(self.log_diagonal.shape[0], dtype=self.log_diagonal.dtype)
@@ -129,15 +129,15 @@ class LULinear:
         """`y` and `log |det dy/dx|`."""
         check(self, "forward", x, context)
         lower, upper = self._factors()
-        return _take(_matmul(lower, _matmul(upper, x)), self.order), jnp.sum(self.log_diagonal)
+        return _take(matmul(lower, matmul(upper, x)), self.order), jnp.sum(self.log_diagonal)
 
     def inverse(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
         check(self, "inverse", y, context)
         lower, upper = self._factors()
         # the transpose of the upper factor is a lower one
-        x = _matmul(tril_inverse(lower), _take(y, jnp.argsort(self.order)))
-        return _matmul(tril_inverse(upper.T).T, x), -jnp.sum(self.log_diagonal)
+        x = matmul(tril_inverse(lower), _take(y, jnp.argsort(self.order)))
+        return matmul(tril_inverse(upper.T).T, x), -jnp.sum(self.log_diagonal)
 
     def bijector(self):
         """The distrax bijector."""
@@ -210,6 +210,6 @@ class Householder:
         return as_bijector(self)
 
 
-def _matmul(a, b):
+def matmul(a, b):
     # GPUs round the factors of a default float32 product to 10 bits
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
