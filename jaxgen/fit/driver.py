@@ -39,6 +39,7 @@ from jaxgen.fit.loop import (
     check_label,
     guarded_step,
     next_batch,
+    no_data,
     prepare,
     start,
 )
@@ -136,6 +137,7 @@ def fit(
         model: the start; or, needed for restarts, a function `key -> model` that makes one.
         data: an array `[N, *event]`, a tuple `(x, context, weight, label)`, a dict of them, or an iterator of such
             batches; or a `data.Stream`, whose passes are EM's steps and whose chunks are the batches of the others.
+            None for a loss that looks at none, such as `losses.reverse_kl`.
         algorithm: `EM`, `Gradient`, `ContrastiveDivergence`, `Adversarial`, or your own; None chooses by protocol.
         steps: how many at most; None takes the algorithm's default.
         batch_size: events per step, in a new random order each epoch; None takes all, or 256 where the algorithm
@@ -175,6 +177,7 @@ def fit(
         )  # fmt: skip
     algorithm = choose_algorithm(one) if algorithm is None else algorithm
     check_algorithm(algorithm, "fit(key, model, data, algorithm)")
+    data = no_data(algorithm, one, "fit(key, model, None)") if data is None else data
     source = data if isinstance(data, Chunked) else None
     exact = source is not None and sums_over_passes(algorithm)
     stream = data if isinstance(data, Iterator) else endless(source) if source is not None and not exact else None

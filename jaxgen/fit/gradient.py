@@ -107,6 +107,11 @@ class Gradient:
     default_tolerance: ClassVar[float | None] = None
     full_batch: ClassVar[bool] = False
 
+    @property
+    def data_free(self) -> bool:
+        """Whether the loss looks at no data, so that `fit(key, model, None, algorithm)` makes sense."""
+        return bool(getattr(self.loss, "data_free", False))
+
     def _optimizer(self) -> Any:
         return default_optimizer() if self.optimizer is None else self.optimizer
 

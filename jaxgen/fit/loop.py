@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import algebra
+from jaxgen.core.door import context_shape
 from jaxgen.core.errors import FitError
 from jaxgen.core.gate import Batch, as_batch
+from jaxgen.core.pytree import float_type
 from jaxgen.fit.em import EM
 
 #: streams of random keys apart from those of the steps, which are `fold_in(key, step + 1)`
@@ -160,6 +162,21 @@ def check_algorithm(algorithm: Any, called: str) -> None:
         )  # fmt: skip
 
 
+def no_data(algorithm: Any, model: Any, called: str) -> Any:
+    """What stands for the data of an algorithm that looks at none: one event of zeros.
+
+    Raises:
+        FitError: an algorithm that needs data.
+    """
+    shape = getattr(model, "event_shape", (None,))
+    if not getattr(algorithm, "data_free", False) or None in shape or context_shape(model) is not None:
+        raise FitError(
+            "there are no data", called=called, expected="data, or a loss that needs none and a model without context",
+            got=f"None, {str(algorithm)[:80]}", fix="jaxgen.Gradient(jaxgen.losses.reverse_kl(log_density))",
+        )  # fmt: skip
+    return jnp.zeros((1, *shape), float_type(model))
+
+
 def prepare(algorithm: Any, model: Any, batch: Batch, batch_size: int | None) -> Batch:
     """All events in the form that the algorithm's steps like best, where it has one and sees all of them in a step."""
     ready = getattr(algorithm, "prepare", None)
@@ -209,7 +226,7 @@ def scan_fit(
     Args:
         key: typed key.
         model: the start.
-        data: an array `[N, *event]`, a tuple `(x, context, weight)` or a dict of them.
+        data: an array `[N, *event]`, a tuple `(x, context, weight)` or a dict of them; None for a loss of no data.
         algorithm: for example `EM()`, which is the default.
         steps: how many steps, static.
         batch_size: events per step, in a new random order every epoch; None takes all.
@@ -230,6 +247,7 @@ def scan_fit(
     check_counts("scan_fit(...)", {"steps": steps, "batch_size": batch_size})
     algorithm = EM() if algorithm is None else algorithm
     check_algorithm(algorithm, "scan_fit(key, model, data, algorithm)")
+    data = no_data(algorithm, model, "scan_fit(key, model, None)") if data is None else data
     batch = as_batch(data, called="scan_fit(key, model, data)", missing=algebra.accepts_missing(model))
     batch = jax.tree.map(jnp.asarray, batch)
     check_batch_size(algorithm, batch_size, batch.events)

@@ -135,11 +135,17 @@ def _ais(key: Any, path: Any, betas: jax.Array, chains: int) -> PartitionEstimat
     energy = jax.eval_shape(lambda: path.at(betas[0]).energy(x))
     ladder = (jnp.arange(betas.size - 1), betas[:-1], betas[1:])
     (_, log_weights), _ = jax.lax.scan(step, (x, jnp.zeros(energy.shape, energy.dtype)), ladder)
-    log_weights = log_weights + path.log_partition()
-    log_z = logsumexp(log_weights) - jnp.log(jnp.asarray(chains, log_weights.dtype))
-    weight = jnp.exp(log_weights - log_z)  # mean one
+    return estimated(log_weights + path.log_partition())
+
+
+def estimated(log_weights: jax.Array) -> PartitionEstimate:
+    """The log of the mean of importance weights `[n]`, with what their spread says of its error."""
+    n = jnp.asarray(log_weights.size, log_weights.dtype)
+    log_z = logsumexp(log_weights) - jnp.log(n)
+    # mean one; all weights zero are no estimate, and their error is NaN
+    weight = jnp.exp(log_weights - log_z)
     # the delta method: the variance of log mean w is var(w) / (n mean(w)^2)
-    error = jnp.std(weight, ddof=1) / jnp.sqrt(jnp.asarray(chains, weight.dtype))
+    error = jnp.std(weight, ddof=1) / jnp.sqrt(n)
     return PartitionEstimate(log_z, error, jnp.sum(weight) ** 2 / jnp.sum(weight**2), log_weights)
 
 

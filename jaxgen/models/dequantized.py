@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core import algebra
 from jaxgen.core.door import context_shape, per_event, per_sample
 from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.gate import as_array, concrete
@@ -112,8 +113,7 @@ class Dequantized:
             u, log_q = _uniform(key, x.shape, dtype), 0.0
         else:
             seen = (2 * x - self.low - self.high) / max(self.high - self.low, 1)
-            u = self.noise.sample(key, context=seen)
-            log_q = self.noise.log_prob(u, context=seen)
+            u, log_q = algebra.sample_and_log_prob(self.noise, key, seen)
         log_p = self.density.log_prob(self._inside(x + u), context=context)
         return jnp.where(out, -jnp.inf, log_p - log_q)
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxgen.core import algebra
 from jaxgen.core.door import context_shape, latent_shape, per_event, per_latent, per_sample, same_shape
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_distribution
@@ -137,6 +138,13 @@ class Flow:
         free = {"length": length if given[0] is None else given[0]} if given else {}
         z = self.base.sample(key, context=self._for_base(context), **free)
         return self.bijection.forward(as_floating(z, self), context)[0]
+
+    @per_sample
+    def sample_and_log_prob(self, key, context):
+        """Draws `[*shape, *event]` and their log-density `[*shape]`, without a way back through the layers."""
+        z, log_base = algebra.sample_and_log_prob(self.base, key, self._for_base(context))
+        x, log_det = self.bijection.forward(as_floating(z, self), context)
+        return x, log_base - log_det
 
     @per_event
     def encode(self, x, context):
