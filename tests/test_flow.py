@@ -19,6 +19,7 @@ from jaxgen.nn.bijections import (
     Chain,
     Coupling,
     DistraxBijector,
+    Exp,
     Inverse,
     Permute,
     Scan,
@@ -415,3 +416,52 @@ def test_sides_of_two_shapes():
     ):  # fmt: skip
         with pytest.raises((jg.ModelError, jg.ShapeError), match=message):
             wrong()
+
+
+@jg.model
+class Crooked:
+    """Doubles, and says that it does not: what a wrong log-determinant looks like."""
+
+    event_shape: tuple[int, ...] = jg.static()
+
+    def forward(self, x, context=None):
+        return 2 * x, jnp.zeros(())
+
+    def inverse(self, y, context=None):
+        return y / 2, jnp.zeros(())
+
+
+def test_check_passes_a_right_flow():
+    flow, x = realnvp(context_shape=(3,)), data(n=300)
+    context = jax.random.normal(jax.random.key(0), (300, 3))
+    own = flow.sample(jax.random.key(4), (300,), context=context)
+    found = flow.check(jax.random.key(1), own, context=context)
+    assert found.ok, str(found)
+    # the mean is that of log_prob, and a bound that it respects is no alarm
+    assert found.mean == pytest.approx(float(flow.log_prob(own, context=context).mean()), abs=1e-4)
+    assert "round trip" in str(found)
+    normal = Flow(jg.StandardNormal((2,)), Standardize.from_data(x))
+    assert normal.check(jax.random.key(1), x, bound=0.0).ok
+
+
+def test_check_finds_what_is_wrong():
+    key, x = jax.random.key(1), np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
+    normal = jg.StandardNormal((2,))
+    affine = lambda shift, log_scale: Affine(jnp.full(2, shift), jnp.full(2, log_scale))  # noqa: E731
+    cases = {
+        "log-determinant is off by 1.4": Flow(normal, Crooked((2,))),
+        "own draws leave the range": Flow(normal, affine(0.0, 1.5)),
+        "less likely than all own draws": Flow(normal, affine(0.0, -1.5)),
+        "come back changed": Flow(normal, Chain((affine(1e6, 0.0), affine(-1e6, 0.0)))),
+        "exceeds the bound": Flow(normal, affine(0.0, 0.0)),
+        "no finite density": Flow(normal, Exp((2,))),
+    }
+    for message, flow in cases.items():
+        with pytest.warns(jg.JaxgenWarning, match=message):
+            found = flow.check(key, x, bound=-2.0 - np.log(2 * np.pi) if "bound" in message else None)
+        assert not found.ok
+        assert message in str(found)
+    with pytest.raises(jg.ShapeError, match="one leading axis"):
+        cases["exceeds the bound"].check(key, x[0])
+    with pytest.raises(jg.FitError, match="draws"):
+        cases["exceeds the bound"].check(key, x, draws=2)

@@ -3,22 +3,74 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxgen.core import algebra
-from jaxgen.core.door import context_shape, latent_shape, per_event, per_latent, per_sample, same_shape
-from jaxgen.core.errors import ModelError, ShapeError
+from jaxgen.core.door import check_key, context_shape, latent_shape, per_event, per_latent, per_sample, same_shape
+from jaxgen.core.errors import FitError, JaxgenWarning, ModelError, ShapeError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.gate import as_array, floating
 from jaxgen.core.pytree import model
 from jaxgen.core.value import ByValue
 from jaxgen.nn.bijections import Chain, Coupling, Permute, Scan, Standardize
 from jaxgen.nn.bijections.basics import as_floating, shared_context
+from jaxgen.nn.bijections.checks import log_det_error, round_trip
 from jaxgen.nn.bijections.supports import Support, real, to_real
+from jaxgen.ops.units import mean_and_scale
+
+#: what float32 may lose on the way there and back, in standard deviations, and of a log-determinant, in nats, before
+#: `Flow.check` calls it a problem: a hundred times what layers lose at usual parameters
+ROUND_TRIP, LOG_DET = 1e-3, 1e-2
+#: shares of events or draws in the wrong places that are a problem, beyond what chance explains
+MISPLACED = 0.05
+
+
+class FlowCheck(NamedTuple):
+    """What `Flow.check` found.
+
+    Args:
+        round_trip: largest error there and back, over data and own draws, in standard deviations of the data; on the
+            side of the base in units of the base.
+        log_det: largest error of a log-determinant against autodiff's Jacobian, nats, over a few events.
+        stray: share of own draws that leave the range of the data in some coordinate; `2 D / (N + 1)` by chance.
+        uncovered: share of the data that are less likely than the least likely of the own draws: tails or modes that
+            the flow does not reach.
+        mean: log-density of the data, nats per event.
+        standard_error: of `mean`.
+        bound: what `mean` cannot exceed, None where nobody said.
+        problems: one line each; none is good.
+    """
+
+    round_trip: float
+    log_det: float
+    stray: float
+    uncovered: float
+    mean: float
+    standard_error: float
+    bound: float | None
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def __str__(self) -> str:
+        limit = "" if self.bound is None else f" (bound {self.bound:.4f})"
+        rows = (
+            ("round trip", f"{self.round_trip:.1e} standard deviations"),
+            ("log-det", f"{self.log_det:.1e} nats from the Jacobian"),
+            ("own draws", f"{self.stray:.1%} leave the range of the data"),
+            ("data", f"{self.uncovered:.1%} less likely than all own draws"),
+            ("density", f"{self.mean:.4f} ± {self.standard_error:.4f} nats per event{limit}"),
+            *(("problem", text) for text in self.problems),
+        )
+        return "\n".join(f"{name:<11}{text}" for name, text in rows)
 
 
 @model
@@ -159,6 +211,87 @@ class Flow:
     def distribution(self):
         """The distrax distribution."""
         return as_distribution(self)
+
+    def check(self, key, x, *, context=None, bound: float | None = None, draws: int = 1000) -> FlowCheck:
+        """Looks for what goes wrong with flows in silence, and warns of it.
+
+        Args:
+            key: typed key.
+            x: events `[N, *event]`, those of the training or others like them.
+            context: `[N, *context]` for a conditional flow; draws take the contexts of as many events.
+            bound: what no density of such data can exceed in the mean, nats per event: minus the entropy of the source,
+                or that of noise that was added.
+            draws: how many of its own to draw.
+
+        Returns:
+            `FlowCheck`; `print` it. Problems are also a `JaxgenWarning`.
+
+        Raises:
+            DataError, ShapeError: data that do not fit the flow. FitError: fewer than 10 draws.
+
+        Example:
+            >>> import jaxgen as jg
+            >>> from jaxgen.nn.bijections import Affine
+            >>> flow = Flow(jg.StandardNormal((2,)), Affine(jnp.zeros(2), jnp.zeros(2)))
+            >>> x = flow.sample(jax.random.key(0), (500,))
+            >>> flow.check(jax.random.key(1), x).ok
+            True
+        """
+        found = _check(self, key, x, context, bound, draws)
+        if found.problems:
+            warnings.warn(f"Flow.check(key, x): {'; '.join(found.problems)}", JaxgenWarning, stacklevel=2)
+        return found
+
+
+def _check(flow, key, x, context, bound, draws) -> FlowCheck:
+    check_key(key, "Flow.check(key, x)")
+    if draws < 10:
+        raise FitError("a check needs draws", called="Flow.check(key, x)", expected="draws of 10 or more", got=draws)
+    x = floating(as_array(x, name="x"))
+    log_prob = np.asarray(flow.log_prob(x, context=context), np.float64)
+    if log_prob.ndim != 1:
+        raise ShapeError(
+            "data need one leading axis of events", called="Flow.check(key, x)", got=f"shape {list(x.shape)}",
+            expected=f"[N, {', '.join(map(str, flow.event_shape))}]", fix="x.reshape(-1, *flow.event_shape)",
+        )  # fmt: skip
+    n, rows = len(x), np.arange(draws) % len(x)
+    contexts = context_shape(flow) is not None
+    context = jnp.broadcast_to(jnp.asarray(context), (n, *flow.context_shape)) if contexts else None
+    own = flow.sample(key, (draws,), context=context[rows] if contexts else None)
+    own_log_prob = np.asarray(flow.log_prob(own, context=context[rows] if contexts else None), np.float64)
+
+    few = min(n, draws)
+    there, back = round_trip(
+        flow.bijection, x[:few], flow.encode(own[:few], context=context[rows][:few] if contexts else None),
+        context[:few] if contexts else None,
+    )  # fmt: skip
+    scale = np.asarray(mean_and_scale(x.reshape(n, -1))[1])
+    lost = float(max((there.reshape(few, -1) / scale).max(), back.max()))
+    # the cost of a Jacobian grows with the square of the size
+    seen = max(1, min(n, 32, 2**14 // scale.size))
+    log_det = float(log_det_error(flow.bijection, x[:seen], context[:seen] if contexts else None).max())
+
+    flat, drawn = (np.asarray(a, np.float64).reshape(len(a), -1) for a in (x, own))
+    stray = float(((drawn < flat.min(axis=0)) | (drawn > flat.max(axis=0))).any(axis=1).mean())
+    uncovered = float((log_prob < own_log_prob.min()).mean())
+    mean, finite = float(log_prob.mean()), log_prob[np.isfinite(log_prob)]
+    error = float(finite.std(ddof=1) / np.sqrt(finite.size)) if finite.size > 1 else float("nan")
+    by_chance = min(1.0, 2 * flat.shape[1] / (n + 1))
+    allowed = by_chance + 4 * np.sqrt(by_chance * (1 - by_chance) / draws) + MISPLACED
+    broken = int((~np.isfinite(log_prob)).sum()), int((~np.isfinite(drawn).all(axis=1)).sum())
+    problems = [
+        text for wrong, text in (
+            (broken[0], f"{broken[0]} of {n} events have no finite density"),
+            (broken[1], f"{broken[1]} of {draws} own draws are not finite"),
+            (not lost <= ROUND_TRIP, f"events come back changed by {lost:.1e} standard deviations: steep layers"),
+            (not log_det <= LOG_DET, f"a log-determinant is off by {log_det:.1e} nats: densities are wrong by as much"),
+            (stray > allowed, f"{stray:.1%} of own draws leave the range of the data, {by_chance:.1%} would by chance"),
+            (uncovered > MISPLACED + 4 / draws, f"{uncovered:.1%} of the data are less likely than all own draws"),
+            (bound is not None and mean > bound + 3 * np.nan_to_num(error),
+             f"the data's density, {mean:.4f}, exceeds the bound {bound}: learned by heart, or not a density"),
+        ) if wrong
+    ]  # fmt: skip
+    return FlowCheck(lost, log_det, stray, uncovered, mean, error, bound, tuple(problems))
 
 
 def _orders(key, size, layers):
