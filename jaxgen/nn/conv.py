@@ -1,4 +1,4 @@
-"""Convolutional networks for small images: the generator and the critic of a DCGAN, without batch statistics.
+"""Convolutional networks for small images, without batch statistics: those of a DCGAN, and one for couplings.
 
 Images are `[H, W]` or `[H, W, C]`. Between the smallest grid and the image stand as many halvings as both sides allow
 with at least 4 left: 8 -> 4, 28 -> 14 -> 7, 32 -> 16 -> 8 -> 4.
@@ -54,6 +54,8 @@ class Conv(nn.Module):
         features: output channels.
         size: side of the kernel.
         stride: in both directions.
+        zero: start at zero.
+        precision: of the matrix product: "highest" is float32 on every device, "default" the device's own.
 
     Example:
         >>> from jaxgen.nn.net import Net
@@ -64,13 +66,16 @@ class Conv(nn.Module):
     features: int
     size: int = 3
     stride: int = 1
+    zero: bool = False
+    precision: str = "default"
 
     @nn.compact
     def __call__(self, x: Any) -> Any:
         shape = (self.size, self.size, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.he_normal(), shape)
+        start = nn.initializers.zeros_init() if self.zero else nn.initializers.he_normal()
+        kernel = self.param("kernel", start, shape).reshape((-1, self.features))
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-        return patches(x, self.size, self.stride) @ kernel.reshape((-1, self.features)) + bias
+        return jnp.matmul(patches(x, self.size, self.stride), kernel, precision=self.precision) + bias
 
 
 def patches(x: Any, size: int, stride: int) -> jax.Array:
@@ -169,3 +174,37 @@ class ConvCritic(nn.Module):
         for level in range(1, levels + 1):
             x = self.activation(Conv(self.width << level, stride=2)(x))
         return nn.Dense(1)(x.reshape((len(x), -1))).reshape(batch)
+
+
+@loadable
+class ConvNet(nn.Module):
+    """An image to one of the same size, for the coupling of a flow: convolutions of 3, 1 and 3 pixels.
+
+    `[*batch, H, W, C] -> [*batch, H, W, features]`; it starts as the constant zero, and is float32 on every device.
+
+    Args:
+        features: output channels.
+        width: hidden channels.
+        activation: elementwise, a module-level function.
+
+    Source: Kingma and Dhariwal (2018), Glow: generative flow with invertible 1x1 convolutions, section 5.
+
+    Example:
+        >>> from jaxgen.nn.net import Net
+        >>> net = Net.init(jax.random.key(0), ConvNet(6, width=8), (4, 4, 2))
+        >>> net(jnp.ones((4, 4, 2))).shape, net(jnp.ones((5, 4, 4, 2))).shape
+        ((4, 4, 6), (5, 4, 4, 6))
+    """
+
+    features: int
+    width: int = 64
+    activation: Callable[[Any], Any] = jax.nn.silu
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        batch, image = x.shape[:-3], x.shape[-3:]
+        x = x.reshape((math.prod(batch), *image))
+        x = self.activation(Conv(self.width, precision="highest")(x))
+        x = self.activation(Conv(self.width, size=1, precision="highest")(x))
+        x = Conv(self.features, zero=True, precision="highest")(x)
+        return x.reshape((*batch, *image[:2], self.features))

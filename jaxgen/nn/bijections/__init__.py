@@ -11,6 +11,8 @@ from jaxgen.nn.bijections.compose import Chain, DistraxBijector, Inverse, Scan
 from jaxgen.nn.bijections.conditional import Conditional
 from jaxgen.nn.bijections.coupling import Coupling
 from jaxgen.nn.bijections.elementwise import Affine, Exp, Sigmoid, Softplus, Standardize, Tanh
+from jaxgen.nn.bijections.glow import glow
+from jaxgen.nn.bijections.images import MultiScale, Pixelwise, Reshape, Squeeze, conv1x1
 from jaxgen.nn.bijections.linear import Householder, LULinear, Permute
 from jaxgen.nn.bijections.planar import Planar, Radial, Sylvester
 from jaxgen.nn.bijections.residual import Residual
@@ -33,18 +35,24 @@ __all__ = [
     "Interval",
     "Inverse",
     "LULinear",
+    "MultiScale",
     "Permute",
+    "Pixelwise",
     "Planar",
     "Radial",
+    "Reshape",
     "Residual",
     "Scan",
     "Sigmoid",
     "Simplex",
     "Softplus",
+    "Squeeze",
     "Standardize",
     "Sylvester",
     "Tanh",
     "Transform",
+    "conv1x1",
+    "glow",
     "initialize",
     "positive",
     "real",

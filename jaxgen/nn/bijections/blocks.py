@@ -162,7 +162,8 @@ class BlockAutoregressive:
                     h = shift + _own(log_diagonal, jnp.tanh(h) if i > 0 else h)
                 return self._gated(t, h[:, 0])
 
-            return bisect(alone, y, guess=x)
+            # always from the same guess: what depends on coordinates that have arrived then stays bit for bit
+            return bisect(alone, y)
 
         # D rounds, and one that sees that nothing changes
         x = fixed_point(round_, y, steps=y.shape[0] + 1)

@@ -1,0 +1,88 @@
+"""The architecture of Glow: steps of couplings, 1x1 convolutions and normalised activations, at several scales."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxgen.core.door import check_key
+from jaxgen.core.errors import ModelError
+from jaxgen.core.gate import floating
+from jaxgen.nn.bijections.compose import Chain, Scan
+from jaxgen.nn.bijections.coupling import Coupling
+from jaxgen.nn.bijections.elementwise import Affine
+from jaxgen.nn.bijections.images import MultiScale, Pixelwise, Squeeze, conv1x1, image_shape
+from jaxgen.nn.bijections.starts import initialize
+from jaxgen.nn.bijections.transforms import AFFINE, Transform
+from jaxgen.nn.conv import ConvNet
+
+
+def glow(
+    key, x, transform: Transform = AFFINE, *, levels: int = 2, steps: int = 8, width: int = 64,
+    network: Callable[[int], Any] | None = None, context: Any = None,
+) -> MultiScale:  # fmt: skip
+    """Glow for images: per level a squeeze and K steps, then half of the channels leave for the base.
+
+    One step, on the way to the base: the channels in their own units (`Affine`), a 1x1 convolution (`LULinear`), and a
+    coupling in which half of the channels, through a network of convolutions, transform the others. Layers of a level
+    are scanned. The units start from the data, so that x takes part with more than its shape.
+
+    Args:
+        key: typed key.
+        x: images `[N, H, W, C]`; a few hundred are enough.
+        transform: what a coupling does to a number.
+        levels: L; `2^L` divides H and W.
+        steps: K, of each level.
+        width: hidden channels of the networks.
+        network: another network, `outputs -> linen module` from `[H, W, inputs]` to `[H, W, outputs]`.
+        context: `[N, *context]` for a conditional flow.
+
+    Returns:
+        a bijection with `event_shape` `[H, W, C]` and `latent_shape` `[H W C]`.
+
+    Raises:
+        ShapeError: events that are no images. ModelError: levels that do not divide the sides, or no steps.
+
+    Source: Kingma and Dhariwal (2018), Glow: generative flow with invertible 1x1 convolutions, figure 2.
+
+    Example:
+        >>> x = jax.random.normal(jax.random.key(0), (20, 4, 4, 1))
+        >>> flow = glow(jax.random.key(1), x, levels=1, steps=2, width=4)
+        >>> flow.event_shape, flow.latent_shape
+        ((4, 4, 1), (16,))
+    """
+    called = f"glow(key, x, levels={levels}, steps={steps})"
+    check_key(key, "glow")
+    x = floating(x)
+    height, width_, channels = image_shape(x, called)
+    if min(levels, steps) < 1 or height % 2**levels or width_ % 2**levels:
+        raise ModelError(
+            "the images cannot be halved so often", called=called, got=f"images {[height, width_]}, {levels} levels",
+            expected="levels >= 1, steps >= 1, and sides that 2^levels divides", fix="fewer levels, or pad the images",
+        )  # fmt: skip
+    shape = None if context is None else tuple(jnp.shape(context)[1:])
+    network = functools.partial(ConvNet, width=width) if network is None else network
+    made = []
+    for of_level in jax.random.split(key, levels):
+        squeeze = Squeeze.from_shape((height, width_, channels))
+        like = jnp.zeros((1, *squeeze.latent_shape), x.dtype)
+        step = functools.partial(_step, x=like, transform=transform, network=network, context_shape=shape)
+        made.append(Chain((Scan(jax.jit(jax.vmap(step))(jax.random.split(of_level, steps))), squeeze)))
+        # half of the channels stay
+        height, width_, channels = height // 2, width_ // 2, 2 * channels
+    return initialize(MultiScale.from_levels(tuple(made)), x, context)
+
+
+def _step(key, x, transform, network, context_shape):
+    coupling, mixing = jax.random.split(key)
+    *sides, channels = x.shape[1:]
+    zeros = jnp.zeros(channels, x.dtype)
+    return Chain((
+        Coupling.init(coupling, x, transform, network=network, context_shape=context_shape),
+        conv1x1(mixing, x),
+        Pixelwise(Affine(zeros, zeros), tuple(sides)),
+    ))  # fmt: skip
