@@ -29,6 +29,7 @@ from jaxgen.nn.bijections import (
     Conditional,
     Coupling,
     DistraxBijector,
+    Each,
     Exp,
     Householder,
     Interval,
@@ -262,6 +263,12 @@ def dequantized(key):
     return moved(third, jg.Dequantized.init(second, x, density, noise=noise, high=3), 0.1)
 
 
+def warped(key):
+    first, second = jax.random.split(key)
+    layer = moved(second, Coupling.init(second, jnp.zeros((1, 2)), features=(8,)), 0.3)
+    return jg.Flow(hmm(diagonal)(first), Each(layer))
+
+
 def vae(prior=lambda key: jg.StandardNormal((2,)), likelihood=jg.likelihoods.bernoulli, shape=(2, 3)):
     def build(key):
         first, second, third, fourth = jax.random.split(key, 4)
@@ -329,6 +336,7 @@ CASES = [
     Case("mixture of hmms", mixture(hmm(bernoulli)), every(BITS, (3, 3)), length=3),
     Case("flow on a mixture", realnvp(mixture(diagonal)), PLANE),
     Case("flow on a flow", realnvp(realnvp()), PLANE, tolerance=1e-3),  # its tails reach beyond the box
+    Case("flow on a hmm", warped, length=3),
     Case("vae with a mixture prior", vae(mixture(diagonal))),
     Case("vae with a flow prior", vae(realnvp())),
 ]
@@ -372,6 +380,7 @@ BIJECTIONS = {
     ),
     "conditional": lambda key: moved(key, Conditional.init(key, LULinear.init(key, ROW), (2,), features=(8,))),
     "coupling": coupling,
+    "each": lambda key: Each(coupling(key), 2),
     "inverse": lambda key: Inverse(coupling(key)),
     "chain": lambda key: Chain((Permute.from_order([1, 2, 0]), moved(key, Affine(jnp.ones(3), jnp.zeros(3))))),
     "scan": lambda key: Scan(batch_of(functools.partial(coupling, scale=0.5), 4)(key)),

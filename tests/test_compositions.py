@@ -9,6 +9,7 @@ import pytest
 
 import jaxgen as jg
 from jaxgen.core import algebra
+from jaxgen.nn.bijections import Each
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
 
@@ -74,6 +75,50 @@ def test_hmm_of_flows(series):
     flows = jax.vmap(lambda key: small_flow(key, frames))(jax.random.split(jax.random.key(0), 2))
     model = jg.HMM.from_values([0.5, 0.5], [[0.9, 0.1], [0.1, 0.9]], flows)
     improves(model, series, ADAM, steps=60)
+
+
+def test_flow_on_a_hmm(series):
+    """Emissions that are not Gaussian, warped alike: the flow finds the warp, and the HMM below the regimes."""
+    bent = np.sinh(series / 2)
+    frames = bent.reshape(-1, 2)
+    regimes = jg.DiagonalGaussian.from_scale([[1.0, 1.0], [-1.0, -1.0]], [[0.6, 0.6], [0.6, 0.6]])
+    start = jg.HMM.from_values([0.5, 0.5], [[0.9, 0.1], [0.1, 0.9]], regimes)
+    flow = jg.Flow(start, Each(small_flow(jax.random.key(0), frames).bijection))
+    fitted = improves(flow, bent, ADAM, steps=30)
+    path = np.asarray(fitted.model.base.viterbi(fitted.model.encode(bent))[0])
+    side = bent.sum(axis=-1) > 0
+    assert max((path == side).mean(), (path != side).mean()) > 0.95
+    assert fitted.model.sample(jax.random.key(1), (3,), length=4).shape == (3, 4, 2)
+
+
+def test_conditional_flow_as_posterior():
+    """Amortised inference: from pairs (theta, y) the flow learns `p(theta | y)`, here a Gaussian in closed form."""
+    rng = np.random.default_rng(0)
+    design = np.array([[1.0, 0.5], [-0.3, 0.8], [0.2, 0.2]])
+    theta = rng.normal(size=(4000, 2))
+    y = theta @ design.T + 0.5 * rng.normal(size=(4000, 3))
+    cov = np.linalg.inv(np.eye(2) + design.T @ design / 0.25)
+    flow = jg.recipes.realnvp(jax.random.key(0), theta, layers=4, features=(16,), context_shape=(3,))[0]
+    fitted = jg.fit(jax.random.key(1), flow, (theta, y), ADAM, steps=600, batch_size=200)
+    seen = np.array([0.7, -0.4, 0.1])
+    draws = np.asarray(fitted.model.sample(jax.random.key(2), (4000,), context=seen), np.float64)
+    deviation = np.sqrt(np.diag(cov))
+    # a fifth of a posterior's standard deviation: what 600 steps on 4000 pairs leave
+    np.testing.assert_array_less(np.abs(draws.mean(axis=0) - cov @ design.T @ seen / 0.25), 0.2 * deviation)
+    np.testing.assert_allclose(draws.std(axis=0), deviation, rtol=0.15)
+
+
+def test_early_stopping_and_an_ensemble(plane):
+    """Flows that learn forty points by heart stop in time, all in one program; their mixture beats them."""
+    x, held_out, test = plane[:40], plane[40:100], plane[100:]
+    start = lambda key: jg.recipes.realnvp(key, x, layers=4, features=(32,))[0]  # noqa: E731
+    fitted = jg.fit(jax.random.key(0), start, x, ADAM, steps=400, every=20, validation=held_out, restarts=3)
+    validation = fitted.history["validation"]  # [restarts, times]
+    assert (validation[:, -1] < validation.max(axis=1) - 0.3).all(), "they were learning by heart"
+    np.testing.assert_allclose(fitted.scores, validation.max(axis=1), rtol=1e-5)
+    ensemble = jg.Mixture.from_components(fitted.models)
+    each = [float(algebra.take(fitted.models, k).log_prob(test).mean()) for k in range(3)]
+    assert float(ensemble.log_prob(test).mean()) > np.mean(each) + 0.01
 
 
 def test_mixture_of_hmms(series):

@@ -299,11 +299,11 @@ def sample_component(key: Any, components: Any, index: Any, **options: Any) -> j
     return draws[index]
 
 
-def sample_and_log_prob(model: Any, key: Any, context: Any = None) -> tuple[Any, jax.Array]:
+def sample_and_log_prob(model: Any, key: Any, context: Any = None, **options: Any) -> tuple[Any, jax.Array]:
     """One event of a density and its log-density, in one pass where the model knows how, as a flow does."""
     if hasattr(model, "sample_and_log_prob"):
-        return model.sample_and_log_prob(key, context=context)
-    x = model.sample(key, context=context)
+        return model.sample_and_log_prob(key, context=context, **options)
+    x = model.sample(key, context=context, **options)
     return x, model.log_prob(x, context=context)
 
 

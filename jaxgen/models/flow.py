@@ -176,6 +176,11 @@ class Flow:
     def _for_base(self, context):
         return None if context_shape(self.base) is None else context
 
+    def _length(self, length):
+        """The length of a base of free length: the bijection's, or the one asked for where that is free too."""
+        given = [n for n, free in zip(self.latent_shape, self.base.event_shape, strict=True) if free is None]
+        return {"length": length if given[0] is None else given[0]} if given else {}
+
     @per_event
     def log_prob(self, x, context):
         """Nats, `[*batch, *event] -> [*batch]`."""
@@ -185,16 +190,13 @@ class Flow:
     @per_sample
     def sample(self, key, context, length):
         """Draws `[*shape, *event]`."""
-        # of a base of free length that is given by the bijection
-        given = [n for n, free in zip(self.latent_shape, self.base.event_shape, strict=True) if free is None]
-        free = {"length": length if given[0] is None else given[0]} if given else {}
-        z = self.base.sample(key, context=self._for_base(context), **free)
+        z = self.base.sample(key, context=self._for_base(context), **self._length(length))
         return self.bijection.forward(as_floating(z, self), context)[0]
 
     @per_sample
-    def sample_and_log_prob(self, key, context):
+    def sample_and_log_prob(self, key, context, length):
         """Draws `[*shape, *event]` and their log-density `[*shape]`, without a way back through the layers."""
-        z, log_base = algebra.sample_and_log_prob(self.base, key, self._for_base(context))
+        z, log_base = algebra.sample_and_log_prob(self.base, key, self._for_base(context), **self._length(length))
         x, log_det = self.bijection.forward(as_floating(z, self), context)
         return x, log_base - log_det
 

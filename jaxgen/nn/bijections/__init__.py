@@ -7,7 +7,7 @@ with these methods is a layer. `Coupling` takes any transform of one number: `Af
 
 from jaxgen.nn.bijections.basics import Bijection
 from jaxgen.nn.bijections.blocks import BlockAutoregressive
-from jaxgen.nn.bijections.compose import Chain, DistraxBijector, Inverse, Scan
+from jaxgen.nn.bijections.compose import Chain, DistraxBijector, Each, Inverse, Scan
 from jaxgen.nn.bijections.conditional import Conditional
 from jaxgen.nn.bijections.coupling import Coupling
 from jaxgen.nn.bijections.elementwise import Affine, Exp, Sigmoid, Softplus, Standardize, Tanh
@@ -30,6 +30,7 @@ __all__ = [
     "Conditional",
     "Coupling",
     "DistraxBijector",
+    "Each",
     "Exp",
     "Householder",
     "Interval",

@@ -230,3 +230,54 @@ class Scan:
     def bijector(self, context=None):
         """The distrax bijector, given one context."""
         return as_bijector(self, context)
+
+
+@model
+class Each:
+    """One bijection of every entry of a sequence, of any length.
+
+    `y_t = layer(x_t)`, `log |det|` the sum over t
+
+    So a flow on a hidden Markov model, `Flow(hmm, Each(layer))`, is one whose emissions have been warped alike.
+
+    Args:
+        layer: a bijection of one entry; a context is shared by all.
+        length: T, the number of entries; None is free.
+
+    Example:
+        >>> from jaxgen.nn.bijections import Affine
+        >>> layer = Each(Affine(jnp.ones(2), jnp.zeros(2)))
+        >>> layer.event_shape, layer.forward(jnp.zeros((5, 2)))[0].shape
+        ((None, 2), (5, 2))
+    """
+
+    layer: Any
+    length: int | None = static(None)
+
+    @property
+    def event_shape(self):
+        return (self.length, *self.layer.event_shape)
+
+    @property
+    def latent_shape(self):
+        return (self.length, *latent_shape(self.layer))
+
+    @property
+    def context_shape(self):
+        return context_shape(self.layer)
+
+    def forward(self, x, context=None):
+        """`y` and `log |det dy/dx|`."""
+        check(self, "forward", x, context)
+        y, log_dets = jax.vmap(lambda x: self.layer.forward(x, context))(x)
+        return y, jnp.sum(log_dets)
+
+    def inverse(self, y, context=None):
+        """`x` and `log |det dx/dy|`."""
+        check(self, "inverse", y, context)
+        x, log_dets = jax.vmap(lambda y: self.layer.inverse(y, context))(y)
+        return x, jnp.sum(log_dets)
+
+    def bijector(self, context=None):
+        """The distrax bijector, given one context."""
+        return as_bijector(self, context)
