@@ -2,9 +2,11 @@
 
 A bijection is a small model with `event_shape` and two methods for one event, `forward(x, context)` from the base to
 the data and `inverse(y, context)` back. Each returns the image and the log-determinant of its own direction. Anything
-with these methods is a layer. `Coupling` takes any transform of one number: `AffineTransform` and others.
+with these methods is a layer. `Coupling` and `Autoregressive` take any transform of one number: `AffineTransform`,
+`SplineTransform` and others.
 """
 
+from jaxgen.nn.bijections.autoregressive import Autoregressive
 from jaxgen.nn.bijections.basics import Bijection
 from jaxgen.nn.bijections.blocks import BlockAutoregressive
 from jaxgen.nn.bijections.compose import Chain, DistraxBijector, Each, Inverse, Scan
@@ -18,15 +20,23 @@ from jaxgen.nn.bijections.planar import Planar, Radial, Sylvester
 from jaxgen.nn.bijections.residual import Residual
 from jaxgen.nn.bijections.starts import initialize
 from jaxgen.nn.bijections.supports import Bounded, Interval, Simplex, positive, real, simplex
-from jaxgen.nn.bijections.transforms import AffineTransform, Transform
+from jaxgen.nn.bijections.transforms import (
+    AffineTransform,
+    CircularSplineTransform,
+    LogisticMixtureTransform,
+    SplineTransform,
+    Transform,
+)
 
 __all__ = [
     "Affine",
     "AffineTransform",
+    "Autoregressive",
     "Bijection",
     "BlockAutoregressive",
     "Bounded",
     "Chain",
+    "CircularSplineTransform",
     "Conditional",
     "Coupling",
     "DistraxBijector",
@@ -36,6 +46,7 @@ __all__ = [
     "Interval",
     "Inverse",
     "LULinear",
+    "LogisticMixtureTransform",
     "MultiScale",
     "Permute",
     "Pixelwise",
@@ -47,6 +58,7 @@ __all__ = [
     "Sigmoid",
     "Simplex",
     "Softplus",
+    "SplineTransform",
     "Squeeze",
     "Standardize",
     "Sylvester",

@@ -2,7 +2,7 @@
 
 A coupling or an autoregressive layer is a network and a transform. A transform is a small value, hashed by its options,
 with `size`, the number of its parameters, and for arrays of numbers `forward(params, x)` from the base to the data and
-`inverse(params, y)` back. `params` is `[size, *shape]` for numbers `[*shape]`; both return arrays `[*shape]`, the image
+`inverse(params, y)` back. `params` is `[*shape, size]` for numbers `[*shape]`; both return arrays `[*shape]`, the image
 and the log-derivative of their own direction. At zero parameters a transform is the identity. `seen(x)` is what a
 network sees of coordinates on its last axis, `features` numbers for each. Anything with these is a transform.
 """
@@ -10,13 +10,18 @@ network sees of coordinates on its last axis, `features` numbers for each. Anyth
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxgen.core.errors import ModelError
 from jaxgen.core.files import loadable
+from jaxgen.ops.logistics import logistic_mixture_logit
+from jaxgen.ops.roots import bisect
+from jaxgen.ops.splines import circular_spline_knots, spline_forward, spline_inverse, spline_knots
 
 #: from this many units on, networks see coordinates on a logarithmic scale; well outside of standardised data
 REACH = 3.0
@@ -68,6 +73,16 @@ def positive(name: str, **options: float) -> None:
             )  # fmt: skip
 
 
+def at_least(name: str, least: int, **options: int) -> None:
+    """Refuses a count below the least."""
+    for option, value in options.items():
+        if not isinstance(value, int) or value < least:
+            raise ModelError(
+                "a transform has too few parts", called=f"{name}({option}={value})", got=repr(value),
+                expected=f"{option} >= {least}, an int",
+            )  # fmt: skip
+
+
 @loadable
 @dataclasses.dataclass(frozen=True)
 class AffineTransform:
@@ -110,7 +125,7 @@ class AffineTransform:
         return from_afar(x)
 
     def _shift_and_log_scale(self, params):
-        shift, raw = params
+        shift, raw = params[..., 0], params[..., 1]
         return shift, self.bound * jnp.tanh(raw / self.bound)
 
     def forward(self, params, x):
@@ -122,6 +137,170 @@ class AffineTransform:
         """`x` and `log dx/dy`."""
         shift, log_scale = self._shift_and_log_scale(params)
         return (y - shift) * jnp.exp(-log_scale), -log_scale
+
+
+@loadable
+@dataclasses.dataclass(frozen=True)
+class SplineTransform:
+    """A monotone rational-quadratic spline of an interval onto itself; the identity outside of it.
+
+    Args:
+        bins: K, the number of pieces, 2 or more; there are 3 K - 1 parameters.
+        bound: the interval is `[-bound, bound]`, in units of the layer's input: standard deviations of the data.
+
+    Raises:
+        ModelError: fewer than two bins, or a bound that is not positive.
+
+    Source: Durkan et al. (2019), Neural spline flows; the bounds that make it exact in float32 are in `ops.splines`.
+
+    Example:
+        >>> y, log_slope = SplineTransform(4).forward(jnp.zeros(11), jnp.float32(2.0))
+        >>> round(float(y), 5), round(float(log_slope), 5)
+        (2.0, 0.0)
+    """
+
+    bins: int = 8
+    bound: float = 5.0
+
+    def __post_init__(self):
+        positive("SplineTransform", bound=self.bound)
+        at_least("SplineTransform", 2, bins=self.bins)
+
+    @property
+    def size(self) -> int:
+        return 3 * self.bins - 1
+
+    @property
+    def features(self) -> int:
+        return 1
+
+    def seen(self, x):
+        """What a network sees of coordinates."""
+        return from_afar(x)
+
+    def forward(self, params, x):
+        """`y` and `log dy/dx`."""
+        return spline_forward(spline_knots(params, self.bound), x)
+
+    def inverse(self, params, y):
+        """`x` and `log dx/dy`."""
+        return spline_inverse(spline_knots(params, self.bound), y)
+
+
+@loadable
+@dataclasses.dataclass(frozen=True)
+class CircularSplineTransform:
+    """A spline of a circle onto itself, and a rotation: for angles in radians, from -pi to pi.
+
+    `y = spline(x) + shift`, modulo 2 pi. The spline keeps the point pi and has one slope there. The network sees the
+    cosine and the sine of an angle.
+
+    Args:
+        bins: K, the number of pieces, 2 or more; there are 3 K + 1 parameters.
+
+    Raises:
+        ModelError: fewer than two bins.
+
+    Source: Rezende et al. (2020), Normalizing flows on tori and spheres, section 2.1.2.
+
+    Example:
+        >>> y, log_slope = CircularSplineTransform(4).forward(jnp.zeros(13).at[-1].set(1.0), jnp.float32(3.0))
+        >>> round(float(y), 4), round(float(log_slope), 4)  # 4 - 2 pi
+        (-2.2832, 0.0)
+    """
+
+    bins: int = 8
+
+    def __post_init__(self):
+        at_least("CircularSplineTransform", 2, bins=self.bins)
+
+    @property
+    def size(self) -> int:
+        return 3 * self.bins + 1
+
+    @property
+    def features(self) -> int:
+        return 2
+
+    def seen(self, x):
+        """What a network sees of coordinates."""
+        return jnp.concatenate([jnp.cos(x), jnp.sin(x)], axis=-1)
+
+    def forward(self, params, x):
+        """`y` and `log dy/dx`."""
+        y, log_slope = spline_forward(circular_spline_knots(params[..., :-1], math.pi), _angle(x))
+        return _angle(y + params[..., -1]), log_slope
+
+    def inverse(self, params, y):
+        """`x` and `log dx/dy`."""
+        return spline_inverse(circular_spline_knots(params[..., :-1], math.pi), _angle(y - params[..., -1]))
+
+
+def _angle(x):
+    return x - 2 * math.pi * jnp.round(x / (2 * math.pi))
+
+
+@loadable
+@dataclasses.dataclass(frozen=True)
+class LogisticMixtureTransform:
+    """The distribution function of a mixture of logistics, its logit, and an affine map: that of Flow++.
+
+    `x exp(s) + t = logit sum_k w_k sigmoid((y - m_k) / d_k)`: from the data to the base in closed form, so that
+    densities are fast; back by bisection.
+
+    Args:
+        components: K, 1 or more; there are 3 K + 2 parameters: log-weights, means, log-scales, t and s.
+
+    Raises:
+        ModelError: no components.
+
+    Weights, means, scales and s are bounded (`|m| < 2`, `|log d| < 1`, `|s| < 2`): between narrow components far apart
+    the map would be flat, and float32 would not find the way back.
+
+    Source: Ho et al. (2019), Flow++, section 3.2.
+
+    Example:
+        >>> y, log_slope = LogisticMixtureTransform(3).forward(jnp.zeros(11), jnp.float32(2.0))
+        >>> round(float(y), 4), round(abs(float(log_slope)), 4)
+        (2.0, 0.0)
+    """
+
+    components: int = 8
+
+    def __post_init__(self):
+        at_least("LogisticMixtureTransform", 1, components=self.components)
+
+    @property
+    def size(self) -> int:
+        return 3 * self.components + 2
+
+    @property
+    def features(self) -> int:
+        return 1
+
+    def seen(self, x):
+        """What a network sees of coordinates."""
+        return from_afar(x)
+
+    def _parts(self, params):
+        k = self.components
+        weights, means, scales, affine = jnp.split(params, [k, 2 * k, 3 * k], axis=-1)
+        # at zero parameters all components are one; they part since each moves at a speed of its own
+        speed = 2 * (1 + np.arange(k, dtype=params.dtype)) / (k + 1)
+        mixture = jax.nn.log_softmax(2 * jnp.tanh(weights / 2)), 2 * jnp.tanh(speed * means / 2), jnp.tanh(scales)
+        return mixture, affine[..., 0], 2 * jnp.tanh(affine[..., 1] / 2)
+
+    def forward(self, params, x):
+        """`y` and `log dy/dx`."""
+        mixture, shift, log_scale = self._parts(params)
+        y = bisect(lambda y: logistic_mixture_logit(y, *mixture)[0], x * jnp.exp(log_scale) + shift)
+        return y, log_scale - logistic_mixture_logit(y, *mixture)[1]
+
+    def inverse(self, params, y):
+        """`x` and `log dx/dy`."""
+        mixture, shift, log_scale = self._parts(params)
+        x, log_slope = logistic_mixture_logit(y, *mixture)
+        return (x - shift) * jnp.exp(-log_scale), log_slope - log_scale
 
 
 #: what layers use where no transform is named
