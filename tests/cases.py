@@ -23,6 +23,7 @@ from jaxgen.core.files import loadable
 from jaxgen.core.pytree import combine, partition
 from jaxgen.nn.bijections import (
     Affine,
+    Autoregressive,
     BlockAutoregressive,
     Bounded,
     Chain,
@@ -46,6 +47,7 @@ from jaxgen.nn.bijections import (
     Sigmoid,
     Simplex,
     Softplus,
+    SplineTransform,
     Squeeze,
     Standardize,
     Sylvester,
@@ -381,6 +383,7 @@ BIJECTIONS = {
     "conditional": lambda key: moved(key, Conditional.init(key, LULinear.init(key, ROW), (2,), features=(8,))),
     "coupling": coupling,
     "each": lambda key: Each(coupling(key), 2),
+    "autoregressive": lambda key: moved(key, Autoregressive.init(key, ROW, SplineTransform(4), features=(8,)), 0.5),
     "inverse": lambda key: Inverse(coupling(key)),
     "chain": lambda key: Chain((Permute.from_order([1, 2, 0]), moved(key, Affine(jnp.ones(3), jnp.zeros(3))))),
     "scan": lambda key: Scan(batch_of(functools.partial(coupling, scale=0.5), 4)(key)),

@@ -358,7 +358,7 @@ def test_bijections_invert_and_their_log_det_is_the_jacobians(name):
     # float32: inputs of size 1 to 3 through a few products
     np.testing.assert_allclose(back, x, atol=1e-5)
     np.testing.assert_allclose(inverse_log_det, -log_det, atol=1e-5)
-    jacobian = jax.vmap(jax.jacobian(lambda x: layer.forward(x, context)[0].ravel()))(x)
+    jacobian = jax.jit(jax.vmap(jax.jacobian(lambda x: layer.forward(x, context)[0].ravel())))(x)
     # where the data have more coordinates, their density is that of the first ones
     square = np.asarray(jacobian, np.float64).reshape(20, y[0].size, x[0].size)[:, : x[0].size]
     np.testing.assert_allclose(log_det, np.linalg.slogdet(square)[1], atol=1e-5)

@@ -57,8 +57,8 @@ def from_afar(x: Any) -> jax.Array:
     coordinates of about unit scale, as standardised data.
 
     Example:
-        >>> from_afar(jnp.array([0.0, 1.0, 1000.0])).round(2).tolist()
-        [0.0, 0.9800000190734863, 19.510000228881836]
+        >>> [round(float(from_afar(x)), 2) for x in (0.0, 1.0, 1000.0)]
+        [0.0, 0.98, 19.51]
     """
     return REACH * jnp.arcsinh(x / REACH)
 
