@@ -38,7 +38,6 @@ from jaxgen.nn.bijections import (
     LULinear,
     MultiScale,
     Permute,
-    Pixelwise,
     Planar,
     Radial,
     Reshape,
@@ -376,9 +375,8 @@ BIJECTIONS = {
     "block": lambda key: moved(key, BlockAutoregressive.init(key, ROW, hidden=3)),
     "reshape": lambda key: Reshape.from_shapes((2, 3), (6,)),
     "squeeze": lambda key: Squeeze.from_shape((4, 2, 3)),
-    "pixelwise": lambda key: Pixelwise(moved(key, LULinear.init(key, ROW)), (2, 1)),
     "multiscale": lambda key: MultiScale.from_levels(
-        (Squeeze.from_shape((4, 4, 1)), Chain((Pixelwise(moved(key, LULinear.init(key, ROW)), (2, 2)),)))
+        (Squeeze.from_shape((4, 4, 1)), Each(Each(moved(key, LULinear.init(key, ROW)), 2), 2))
     ),
     "conditional": lambda key: moved(key, Conditional.init(key, LULinear.init(key, ROW), (2,), features=(8,))),
     "coupling": coupling,

@@ -14,7 +14,7 @@ from jaxgen.nn.bijections.conditional import Conditional
 from jaxgen.nn.bijections.coupling import Coupling
 from jaxgen.nn.bijections.elementwise import Affine, Exp, Sigmoid, Softplus, Standardize, Tanh
 from jaxgen.nn.bijections.glow import glow
-from jaxgen.nn.bijections.images import MultiScale, Pixelwise, Reshape, Squeeze, conv1x1
+from jaxgen.nn.bijections.images import MultiScale, Reshape, Squeeze, conv1x1
 from jaxgen.nn.bijections.linear import Householder, LULinear, Permute
 from jaxgen.nn.bijections.planar import Planar, Radial, Sylvester
 from jaxgen.nn.bijections.residual import Residual
@@ -49,7 +49,6 @@ __all__ = [
     "LogisticMixtureTransform",
     "MultiScale",
     "Permute",
-    "Pixelwise",
     "Planar",
     "Radial",
     "Reshape",

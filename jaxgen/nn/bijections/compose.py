@@ -234,7 +234,7 @@ class Scan:
 
 @model
 class Each:
-    """One bijection of every entry of a sequence, of any length.
+    """One bijection of every entry of a sequence, of any length; one in another for every pixel of an image.
 
     `y_t = layer(x_t)`, `log |det|` the sum over t
 
@@ -277,6 +277,13 @@ class Each:
         check(self, "inverse", y, context)
         x, log_dets = jax.vmap(lambda y: self.layer.inverse(y, context))(y)
         return x, jnp.sum(log_dets)
+
+    def started(self, x, context=None):
+        """Itself from events on the side of the data, and those on the side of the base, see `initialize`."""
+        length = x.shape[1]
+        context = None if context is None else jnp.repeat(context, length, axis=0)
+        layer, z = started(self.layer, x.reshape((-1, *x.shape[2:])), context)
+        return Each(layer, self.length), z.reshape((-1, length, *z.shape[1:]))
 
     def bijector(self, context=None):
         """The distrax bijector, given one context."""

@@ -15,7 +15,7 @@ from jaxgen.core.gate import floating
 from jaxgen.nn.bijections.compose import Chain, Scan
 from jaxgen.nn.bijections.coupling import Coupling
 from jaxgen.nn.bijections.elementwise import Affine
-from jaxgen.nn.bijections.images import MultiScale, Pixelwise, Squeeze, conv1x1, image_shape
+from jaxgen.nn.bijections.images import MultiScale, Squeeze, conv1x1, every_pixel, image_shape
 from jaxgen.nn.bijections.starts import initialize
 from jaxgen.nn.bijections.transforms import AFFINE, Transform
 from jaxgen.nn.conv import ConvNet
@@ -23,7 +23,7 @@ from jaxgen.nn.conv import ConvNet
 
 def glow(
     key, x, transform: Transform = AFFINE, *, levels: int = 2, steps: int = 8, width: int = 64,
-    network: Callable[[int], Any] | None = None, context: Any = None,
+    network: Callable[[int], Any] | None = None, context_shape: tuple[int, ...] | None = None,
 ) -> MultiScale:  # fmt: skip
     """Glow for images: per level a squeeze and K steps, then half of the channels leave for the base.
 
@@ -39,7 +39,7 @@ def glow(
         steps: K, of each level.
         width: hidden channels of the networks.
         network: another network, `outputs -> linen module` from `[H, W, inputs]` to `[H, W, outputs]`.
-        context: `[N, *context]` for a conditional flow.
+        context_shape: shape of one context for a conditional flow.
 
     Returns:
         a bijection with `event_shape` `[H, W, C]` and `latent_shape` `[H W C]`.
@@ -64,7 +64,7 @@ def glow(
             "the images cannot be halved so often", called=called, got=f"images {[height, width_]}, {levels} levels",
             expected="levels >= 1, steps >= 1, and sides that 2^levels divides", fix="fewer levels, or pad the images",
         )  # fmt: skip
-    shape = None if context is None else tuple(jnp.shape(context)[1:])
+    shape = None if context_shape is None else tuple(context_shape)
     network = functools.partial(ConvNet, width=width) if network is None else network
     made = []
     for of_level in jax.random.split(key, levels):
@@ -74,15 +74,17 @@ def glow(
         made.append(Chain((Scan(jax.jit(jax.vmap(step))(jax.random.split(of_level, steps))), squeeze)))
         # half of the channels stay
         height, width_, channels = height // 2, width_ // 2, 2 * channels
+    # couplings start as the identity: no context is seen yet
+    context = None if shape is None else jnp.zeros((len(x), *shape), x.dtype)
     return initialize(MultiScale.from_levels(tuple(made)), x, context)
 
 
 def _step(key, x, transform, network, context_shape):
     coupling, mixing = jax.random.split(key)
-    *sides, channels = x.shape[1:]
+    height, width, channels = x.shape[1:]
     zeros = jnp.zeros(channels, x.dtype)
     return Chain((
         Coupling.init(coupling, x, transform, network=network, context_shape=context_shape),
         conv1x1(mixing, x),
-        Pixelwise(Affine(zeros, zeros), tuple(sides)),
+        every_pixel(Affine(zeros, zeros), height, width),
     ))  # fmt: skip

@@ -1,11 +1,10 @@
-"""Bijections of images: squeezes, one layer for every pixel, and architectures of several scales."""
+"""Bijections of images: squeezes, 1x1 convolutions, and architectures of several scales."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from jaxgen.core.door import check_key, latent_shape
@@ -14,6 +13,7 @@ from jaxgen.core.exchange import as_bijector
 from jaxgen.core.gate import floating
 from jaxgen.core.pytree import model, static
 from jaxgen.nn.bijections.basics import check, shared_context
+from jaxgen.nn.bijections.compose import Each
 from jaxgen.nn.bijections.linear import LULinear
 from jaxgen.nn.bijections.starts import started
 
@@ -125,71 +125,7 @@ class Squeeze:
         return as_bijector(self)
 
 
-@model
-class Pixelwise:
-    """One layer at every position of the leading axes: every pixel of an image, every step of a sequence.
-
-    `y_ij = layer(x_ij)`, `log |det| = sum_ij log |det|_ij`
-
-    Args:
-        layer: a bijection, such as one of the channels `[C]`.
-        sides: the leading axes, `(H, W)`.
-
-    `Pixelwise(LULinear)` is the 1x1 convolution of Glow, see `conv1x1`; `Pixelwise(Affine)` its normalisation of
-    activations, which `initialize` starts from the mean and standard deviation of each channel.
-
-    Source: Kingma and Dhariwal (2018), Glow: generative flow with invertible 1x1 convolutions, table 1.
-
-    Example:
-        >>> from jaxgen.nn.bijections import Affine
-        >>> layer = Pixelwise(Affine(jnp.ones(3), jnp.ones(3)), (2, 2))
-        >>> y, log_det = layer.forward(jnp.zeros((2, 2, 3)))
-        >>> y.shape, float(log_det)
-        ((2, 2, 3), 12.0)
-    """
-
-    layer: Any
-    sides: tuple[int, ...] = static()
-
-    @property
-    def event_shape(self):
-        return (*self.sides, *self.layer.event_shape)
-
-    @property
-    def latent_shape(self):
-        return (*self.sides, *latent_shape(self.layer))
-
-    @property
-    def context_shape(self):
-        return shared_context(self.layer)
-
-    def _map(self, method, x, context):
-        check(self, method, x, context)
-        flat = x.reshape((-1, *x.shape[len(self.sides) :]))
-        y, log_det = jax.vmap(lambda x: getattr(self.layer, method)(x, context))(flat)
-        return y.reshape((*self.sides, *y.shape[1:])), jnp.sum(log_det)
-
-    def forward(self, x, context=None):
-        """`y` and `log |det dy/dx|`."""
-        return self._map("forward", x, context)
-
-    def inverse(self, y, context=None):
-        """`x` and `log |det dx/dy|`."""
-        return self._map("inverse", y, context)
-
-    def started(self, x, context=None):
-        """Itself from events on the side of the data, and those on the side of the base, see `initialize`."""
-        count = math.prod(self.sides)
-        context = None if context is None else jnp.repeat(context, count, axis=0)
-        layer, z = started(self.layer, x.reshape((-1, *self.layer.event_shape)), context)
-        return Pixelwise(layer, self.sides), z.reshape((x.shape[0], *self.latent_shape))
-
-    def bijector(self, context=None):
-        """The distrax bijector, given one context."""
-        return as_bijector(self, context)
-
-
-def conv1x1(key, x) -> Pixelwise:
+def conv1x1(key, x) -> Each:
     """The invertible 1x1 convolution: one `LULinear` over the channels, at every pixel.
 
     Args:
@@ -211,7 +147,12 @@ def conv1x1(key, x) -> Pixelwise:
     check_key(key, "conv1x1")
     x = floating(x)
     height, width, channels = image_shape(x, "conv1x1(key, x)")
-    return Pixelwise(LULinear.init(key, x.reshape((-1, channels))), (height, width))
+    return every_pixel(LULinear.init(key, x.reshape((-1, channels))), height, width)
+
+
+def every_pixel(layer: Any, height: int, width: int) -> Each:
+    """A layer of the channels `[C]` as one of images `[H, W, C]`, the same at every pixel."""
+    return Each(Each(layer, width), height)
 
 
 def image_shape(x: Any, called: str) -> tuple[int, int, int]:
