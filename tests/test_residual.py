@@ -219,3 +219,13 @@ def test_wrong_starts_are_refused():
             make(KEY, jnp.zeros(3))
         with pytest.raises(jg.DataError, match="random key"):
             make(0, ROW)
+
+
+@pytest.mark.parametrize(("recipe", "options"), [("residual_flow", {"features": (8,)}), ("bnaf", {"hidden": 4})])
+def test_recipes_train(recipe, options):
+    x = jg.data.two_moons(KEY, 400)
+    model, algorithm = getattr(jg.recipes, recipe)(KEY, x, layers=2, steps=40, **options)
+    fitted = jg.fit(KEY, model, x, algorithm, steps=40, batch_size=200, progress=False)
+    assert fitted.status == jg.Status.FINISHED
+    assert fitted.model.log_prob(x).mean() > model.log_prob(x).mean() + 0.05
+    assert np.isfinite(fitted.model.sample(KEY, (400,))).all()
