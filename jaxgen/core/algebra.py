@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxgen.core.gate import concrete
 from jaxgen.core.pytree import float_type, parameter_count
+from jaxgen.core.sequences import Sequences
 
 
 def count(models: Any) -> int:
@@ -54,14 +55,14 @@ class Events:
     """Events made ready for many E-steps: what a family computes of them again and again, once.
 
     Args:
-        x: `[N, *event]`.
-        columns: `[F, N]`, functions of the events in which the likelihoods are linear; None makes those of a chunk
-            when it is its turn.
-        center: the point that the columns are taken around.
-        make: `x - center -> columns`, static.
+        x: `[N, *event]`, or `Sequences`.
+        columns: `[F, N]`, functions of the events in which the likelihoods are linear, or of steps of events, `[F, N,
+            T]`; None makes those of a chunk when it is its turn.
+        center: the point that the columns are taken around, of the shape of what they are functions of.
+        make: `x - center [M, *center] -> columns [F, M]`, static.
     """
 
-    x: jax.Array
+    x: Any
     columns: jax.Array | None
     center: jax.Array
     make: Callable[[jax.Array], jax.Array] = dataclasses.field(metadata={"static": True})
@@ -72,13 +73,43 @@ class Events:
 
     def cut(self, rows: Callable[..., jax.Array]) -> Events:
         """The rows of a chunk, with their columns: `rows(array, axis)` cuts them out of an array."""
-        x = rows(self.x, 0)
-        columns = self.make(x - self.center) if self.columns is None else rows(self.columns, 1)
+        x = jax.tree.map(lambda array: rows(array, 0), self.x)
+        columns = make_columns(self.make, x, self.center) if self.columns is None else rows(self.columns, 1)
         return Events(x, columns, self.center, self.make)
+
+    def steps(self) -> Events:
+        """Steps of events as events of their own, `[N, T, ...] -> [N T, ...]`; of `Sequences` all that are padded."""
+        values = _values(self.x)
+        columns = None if self.columns is None else self.columns.reshape((len(self.columns), -1))
+        return Events(values.reshape((-1, *self.center.shape)), columns, self.center, self.make)
 
     def along(self, axis: Any, none: Any) -> Events:
         """In the place of each array `axis`, as the first or the second of two, where events run; else `none`."""
         return dataclasses.replace(self, x=axis(0), columns=None if self.columns is None else axis(1), center=none)
+
+
+def _values(x: Any) -> jax.Array:
+    return x.x if isinstance(x, Sequences) else x
+
+
+def make_columns(make: Callable[[jax.Array], jax.Array], x: Any, center: jax.Array) -> jax.Array:
+    """Columns `[F, *lead]` of events `[*lead, *center]`."""
+    values = _values(x)
+    lead = values.shape[: values.ndim - center.ndim]
+    return make(values.reshape((-1, *center.shape)) - center).reshape((-1, *lead))
+
+
+def with_columns(components: Any, x: Any, center: jax.Array, limit: int) -> Events:
+    """`Events` for K components that have columns, which are kept where they fit into `limit` bytes."""
+    make = type(components).columns
+    columns = jax.eval_shape(lambda x, center: make_columns(make, x, center), x, center)
+    keep = columns.size * columns.dtype.itemsize <= limit
+    return Events(x, make_columns(make, x, center) if keep else None, center, make)
+
+
+def has_columns(components: Any) -> bool:
+    """Whether K components have a faster form, with the methods `columns` and `ready(center, events)`."""
+    return hasattr(type(components), "columns") and not accepts_missing(components)
 
 
 def prepare(model: Any, x: Any, limit: int = 0) -> Any:
@@ -118,32 +149,28 @@ def component_log_prob(components: Any, x: Any, context: Any = None) -> jax.Arra
 BLOCK = 4096
 
 
-def each_log_prob(components: Any, x: Any, context: Any = None, score: Any = None, columns: bool = False) -> Any:
+def each_log_prob(components: Any, x: Any, context: Any = None, score: Any = None) -> Any:
     """`log p_k(x_n)` of K models on many events, events first, `[N, K]`: block by block, so that no block leaves the
     cache.
 
     Args:
         components: K models.
-        x: `[N, *event]`.
+        x: `[N, *event]`, or `Events` where the components are ready for them.
         context: `[N, *context]` or None.
         score: `component_log_prob`, which is the default, or `component_step_log_prob`.
-        columns: take the form that `prepare` is for, where the family has it: good to what a mean over all events
-            shows, not for single ones.
     """
     score, n = score or component_log_prob, x.shape[0]
     one = lambda events, given: score(components, events, given).T  # noqa: E731
-    if columns and hasattr(type(components), "columns") and not accepts_missing(components):
-        center = jnp.mean(components.mean, axis=0)
-        form, make = components.ready(center, n), type(components).columns
-        one = lambda events, _: form.log_prob_components(Events(events, make(events - center), center, make)).T  # noqa: E731
     if n <= BLOCK:
-        return one(x, context)
+        return one(x.cut(lambda array, _: array) if isinstance(x, Events) else x, context)
     size = next((size for size in range(BLOCK, BLOCK // 2, -1) if n % size == 0), BLOCK)
     starts = np.minimum(np.arange(0, n, size), n - size)  # the last block is moved back to end at n
-    cut = lambda array, start: jax.lax.dynamic_slice_in_dim(array, start, size)  # noqa: E731
-    scored = jax.lax.map(
-        lambda start: one(cut(x, start), None if context is None else cut(context, start)), jnp.asarray(starts)
-    )
+
+    def block(start: Any) -> jax.Array:
+        rows = lambda array, axis=0: jax.lax.dynamic_slice_in_dim(array, start, size, axis)  # noqa: E731
+        return one(x.cut(rows) if isinstance(x, Events) else rows(x), None if context is None else rows(context))
+
+    scored = jax.lax.map(block, jnp.asarray(starts))
     if n % size == 0:
         return scored.reshape((n, -1))
     rest = n - (len(starts) - 1) * size

@@ -149,7 +149,8 @@ class EM:
             return self.chunk
         scalars = CHUNK_SCALARS.get(jax.default_backend(), CHUNK_SCALARS_ELSEWHERE)
         per_event = max(1, math.prod(x.shape[1:]))
-        if isinstance(x, algebra.Events) and jax.default_backend() in CHUNK_SCALARS:
+        prepared = isinstance(x, algebra.Events) and x.center.shape == x.shape[1:]
+        if prepared and jax.default_backend() in CHUNK_SCALARS:
             width = jax.eval_shape(x.make, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.center.dtype)).shape[0]
             return max(CHUNK_EVENTS, min(CHUNK_COLUMN_EVENTS, CHUNK_COLUMN_BYTES // (width * x.center.dtype.itemsize)))
         return max(CHUNK_EVENTS, scalars // per_event)

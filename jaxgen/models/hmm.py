@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +15,7 @@ from jaxgen.core import algebra
 from jaxgen.core.door import context_shape, per_batch, per_event, per_sample, weighted_events
 from jaxgen.core.errors import JaxgenError, ModelError, ShapeError
 from jaxgen.core.gate import as_events, concrete, floating
-from jaxgen.core.pytree import fixed, model, static
+from jaxgen.core.pytree import fixed, float_type, model, static
 from jaxgen.core.sequences import Sequences
 from jaxgen.core.value import ByValue
 from jaxgen.ops import chains, transitions
@@ -310,7 +312,7 @@ class HMM:
                 "HMM.init takes a batch of sequences", called=called, expected="x [N, T, *event]",
                 got=f"shape {list(x.shape)}", fix="x[None] for one sequence",
             )  # fmt: skip
-        values, valid = _steps(_values(x)), _valid(x)
+        values, valid = _steps(x), _valid(x)
         steps = len(values) if valid is None or not concrete(valid) else int(valid.sum())
         if not 1 <= k <= steps or not 0 <= stickiness <= 1:
             raise ModelError(
@@ -423,7 +425,7 @@ class HMM:
 
     def check_data(self, x) -> None:
         """Refuses data outside the support of the emissions with a DataError."""
-        values, valid = _steps(_values(x)), _valid(x)
+        values, valid = _steps(x), _valid(x)
         if valid is not None and concrete(valid):
             values = values[np.asarray(valid).reshape(-1)]
         algebra.check_data(algebra.element(self.emissions), values)
@@ -468,17 +470,17 @@ class HMM:
             return HMM(chain, self.emissions, tuple(self.tie[int(i)] for i in order), self.backend)
         return HMM(chain, algebra.take(self.emissions, order), None, self.backend)
 
-    def _emitted(self, x, context, score=None, columns=False):
+    def _emitted(self, x, context, score=None):
         """Log-likelihoods `[N, T, K]` of every step in every state."""
-        values = _values(x)
-        given = None if self._emission_context is None else _steps(context)
-        seen = algebra.each_log_prob(self.emissions, _steps(values), given, score, columns)
-        seen = seen.reshape((*values.shape[:2], -1))
+        given = None if self._emission_context is None else _rows(context)
+        seen = algebra.each_log_prob(self.emissions, _steps(x), given, score)
+        seen = seen.reshape((*x.shape[:2], -1))
         return seen if self.tie is None else seen[..., np.array(self.tie)]
 
-    def _arrays(self, x, context, score=None, label=None, columns=False):
+    def _arrays(self, x, context, score=None, label=None):
         """What `ops.chains` takes: arrays, and options."""
-        seen = self._emitted(x, context, score, columns)
+        seen = self._emitted(x, context, score)
+        x = x.x if isinstance(x, algebra.Events) else x
         if label is not None:
             other = (label >= 0)[..., None] & (label[..., None] != jnp.arange(seen.shape[-1]))
             seen = jnp.where(other, -jnp.inf, seen)
@@ -615,21 +617,56 @@ class HMM:
         arrays, given = self._arrays(x, None, algebra.component_step_log_prob)
         return chains.log_normalizer(*arrays, **given, backend=self.backend)
 
+    def prepare(self, x, limit):
+        """`algebra.Events` with the columns of Gaussian emissions, kept where they fit into `limit` bytes."""
+        if not algebra.has_columns(self.emissions) or self._emission_context is not None:
+            return x
+        values, valid, dtype = _values(x), _valid(x), float_type(self.emissions)
+        values = values.astype(jnp.result_type(values, dtype))
+        x = dataclasses.replace(x, x=values) if isinstance(x, Sequences) else values
+        rows = _rows(values)
+        first = rows[0] if valid is None else rows[jnp.argmax(valid.reshape(-1))]
+        away = rows - first
+        if valid is not None:
+            away = jnp.where(valid.reshape((-1,) + (1,) * (rows.ndim - 1)), away, 0)
+        count = len(rows) if valid is None else jnp.maximum(jnp.sum(valid), 1)
+        center = first + jnp.sum(away, axis=0) / jnp.asarray(count, values.dtype)
+        return algebra.with_columns(self.emissions, x, center, limit)
+
+    def ready(self, events) -> HMM:
+        """The same model for prepared events."""
+        steps = math.prod(events.shape[:2])
+        return HMM(self.chain, self.emissions.ready(events.center, steps), self.tie, self.backend)
+
+    @property
+    def precise(self) -> jax.Array:
+        """Of a model that is ready: whether it works without columns, which would lose digits."""
+        return self.emissions.precise
+
+    def precisely(self, precise) -> HMM:
+        """A model that is ready, told to do so or not."""
+        emissions = dataclasses.replace(self.emissions, precise=precise)
+        return HMM(self.chain, emissions, self.tie, self.backend)
+
+    def finish(self, statistics):
+        """Of a model that is ready: its statistics, summed over chunks, as those of the model that it was."""
+        return statistics._replace(emissions=self.emissions.finish(statistics.emissions))
+
     @weighted_events
     def e_step(self, x, weight, label, context):
         """`HMMStatistics` of sequences `[N, T, *event]`, and `log_prob [N]`; with labels `[N, T]`, of those paths."""
-        arrays, given = self._arrays(x, context, algebra.component_step_log_prob, label, columns=True)
+        arrays, given = self._arrays(x, context, algebra.component_step_log_prob, label)
         posterior = chains.smoother(*arrays, **given, backend=self.backend)
         weight = weight.astype(posterior.marginals.dtype)
         share = posterior.marginals * weight[:, None, None]
         chain = self.chain.chain_statistics(posterior.marginals[:, 0], posterior.transition_counts, weight, context)
-        valid = _valid(x)
+        valid = _valid(x.x if isinstance(x, algebra.Events) else x)
         share = share if valid is None else jnp.where(valid[..., None], share, 0)
         if self.tie is not None:
             member = jax.nn.one_hot(np.array(self.tie), algebra.count(self.emissions), dtype=share.dtype)
             share = jnp.matmul(share, member, precision="highest")
-        given = None if self._emission_context is None else _steps(context)
-        emissions = _emission_statistics(self.emissions, _steps(_values(x)), _steps(share), given)
+        given = None if self._emission_context is None else _rows(context)
+        emissions = _emission_statistics(self.emissions, _steps(x), _rows(share), given)
         return HMMStatistics(chain, emissions), posterior.log_normalizer
 
     def m_step(self, statistics) -> HMM:
@@ -681,9 +718,14 @@ def _valid(x):
     return x.valid if isinstance(x, Sequences) else None
 
 
-def _steps(x):
+def _rows(x):
     """`[N, T, ...] -> [N T, ...]`."""
     return x.reshape((x.shape[0] * x.shape[1], *x.shape[2:]))
+
+
+def _steps(x):
+    """The steps of sequences, or of prepared ones, as events."""
+    return x.steps() if isinstance(x, algebra.Events) else _rows(_values(x))
 
 
 def _log_rows(name, value, shape):
@@ -724,7 +766,8 @@ def _emission_statistics(emissions, x, weight, context=None):
     def part(rows, fresh):
         given = None if context is None else rows(context)
         weights = jnp.where(fresh[:, None], rows(weight), 0).T
-        return algebra.component_e_step(emissions, rows(x), weights, given)
+        events = x.cut(rows) if isinstance(x, algebra.Events) else rows(x)
+        return algebra.component_e_step(emissions, events, weights, given)
 
     return sum_over_chunks(part, x.shape[0], BLOCK)
 
@@ -737,7 +780,7 @@ def _init_context(context, axes, called):
             "the context does not fit the sequences", called=called, expected=f"[{axes[0]}, {axes[1]}, *context]",
             got=f"shape {list(context.shape)}",
         )  # fmt: skip
-    return _steps(context)
+    return _rows(context)
 
 
 @functools.partial(jax.jit, static_argnames=("k", "leaf"))

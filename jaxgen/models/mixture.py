@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -239,15 +238,10 @@ class Mixture:
 
     def prepare(self, x, limit):
         """`algebra.Events` with the columns of Gaussian components, kept where they fit into `limit` bytes."""
-        make = getattr(type(self.components), "columns", None)
-        if make is None or self.missing:
+        if not algebra.has_columns(self.components):
             return x
-        dtype = float_type(self.components)
-        x = x.astype(jnp.result_type(x, dtype))
-        center = x[0] + jnp.mean(x - x[0], axis=0)
-        columns = jax.eval_shape(make, x)
-        keep = math.prod(columns.shape) * columns.dtype.itemsize <= limit
-        return algebra.Events(x, make(x - center) if keep else None, center, make)
+        x = x.astype(jnp.result_type(x, float_type(self.components)))
+        return algebra.with_columns(self.components, x, x[0] + jnp.mean(x - x[0], axis=0), limit)
 
     def ready(self, events) -> Mixture:
         """The same mixture for prepared events."""
