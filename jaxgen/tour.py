@@ -14,20 +14,25 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from jaxgen import data, plot, recipes
+from jaxgen import data, losses, plot, recipes
 from jaxgen._version import __version__
 from jaxgen.core.protocols import Kind
 from jaxgen.fit.driver import Fitted, fit
-from jaxgen.metrics.likelihood import perplexity, score
+from jaxgen.fit.gradient import Gradient
+from jaxgen.metrics.likelihood import bits_per_dim, perplexity, score
+from jaxgen.models.dequantized import Dequantized
 from jaxgen.models.discrete import Bernoulli, Categorical, Poisson
+from jaxgen.models.flow import Flow
 from jaxgen.models.gamma import Gamma
-from jaxgen.models.gaussian import Gaussian
+from jaxgen.models.gaussian import Gaussian, StandardNormal
 from jaxgen.models.mixture import Mixture
 from jaxgen.models.normal_wishart import NormalWishart
 from jaxgen.models.variational import VariationalMixture
+from jaxgen.nn.bijections import Coupling, Interval
 from jaxgen.report import Failed, Row, Timing, page, table
 
 #: standard deviation of each Gaussian on the ring of `data.eight_gaussians`
@@ -377,6 +382,52 @@ def flow(key: Any, quick: bool) -> Row:
     )  # fmt: skip
 
 
+def pixels(key: Any, quick: bool) -> Row:
+    """Flows of whole grey levels, with and without the class, against independent pixels."""
+    draw, rate, *keys = jax.random.split(key, 6)
+    d = data.digits()
+    x, context = d.images.reshape(-1, 64), np.eye(10, dtype=np.float32)[d.labels]
+    train, valid = d.train[:1300], d.train[1300:]
+    steps, levels = 5 if quick else 400, Interval(0.0, 17.0)
+    fits, bits = [], []
+    for i, shape in enumerate((None, (10,))):
+        layer = functools.partial(Coupling.init, features=(128,), context_shape=shape)
+
+        def make(key: Any, y: Any, layer: Any = layer) -> Flow:
+            return Flow.init(key, y, StandardNormal((64,)), layer, layers=4, support=levels)
+
+        def events(rows: Any, shape: Any = shape) -> Any:
+            return x[rows] if shape is None else (x[rows], context[rows])
+
+        model = Dequantized.init(keys[i], x[train], make, high=16)
+        optimizer = optax.adamw(optax.cosine_decay_schedule(2e-3, steps, 0.01), weight_decay=0.01)
+        fitted = fit(
+            keys[2 + i], model, events(train), Gradient(losses.negative_elbo, optimizer), steps=steps, batch_size=128,
+            validation=events(valid), every=min(steps, 50),
+        )  # fmt: skip
+        found = score(key, fitted.model, events(d.test), samples=5 if quick else 50)
+        fits.append(fitted)
+        bits.append((found, bits_per_dim(found, 64)))
+    free, given = fits
+    alone = score(key, Categorical.init(key, x[d.train], prior=1.5), x[d.test])
+    figure, axes = _figure(3, 2.9)
+    classes = np.repeat(np.eye(10, dtype=np.float32), 10, axis=0)
+    drawn = given.model.sample(draw, (100,), context=classes).reshape(-1, 8, 8)
+    free_drawn = free.model.sample(draw, (100,)).reshape(-1, 8, 8)
+    for ax, pictures in zip(axes, (d.images[d.test][:100], free_drawn, drawn), strict=True):
+        plot.images(pictures, ax, columns=10)
+    _titles(axes, "held-out data", "samples", "samples, one class a row")
+    return Row(
+        data="digits 8x8, 17 levels", kind=bits[0][0].kind, unit="image", held_out=bits[0][0].mean,
+        baseline=alone.mean, baseline_name="independent pixels", timing=_timing(rate, free, 2000),
+        text="A flow of four affine couplings on the 64 pixels of a digit. Pixels are whole numbers: uniform noise "
+        "makes them real, and the flow ends on the interval of the levels, so that the bound is one of a distribution "
+        f"over whole numbers. Bits per dimension, importance weighted over 50 draws: {bits[0][1]:.3f} without the "
+        f"class, {bits[1][1]:.3f} with it, {bits_per_dim(alone, 64):.3f} for independent pixels (exact).",
+        pictures=[(figure, "Held-out digits, samples of the flow, and samples of the flow that was told the class.")],
+    )  # fmt: skip
+
+
 def composition(key: Any, quick: bool) -> Row:
     """HMM whose emissions are mixtures, on Old Faithful in time, against as many Gaussians without time."""
     start, train_key, base_key, rate = jax.random.split(key, 4)
@@ -468,6 +519,7 @@ PARTS: dict[str, Part] = {
     "adversarial network": adversarial_digits,
     "adversarial network, ring": adversarial_ring,
     "flow (RealNVP)": flow,
+    "flow of pixels": pixels,
     "HMM of Gaussian mixtures": composition,
     "variational mixture": variational_mixture,
 }
