@@ -329,9 +329,9 @@ def bnaf(
 
 
 def glow(
-    key: Any, x: Any, *, highest: int | None = None, levels: int = 2, depth: int = 8, width: int = 64,
+    key: Any, x: Any, *, highest: int | None = None, levels: int = 2, depth: int = 8, width: int = 32,
     transform: Transform = AFFINE, context_shape: tuple[int, ...] | None = None, support: Support = real,
-    step_size: float = 2e-3, steps: int = Gradient.default_steps,
+    step_size: float = 5e-3, steps: int = Gradient.default_steps,
 ) -> tuple[Flow | Dequantized, Gradient]:  # fmt: skip
     """Glow for images, and Adam on the likelihood: exact for real numbers, a bound for pixels of whole numbers.
 

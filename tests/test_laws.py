@@ -364,3 +364,19 @@ def test_bijections_invert_and_their_log_det_is_the_jacobians(name):
     np.testing.assert_allclose(log_det, np.linalg.slogdet(square)[1], atol=1e-5)
     bijector = layer.bijector() if context is None else layer.bijector(context)
     np.testing.assert_allclose(bijector.forward(x[0]), y[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", BIJECTIONS)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_bijections_keep_the_dtype(name, dtype):
+    """Traced only: float32 stays float32 where float64 is enabled, whatever the context comes in."""
+
+    def around(key):
+        layer = as_dtype(BIJECTIONS[name](key), dtype)
+        of, shape = context_shape(layer), tuple(3 if n is None else n for n in latent_shape(layer))
+        context = None if of is None else jnp.ones(of, jnp.float64)
+        y, log_det = layer.forward(jnp.ones(shape, dtype), context)
+        return y, log_det, *layer.inverse(y, context)
+
+    with jax.enable_x64(True):
+        assert {a.dtype for a in jax.eval_shape(around, jax.random.key(1))} == {jnp.dtype(dtype)}

@@ -348,7 +348,7 @@ def spectral_bound(a: Array, squarings: int = 6) -> Array:
         return _matmul(gram, gram), (total > 0, jnp.log(size))
 
     _, (found, logs) = lax.scan(square, _matmul(a, a.T), length=squarings + 1)
-    return jnp.where(found[0], unit * jnp.exp(jnp.sum(logs * 0.5 ** jnp.arange(1, squarings + 2))), 0)
+    return jnp.where(found[0], unit * jnp.exp(jnp.sum(logs * 0.5 ** jnp.arange(1, squarings + 2, dtype=logs.dtype))), 0)
 
 
 def inverse_of_sums(matrix: Array, scale: Array) -> tuple[Array, Array]:
