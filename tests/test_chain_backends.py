@@ -448,7 +448,6 @@ def test_programs_do_not_grow_and_compile_once(backend):
 
 
 def test_choice_and_layout():
-    assert choose(None, 1, 100, 3) == Sequential() and choose(None, 1, 100_000, 8, 8) == Blocked()
     assert choose(None, 1, 100_000, 8) == choose(None, 64, 5000, 32) == Sequential()
     assert choose(Associative(), 1, 5, 2) == Associative()
     x = jnp.arange(2 * 7 * 3.0).reshape(2, 7, 3)

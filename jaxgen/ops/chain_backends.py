@@ -146,7 +146,7 @@ def layout(backend: Backend, batch: int, steps: int) -> Layout:
     return Layout(batch, steps, (backend if isinstance(backend, Blocked) else Blocked()).size)
 
 
-def choose(backend: Backend | None, batch: int, steps: int, states: int, itemsize: int = 4) -> Backend:
+def choose(backend: Backend | None, batch: int, steps: int, states: int) -> Backend:
     """The backend that was asked for; of None, the one that suits the shape and the device.
 
     Args:
@@ -154,7 +154,6 @@ def choose(backend: Backend | None, batch: int, steps: int, states: int, itemsiz
         batch: number of sequences.
         steps: T.
         states: K.
-        itemsize: bytes of a number.
 
     Example:
         >>> choose(None, 1, 100, 3), choose(Sequential(), 1, 100_000, 8)
@@ -163,10 +162,9 @@ def choose(backend: Backend | None, batch: int, steps: int, states: int, itemsiz
     if backend is not None:
         return backend
     if jax.default_backend() == "cpu":
-        # Measured on 2 cores: a loop over one chain is one native function up to matrices of 256 bytes; somewhat above,
-        # blocks are faster; from 1 KB, and for batches, a sequential step is work enough to be worth its overhead.
-        between = 256 < states**2 * itemsize <= 512
-        return Blocked() if batch == 1 and between and steps >= 16 * Blocked().size else Sequential()
+        # measured on 2 cores: a loop over one chain is one native function, and a step of many is work enough; blocks
+        # pay a second pass and two changes of layout, and are faster for no size
+        return Sequential()
     return Associative() if batch * steps * states**2 * 8 <= TREE_BYTES else Sequential()
 
 

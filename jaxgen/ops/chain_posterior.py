@@ -20,11 +20,9 @@ def _chain(parameters: Any, length: Array | None) -> Chain:
     return Chain(parameters[0], parameters[1], parameters[2], length)
 
 
-def choose_for(chain: Chain, backend: Backend | None, cheap: bool = False) -> Backend:
-    """`choose` by the chain's shape; blocks gain nothing where a step is cheap or has a matrix of its own."""
-    batch, steps, states = chain.log_likelihood.shape
-    cheap = cheap or chain.log_transition.ndim > 2
-    return choose(backend, batch, steps, states, 0 if cheap else chain.log_initial.dtype.itemsize)
+def choose_for(chain: Chain, backend: Backend | None) -> Backend:
+    """`choose` by the chain's shape."""
+    return choose(backend, *chain.log_likelihood.shape)
 
 
 def _pick(chain: Chain, fast: tuple[Any, Array], exact: Callable[[], Any]) -> Any:
