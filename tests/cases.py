@@ -51,6 +51,7 @@ from jaxgen.nn.bijections import (
     Standardize,
     Sylvester,
     Tanh,
+    glow,
 )
 from jaxgen.nn.mlp import MLP
 from jaxgen.ops.conjugate import NormalInverseWishart
@@ -378,6 +379,7 @@ BIJECTIONS = {
     "multiscale": lambda key: MultiScale.from_levels(
         (Squeeze.from_shape((4, 4, 1)), Each(Each(moved(key, LULinear.init(key, ROW)), 2), 2))
     ),
+    "glow": lambda key: moved(key, glow(key, jax.random.normal(key, (9, 4, 4, 1)), levels=1, steps=2, width=4), 0.1),
     "conditional": lambda key: moved(key, Conditional.init(key, LULinear.init(key, ROW), (2,), features=(8,))),
     "coupling": coupling,
     "each": lambda key: Each(coupling(key), 2),
