@@ -157,7 +157,7 @@ def realnvp(
 
 
 def neural_spline_flow(
-    key: Any, x: Any, *, base: Any = None, layers: int = 8, features: tuple[int, ...] = (64, 64), bins: int = 8,
+    key: Any, x: Any, *, base: Any = None, layers: int = 8, features: tuple[int, ...] = (64, 64), bins: int = 16,
     bound: float = 4.0, autoregressive: bool = False, context_shape: tuple[int, ...] | None = None,
     support: Support = real, step_size: float = 4e-3, steps: int = Gradient.default_steps,
 ) -> tuple[Flow, Gradient]:  # fmt: skip

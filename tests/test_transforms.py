@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_flow import data, in_float64, unit_scale
+from test_flow import data, equations, in_float64, unit_scale
 
 import jaxgen as jg
 from jaxgen.core.pytree import combine, partition
@@ -246,6 +246,38 @@ def test_one_coordinate_is_enough_for_an_autoregressive_layer():
     x = data(1)
     flow = Flow.init(jax.random.key(0), x, jg.StandardNormal((1,)), LAYERS["spline autoregressive"], layers=2)
     np.testing.assert_allclose(flow.decode(flow.encode(x)), x, atol=1e-5)
+
+
+def stacked(kind, transform, layers=2, seed=0):
+    init = {"coupling": Coupling.init, "autoregressive": Autoregressive.init}[kind]
+    layer = functools.partial(init, transform=transform, features=(8,), context_shape=(2,))
+    return Flow.init(jax.random.key(seed), data(), jg.StandardNormal((2,)), layer, layers=layers)
+
+
+@pytest.mark.parametrize("kind", ["coupling", "autoregressive"])
+def test_programs_do_not_grow_with_depth_and_are_found_again(kind):
+    x, context, traces = data(), np.ones((64, 2), np.float32), []
+
+    @jax.jit
+    def score(flow, x, context):
+        traces.append(1)
+        return flow.log_prob(x, context=context)
+
+    def count(layers):
+        flow = stacked(kind, SplineTransform(4), layers)
+        return equations(jax.make_jaxpr(lambda flow: flow.log_prob(x, context=context))(flow).jaxpr)
+
+    assert count(2) == count(9) > 20
+    for seed in range(3):
+        score(stacked(kind, SplineTransform(4), seed=seed), x, context)
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_flows_are_saved_with_their_transforms(name, tmp_path):
+    flow = stacked("autoregressive", TRANSFORMS[name])
+    jg.save(flow, tmp_path / "flow")
+    assert jax.tree.structure(jg.load(tmp_path / "flow")) == jax.tree.structure(flow)
 
 
 def test_errors_name_what_was_wrong():
