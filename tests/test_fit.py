@@ -742,3 +742,16 @@ def test_repr_is_one_line():
     assert text.startswith("Fitted(")
     assert "log_likelihood=" in text
     assert "Mixture(" in text
+
+
+def test_validation_by_another_loss():
+    """A training loss with a penalty in it, and the likelihood for what it is worth."""
+    x = np.random.default_rng(0).normal(size=(50, 1)).astype(np.float32)
+    penalised = lambda key, model, batch: jg.losses.nll(key, model, batch) + 100.0  # noqa: E731
+    model = jg.DiagonalGaussian.from_scale([0.5], [1.0])
+    algorithm = jg.Gradient(penalised, validate=jg.losses.nll)
+    fitted = jg.fit(jax.random.key(0), model, x, algorithm, steps=2, validation=x, every=1)
+    assert fitted.history["loss"][0] > 100
+    np.testing.assert_allclose(fitted.history["validation"].max(), fitted.model.log_prob(x).mean(), rtol=1e-5)
+    with pytest.raises(jg.FitError, match="no loss"):
+        jg.Gradient(validate=3).init(jax.random.key(0), model)

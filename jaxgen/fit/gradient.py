@@ -85,6 +85,8 @@ class Gradient:
         average: decay of an exponential moving average of the parameters, which is then the fitted model; None keeps
             none.
         frozen: what stays as it is, `{path: True}` or `{path: bools}`, as in `EM`.
+        validate: the loss of validation data and of restarts; None is `loss`. For a loss with noise or penalties in it,
+            which say nothing about other data: `validate=losses.nll`.
 
     Fields marked `fixed()` and integer leaves are no parameters: they stay bit-identical. Metrics: `loss`, and
     `gradient_norm` before any clipping.
@@ -102,6 +104,7 @@ class Gradient:
     optimizer: Any = None
     average: float | None = None
     frozen: Any = None
+    validate: Callable[[Any, Any, Batch], jax.Array] | None = None
     monitor: ClassVar[str] = "loss"
     default_steps: ClassVar[int] = 2000
     default_tolerance: ClassVar[float | None] = None
@@ -129,7 +132,7 @@ class Gradient:
 
     def _check(self, model: Any) -> None:
         optimizer = self._optimizer()
-        if not callable(self.loss):
+        if not (callable(self.loss) and (self.validate is None or callable(self.validate))):
             raise FitError(
                 "that is no loss", called="Gradient(loss, optimizer)", expected="a function (key, model, batch)",
                 got=repr(self.loss)[:80], fix="jaxgen.Gradient(jaxgen.losses.nll)",
@@ -162,5 +165,5 @@ class Gradient:
         return new, {"loss": loss, "gradient_norm": global_norm(gradient)}
 
     def evaluate(self, key: Any, model: Any, batch: Batch) -> jax.Array:
-        """Minus the loss: higher is better."""
-        return -self.loss(key, model, batch)
+        """Minus the loss that validates: higher is better."""
+        return -(self.loss if self.validate is None else self.validate)(key, model, batch)
