@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxgen import losses
 from jaxgen.core.door import latent_shape
-from jaxgen.core.gate import as_array
+from jaxgen.core.gate import as_array, floating
 from jaxgen.fit.adversarial import Adversarial
 from jaxgen.fit.contrastive import ContrastiveDivergence
 from jaxgen.fit.em import EM
@@ -24,11 +24,13 @@ from jaxgen.models.hmm import HMM
 from jaxgen.models.mixture import Mixture
 from jaxgen.models.rbm import RBM
 from jaxgen.models.vae import VAE
+from jaxgen.models.von_mises import VonMises
 from jaxgen.nn import bijections
 from jaxgen.nn.bijections import (
     Autoregressive,
     BlockAutoregressive,
     Chain,
+    CircularSplineTransform,
     Coupling,
     Interval,
     Inverse,
@@ -169,7 +171,7 @@ def neural_spline_flow(
     Args:
         key: typed key.
         x: events `[N, D]`, D at least 2, or any D where autoregressive.
-        base: any density of events `[D]`; None is the standard normal.
+        base: any density of events `[D]`; None is the standard normal, of angles the uniform density.
         layers: number of layers.
         features: hidden widths of each layer's network.
         bins: pieces of a spline.
@@ -177,7 +179,7 @@ def neural_spline_flow(
         autoregressive: False for couplings, which sample as fast as they score; True for autoregressive layers, more
             flexible, whose samples take several passes.
         context_shape: shape of one context for a conditional density; None for none.
-        support: what values x can take, as in `Flow.init`.
+        support: what values x can take, as in `Flow.init`; for angles `circle`, with circular splines.
         step_size: the first; it falls along half a cosine, to a hundredth.
         steps: of the fit, over which the step size falls; `fit(..., steps=)` takes the same number.
 
@@ -193,9 +195,11 @@ def neural_spline_flow(
         >>> model.log_prob(x).shape
         (100,)
     """
+    periodic = getattr(support, "periodic", False)
+    transform: Transform = CircularSplineTransform(bins) if periodic else SplineTransform(bins, bound)
     layer = functools.partial(
-        Autoregressive.init if autoregressive else Coupling.init, transform=SplineTransform(bins, bound),
-        features=tuple(features), context_shape=context_shape,
+        Autoregressive.init if autoregressive else Coupling.init, transform=transform, features=tuple(features),
+        context_shape=context_shape,
     )  # fmt: skip
     return _flow(key, x, base, layer, layers, support, step_size, steps)
 
@@ -489,8 +493,10 @@ def _flow(
     return model, Gradient(losses.nll, _adam(step_size, steps, clip=1.0), average=0.99)
 
 
-def _normal(x: Any, support: Support) -> StandardNormal:
-    """The standard normal of the unbounded numbers of a support."""
+def _normal(x: Any, support: Support) -> Any:
+    """The standard normal of the unbounded numbers of a support; of angles, the uniform density."""
+    if getattr(support, "periodic", False):
+        return VonMises.from_loc(jnp.zeros_like(floating(x)[0]), 0.0)
     layer = layer_of(support, x, "recipe(key, x, support=support)")
     shape: Any = x.shape[1:] if layer is None else latent_shape(layer)
     return StandardNormal(shape)

@@ -51,6 +51,7 @@ from jaxgen.nn.bijections import (
     Standardize,
     Sylvester,
     Tanh,
+    Wrap,
     glow,
 )
 from jaxgen.nn.mlp import MLP
@@ -365,6 +366,7 @@ BIJECTIONS = {
     "softplus": lambda key: Softplus((3,)),
     "exp": lambda key: Exp((3,)),
     "bounded": lambda key: Bounded.from_bounds([-1.0, 2.0, -jnp.inf], [4.0, jnp.inf, 0.5]),
+    "wrap": lambda key: Wrap((2,)),
     "simplex": lambda key: Simplex(4),
     "permute": lambda key: Permute.from_order([2, 0, 1]),
     "lu": lambda key: moved(key, LULinear.init(key, ROW), 0.5),

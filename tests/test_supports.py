@@ -17,6 +17,7 @@ from jaxgen.nn.bijections import (
     Simplex,
     Softplus,
     Tanh,
+    circle,
     positive,
     real,
     simplex,
@@ -149,6 +150,31 @@ def test_flows_are_densities_of_the_users_own_numbers(tmp_path):
         jg.recipes.realnvp(key, x, support="positive")
     with pytest.raises(jg.DataError, match="edge"):
         jg.recipes.realnvp(key, x - 2, support=positive)
+
+
+def test_flows_of_angles_close_on_the_circle():
+    """Two angles that turn together: mass one over a turn, equal after whole turns, better than each angle alone."""
+    rng = np.random.default_rng(0)
+    first = rng.uniform(-np.pi, np.pi, 600)
+    x = np.stack([first, first + rng.vonmises(0.0, 8.0, 600)], 1).astype(np.float32)  # of more than one turn
+    key = jax.random.key(0)
+    flow, algorithm = jg.recipes.neural_spline_flow(key, x, layers=3, features=(16,), bins=8, support=circle, steps=150)
+    alone = jg.VonMises.init(key, x)
+    np.testing.assert_allclose(flow.log_prob(x), -2 * np.log(2 * np.pi), atol=1e-4)  # where it starts
+    fitted = jg.fit(key, flow, x, algorithm, steps=150).model
+    assert fitted.log_prob(x).mean() > alone.log_prob(x).mean() + 0.5
+    n = 100
+    axis = (np.arange(n) + 0.5) / n * 2 * np.pi
+    points = np.stack(np.meshgrid(axis - np.pi, axis - np.pi), -1).reshape(-1, 2).astype(np.float32)
+    log_prob = np.asarray(fitted.log_prob(points), np.float64)
+    assert np.exp(log_prob).sum() * (2 * np.pi / n) ** 2 == pytest.approx(1, abs=5e-3)
+    np.testing.assert_allclose(fitted.log_prob(points + 2 * np.pi), log_prob, atol=1e-3)  # float32 angles up to 3 pi
+    seam = np.stack([np.full(9, np.pi), np.linspace(-3, 3, 9)], 1).astype(np.float32)
+    step = np.array([1e-4, 0.0], np.float32)
+    np.testing.assert_allclose(fitted.log_prob(seam - step), fitted.log_prob(seam + step), atol=5e-3)
+    assert np.abs(fitted.sample(key, (100,))).max() <= np.pi + 1e-6
+    with pytest.raises(jg.ModelError, match="close on the circle"):
+        jg.recipes.realnvp(key, x, support=circle)
 
 
 def test_data_go_to_real_numbers_or_are_refused():

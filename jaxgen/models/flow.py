@@ -116,12 +116,14 @@ class Flow:
             layer: `(key, x) -> bijection` of events `[D]`, where x are the standardised events: `Coupling.init`, or
                 `functools.partial(Coupling.init, transform=SplineTransform())`.
             layers: L, the number of layers.
-            support: what values x can take: `real`, `positive`, `simplex`, or `Interval(low, high)`, of
+            support: what values x can take: `real`, `positive`, `simplex`, `circle` or `Interval(low, high)`, of
                 `jaxgen.nn.bijections`. The layers work on unbounded numbers, in units of their standard deviation; the
-                density is one of x, and zero outside of the support.
+                density is one of x, and zero outside of the support. On the circle the layers take angles as they are,
+                from -pi to pi, and have a `CircularSplineTransform`; the base is a density of angles.
 
         Raises:
-            ModelError: no layers, or a base, a layer or a support of another event shape.
+            ModelError: no layers, a base, a layer or a support of another event shape, or layers that do not close on
+                the circle.
             ShapeError: events that are no vectors.
             DataError: data outside of the support or on its edge.
 
@@ -146,13 +148,16 @@ class Flow:
                 "base and layers do not fit the data", called=called, expected=f"layers >= 1, events [{size}]",
                 got=f"layers {layers}, a base of events {list(base.event_shape)}", fix=f"StandardNormal(({size},))",
             )  # fmt: skip
-        stack, units = _stacked(key, x, ByValue(layer), layers)
+        periodic = bool(getattr(support, "periodic", False))
+        stack, units = _stacked(key, x, ByValue(layer), layers, not periodic)
         if tuple(stack.event_shape) != (size,):
             raise ModelError(
                 "the layer does not fit the data", called=called, expected=f"a bijection of events [{size}]",
                 got=f"events {list(stack.event_shape)}", fix="a layer that reads its shape from the x it is given",
             )  # fmt: skip
-        return cls(base, Chain((stack, units) if bounds is None else (stack, units, bounds)))
+        if periodic:
+            _check_closed(stack.layers.layers[0], called)
+        return cls(base, Chain(tuple(part for part in (stack, units, bounds) if part is not None)))
 
     @property
     def event_shape(self):
@@ -309,10 +314,21 @@ def _orders(key, size, layers):
     return jnp.where(even, jnp.arange(size)[::-1], cycles).astype(jnp.int32)
 
 
-@functools.partial(jax.jit, static_argnames=("layer", "layers"))
-def _stacked(key, x, layer, layers):
+@functools.partial(jax.jit, static_argnames=("layer", "layers", "scaled"))
+def _stacked(key, x, layer, layers, scaled):
     networks, orders = jax.random.split(key)
-    units = Standardize.from_data(x)
-    z = jax.vmap(units.inverse)(floating(x))[0]
+    units, z = Standardize.from_data(x) if scaled else None, floating(x)
+    z = jax.vmap(units.inverse)(z)[0] if scaled else z
     keys, orders = jax.random.split(networks, layers), _orders(orders, x.shape[1], layers)
     return Scan(jax.vmap(lambda key, order: Chain((layer(key, z), Permute(order))))(keys, orders)), units
+
+
+def _check_closed(layer, called) -> None:
+    while hasattr(layer, "layer"):
+        layer = layer.layer
+    if not any(getattr(part, "periodic", False) for part in (layer, getattr(layer, "transform", None))):
+        raise ModelError(
+            "the layers do not close on the circle", called=called, expected="a transform that is periodic",
+            got=f"{type(layer).__name__} with {getattr(layer, 'transform', None)}",
+            fix="functools.partial(Coupling.init, transform=CircularSplineTransform())",
+        )  # fmt: skip

@@ -19,7 +19,7 @@ from jaxgen.nn.bijections.linear import Householder, LULinear, Permute
 from jaxgen.nn.bijections.planar import Planar, Radial, Sylvester
 from jaxgen.nn.bijections.residual import Residual
 from jaxgen.nn.bijections.starts import initialize
-from jaxgen.nn.bijections.supports import Bounded, Interval, Simplex, positive, real, simplex
+from jaxgen.nn.bijections.supports import Bounded, Interval, Simplex, Wrap, circle, positive, real, simplex
 from jaxgen.nn.bijections.transforms import (
     AffineTransform,
     CircularSplineTransform,
@@ -63,6 +63,8 @@ __all__ = [
     "Sylvester",
     "Tanh",
     "Transform",
+    "Wrap",
+    "circle",
     "conv1x1",
     "glow",
     "initialize",

@@ -168,8 +168,50 @@ class Simplex:
         return as_bijector(self)
 
 
+@model
+class Wrap:
+    """Angles in radians of any number of turns as those from -pi to pi; never trained.
+
+    `y = x - 2 pi round(x / 2 pi)`, `log |det| = 0`
+
+    Both directions wrap: it inverts angles from -pi to pi. A density behind it is one of the circle, the same for whole
+    turns, and integrates to one over any turn.
+
+    Args:
+        event_shape: the shape of one event.
+
+    Example:
+        >>> Wrap((2,)).inverse(jnp.array([1.0, 1.0 + 2 * jnp.pi]))[0].round(4).tolist()
+        [1.0, 1.0]
+    """
+
+    event_shape: tuple[int, ...] = static()
+
+    def forward(self, x, context=None):
+        """`y` and `log |det dy/dx|`."""
+        check(self, "forward", x, context)
+        return _wrapped(x)
+
+    def inverse(self, y, context=None):
+        """`x` and `log |det dx/dy|`."""
+        check(self, "inverse", y, context)
+        return _wrapped(y)
+
+    def bijector(self):
+        """The distrax bijector."""
+        return as_bijector(self)
+
+
+def _wrapped(x):
+    x = as_floating(x)
+    return x - 2 * math.pi * jnp.round(x / (2 * math.pi)), jnp.zeros((), x.dtype)
+
+
 class Support(Protocol):
-    """What values an event can take. `real`, `positive`, `simplex` and `Interval(low, high)` are supports."""
+    """What values an event can take: `real`, `positive`, `simplex`, `circle` and `Interval(low, high)`.
+
+    One with `periodic = True` is no line: its events are not standardised, and its layers close on the circle.
+    """
 
     def layer(self, event_shape: tuple[int, ...]) -> Any:
         """The bijection from unbounded numbers to events; None where events are unbounded as they are."""
@@ -217,16 +259,25 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
+@dataclasses.dataclass(frozen=True)
+class _Circle:
+    periodic = True
+
+    def layer(self, event_shape: tuple[int, ...]) -> Any:
+        return Wrap(tuple(map(int, event_shape)))
+
+
 real = Interval(-math.inf, math.inf)
 positive = Interval(0.0, math.inf)
 simplex = _Simplex()
+circle = _Circle()
 
 
 def layer_of(support: Support, x: Any, called: str) -> Any:
     """The bijection from unbounded numbers to events such as those of `x`, `[N, *event]`; None if none is needed."""
     if not hasattr(support, "layer"):
         raise ModelError(
-            "that is no support", called=called, expected="real, positive, simplex, or Interval(low, high)",
+            "that is no support", called=called, expected="real, positive, simplex, circle, Interval(low, high)",
             got=repr(support)[:80], fix="from jaxgen.nn.bijections import positive",
         )  # fmt: skip
     return support.layer(tuple(x.shape[1:]))

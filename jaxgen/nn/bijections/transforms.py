@@ -210,6 +210,8 @@ class CircularSplineTransform:
     """
 
     bins: int = 8
+    #: what `support=circle` asks of a transform
+    periodic = True
 
     def __post_init__(self):
         at_least("CircularSplineTransform", 2, bins=self.bins)
