@@ -95,9 +95,10 @@ class Autoregressive:
     def forward(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
         check(self, "forward", x, context)
-        size = self.event_shape[0]
-        y = fixed_point(lambda y: self.transform.forward(self._params(y, context), x)[0], x, steps=size + 1)
-        # one more pass: the derivative of the log-determinant takes the way through y
+        # D passes are exact, and one sees that nothing changes
+        steps = self.event_shape[0] + 1
+        y = fixed_point(lambda y: self.transform.forward(self._params(y, context), x)[0], x, steps=steps, settle=False)
+        # one more pass, which makes it exact, and on which the derivative of the log-determinant takes its way
         y, log_slope = self.transform.forward(self._params(y, context), x)
         return y, jnp.sum(log_slope)
 
