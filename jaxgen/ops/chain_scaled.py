@@ -104,10 +104,11 @@ def _step(a: Array | None) -> Callable[[Any, Any], tuple[Any, Any]]:
 
     def step(q: Array, x: Any) -> tuple[Array, Array]:
         weight, own = x
-        own, m = a if own is None else own, q * weight
-        if m.ndim == 1 or own.ndim == 3:
-            return jnp.sum(own * m[:, None], axis=0) / jnp.sum(m, axis=0), q
-        both = jnp.concatenate([own.T, jnp.ones_like(own[:1])]) if summing is None else summing
+        matrix: Any = a if own is None else own
+        m = q * weight
+        if m.ndim == 1 or matrix.ndim == 3:
+            return jnp.sum(matrix * m[:, None], axis=0) / jnp.sum(m, axis=0), q
+        both = jnp.concatenate([matrix.T, jnp.ones_like(matrix[:1])]) if summing is None else summing
         product = jnp.matmul(both, m, precision=lax.Precision.HIGHEST)
         return product[:-1] / product[-1], q
 
