@@ -359,7 +359,10 @@ def test_bijections_invert_and_their_log_det_is_the_jacobians(name):
     # the log-determinant of each of three coordinates where the inverse is steep, as that of tanh
     np.testing.assert_allclose(back, x, atol=1e-5)
     np.testing.assert_allclose(inverse_log_det, -log_det, atol=2e-5)
-    jacobian = jax.jit(jax.vmap(jax.jacobian(lambda x: layer.forward(x, context)[0].ravel())))(x)
+    with jax.enable_x64():
+        # in float64: autodiff's 1 - tanh^2 has lost digits in float32
+        exact, wide = as_dtype(layer, jnp.float64), x.astype(jnp.float64)
+        jacobian = jax.jit(jax.vmap(jax.jacobian(lambda x: exact.forward(x, context)[0].ravel())))(wide)
     # where the data have more coordinates, their density is that of the first ones
     square = np.asarray(jacobian, np.float64).reshape(20, y[0].size, x[0].size)[:, : x[0].size]
     np.testing.assert_allclose(log_det, np.linalg.slogdet(square)[1], atol=1e-5)

@@ -203,7 +203,8 @@ class Flow:
         """Draws `[*shape, *event]` and their log-density `[*shape]`, without a way back through the layers."""
         z, log_base = algebra.sample_and_log_prob(self.base, key, self._for_base(context), **self._length(length))
         x, log_det = self.bijection.forward(as_floating(z, self), context)
-        return x, log_base - log_det
+        # a base without arrays draws in JAX's default precision, whatever that of the layers is
+        return x, (log_base - log_det).astype(log_det.dtype)
 
     @per_event
     def encode(self, x, context):

@@ -141,6 +141,7 @@ def conv1x1(key, x) -> Each:
     Source: Kingma and Dhariwal (2018), Glow, section 3.2.
 
     Example:
+        >>> import jax
         >>> conv1x1(jax.random.key(0), jnp.zeros((1, 4, 4, 3))).event_shape
         (4, 4, 3)
     """
