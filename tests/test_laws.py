@@ -355,8 +355,8 @@ def test_bijections_invert_and_their_log_det_is_the_jacobians(name):
     y, log_det = jax.vmap(lambda x: layer.forward(x, context))(x)
     assert y.shape == (20, *layer.event_shape)
     back, inverse_log_det = jax.vmap(lambda y: layer.inverse(y, context))(y)
-    # float32: inputs of size 1 to 3 through a few products; half an ulp of y comes back up to a hundred times as large in
-    # the log-determinant of each of three coordinates where the inverse is steep, as that of tanh
+    # float32: inputs of size 1 to 3 through a few products; half an ulp of y comes back up to a hundred times as large
+    # in the log-determinant of each of three coordinates where the inverse is steep, as that of tanh
     np.testing.assert_allclose(back, x, atol=1e-5)
     np.testing.assert_allclose(inverse_log_det, -log_det, atol=2e-5)
     with jax.enable_x64():
