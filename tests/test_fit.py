@@ -648,7 +648,7 @@ def test_numpy_numbers_are_numbers():
 
 BAD_DATA = {
     "text": ("hello", "not numeric"),
-    "none": (None, "no x"),
+    "none": (None, "there are no data"),
     "empty": ([], "empty"),
     "nan": (X * np.nan, "NaN"),
     "one event": (X[0], "one leading axis"),
