@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxgen.core.gate import concrete
 from jaxgen.core.pytree import float_type, parameter_count
-from jaxgen.core.sequences import Sequences
+from jaxgen.core.sequences import padded
 
 
 def count(models: Any) -> int:
@@ -79,7 +79,7 @@ class Events:
 
     def steps(self) -> Events:
         """Steps of events as events of their own, `[N, T, ...] -> [N T, ...]`; of `Sequences` all that are padded."""
-        values = _values(self.x)
+        values = padded(self.x)
         columns = None if self.columns is None else self.columns.reshape((len(self.columns), -1))
         return Events(values.reshape((-1, *self.center.shape)), columns, self.center, self.make)
 
@@ -88,13 +88,9 @@ class Events:
         return dataclasses.replace(self, x=axis(0), columns=None if self.columns is None else axis(1), center=none)
 
 
-def _values(x: Any) -> jax.Array:
-    return x.x if isinstance(x, Sequences) else x
-
-
 def make_columns(make: Callable[[jax.Array], jax.Array], x: Any, center: jax.Array) -> jax.Array:
     """Columns `[F, *lead]` of events `[*lead, *center]`."""
-    values = _values(x)
+    values = padded(x)
     lead = values.shape[: values.ndim - center.ndim]
     return make(values.reshape((-1, *center.shape)) - center).reshape((-1, *lead))
 

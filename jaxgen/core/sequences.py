@@ -142,3 +142,8 @@ class Sequences:
                 x = np.where(inside.reshape(shape), host, good.reshape((-1, *host.shape[axes + 1 :]))[0])
         length = length.astype(np.int32) if isinstance(length, np.ndarray) else length
         return Sequences(x, length, self.observed)
+
+
+def padded(x: Any) -> Any:
+    """The padded array of `Sequences`, or an array as it is."""
+    return x.x if isinstance(x, Sequences) else x

@@ -16,7 +16,7 @@ from jaxgen.core.door import context_shape, per_batch, per_event, per_sample, we
 from jaxgen.core.errors import JaxgenError, ModelError, ShapeError
 from jaxgen.core.gate import as_events, concrete, floating
 from jaxgen.core.pytree import fixed, float_type, model, static
-from jaxgen.core.sequences import Sequences
+from jaxgen.core.sequences import Sequences, padded
 from jaxgen.core.value import ByValue
 from jaxgen.ops import chains, transitions
 from jaxgen.ops.chunks import sum_over_chunks
@@ -228,7 +228,7 @@ class MarkovChain:
 
     def check_data(self, x) -> None:
         """Refuses paths through states that are not there with a ModelError."""
-        path = x.x if isinstance(x, Sequences) else x
+        path = padded(x)
         if concrete(path) and (np.min(path) < 0 or np.max(path) >= self.states):
             raise ModelError(
                 "a path through states that are not there", called="MarkovChain.check_data(x)",
@@ -480,7 +480,7 @@ class HMM:
     def _arrays(self, x, context, score=None, label=None):
         """What `ops.chains` takes: arrays, and options."""
         seen = self._emitted(x, context, score)
-        x = x.x if isinstance(x, algebra.Events) else x
+        x = _sequences(x)
         if label is not None:
             other = (label >= 0)[..., None] & (label[..., None] != jnp.arange(seen.shape[-1]))
             seen = jnp.where(other, -jnp.inf, seen)
@@ -621,7 +621,7 @@ class HMM:
         """`algebra.Events` with the columns of Gaussian emissions, kept where they fit into `limit` bytes."""
         if not algebra.has_columns(self.emissions) or self._emission_context is not None:
             return x
-        values, valid, dtype = _values(x), _valid(x), float_type(self.emissions)
+        values, valid, dtype = padded(x), _valid(x), float_type(self.emissions)
         values = values.astype(jnp.result_type(values, dtype))
         x = dataclasses.replace(x, x=values) if isinstance(x, Sequences) else values
         rows = _rows(values)
@@ -660,7 +660,7 @@ class HMM:
         weight = weight.astype(posterior.marginals.dtype)
         share = posterior.marginals * weight[:, None, None]
         chain = self.chain.chain_statistics(posterior.marginals[:, 0], posterior.transition_counts, weight, context)
-        valid = _valid(x.x if isinstance(x, algebra.Events) else x)
+        valid = _valid(x)
         share = share if valid is None else jnp.where(valid[..., None], share, 0)
         if self.tie is not None:
             member = jax.nn.one_hot(np.array(self.tie), algebra.count(self.emissions), dtype=share.dtype)
@@ -708,13 +708,14 @@ class HMM:
         return jnp.concatenate([jnp.sum(posterior.marginals, axis=1) / jnp.maximum(time, 1), moves], axis=1)
 
 
-def _values(x):
-    """The padded array of sequences."""
-    return x.x if isinstance(x, Sequences) else x
+def _sequences(x):
+    """Sequences, also of prepared ones."""
+    return x.x if isinstance(x, algebra.Events) else x
 
 
 def _valid(x):
     """`[N, T]` bool, the steps that are there and were seen; None for all."""
+    x = _sequences(x)
     return x.valid if isinstance(x, Sequences) else None
 
 
@@ -725,7 +726,7 @@ def _rows(x):
 
 def _steps(x):
     """The steps of sequences, or of prepared ones, as events."""
-    return x.steps() if isinstance(x, algebra.Events) else _rows(_values(x))
+    return x.steps() if isinstance(x, algebra.Events) else _rows(padded(x))
 
 
 def _log_rows(name, value, shape):

@@ -8,11 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core.errors import ModelError, ShapeError
+from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import as_bijector
-from jaxgen.core.gate import floating
 from jaxgen.core.pytree import model, static
-from jaxgen.nn.bijections.basics import check, context_size, with_context
+from jaxgen.nn.bijections.basics import check, context_size, vectors, with_context
 from jaxgen.nn.bijections.transforms import AFFINE, Transform
 from jaxgen.nn.made import MADE
 from jaxgen.nn.net import Net
@@ -72,20 +71,15 @@ class Autoregressive:
         Raises:
             ShapeError: events that are no vectors. ModelError: a hidden layer without units.
         """
-        x = floating(x)
-        if x.ndim != 2:
-            raise ShapeError(
-                "an autoregressive layer takes vectors", called="Autoregressive.init(key, x)", expected="x [N, D]",
-                got=f"shape {list(x.shape)}", fix="x.reshape(len(x), -1)",
-            )  # fmt: skip
+        size, dtype = vectors(x, "Autoregressive.init(key, x)")
         if min(features, default=1) < 1:
             raise ModelError(
                 "a hidden layer needs units", called=f"Autoregressive.init(key, x, features={features})",
                 expected="widths >= 1", got=str(features),
             )  # fmt: skip
-        size, context = x.shape[1], context_size(context_shape)
+        context = context_size(context_shape)
         module = MADE(size, tuple(features), transform.size, transform.features, context, activation)
-        net = Net.init(key, module, jnp.zeros(transform.features * size + context, x.dtype))
+        net = Net.init(key, module, jnp.zeros(transform.features * size + context, dtype))
         return cls(net, transform, (size,), None if context_shape is None else tuple(context_shape))
 
     def _params(self, y, context):

@@ -126,142 +126,6 @@ class Standardize:
         return as_bijector(self)
 
 
-@model
-class Sigmoid:
-    """Real numbers to the open interval from 0 to 1; `Bounded` has other ends.
-
-    `y = 1 / (1 + exp(-x))`, `log |det| = -sum (|x| + 2 log(1 + exp(-|x|)))`
-
-    Args:
-        event_shape: the shape of one event.
-
-    Example:
-        >>> y, log_det = Sigmoid(()).forward(jnp.float32(-80.0))
-        >>> f"{y:.3e} {log_det:.3f}"
-        '1.805e-35 -80.000'
-    """
-
-    event_shape: tuple[int, ...] = static()
-
-    def forward(self, x, context=None):
-        """`y` and `log |det dy/dx|`."""
-        check(self, "forward", x, context)
-        y, log_det = sigmoid(as_floating(x))
-        return y, jnp.sum(log_det)
-
-    def inverse(self, y, context=None):
-        """`x` and `log |det dx/dy|`."""
-        check(self, "inverse", y, context)
-        x, log_det = logit(as_floating(y))
-        return x, jnp.sum(log_det)
-
-    def bijector(self):
-        """The distrax bijector."""
-        return as_bijector(self)
-
-
-@model
-class Tanh:
-    """Real numbers to the open interval from -1 to 1.
-
-    `y = tanh(x)`, `log |det| = 2 sum (log 2 - |x| - log(1 + exp(-2 |x|)))`
-
-    Args:
-        event_shape: the shape of one event.
-
-    Example:
-        >>> y, log_det = Tanh(()).forward(jnp.float32(20.0))
-        >>> f"{y:.7f} {log_det:.6f}"
-        '0.9999999 -38.613705'
-    """
-
-    event_shape: tuple[int, ...] = static()
-
-    def forward(self, x, context=None):
-        """`y` and `log |det dy/dx|`."""
-        check(self, "forward", x, context)
-        y, log_det = _tanh(as_floating(x))
-        return y, jnp.sum(log_det)
-
-    def inverse(self, y, context=None):
-        """`x` and `log |det dx/dy|`."""
-        check(self, "inverse", y, context)
-        x, log_det = _arctanh(as_floating(y))
-        return x, jnp.sum(log_det)
-
-    def bijector(self):
-        """The distrax bijector."""
-        return as_bijector(self)
-
-
-@model
-class Softplus:
-    """Real numbers to positive ones, nearly the identity where they are large.
-
-    `y = log(1 + exp(x))`, `log |det| = -sum log(1 + exp(-x))`
-
-    Args:
-        event_shape: the shape of one event.
-
-    Example:
-        >>> y, log_det = Softplus(()).forward(jnp.float32(-80.0))
-        >>> f"{y:.3e} {log_det:.3f}"
-        '1.805e-35 -80.000'
-    """
-
-    event_shape: tuple[int, ...] = static()
-
-    def forward(self, x, context=None):
-        """`y` and `log |det dy/dx|`."""
-        check(self, "forward", x, context)
-        y, log_det = _softplus(as_floating(x))
-        return y, jnp.sum(log_det)
-
-    def inverse(self, y, context=None):
-        """`x` and `log |det dx/dy|`."""
-        check(self, "inverse", y, context)
-        x, log_det = _softplus_inverse(as_floating(y))
-        return x, jnp.sum(log_det)
-
-    def bijector(self):
-        """The distrax bijector."""
-        return as_bijector(self)
-
-
-@model
-class Exp:
-    """Real numbers to positive ones.
-
-    `y = exp(x)`, `log |det| = sum x`
-
-    Args:
-        event_shape: the shape of one event.
-
-    Example:
-        >>> y, log_det = Exp((2,)).forward(jnp.log(jnp.array([2.0, 3.0])))
-        >>> y.round(4).tolist(), f"{log_det:.4f}"
-        ([2.0, 3.0], '1.7918')
-    """
-
-    event_shape: tuple[int, ...] = static()
-
-    def forward(self, x, context=None):
-        """`y` and `log |det dy/dx|`."""
-        check(self, "forward", x, context)
-        y, log_det = exp(as_floating(x))
-        return y, jnp.sum(log_det)
-
-    def inverse(self, y, context=None):
-        """`x` and `log |det dx/dy|`."""
-        check(self, "inverse", y, context)
-        x, log_det = log(as_floating(y))
-        return x, jnp.sum(log_det)
-
-    def bijector(self):
-        """The distrax bijector."""
-        return as_bijector(self)
-
-
 def interior(y, low, high):
     """`y` kept to the numbers of its dtype inside of an open interval, whose ends may be infinite or arrays."""
     kind = jnp.finfo(y.dtype)
@@ -334,3 +198,103 @@ def _softplus_inverse(y):
     y = jnp.where(out, 1, y)
     log_slope = jnp.log(-jnp.expm1(-y))
     return y + log_slope, jnp.where(out, -jnp.inf, -log_slope)
+
+
+class _Numbers:
+    """A function of one number at each coordinate: `there(x)` and `back(y)` give its image and the log of its slope."""
+
+    def forward(self, x, context=None):
+        """`y` and `log |det dy/dx|`."""
+        check(self, "forward", x, context)
+        y, log_slope = self.there(as_floating(x))
+        return y, jnp.sum(log_slope)
+
+    def inverse(self, y, context=None):
+        """`x` and `log |det dx/dy|`."""
+        check(self, "inverse", y, context)
+        x, log_slope = self.back(as_floating(y))
+        return x, jnp.sum(log_slope)
+
+    def bijector(self):
+        """The distrax bijector."""
+        return as_bijector(self)
+
+
+@model
+class Sigmoid(_Numbers):
+    """Real numbers to the open interval from 0 to 1; `Bounded` has other ends.
+
+    `y = 1 / (1 + exp(-x))`, `log |det| = -sum (|x| + 2 log(1 + exp(-|x|)))`
+
+    Args:
+        event_shape: the shape of one event.
+
+    Example:
+        >>> y, log_det = Sigmoid(()).forward(jnp.float32(-80.0))
+        >>> f"{y:.3e} {log_det:.3f}"
+        '1.805e-35 -80.000'
+    """
+
+    event_shape: tuple[int, ...] = static()
+    there = staticmethod(sigmoid)
+    back = staticmethod(logit)
+
+
+@model
+class Tanh(_Numbers):
+    """Real numbers to the open interval from -1 to 1.
+
+    `y = tanh(x)`, `log |det| = 2 sum (log 2 - |x| - log(1 + exp(-2 |x|)))`
+
+    Args:
+        event_shape: the shape of one event.
+
+    Example:
+        >>> y, log_det = Tanh(()).forward(jnp.float32(20.0))
+        >>> f"{y:.7f} {log_det:.6f}"
+        '0.9999999 -38.613705'
+    """
+
+    event_shape: tuple[int, ...] = static()
+    there = staticmethod(_tanh)
+    back = staticmethod(_arctanh)
+
+
+@model
+class Softplus(_Numbers):
+    """Real numbers to positive ones, nearly the identity where they are large.
+
+    `y = log(1 + exp(x))`, `log |det| = -sum log(1 + exp(-x))`
+
+    Args:
+        event_shape: the shape of one event.
+
+    Example:
+        >>> y, log_det = Softplus(()).forward(jnp.float32(-80.0))
+        >>> f"{y:.3e} {log_det:.3f}"
+        '1.805e-35 -80.000'
+    """
+
+    event_shape: tuple[int, ...] = static()
+    there = staticmethod(_softplus)
+    back = staticmethod(_softplus_inverse)
+
+
+@model
+class Exp(_Numbers):
+    """Real numbers to positive ones.
+
+    `y = exp(x)`, `log |det| = sum x`
+
+    Args:
+        event_shape: the shape of one event.
+
+    Example:
+        >>> y, log_det = Exp((2,)).forward(jnp.log(jnp.array([2.0, 3.0])))
+        >>> y.round(4).tolist(), f"{log_det:.4f}"
+        ([2.0, 3.0], '1.7918')
+    """
+
+    event_shape: tuple[int, ...] = static()
+    there = staticmethod(exp)
+    back = staticmethod(log)
