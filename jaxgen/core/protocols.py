@@ -115,12 +115,22 @@ class Score(NamedTuple):
         standard_error: of the mean, nats; over events.
         kind: what the number means.
         events: how many events.
+        low, high: of an estimate that was bracketed, the bounds that it lies between, nats; None of all others.
+
+    Example:
+        >>> print(Score(-84.5, 0.2, Kind.ESTIMATE, 100, -84.6, -84.4))
+        -84.5000 ± 0.2000 in [-84.6000, -84.4000] nats per event (estimate, 100 events)
     """
 
     mean: float
     standard_error: float
     kind: Kind
     events: int
+    low: float | None = None
+    high: float | None = None
 
     def __str__(self) -> str:
-        return f"{self.mean:.4f} ± {self.standard_error:.4f} nats per event ({self.kind}, {self.events} events)"
+        within = "" if self.low is None else f" in [{self.low:.4f}, {self.high:.4f}]"
+        return (
+            f"{self.mean:.4f} ± {self.standard_error:.4f}{within} nats per event ({self.kind}, {self.events} events)"
+        )

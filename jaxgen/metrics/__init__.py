@@ -1,13 +1,15 @@
 """What a model is worth: likelihoods that say their kind, information criteria, entropy, partition functions, units."""
 
 from jaxgen.metrics.align import Aligned, align
+from jaxgen.metrics.bridge import Bracket, Bridged, acceptance_ratio, bar, bracket, replica_exchange
 from jaxgen.metrics.errors import standard_errors
 from jaxgen.metrics.importance import Importance, importance, pareto_k
 from jaxgen.metrics.information import Evidence, aic, bic, entropy, evidence, icl
 from jaxgen.metrics.likelihood import bits_per_dim, perplexity, score
-from jaxgen.metrics.partition import PartitionEstimate, ais, log_likelihood
+from jaxgen.metrics.partition import PartitionEstimate, ais, energy_gap, log_likelihood, reverse_ais, smc
 
 __all__ = [
-    "Aligned", "Evidence", "Importance", "PartitionEstimate", "aic", "ais", "align", "bic", "bits_per_dim", "entropy",
-    "evidence", "icl", "importance", "log_likelihood", "pareto_k", "perplexity", "score", "standard_errors",
+    "Aligned", "Bracket", "Bridged", "Evidence", "Importance", "PartitionEstimate", "acceptance_ratio", "aic", "ais",
+    "align", "bar", "bic", "bits_per_dim", "bracket", "energy_gap", "entropy", "evidence", "icl", "importance",
+    "log_likelihood", "pareto_k", "perplexity", "replica_exchange", "reverse_ais", "score", "smc", "standard_errors",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ from jaxgen.core.door import batch_axes, check_key
 from jaxgen.core.errors import DataError, FitError, ModelError
 from jaxgen.core.gate import Batch, as_batch
 from jaxgen.core.protocols import Bound, Density, Energy, Kind, Score
-from jaxgen.metrics.partition import ais
+from jaxgen.metrics.bridge import bracket
 
 #: events scored at once, and scalars of data times samples at once: what keeps the memory of a wide network small
 CHUNK_EVENTS = 2048
@@ -33,7 +33,7 @@ def score(key: Any, model: Any, data: Any, *, samples: int = 1) -> Score:
     | `Density` | `log_prob` | exact |
     | `Bound` | `elbo`, or `iwae` of `samples` draws where there is one | lower bound |
     | `Energy` | `-energy - log Z`, log Z enumerated | exact |
-    | the same, too large to enumerate | log Z by annealed importance sampling | estimate |
+    | the same, too large to enumerate | log Z by annealing both ways, with `low` and `high` | estimate |
     | the same, without a path to anneal along | `-energy` | unnormalised |
 
     Args:
@@ -127,7 +127,7 @@ def _normalised(value: Score | float, called: str) -> float:
     if value.kind in (Kind.UNNORMALISED, Kind.NONE):
         raise DataError(
             "the score is not that of a normalised density", called=called, expected="exact, a bound or an estimate",
-            got=str(value), fix="jaxgen.metrics.ais estimates what is missing, the partition function",
+            got=str(value), fix="jaxgen.metrics.bracket estimates what is missing, the partition function",
         )  # fmt: skip
     return value.mean
 
@@ -187,9 +187,9 @@ def _score_energy(key: Any, model: Any, batch: Batch) -> Score:
             pass
     if not hasattr(model, "annealing_path"):
         return score
-    estimate = ais(key, model)
-    error = math.hypot(score.standard_error, float(estimate.standard_error))
-    return Score(score.mean - float(estimate.log_z), error, estimate.kind, score.events)
+    found, mean = bracket(key, model), score.mean
+    error = math.hypot(score.standard_error, found.standard_error)
+    return Score(mean - found.log_z, error, found.kind, score.events, mean - found.high, mean - found.low)
 
 
 def _minus_energy(key: Any, model: Any, x: Any, context: Any) -> jax.Array:
