@@ -165,7 +165,7 @@ def moved(key: Any, models: Any, x: jax.Array, sweeps: int) -> jax.Array:
 def exchanged(key: Any, models: Any, x: jax.Array, odd: Any) -> tuple[jax.Array, jax.Array, tuple[Any, Any]]:
     """One round of swaps between neighbouring replicas, each chain by itself.
 
-    A swap of i and i+1 is accepted with probability `min(1, exp(E_i(x_i) + E_j(x_j) - E_i(x_j) - E_j(x_i)))`, j = i + 1.
+    A swap of i and j = i + 1 is accepted with probability `min(1, exp(E_i(x_i) + E_j(x_j) - E_i(x_j) - E_j(x_i)))`.
     Even rounds try the pairs (0, 1), (2, 3), ..., odd ones (1, 2), (3, 4), ...: taken in turns, a configuration travels
     along the ladder in a straight line as long as it is accepted.
 

@@ -57,6 +57,7 @@ def figures(rbm):
     zeros = np.zeros(4)
     value, gradient = jax.value_and_grad(mean)(rbm)
     return (
+        log_z, moments.visible_bias, -rbm.energy(zeros) - log_z, rbm.pseudo_log_likelihood(zeros), value,
         gradient.visible_bias, rbm.encode(DATA), rbm.kernel(jax.random.key(0), rbm.visible_bias),
         rbm.sample(jax.random.key(0), sweeps=2),
     )  # fmt: skip
@@ -85,6 +86,7 @@ def test_equals_enumeration(sizes):
     near(rbm.log_partition(), log_z)
     near(-rbm.energy(v) - rbm.log_partition(), log_p)
     flips = log_p[index(v[:, None] ^ np.eye(sizes[0], dtype=int))]
+    near(rbm.pseudo_log_likelihood(v), (log_p[:, None] - np.logaddexp(log_p[:, None], flips)).sum(1))
     h = states(sizes[1])
     w = np.asarray(rbm.weights)
     near(rbm.encode(v), special.expit(v @ w + np.asarray(rbm.hidden_bias)))

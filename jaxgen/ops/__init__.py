@@ -1,5 +1,5 @@
 """Free functions on arrays: numerics without models, usable alone."""
 
-from jaxgen.ops import chains, chunks, kmeans, likelihoods, linalg, roots, splines, stable, units
+from jaxgen.ops import chains, chunks, kmeans, likelihoods, linalg, noise, roots, splines, stable, units
 
-__all__ = ["chains", "chunks", "kmeans", "likelihoods", "linalg", "roots", "splines", "stable", "units"]
+__all__ = ["chains", "chunks", "kmeans", "likelihoods", "linalg", "noise", "roots", "splines", "stable", "units"]

@@ -15,8 +15,8 @@ def uniform(key, shape, dtype=jnp.float32) -> jax.Array:
     """Uniform numbers in [0, 1), as `jax.random.uniform`, at half the cost on a CPU.
 
     Threefry hashes a counter to two words of 32 bits. `jax.random` folds them into one, so that any part of an array
-    can be computed alone; here both are used. `u = (word >> 8) / 2^24`, for float32 and narrower types only: others, and
-    keys of other generators, go to `jax.random.uniform`.
+    can be computed alone; here both are used. `u = (word >> 8) / 2^24`, for float32; other types, and keys of other
+    generators, go to `jax.random.uniform`.
 
     Args:
         key: typed key.
