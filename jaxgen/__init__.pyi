@@ -56,6 +56,7 @@ from .models.student import StudentT
 from .models.vae import VAE
 from .models.variational import VariationalMixture
 from .models.von_mises import VonMises
+from .nn import units
 from .nn.net import Net
 from .ops import likelihoods
 from .selection import Candidate, Selection, gaussian_leaves, select

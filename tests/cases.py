@@ -244,6 +244,22 @@ def rbm(key):
     return moved(first, jg.RBM.from_parameters(jnp.zeros(4), jnp.zeros(3), jax.random.normal(second, (4, 3))))
 
 
+def rbm_of_reals(key):
+    first, second = jax.random.split(key)
+    reals = jg.units.Gaussian.from_values([1.0, -2.0, 0.5], [0.5, 2.0, 1.0])
+    weights = 0.5 * jax.random.normal(second, (3, 2))
+    return moved(first, jg.RBM.from_units(reals, jg.units.Bernoulli.zeros(2), weights), 0.2)
+
+
+def rbm_with_label(key):
+    """Every other kind of unit, and centres away from zero."""
+    first, second = jax.random.split(key)
+    visible = jg.units.Group.of(jg.units.Categorical.zeros(1, 3), jg.units.Bernoulli.zeros(2))
+    hidden = jg.units.Group.of(jg.units.Spin.zeros(2), jg.units.Rectified.zeros(1))
+    weights, centers = jax.random.normal(second, (5, 3)), {"visible_center": [0.2, 0.3, 0.5, 0.4, 0.6]}
+    return moved(first, jg.RBM.from_units(visible, hidden, weights, **centers, hidden_center=[0.1, -0.2, 0.8]))
+
+
 def realnvp(base=None, context=None):
     def build(key):
         first, second, third = jax.random.split(key, 3)
@@ -293,6 +309,8 @@ LABELLED = (
     np.concatenate([np.insert(grid(-12.0, 12.0, 100)[0], 1, label, axis=1) for label in range(3)]), 0.24**2
 )  # fmt: skip
 BITS = (0, 1)
+#: a label of three and two bits
+LABEL_AND_BITS = (np.array(list(itertools.product(range(3), BITS, BITS))), 1.0)
 CASES = [
     Case("standard normal", lambda key: jg.StandardNormal((2,)), PLANE),
     Case("gaussian", gaussian, PLANE),
@@ -325,6 +343,8 @@ CASES = [
     Case("hmm with inputs", inputs, every((0, 1, 2), (3, 2)), length=3, context=(3, 2)),
     Case("hmm with durations", semi_markov, every((0, 1, 2), (3, 2)), length=3),
     Case("rbm", rbm, every(BITS, (4,)), algorithm=jg.ContrastiveDivergence(chains=8)),
+    Case("rbm of reals", rbm_of_reals, algorithm=jg.ContrastiveDivergence(chains=8)),
+    Case("rbm with a label", rbm_with_label, LABEL_AND_BITS, algorithm=jg.ContrastiveDivergence(chains=8)),
     Case("realnvp", realnvp(), PLANE),
     Case("realnvp with context", realnvp(context=(3,)), PLANE, context=(3,)),
     Case("vae, bernoulli", vae()),

@@ -302,7 +302,7 @@ def test_fast_paths_equal_the_default(case):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-@having(Energy)
+@having(Energy, where=has_space)
 def test_kernel_leaves_the_distribution_invariant(case):
     model, n = example(case)[0], 20_000
     points, _ = case.space

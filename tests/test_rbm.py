@@ -95,7 +95,7 @@ def test_equals_enumeration(sizes):
 
 def test_enumeration_in_blocks_of_either_side():
     rbm = family(12, 13, 0.5)  # 4 blocks of 1024 states
-    other = RBM(rbm.hidden_bias, rbm.visible_bias, rbm.weights.T)
+    other = rbm.transposed
     b, c, w = (np.asarray(a, np.float64) for a in (rbm.visible_bias, rbm.hidden_bias, rbm.weights))
     v = states(12)
     expected = special.logsumexp(v @ b + np.logaddexp(0, v @ w + c).sum(1))
@@ -108,7 +108,8 @@ def test_enumeration_in_blocks_of_either_side():
 
 def test_second_derivatives_at_zero_and_batches_of_models():
     zero = RBM.from_parameters(np.zeros(3), np.zeros(2), np.zeros((3, 2)))
-    hessian = jax.hessian(lambda c: RBM(zero.visible_bias, c, zero.weights).log_partition())(zero.hidden_bias)
+    at = lambda c: RBM.from_parameters(zero.visible_bias, c, zero.weights).log_partition()  # noqa: E731
+    hessian = jax.hessian(at)(zero.hidden_bias)
     np.testing.assert_allclose(hessian, np.eye(2) / 4, atol=1e-6)  # the covariance of two independent fair bits
     rbms = [family(4, 3, s) for s in (0.5, 1.0)]
     stacked = jax.tree.map(lambda *a: jnp.stack(a), *rbms)

@@ -145,7 +145,22 @@ def _name(model: Any, method: Callable[..., Any]) -> str:
 
 def _signature(method: Callable[..., Any], skip: tuple[str, ...]) -> tuple[bool, tuple[str, ...]]:
     names = tuple(inspect.signature(method).parameters)
-    return "context" in names, tuple(n for n in names if n not in ("self", "key", "x", "z", "context", *skip))
+    arrays = ("self", "key", "x", "z", "context", "observed")
+    return "context" in names, tuple(n for n in names if n not in (*arrays, *skip))
+
+
+def _check_observed(observed: Any, x: Any, event: Shape, called: str) -> Any:
+    """The mask of the coordinates that are held, with the shape of the events; None holds none."""
+    if observed is None:
+        return None
+    mask = jnp.asarray(observed)
+    if mask.dtype != bool or mask.shape not in (x.shape, x.shape[x.ndim - len(event) :]):
+        raise ShapeError(
+            f"{called}: observed is no mask of the events", called=called,
+            expected=f"bools, of shape {list(x.shape)} or of one event", got=f"{mask.dtype}{list(mask.shape)}",
+            fix="observed = np.isin(np.arange(n), seen), True where x is to stay",
+        )  # fmt: skip
+    return jnp.broadcast_to(mask, x.shape)
 
 
 def per_event(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -153,7 +168,8 @@ def per_event(method: Callable[..., Any]) -> Callable[..., Any]:
 
     The public method takes `x` as `[*batch, *event]`, `context` (keyword) as `[*batch, *context]` or one shared
     `[*context]`, and returns leaves with the leading axes `[*batch]`. A keyed method gets an independent key per
-    event. Calls are compiled, once per shape.
+    event. Calls are compiled, once per shape. A method with a parameter `observed` takes a mask of bools, `[*batch,
+    *event]` or one shared `[*event]`, or None.
 
     Example:
         >>> from jaxgen.core.pytree import model
@@ -177,15 +193,19 @@ def per_latent(method: Callable[..., Any]) -> Callable[..., Any]:
 
 def _opened(method: Callable[..., Any], shape: str) -> Callable[..., Any]:
     keyed = "key" in inspect.signature(method).parameters
+    masked = "observed" in inspect.signature(method).parameters
     takes_context, options = _signature(method, ())
 
     @functools.partial(jax.jit, static_argnames=("axes", "shared", *options))
-    def mapped(self: Any, key: Any, x: Any, context: Any, axes: int, shared: bool, **static: Any) -> Any:
-        def one(key: Any, x: Any, context: Any) -> Any:
+    def mapped(
+        self: Any, key: Any, x: Any, observed: Any, context: Any, axes: int, shared: bool, **static: Any
+    ) -> Any:
+        def one(key: Any, both: Any, context: Any) -> Any:
+            x, observed = both
             given = ((key,) if keyed else ()) + (x,) + ((context,) if takes_context else ())
-            return method(self, *given, **static)
+            return method(self, *given, **({"observed": observed} if masked else {}), **static)
 
-        return _map(one, x.shape[:axes], key, x, context, shared)
+        return _map(one, x.shape[:axes], key, (x, observed), context, shared)
 
     def call(self: Any, key: Any, x: Any, context: Any, static: dict[str, Any]) -> Any:
         called = _name(self, method)
@@ -194,7 +214,8 @@ def _opened(method: Callable[..., Any], shape: str) -> Callable[..., Any]:
         x = _as_events(x, called)
         batch = batch_axes(x.shape, getattr(self, shape), called)
         context, shared = _check_context(self, context, batch, called)
-        return mapped(self, key, x, context, len(batch), shared, **static)
+        observed = _check_observed(static.pop("observed", None), x, getattr(self, shape), called) if masked else None
+        return mapped(self, key, x, observed, context, len(batch), shared, **static)
 
     if keyed:
 

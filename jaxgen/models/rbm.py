@@ -1,52 +1,64 @@
-"""Restricted Boltzmann machines with Bernoulli units, and the path on which their partition function is estimated."""
+"""Restricted Boltzmann machines: two layers of units of any kind, and edges between them."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.door import per_event, per_latent, per_sample
-from jaxgen.core.errors import DataError, ModelError, ShapeError
-from jaxgen.core.gate import as_array, concrete
-from jaxgen.core.pytree import model
-from jaxgen.ops.stable import logsumexp
+from jaxgen.core.errors import ModelError
+from jaxgen.core.gate import as_array
+from jaxgen.core.pytree import fixed, model
+from jaxgen.nn.units import bipartite
+from jaxgen.nn.units.algebra import neutral, table
+from jaxgen.nn.units.bipartite import MachinePath, Sides
+from jaxgen.nn.units.discrete import Bernoulli
 
 HIGHEST = jax.lax.Precision.HIGHEST
-#: most units on the smaller side whose 2^n states are still enumerated: seconds on one core
-ENUMERABLE = 22
-#: states per block of the enumeration, as a power of two: a block stays in the cache
-BLOCK_BITS = 10
 
 
-@jax.custom_jvp
-def _softplus(x):
-    """`log(1 + exp(x))`: three times the speed of `jax.nn.softplus` on CPU, and here it is most of the work."""
-    return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
+class Marginals(NamedTuple):
+    """Exact means of the two sides of a machine.
 
+    Args:
+        visible: `[V]`, in the units of the data; of labels the probabilities of their states.
+        hidden: `[H]`, of the statistics, as `RBM.encode` gives them.
+    """
 
-# differentiated as what it is: the branches above have a wrong second derivative at 0, where every machine starts
-_softplus.defjvp(lambda primals, tangents: (_softplus(*primals), jax.nn.sigmoid(*primals) * tangents[0]))
+    visible: jax.Array
+    hidden: jax.Array
 
 
 @model
 class RBM:
-    """The restricted Boltzmann machine: V visible and H hidden bits, edges only between the two sides.
+    """The restricted Boltzmann machine: visible and hidden units, edges only between the two sides.
 
-    `p(v, h) = exp(-E(v, h)) / Z` with `E(v, h) = -b.v - c.h - v W h`; summed over the hidden bits,
-    `p(v) = exp(-F(v)) / Z` with the free energy `F(v) = -b.v - sum_j log(1 + exp(c_j + v W_j))`.
+    `p(v, h) = exp(-E(v, h)) / Z` with `E(v, h) = B(v) + B(h) - (t(v) - m) W (t(h) - l)`, where the units' base energies
+    B hold their biases and their statistics t are what weights see of them; of bits `B(v) = -b.v` and `t(v) = v`.
+    Summed over the hidden units `p(v) = exp(-F(v)) / Z` with the free energy F, for bits on both sides and centres of
+    zero `F(v) = -b.v - sum_j log(1 + exp(c_j + v W_j))`.
 
-    An `Energy`: `energy` is F, and `Z` is known only where the smaller side can be enumerated (`log_partition`) or
-    estimated (`metrics.partition.ais`).
+    An `Energy`: `energy` is F, and `Z` is known only where one side can be enumerated (`log_partition`) or estimated
+    (`metrics.partition.ais`). Any kind of unit stands on either side. Where both sides are unbounded (Gaussian or
+    rectified units) there is a density only while no singular value of the weights reaches 1.
+
+    The centres m and l do not change what the machine can express, only the direction of its gradient, which is
+    `<(t(v) - m) (t(h) - l)>_data - <(t(v) - m) (t(h) - l)>_model`: better conditioned where they are near the means.
 
     Args:
-        visible_bias: `[V]`, b.
-        hidden_bias: `[H]`, c.
-        weights: `[V, H]`, W.
+        visible: units of the visible side, such as `units.Bernoulli`, `units.Gaussian`, or a `units.Group`.
+        hidden: units of the hidden side.
+        weights: W, `[visible.size, hidden.size]`; labels have a row for each state.
+        visible_center: m, `[visible.size]`, not trained.
+        hidden_center: l, `[hidden.size]`, not trained.
 
-    Source: Smolensky (1986), Information processing in dynamical systems; Hinton (2002), Training products of experts.
+    Source: Smolensky (1986), Information processing in dynamical systems; Hinton (2002), Training products of experts;
+    Welling, Rosen-Zvi & Hinton (2004), Exponential family harmoniums, for the kinds of units; Montavon & Müller (2012),
+    Deep Boltzmann machines and the centering trick.
 
     Example:
         >>> rbm = RBM.from_parameters(jnp.zeros(3), jnp.zeros(2), jnp.zeros((3, 2)))
@@ -56,57 +68,80 @@ class RBM:
         5.0
     """
 
-    visible_bias: jax.Array
-    hidden_bias: jax.Array
+    visible: Any
+    hidden: Any
     weights: jax.Array
+    visible_center: jax.Array = fixed()
+    hidden_center: jax.Array = fixed()
 
     @classmethod
-    def init(cls, key, x, hidden, *, scale=0.01) -> RBM:
-        """Small random weights, hidden biases of zero, and visible biases at the data's logits.
-
-        `b_i = log((n_i + 1/2) / (N - n_i + 1/2))`, `n_i` the number of ones in column i: half a count on either side
-        keeps a constant pixel finite.
+    def init(cls, key, x, hidden, *, visible=Bernoulli.init, scale=0.01, centred=False) -> RBM:
+        """Small random weights, hidden units without bias, and visible units that start at the data.
 
         Args:
             key: typed key.
-            x: bits `[N, V]`, of any dtype; a bool becomes a float.
-            hidden: number of hidden units, at least 1.
+            x: events `[N, V]`, for the default bits, of any dtype; a bool becomes a float.
+            hidden: number of hidden bits, at least 1, or a layer such as `units.Spin.zeros(16)`.
+            visible: start of the visible units, `x -> units`: `units.Gaussian.init` for real numbers,
+                `units.group((1, units.Categorical.init), (64, units.Bernoulli.init))` for a label and 64 bits.
             scale: standard deviation of the weights.
+            centred: puts the centres at the data's means and the hidden means of this start, not at zero.
 
         Raises:
-            DataError: data that are not zeros and ones.
-            ModelError: fewer than one hidden unit.
+            DataError: data that are none of the visible units', such as other than zeros and ones.
+            ModelError: no hidden unit.
             ShapeError: data that are no table.
 
         Source: Hinton (2012), A practical guide to training restricted Boltzmann machines, section 8.
 
         Example:
             >>> rbm = RBM.init(jax.random.key(0), jnp.array([[0, 1], [1, 1], [0, 1]]), 4)
-            >>> rbm
-            RBM(visible_bias=float32[2], hidden_bias=float32[4], weights=float32[2,4])
+            >>> rbm.weights.shape, [round(float(b), 2) for b in rbm.visible_bias]
+            ((2, 4), [-0.51, 1.95])
         """
-        x, called = as_array(x), "RBM.init(key, x, hidden)"
-        if isinstance(hidden, bool) or not isinstance(hidden, (int, np.integer)) or hidden < 1:
+        x, hidden = table(x, "RBM.init(key, x, hidden)"), _hidden_units(hidden)
+        visible = visible(x)
+        hidden = jax.tree.map(lambda a: a.astype(x.dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, hidden)
+        weights = scale * jax.random.normal(key, (visible.size, hidden.size), x.dtype)
+        rbm = cls.from_units(visible, hidden, weights)
+        if not centred:
+            return rbm
+        means = jnp.mean(visible.statistic(x), axis=0), hidden.mean(jnp.zeros(hidden.size, x.dtype))
+        return dataclasses.replace(rbm, visible_center=means[0], hidden_center=means[1])
+
+    @classmethod
+    def from_units(cls, visible, hidden, weights, *, visible_center=None, hidden_center=None) -> RBM:
+        """From two layers of units, weights `[visible.size, hidden.size]`, and centres, by default zero.
+
+        Raises:
+            ModelError: shapes that do not fit each other.
+
+        Example:
+            >>> from jaxgen.nn import units
+            >>> RBM.from_units(units.Gaussian.zeros(3), units.Spin.zeros(2), jnp.zeros((3, 2))).event_shape
+            (3,)
+        """
+        weights = jnp.asarray(as_array(weights, name="weights"))
+        called, wanted = "RBM.from_units(visible, hidden, weights)", (visible.size, hidden.size)
+        if weights.shape != wanted:
             raise ModelError(
-                "a restricted Boltzmann machine needs hidden units", called=called, expected="an int, 1 or more",
-                got=repr(hidden), fix="RBM.init(key, x, 16)",
+                "weights and units do not fit each other", called=called, expected=f"weights {list(wanted)}",
+                got=f"shape {list(weights.shape)}", fix="weights.T, if the rows belong to the hidden units",
             )  # fmt: skip
-        if x.ndim != 2:
-            raise ShapeError(
-                "the data are no table of bits", called=called, expected="[N, V], one event a row",
-                got=f"shape {list(x.shape)}", fix="x.reshape(len(x), -1)",
-            )  # fmt: skip
-        _refuse_other_than_bits(x, called)
-        x = jnp.asarray(x)
-        x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
-        ones = jnp.sum(x, axis=0)
-        weights = scale * jax.random.normal(key, (x.shape[1], int(hidden)), x.dtype)
-        bias = jnp.log((ones + 0.5) / (x.shape[0] - ones + 0.5))
-        return cls(bias, jnp.zeros(int(hidden), x.dtype), weights.astype(x.dtype))
+        centers = []
+        for center, size in zip((visible_center, hidden_center), wanted, strict=True):
+            center = np.zeros(size) if center is None else as_array(center, name="center")
+            if np.shape(center) != (size,):
+                raise ModelError(
+                    "a centre does not fit its units", called=called, expected=f"[{size}]",
+                    got=f"shape {list(np.shape(center))}",
+                )  # fmt: skip
+            centers.append(jnp.asarray(center).astype(weights.dtype))
+        return cls(visible, hidden, weights, *centers)
 
     @classmethod
     def from_parameters(cls, visible_bias, hidden_bias, weights) -> RBM:
-        """From biases `[V]` and `[H]` and weights `[V, H]`, brought to one floating dtype.
+        """Bits on both sides, from biases `[V]` and `[H]` and weights `[V, H]`, brought to one floating dtype.
 
         Raises:
             ModelError: shapes that do not fit each other.
@@ -123,199 +158,231 @@ class RBM:
                 got=f"{list(b.shape)}, {list(c.shape)} and {list(w.shape)}",
                 fix="weights.T, if the rows belong to the hidden units",
             )  # fmt: skip
-        return cls(b, c, w)
+        return cls(Bernoulli(b), Bernoulli(c), w, jnp.zeros_like(b), jnp.zeros_like(c))
+
+    @property
+    def visible_bias(self) -> jax.Array:
+        """The biases of the visible units, where their kind has such."""
+        return self.visible.bias
+
+    @property
+    def hidden_bias(self) -> jax.Array:
+        """The biases of the hidden units, where their kind has such."""
+        return self.hidden.bias
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        return self.visible_bias.shape[-1:]
+        return (self.visible.sites,)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return (self.hidden.size,)
+
+    @property
+    def transposed(self) -> RBM:
+        """The same machine with its sides exchanged: its `energy` is the free energy of hidden values."""
+        return RBM(self.hidden, self.visible, self.weights.mT, self.hidden_center, self.visible_center)
 
     def check_data(self, x) -> None:
-        """Refuses data that are not zeros and ones, which an RBM would accept without a word and model wrongly.
+        """Refuses data that are none of the visible units', which a machine would accept and model wrongly.
 
         Raises:
-            DataError: other values; the message says how to threshold them.
+            DataError: other values; the message says what to do with them.
         """
-        _refuse_other_than_bits(as_array(x), "RBM.check_data(x)")
+        self.visible.check(as_array(x), "RBM.check_data(x)")
 
-    def _hidden_input(self, v):
-        return self.hidden_bias + jnp.matmul(v.astype(self.weights.dtype), self.weights, precision=HIGHEST)
-
-    def _visible_input(self, h):
-        return self.visible_bias + jnp.matmul(h.astype(self.weights.dtype), self.weights.T, precision=HIGHEST)
+    def sides(self) -> Sides:
+        """The machine from its visible side, for `nn.units.bipartite`."""
+        return Sides(
+            self.visible, self.hidden, lambda t: jnp.matmul(t - self.visible_center, self.weights, precision=HIGHEST),
+            lambda t: jnp.matmul(t - self.hidden_center, self.weights.T, precision=HIGHEST),
+            self.visible_center, self.hidden_center,
+        )  # fmt: skip
 
     @per_event
     def energy(self, x):
         """The free energy F: `-log p(x) - log Z` in nats, `[*batch, V] -> [*batch]`."""
-        field = jnp.sum(x.astype(self.visible_bias.dtype) * self.visible_bias)
-        return -field - jnp.sum(_softplus(self._hidden_input(x)))
+        return bipartite.free_energy(self.sides(), x)
 
     @per_event
-    def kernel(self, key, x):
+    def kernel(self, key, x, observed=None):
         """One sweep of block Gibbs sampling, visible to hidden to visible, `[*batch, V] -> [*batch, V]`.
 
-        `h ~ p(h | v)`, `v' ~ p(v' | h)`. Returns bits in the dtype of `x`, so that sweeps can be scanned.
+        `h ~ p(h | v)`, `v' ~ p(v' | h)`. Returns values in the dtype of `x` where that can hold them, so that sweeps
+        can be scanned. Coordinates that are `observed` keep their value: the chain then tends to `p(rest | observed)`.
 
         Source: Geman & Geman (1984), Stochastic relaxation, Gibbs distributions, and the restoration of images.
         """
-        v, h = self.weights.shape
-        noise = jax.random.uniform(key, (v + h,), self.weights.dtype)
-        hidden = noise[:h] < jax.nn.sigmoid(self._hidden_input(x))
-        return (noise[h:] < jax.nn.sigmoid(self._visible_input(hidden))).astype(x.dtype)
+        return bipartite.sweep(self.sides(), key, x, observed)
 
     @per_event
     def encode(self, x):
-        """`p(h_j = 1 | v)`, `[*batch, V] -> [*batch, H]`."""
-        return jax.nn.sigmoid(self._hidden_input(x))
+        """The means of the hidden statistics given x, of bits `p(h_j = 1 | v)`, `[*batch, V] -> [*batch, H]`."""
+        return self.hidden.mean(self.sides().to_far(self.visible.statistic(x)))
 
-    @property
-    def latent_shape(self) -> tuple[int, ...]:
-        return self.hidden_bias.shape
+    @per_event
+    def sample_hidden(self, key, x):
+        """Hidden values, `h ~ p(h | v)`, `[*batch, V] -> [*batch, H]`."""
+        noise = jax.random.uniform(key, (self.hidden.sites,), self.weights.dtype)
+        return self.hidden.sample(noise, self.sides().to_far(self.visible.statistic(x)))
 
     @per_latent
     def decode(self, z):
-        """`p(v_i = 1 | h)`, `[*batch, H] -> [*batch, V]`; hidden probabilities in place of bits give the mean field."""
-        return jax.nn.sigmoid(self._visible_input(z))
+        """The means of the visible values given hidden statistics, of bits `p(v_i = 1 | h)`, `[*batch, H] -> [*batch,
+        V]`; hidden means in place of values give the mean field. Labels are probabilities of their states."""
+        return self.visible.to_values(self.visible.mean(self.sides().to_near(z.astype(self.weights.dtype))))
 
     @per_event
     def pseudo_log_likelihood(self, x):
-        """`sum_i log p(v_i | all other bits)` in nats, over every bit and not a random one, `[*batch, V] -> [*batch]`.
+        """`sum_i log p(v_i | all others)` in nats, over every unit and not a random one, `[*batch, V] -> [*batch]`.
 
         It needs no partition function. It is not a bound on the log-likelihood, in either direction.
 
+        Raises:
+            ModelError: visible units of real numbers.
+
         Source: Besag (1975), Statistical analysis of non-lattice data.
         """
-        flip = 1 - 2 * x.astype(self.weights.dtype)
-        given = self._hidden_input(x)
-        terms = _softplus(given)
+        return bipartite.pseudo_log_likelihood(self.sides(), x, self.weights)
 
-        def bit(one):
-            """`-log p(v_i | rest)`, from the energy of the neighbour that has bit i flipped: no further product."""
-            sign, bias, row = one
-            # a sum of small differences: the difference of the two sums would lose float32 digits
-            return _softplus(sign * bias + jnp.sum(_softplus(given + sign * row) - terms))
+    @per_event
+    def log_conditional(self, x, site=0):
+        """`log p(v_site = s | all other units)` for every state s, exact, `[*batch, V] -> [*batch, states]`.
 
-        # bit after bit, since [N, V, H] numbers at once would be the largest array of a training run
-        return -jnp.sum(jax.lax.map(bit, (flip, self.visible_bias, self.weights)))
+        The value that x has there is not looked at. With a label as its first visible unit the machine is a classifier,
+        and this its `log p(label | rest)`.
+
+        Args:
+            x: events; any state of the unit may stand at `site`.
+            site: which visible unit, from 0.
+
+        Raises:
+            ModelError: no such unit, or visible units of real numbers.
+
+        Source: Larochelle & Bengio (2008), Classification using discriminative restricted Boltzmann machines.
+
+        Example:
+            >>> from jaxgen.nn import units
+            >>> visible = units.Group.of(units.Categorical.zeros(1, 2), units.Bernoulli.zeros(1))
+            >>> weights = jnp.array([[0.0], [2.0], [2.0]])  # one hidden bit, seen by label 1 and the pixel
+            >>> rbm = RBM.from_units(visible, units.Bernoulli.zeros(1), weights)
+            >>> [round(float(p), 2) for p in jnp.exp(rbm.log_conditional(jnp.array([0, 1])))]
+            [0.13, 0.87]
+        """
+        if not 0 <= site < self.visible.sites:
+            raise ModelError(
+                "there is no such visible unit", called=f"RBM.log_conditional(x, site={site})",
+                expected=f"0 to {self.visible.sites - 1}", got=str(site),
+            )  # fmt: skip
+        return bipartite.log_conditional(self.sides(), x, self.weights, site)
 
     @per_sample
     def sample(self, key, *, sweeps=1000):
-        """Approximate draws `[*shape, V]`: one chain each, `sweeps` of block Gibbs from independent visible bits.
+        """Approximate draws `[*shape, V]`: one chain each, `sweeps` of block Gibbs from independent visible units.
 
-        The start is `v_i ~ Bernoulli(sigmoid(b_i))`. The chain tends to p, but says nothing of how near it came: a
-        machine with several deep modes needs more sweeps than anyone has.
+        The start is the visible units under no field, of bits `v_i ~ Bernoulli(sigmoid(b_i))`. The chain tends to p,
+        but says nothing of how near it came: a machine with several deep modes needs more sweeps than anyone has.
         """
         start, chain = jax.random.split(key)
-        v = jax.random.bernoulli(start, jax.nn.sigmoid(self.visible_bias)).astype(self.weights.dtype)
+        v = bipartite.independent(self.sides(), start)
         # every key is folded out of one, so that no list of them is held
         return jax.lax.fori_loop(0, sweeps, lambda t, v: self.kernel(jax.random.fold_in(chain, t), v), v)
 
-    def log_partition(self) -> jax.Array:
-        """`log Z` in nats, exact: the 2^n states of the smaller side are enumerated, in blocks of bounded memory.
+    @per_sample
+    def sample_exact(self, key):
+        """Exact and independent draws `[*shape, V]`, by enumeration of the side that has fewer states.
 
-        Differentiable, also in bounded memory: the gradient is the vector of exact expectations, for example
+        Raises:
+            ModelError: as `log_partition`.
+        """
+        sides = self.sides()
+        few = bipartite.enumerable(sides, "RBM.sample_exact(key)")
+        near, far = bipartite.draw(few, key)
+        return near if few.near is sides.near else far
+
+    def log_partition(self) -> jax.Array:
+        """`log Z` in nats, exact: all states of the side that has fewer are enumerated, in blocks of bounded memory.
+
+        Differentiable, also in bounded memory: the gradient is the vector of exact expectations, for example of bits
         `jax.grad(RBM.log_partition)(rbm).visible_bias` is `E[v]`.
 
         Raises:
-            ModelError: more than 22 units on the smaller side.
+            ModelError: more than 2^22 states on either side, as of 22 bits; real numbers have no end of them.
         """
-        v, h = self.weights.shape
-        if min(v, h) > ENUMERABLE:
-            raise ModelError(
-                "the smaller side has too many units to be enumerated", called="RBM.log_partition()",
-                expected=f"at most {ENUMERABLE} visible or {ENUMERABLE} hidden units", got=f"{v} visible, {h} hidden",
-                fix="annealed importance sampling: jaxgen.metrics.ais(key, rbm), an estimate with a standard error",
-            )  # fmt: skip
-        if v < h:
-            return _log_partition(self.visible_bias, self.hidden_bias, self.weights)
-        return _log_partition(self.hidden_bias, self.visible_bias, self.weights.T)
+        return _log_partition(self)
 
-    def annealing_path(self, base=None) -> RBMPath:
-        """The path from independent visible bits to this machine, for `metrics.partition.ais`.
+    def marginals(self) -> Marginals:
+        """The exact means of both sides, by enumeration.
+
+        Raises:
+            ModelError: as `log_partition`.
+
+        Example:
+            >>> rbm = RBM.from_parameters(jnp.zeros(2), jnp.zeros(1), jnp.zeros((2, 1)))
+            >>> rbm.marginals().visible.tolist()
+            [0.5, 0.5]
+        """
+        return _marginals(self)
+
+    def annealing_path(self, base=None) -> MachinePath:
+        """The path from independent visible units to this machine, for `metrics.partition.ais`.
 
         Args:
-            base: visible biases `[V]` of the independent bits; None takes this machine's own. The data's logits (as
-                `RBM.init` computes them) are a good base for a trained machine.
+            base: the visible units at the start, of this machine's kind; of units with biases these are enough. None
+                takes this machine's own. What the visible units start from in `init` is good for a trained machine.
 
         Raises:
             ModelError: a base of another shape.
 
         Source: Salakhutdinov & Murray (2008), On the quantitative analysis of deep belief networks, section 4.1.
         """
-        base = self.visible_bias if base is None else jnp.asarray(as_array(base, name="base"))
-        if base.shape != self.visible_bias.shape:
+        weights = jnp.zeros_like(self.weights)
+        # hidden units that start without bias: those that are all but off would hold back what their weights switch on
+        start = dataclasses.replace(self, visible=self._base(base), hidden=neutral(self.hidden), weights=weights)
+        return MachinePath(start, self)
+
+    def _base(self, base):
+        if base is None:
+            return self.visible
+        own = self.visible
+        if not hasattr(base, "log_partition") and hasattr(own, "bias"):
+            base = dataclasses.replace(own, bias=jnp.asarray(as_array(base, name="base")).astype(own.bias.dtype))
+        mine, other = ((jax.tree.structure(u), [jnp.shape(a) for a in jax.tree.leaves(u)]) for u in (own, base))
+        if mine != other:
             raise ModelError(
                 "the base does not fit the machine", called="RBM.annealing_path(base)",
-                expected=f"visible biases {list(self.visible_bias.shape)}", got=f"shape {list(base.shape)}",
+                expected=f"visible units such as {own}", got=repr(base)[:200],
             )  # fmt: skip
-        bias = base.astype(self.visible_bias.dtype)
-        return RBMPath(RBM(bias, jnp.zeros_like(self.hidden_bias), jnp.zeros_like(self.weights)), self)
+        return base
 
     def interpolate(self, beta, base=None) -> RBM:
-        """The machine at `beta` of `annealing_path(base)`: independent bits at 0, this machine at 1."""
+        """The machine at `beta` of `annealing_path(base)`: independent visible units at 0, this machine at 1."""
         return self.annealing_path(base).at(beta)
 
 
-class RBMPath(NamedTuple):
-    """A geometric path between two machines: `E_beta(v, h) = (1 - beta) E_base(v, h) + beta E_target(v, h)`.
-
-    The energy is linear in the parameters, so every point of the path is an RBM.
-
-    Args:
-        base: the machine at 0, of weights zero: its bits are independent and its partition function is a product.
-        target: the machine at 1.
-
-    Example:
-        >>> rbm = RBM.from_parameters(jnp.ones(3), jnp.ones(2), jnp.ones((3, 2)))
-        >>> rbm.annealing_path().at(0.5).weights[0].tolist()
-        [0.5, 0.5]
-    """
-
-    base: RBM
-    target: RBM
-
-    def at(self, beta) -> RBM:
-        """The machine at `beta` in [0, 1]; exactly the ends at the ends."""
-        return jax.tree.map(lambda a, b: ((1 - beta) * a + beta * b).astype(b.dtype), self.base, self.target)
-
-    def sample(self, key, shape=()) -> jax.Array:
-        """Independent draws `[*shape, V]` from `at(0)`, exact."""
-        p = jax.nn.sigmoid(self.base.visible_bias)
-        return jax.random.bernoulli(key, p, (*shape, *p.shape)).astype(p.dtype)
-
-    def log_partition(self) -> jax.Array:
-        """`log Z` of `at(0)` in nats, exact."""
-        return jnp.sum(_softplus(self.base.visible_bias)) + jnp.sum(_softplus(self.base.hidden_bias))
+@jax.jit
+def _log_partition(rbm: RBM) -> jax.Array:
+    return bipartite.log_partition(bipartite.enumerable(rbm.sides(), "RBM.log_partition()"))
 
 
 @jax.jit
-def _log_partition(small, large, weights):
-    """`logsumexp_s (small.s + sum_j softplus(large_j + s W_j))` over all n bits s; `[n]`, `[m]` and `[n, m]`."""
-    n = small.shape[0]
-    bits = min(n, BLOCK_BITS)
-
-    # recomputed in the backward pass, so that a gradient over millions of states needs the memory of one block
-    @jax.checkpoint
-    def block(start):
-        state = start + jnp.arange(2**bits, dtype=jnp.uint32)
-        s = ((state[:, None] >> jnp.arange(n, dtype=jnp.uint32)) & 1).astype(small.dtype)
-        inputs = large + jnp.matmul(s, weights, precision=HIGHEST)
-        return logsumexp(jnp.matmul(s, small, precision=HIGHEST) + jnp.sum(_softplus(inputs), axis=-1))
-
-    # one number per block and a second sum over them: a running sum over 2^22 terms would lose float32 digits
-    return logsumexp(jax.lax.map(block, jnp.arange(2 ** (n - bits), dtype=jnp.uint32) << bits))
+def _marginals(rbm: RBM) -> Marginals:
+    sides = rbm.sides()
+    few = bipartite.enumerable(sides, "RBM.marginals()")
+    near, far = bipartite.means(few)
+    visible, hidden = (near, far) if few.near is sides.near else (far, near)
+    return Marginals(rbm.visible.to_values(visible), hidden)
 
 
-def _refuse_other_than_bits(x, called) -> None:
-    """Values of a concrete array are checked; a traced one was data before and is trusted."""
-    if not concrete(x):
-        return
-    host = np.asarray(x)
-    other = (host != 0) & (host != 1)
-    if other.any():
-        where = tuple(int(i) for i in np.argwhere(other)[0])
-        middle = (float(host.min()) + float(host.max())) / 2
-        raise DataError(
-            "the data are not bits", called=called, expected="zeros and ones",
-            got=f"{int(other.sum())} of {host.size} other values, the first {host[where]} at index {where}",
-            fix=f"x > {middle:g}, half of the range, or a threshold of your choice",
+def _hidden_units(hidden: Any) -> Any:
+    """A layer as it is, a number as so many bits."""
+    if hasattr(hidden, "log_partition"):
+        count = hidden.sites
+    else:
+        count = 0 if isinstance(hidden, bool) or not isinstance(hidden, (int, np.integer)) else int(hidden)
+    if count < 1:
+        raise ModelError(
+            "a restricted Boltzmann machine needs hidden units", called="RBM.init(key, x, hidden)",
+            expected="an int, 1 or more, or a layer of units", got=repr(hidden), fix="RBM.init(key, x, 16)",
         )  # fmt: skip
+    return hidden if hasattr(hidden, "log_partition") else Bernoulli.zeros(count)
