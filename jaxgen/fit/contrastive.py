@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -13,20 +14,22 @@ from jaxgen.core.protocols import Energy
 from jaxgen.core.pytree import combine, float_type, partition
 from jaxgen.core.value import algorithm
 from jaxgen.fit.gradient import averaged, descend, global_norm
+from jaxgen.fit.negative import FromData, Persistent
 
-#: kernel steps that carry the persistent chains from zeros to their start
-BURN_IN = 100
+#: of the default optimiser: the first step, and after how many it is half of that
+STEP_SIZE, HALVED = 0.1, 3000
 
 
 class ContrastiveState(NamedTuple):
     """The state of `ContrastiveDivergence`: iterate, optimiser's state, chains, steps made and average of iterates.
 
-    `chains` is `[chains, *event]`, or None where chains start anew at the data.
+    `chains` is what the source of samples keeps: `[chains, *event]`, `[replicas, chains, *event]` of tempered ones, None
+    where chains start anew at the data.
     """
 
     iterate: Any
     moments: Any
-    chains: jax.Array | None
+    chains: Any
     steps: jax.Array
     average: Any
 
@@ -37,10 +40,20 @@ class ContrastiveState(NamedTuple):
 
 
 def default_optimizer() -> Any:
-    """Stochastic gradient descent with step size 0.1."""
+    """Gradient descent with the step size `0.1 / (1 + t / 3000)`: it falls to zero, so that the chains catch up.
+
+    It does not depend on the number of steps: a fit that goes on is the longer fit.
+
+    Source: Robbins and Monro (1951), A stochastic approximation method, for the conditions that 1 / t meets; the two
+    numbers are this library's, tried on digits and on bars and stripes.
+    """
     import optax
 
-    return optax.sgd(0.1)
+    return optax.sgd(_step_size)
+
+
+def _step_size(count: Any) -> Any:
+    return STEP_SIZE / (1 + count / HALVED)
 
 
 @algorithm
@@ -48,24 +61,29 @@ class ContrastiveDivergence:
     """Descends the energy of data and ascends that of the model's samples.
 
     `grad = mean_data grad E(x) - mean_samples grad E(x')`, with `x'` after k kernel steps from persistent chains
-    (PCD-k) or, with `chains=None`, from the data of the batch (CD-k).
+    (PCD-k) or, with `chains=None`, from the data of the batch (CD-k), or from another source.
 
     Persistent chains are the default: they follow the model from step to step, so that the gradient tends to that of
-    the likelihood. CD's does not: on data whose modes are far apart it can lower the likelihood for as long as it
-    trains. The chains' noise does not shrink, hence the average of the iterates.
+    the likelihood, which CD's does not. Their noise does not shrink, hence the average of the iterates, and a step size
+    that falls to zero.
 
     Args:
-        optimizer: any optax transformation; None is gradient descent with step size 0.1.
+        optimizer: any optax transformation; None is `default_optimizer()`.
         k: kernel steps per update, at least 1; more where chains mix slowly.
         chains: number of persistent chains; None starts at the data instead. They start at zeros, carried by 100
             kernel steps.
         average: decay of an exponential moving average of the parameters, which is then the fitted model; None keeps
             none.
+        negative: another source of samples in place of `k` and `chains`, such as `fit.negative.Tempered`.
+        penalty: what is added to the objective, a function `(model, batch) -> scalar` or a tuple of them, such as
+            `fit.penalties.Decay` and `fit.penalties.Sparsity`.
+        score: of validation data and restarts, `(key, model, batch) -> nats per event`, higher is better; None is the
+            mean pseudo-log-likelihood. `metrics.monitors` has the exact and the annealed log-likelihood.
 
     Fields marked `fixed()` and integer leaves stay bit-identical; events may have weights. Metrics: `loss`, the energy
     of the data minus that of the samples (zero at the optimum, and no likelihood: it can rise while the model gets
-    better); `gradient_norm`; with `chains=None` also `reconstruction_error`, the mean squared change of a coordinate
-    in k steps from the data.
+    better); both of them, `data_energy` and `chain_energy`, known up to log Z; `gradient_norm`; `penalty` where there
+    is one; and those of the source.
 
     Source: Hinton (2002), Training products of experts by minimizing contrastive divergence; Tieleman (2008), Training
     restricted Boltzmann machines using approximations to the likelihood gradient (persistent chains); Polyak & Juditsky
@@ -85,63 +103,83 @@ class ContrastiveDivergence:
     k: int = 1
     chains: int | None = 100
     average: float | None = 0.999
+    negative: Any = None
+    penalty: Any = None
+    score: Callable[[Any, Any, Batch], jax.Array] | None = None
     monitor: ClassVar[str] = "loss"
-    default_steps: ClassVar[int] = 5000
+    default_steps: ClassVar[int] = 10_000
     default_tolerance: ClassVar[float | None] = None
     full_batch: ClassVar[bool] = False
 
     def _optimizer(self) -> Any:
         return default_optimizer() if self.optimizer is None else self.optimizer
 
+    def _negative(self) -> Any:
+        if self.negative is not None:
+            return self.negative
+        return FromData(self.k) if self.chains is None else Persistent(self.chains, self.k)
+
+    def _penalties(self) -> tuple[Any, ...]:
+        if self.penalty is None:
+            return ()
+        return self.penalty if isinstance(self.penalty, tuple) else (self.penalty,)
+
     def init(self, key: Any, model: Any) -> ContrastiveState:
         """The state before the first step.
 
         Raises:
-            FitError: a model without energy and kernel, or with events of free length; k or chains below 1.
+            FitError: a model without energy and kernel, or with events of free length; options out of range.
+            ModelError: tempered chains of a model without an annealing path.
         """
         self._check(model)
         trained, _ = partition(model)
-        chains = None
-        if self.chains is not None:
-            zeros = jnp.zeros((self.chains, *model.event_shape), float_type(model))
-            chains = _advance(key, model, zeros, BURN_IN)
+        chains = self._negative().init(key, model)
         average = None if self.average is None else trained
         return ContrastiveState(model, self._optimizer().init(trained), chains, jnp.zeros((), jnp.int32), average)
 
     def step(self, key: Any, state: ContrastiveState, batch: Batch) -> tuple[ContrastiveState, dict[str, jax.Array]]:
-        """Samples from k kernel steps, the gradient of the energy gap, and one update."""
+        """Samples of the model, the gradient of the energy gap, and one update."""
         _no_context(batch)
-        x, start = batch.x, batch.x if state.chains is None else state.chains
-        samples = _advance(key, state.iterate, start, self.k)
         share = _share(batch, float_type(state.iterate))
-        # a reconstruction weighs as much as the event it started at, a persistent chain as much as any other
-        against = share if state.chains is None else jnp.full(len(samples), 1 / len(samples), share.dtype)
+        samples, against, chains, report = self._negative().draw(
+            key, state.iterate, state.chains, batch, share, state.steps
+        )
         trained, rest = partition(state.iterate)
         # both phases in one call of the energy: one matrix product forward and one back, of twice the rows
-        both, sign = jnp.concatenate([x, samples]), jnp.concatenate([share, -against])
-        loss, gradient = jax.value_and_grad(lambda t: jnp.dot(sign, combine(t, rest).energy(both)))(trained)
+        both, sign = jnp.concatenate([batch.x, samples]), jnp.concatenate([share, -against])
+
+        def objective(trained: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+            model = combine(trained, rest)
+            energy = model.energy(both)
+            penalty = sum((p(model, batch) for p in self._penalties()), jnp.zeros((), energy.dtype))
+            return jnp.dot(sign, energy) + penalty, (energy, penalty)
+
+        gradient, (energy, penalty) = jax.grad(objective, has_aux=True)(trained)
         trained, moments, average = descend(
             self._optimizer(), gradient, state.moments, trained, state.average, self.average, state.steps
         )
-        chains = None if state.chains is None else samples
-        metrics = {"loss": loss, "gradient_norm": global_norm(gradient)}
-        if state.chains is None:
-            change = (samples.astype(share.dtype) - x.astype(share.dtype)).reshape((len(x), -1))
-            metrics["reconstruction_error"] = jnp.dot(share, jnp.mean(change**2, axis=1))
+        of_data, of_chains = jnp.dot(share, energy[: len(share)]), jnp.dot(against, energy[len(share) :])
+        metrics = {
+            "loss": of_data - of_chains, "data_energy": of_data, "chain_energy": of_chains,
+            "gradient_norm": global_norm(gradient), **report,
+        }  # fmt: skip
+        metrics |= {"penalty": penalty} if self._penalties() else {}
         return ContrastiveState(combine(trained, rest), moments, chains, state.steps + 1, average), metrics
 
     def evaluate(self, key: Any, model: Any, batch: Batch) -> jax.Array:
-        """Mean pseudo-log-likelihood, nats per event: higher is better, and it needs no log Z.
+        """The score of validation data, nats per event: higher is better.
 
         Raises:
-            FitError: the model offers no `pseudo_log_likelihood`.
+            FitError: no `score`, and the model offers no `pseudo_log_likelihood`.
         """
         _no_context(batch)
+        if self.score is not None:
+            return self.score(key, model, batch)
         if not hasattr(model, "pseudo_log_likelihood"):
             raise FitError(
                 "the model cannot be compared on held-out data", called="ContrastiveDivergence().evaluate",
-                expected="a model with pseudo_log_likelihood(x)", got=type(model).__name__,
-                fix="fit without validation and restarts",
+                expected="score=, or a model with pseudo_log_likelihood(x)", got=type(model).__name__,
+                fix="ContrastiveDivergence(score=jaxgen.metrics.monitors.Annealed())",
             )  # fmt: skip
         return jnp.dot(_share(batch, float_type(model)), model.pseudo_log_likelihood(batch.x))
 
@@ -152,21 +190,22 @@ class ContrastiveDivergence:
                 "contrastive divergence does not apply to this model", called=called, got=repr(model)[:300],
                 expected="energy and kernel in the model", fix="jaxgen.fit(key, model, data) chooses what applies",
             )  # fmt: skip
-        if self.k < 1 or (self.chains is not None and self.chains < 1):
+        if self.average is not None and not 0 <= self.average < 1:
             raise FitError(
-                "contrastive divergence needs kernel steps", called=called, got=f"k={self.k}, chains={self.chains}",
-                expected="k of 1 or more; chains of 1 or more, or None to start at the data",
+                "average is the decay of a moving average", called=called, got=repr(self.average),
+                expected="a number from 0 to 1, 1 excluded, such as 0.999, or None",
             )  # fmt: skip
-        if self.chains is not None and None in model.event_shape:
+        if not all(map(callable, self._penalties())) or not (self.score is None or callable(self.score)):
             raise FitError(
-                "persistent chains need events of one shape", called=called, expected="an event_shape of ints",
-                got=str(model.event_shape), fix="ContrastiveDivergence(chains=None)",
+                "penalties and scores are functions", called=called, got=f"{self.penalty!r}, {self.score!r}"[:200],
+                expected="(model, batch) -> scalar, and (key, model, batch) -> scalar",
+                fix="ContrastiveDivergence(penalty=jaxgen.fit.penalties.Decay(1e-4))",
             )  # fmt: skip
-
-
-def _advance(key: Any, model: Any, x: jax.Array, steps: int) -> jax.Array:
-    """`steps` of the model's kernel from x."""
-    return jax.lax.fori_loop(0, steps, lambda t, x: model.kernel(jax.random.fold_in(key, t), x), x)
+        if self.negative is not None and not all(callable(getattr(self.negative, n, None)) for n in ("init", "draw")):
+            raise FitError(
+                "that is no source of samples", called=called, got=repr(self.negative)[:200],
+                expected="init and draw, as of FromData, Persistent and Tempered in jaxgen.fit.negative",
+            )  # fmt: skip
 
 
 def _share(batch: Batch, dtype: Any) -> jax.Array:

@@ -1,5 +1,6 @@
 """What a model is worth: likelihoods that say their kind, information criteria, entropy, partition functions, units."""
 
+from jaxgen.metrics import monitors
 from jaxgen.metrics.align import Aligned, align
 from jaxgen.metrics.bridge import Bracket, Bridged, acceptance_ratio, bar, bracket, replica_exchange
 from jaxgen.metrics.errors import standard_errors
@@ -11,5 +12,6 @@ from jaxgen.metrics.partition import PartitionEstimate, ais, energy_gap, log_lik
 __all__ = [
     "Aligned", "Bracket", "Bridged", "Evidence", "Importance", "PartitionEstimate", "acceptance_ratio", "aic", "ais",
     "align", "bar", "bic", "bits_per_dim", "bracket", "energy_gap", "entropy", "evidence", "icl", "importance",
-    "log_likelihood", "pareto_k", "perplexity", "replica_exchange", "reverse_ais", "score", "smc", "standard_errors",
+    "log_likelihood", "monitors", "pareto_k", "perplexity", "replica_exchange", "reverse_ais",
+    "score", "smc", "standard_errors",
 ]  # fmt: skip

@@ -1,0 +1,185 @@
+"""Where the samples of contrastive divergence come from: the data of a batch, chains that persist, tempered chains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from jaxgen.annealing import as_path, exchanged, ladder, moved, replicas
+from jaxgen.core.errors import FitError
+from jaxgen.core.gate import Batch
+from jaxgen.core.pytree import float_type
+from jaxgen.core.value import algorithm
+
+#: kernel steps that carry chains from zeros to their start
+BURN_IN = 100
+
+
+class Negative(Protocol):
+    """A source of the model's samples; a frozen value, its chains a pytree in the state of the algorithm."""
+
+    def init(self, key: Any, model: Any) -> Any:
+        """The chains before the first step, None for a source that has none.
+
+        Raises:
+            FitError: the model or the options do not fit.
+        """
+        ...
+
+    def draw(
+        self, key: Any, model: Any, chains: Any, batch: Batch, share: jax.Array, step: Any
+    ) -> tuple[jax.Array, jax.Array, Any, dict[str, jax.Array]]:
+        """Samples `[S, *event]`, their shares `[S]` of sum one, the next chains, and scalar metrics.
+
+        `share` is that of the batch's events, `step` the number of updates made.
+        """
+        ...
+
+
+@algorithm
+class FromData:
+    """Chains that start anew at each event of the batch: CD-k.
+
+    Its gradient does not tend to the likelihood's: on data whose modes are far apart it can lower the likelihood for as
+    long as it trains. Metric: `reconstruction_error`, the mean squared change of a coordinate in k steps.
+
+    Args:
+        k: kernel steps, 1 or more.
+
+    Source: Hinton (2002), Training products of experts by minimizing contrastive divergence.
+
+    Example:
+        >>> FromData(k=10).k
+        10
+    """
+
+    k: int = 1
+
+    def init(self, key: Any, model: Any) -> None:
+        _at_least_one(self, k=self.k)
+
+    def draw(self, key: Any, model: Any, chains: Any, batch: Batch, share: jax.Array, step: Any) -> Any:
+        x = batch.x
+        samples = advanced(key, model, x, self.k)
+        change = (samples.astype(share.dtype) - x.astype(share.dtype)).reshape((len(x), -1))
+        # a reconstruction weighs as much as the event it started at
+        return samples, share, None, {"reconstruction_error": jnp.dot(share, jnp.mean(change**2, axis=1))}
+
+
+@algorithm
+class Persistent:
+    """Chains that go on from step to step: PCD-k.
+
+    They follow the model, so that the gradient tends to that of the likelihood.
+
+    Args:
+        chains: how many, 1 or more. They start at zeros, carried by 100 kernel steps.
+        k: kernel steps per update, 1 or more; more where chains mix slowly.
+
+    Source: Tieleman (2008), Training restricted Boltzmann machines using approximations to the likelihood gradient.
+
+    Example:
+        >>> Persistent(chains=500).chains
+        500
+    """
+
+    chains: int = 100
+    k: int = 1
+
+    def init(self, key: Any, model: Any) -> jax.Array:
+        _at_least_one(self, chains=self.chains, k=self.k)
+        return advanced(key, model, _zeros(model, (self.chains,)), BURN_IN)
+
+    def draw(self, key: Any, model: Any, chains: Any, batch: Batch, share: jax.Array, step: Any) -> Any:
+        samples = advanced(key, model, chains, self.k)
+        return samples, _even(samples, share.dtype), samples, {}
+
+
+@algorithm
+class Tempered:
+    """Persistent chains that exchange states with chains of flatter models along the model's `annealing_path()`.
+
+    A chain that is caught in a mode travels to the flat end and comes back to another. The samples are those of the
+    replica at 1. Metrics: `swap_acceptance`, the mean probability that neighbours exchange their states, and
+    `swap_acceptance_min`, that of the worst pair: where it nears 0 the ladder has a gap, and needs more replicas.
+
+    Args:
+        chains: ladders, 1 or more; each is as many chains as it has replicas.
+        replicas: places on the path, evenly spaced from 0 to 1, 2 or more.
+        betas: a tuple from 0 to 1 in place of the even ones; `replicas` is then not used.
+        path: a function `model -> AnnealingPath`, such as `lambda m: m.annealing_path(logits)` with the data's logits;
+            None is the model's own `annealing_path()`.
+        k: kernel steps, and as many rounds of exchange, per update.
+
+    Source: Desjardins, Courville, Bengio, Vincent and Delalleau (2010), Parallel tempering for training of restricted
+    Boltzmann machines; Cho, Raiko and Ilin (2010), Parallel tempering is efficient for learning restricted Boltzmann
+    machines.
+
+    Example:
+        >>> import jaxgen as jg
+        >>> x = jnp.array([[1, 1, 0, 0], [0, 0, 1, 1]] * 8)
+        >>> start = jg.RBM.init(jax.random.key(0), x, 2, scale=0.1)
+        >>> tempered = jg.ContrastiveDivergence(negative=Tempered(chains=20, replicas=5))
+        >>> fitted = jg.fit(jax.random.key(1), start, x, tempered, steps=200)
+        >>> bool(fitted.history["swap_acceptance_min"][-1] > 0.5)
+        True
+    """
+
+    chains: int = 100
+    replicas: int = 10
+    betas: tuple[float, ...] | None = None
+    path: Callable[[Any], Any] | None = None
+    k: int = 1
+
+    def _betas(self) -> jax.Array:
+        return ladder(self.betas, self.replicas - 1, repr(self))
+
+    def _replicas(self, model: Any) -> Any:
+        return replicas(as_path(model if self.path is None else self.path(model), repr(self)), self._betas())
+
+    def init(self, key: Any, model: Any) -> jax.Array:
+        _at_least_one(self, chains=self.chains, k=self.k, replicas=self.replicas - 1)
+        models = self._replicas(model)
+        return moved(key, models, _zeros(model, (len(self._betas()), self.chains)), BURN_IN)
+
+    def draw(self, key: Any, model: Any, chains: Any, batch: Batch, share: jax.Array, step: Any) -> Any:
+        models = self._replicas(model)
+
+        def round_of(x: jax.Array, t: Any) -> tuple[jax.Array, jax.Array]:
+            first, second = jax.random.split(jax.random.fold_in(key, t))
+            x, accepted, _ = exchanged(second, models, moved(first, models, x, 1), (step * self.k + t) % 2)
+            return x, accepted
+
+        chains, accepted = jax.lax.scan(round_of, chains, jnp.arange(self.k))
+        accepted = jnp.mean(accepted, axis=0)
+        metrics = {"swap_acceptance": jnp.mean(accepted), "swap_acceptance_min": jnp.min(accepted)}
+        return chains[-1], _even(chains[-1], share.dtype), chains, metrics
+
+
+def advanced(key: Any, model: Any, x: jax.Array, steps: int) -> jax.Array:
+    """`steps` of the model's kernel from x."""
+    return jax.lax.fori_loop(0, steps, lambda t, x: model.kernel(jax.random.fold_in(key, t), x), x)
+
+
+def _even(samples: jax.Array, dtype: Any) -> jax.Array:
+    return jnp.full(len(samples), 1 / len(samples), dtype)
+
+
+def _zeros(model: Any, shape: tuple[int, ...]) -> jax.Array:
+    if None in model.event_shape:
+        raise FitError(
+            "persistent chains need events of one shape", called=f"ContrastiveDivergence().init(key, {type(model)})",
+            expected="an event_shape of ints", got=str(model.event_shape), fix="ContrastiveDivergence(chains=None)",
+        )  # fmt: skip
+    return jnp.zeros((*shape, *model.event_shape), float_type(model))
+
+
+def _at_least_one(source: Any, **counts: Any) -> None:
+    if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in counts.values()):
+        raise FitError(
+            "contrastive divergence needs kernel steps", called=repr(source), got=repr(source),
+            expected="k of 1 or more; chains of 1 or more, or None to start at the data; replicas of 2 or more",
+        )  # fmt: skip
