@@ -80,7 +80,7 @@ def test_training_raises_the_exact_likelihood(algorithm, least):
     x = bars_and_stripes(3)  # 14 patterns: the optimum is -log 14 = -2.64, independent bits have -6.24
     start = RBM.init(jax.random.key(0), x, 12)
     begin = jax.jit(algorithm.init)(jax.random.key(1), start)
-    state, metrics = train(jax.random.key(2), begin, jnp.asarray(x), algorithm, 3000)
+    state, metrics = train(jax.random.key(2), begin, jnp.asarray(x), algorithm, 8000)
     assert log_likelihood(start, x).mean < -6
     assert log_likelihood(state.model, x).mean > least
     assert np.isfinite(metrics["loss"]).all()

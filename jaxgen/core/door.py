@@ -270,30 +270,51 @@ def per_sample(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def per_batch(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Opens a method written for a flat batch, `(self, x [N, *event], context [N, *context] or None)`, to any batch.
+    """Opens a method written for a flat batch, `(self, [key,] x [N, *event][, context])`, to any batch.
 
-    For models that work on many events at once, as a mixture does with its matrix of components by events. Further
-    options are static keywords.
+    For models that work on many events at once, as a mixture does with its matrix of components by events; a keyed
+    method draws for all of them from its one key. `context` is `[N, *context]` or None, and a parameter `observed` a mask
+    `[N, *event]` or None, as in `per_event`. Further options are static keywords.
     """
+    parameters = inspect.signature(method).parameters
+    keyed, masked, takes_context = ("key" in parameters, "observed" in parameters, "context" in parameters)
     _, options = _signature(method, ())
 
     @functools.partial(jax.jit, static_argnames=("axes", "shared", *options))
-    def flat(self: Any, x: Any, context: Any, axes: int, shared: bool, **static: Any) -> Any:
+    def flat(
+        self: Any, key: Any, x: Any, observed: Any, context: Any, axes: int, shared: bool, **static: Any
+    ) -> Any:
         batch, n = x.shape[:axes], math.prod(x.shape[:axes])
         if context is not None:
             context = jnp.broadcast_to(context, (n, *context.shape)) if shared else context.reshape(
                 (n, *context.shape[axes:])
             )
-        out = method(self, jax.tree.map(lambda a: a.reshape((n, *a.shape[axes:])), x), context, **static)
+        x, observed = jax.tree.map(lambda a: a.reshape((n, *a.shape[axes:])), (x, observed))
+        given = ((key,) if keyed else ()) + (x,) + ((context,) if takes_context else ())
+        out = method(self, *given, **({"observed": observed} if masked else {}), **static)
         return jax.tree.map(lambda leaf: leaf.reshape((*batch, *leaf.shape[1:])), out)
 
-    @functools.wraps(method)
-    def public(self: Any, x: Any, *, context: Any = None, **static: Any) -> Any:
+    def call(self: Any, key: Any, x: Any, context: Any, static: dict[str, Any]) -> Any:
         called = _name(self, method)
+        if keyed:
+            check_key(key, called)
         x = _as_events(x, called)
         batch = batch_axes(x.shape, self.event_shape, called)
         context, shared = _check_context(self, context, batch, called)
-        return flat(self, x, context, len(batch), shared, **static)
+        observed = _check_observed(static.pop("observed", None), x, self.event_shape, called) if masked else None
+        return flat(self, key, x, observed, context, len(batch), shared, **static)
+
+    if keyed:
+
+        @functools.wraps(method)
+        def public_keyed(self: Any, key: Any, x: Any, *, context: Any = None, **static: Any) -> Any:
+            return call(self, key, x, context, static)
+
+        return public_keyed
+
+    @functools.wraps(method)
+    def public(self: Any, x: Any, *, context: Any = None, **static: Any) -> Any:
+        return call(self, None, x, context, static)
 
     return public
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core.door import per_event, per_latent, per_sample
+from jaxgen.core.door import per_batch, per_event, per_latent, per_sample
 from jaxgen.core.errors import ModelError
 from jaxgen.core.gate import as_array
 from jaxgen.core.pytree import fixed, model
@@ -204,7 +204,7 @@ class RBM:
         """The free energy F: `-log p(x) - log Z` in nats, `[*batch, V] -> [*batch]`."""
         return bipartite.free_energy(self.sides(), x)
 
-    @per_event
+    @per_batch
     def kernel(self, key, x, observed=None):
         """One sweep of block Gibbs sampling, visible to hidden to visible, `[*batch, V] -> [*batch, V]`.
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxgen.core.errors import ModelError
 from jaxgen.nn.units.algebra import carried, is_discrete, joint_states, open_interval, parts, softplus, state
+from jaxgen.ops.noise import uniform
 from jaxgen.ops.stable import logsumexp, softmax
 
 #: most joint states of a side that are still enumerated, those of 22 bits: seconds on one core
@@ -74,11 +75,11 @@ def _pull(sides: Sides) -> jax.Array:
 
 
 def sweep(sides: Sides, key: Any, u: jax.Array, observed: Any = None) -> jax.Array:
-    """Block Gibbs there and back for one event, from one array of random numbers; observed coordinates stay."""
+    """Block Gibbs there and back, `[..., near.sites]`, from one array of random numbers; observed coordinates stay."""
     far = sides.far.sites
-    noise = jax.random.uniform(key, (far + sides.near.sites,), sides.dtype)
-    v = sides.far.sample(noise[:far], sides.to_far(sides.near.statistic(u)))
-    new = sides.near.sample(noise[far:], sides.to_near(sides.far.statistic(v)))
+    noise = uniform(key, (*u.shape[:-1], far + sides.near.sites), sides.dtype)
+    v = sides.far.sample(noise[..., :far], sides.to_far(sides.near.statistic(u)))
+    new = sides.near.sample(noise[..., far:], sides.to_near(sides.far.statistic(v)))
     new = carried(sides.near, new, u.dtype)
     return new if observed is None else jnp.where(observed, u.astype(new.dtype), new)
 
