@@ -224,7 +224,7 @@ def test_a_diverging_model_ends_with_a_status():
     assert 10 < fitted.steps < 500
     loss = fitted.history["loss"]
     assert np.isfinite(np.asarray(fitted.model.center)).all() and np.isfinite(loss).all()
-    assert np.unique(loss[:-1]).size == len(loss) - 1  # no constant stands for a loss; the failing step repeats the last
+    assert np.unique(loss[:-1]).size == len(loss) - 1  # no constant; the failing step repeats the last
     assert np.abs(loss[-2]) > 1e6 * np.abs(loss[0])
 
 

@@ -273,8 +273,8 @@ def per_batch(method: Callable[..., Any]) -> Callable[..., Any]:
     """Opens a method written for a flat batch, `(self, [key,] x [N, *event][, context])`, to any batch.
 
     For models that work on many events at once, as a mixture does with its matrix of components by events; a keyed
-    method draws for all of them from its one key. `context` is `[N, *context]` or None, and a parameter `observed` a mask
-    `[N, *event]` or None, as in `per_event`. Further options are static keywords.
+    method draws for all of them from its one key. `context` is `[N, *context]` or None, and a parameter `observed` a
+    mask `[N, *event]` or None, as in `per_event`. Further options are static keywords.
     """
     parameters = inspect.signature(method).parameters
     keyed, masked, takes_context = ("key" in parameters, "observed" in parameters, "context" in parameters)

@@ -23,8 +23,8 @@ STEP_SIZE, HALVED = 0.1, 3000
 class ContrastiveState(NamedTuple):
     """The state of `ContrastiveDivergence`: iterate, optimiser's state, chains, steps made and average of iterates.
 
-    `chains` is what the source of samples keeps: `[chains, *event]`, `[replicas, chains, *event]` of tempered ones, None
-    where chains start anew at the data.
+    `chains` is what the source of samples keeps: `[chains, *event]`, `[replicas, chains, *event]` of tempered ones,
+    None where chains start anew at the data.
     """
 
     iterate: Any
