@@ -77,7 +77,7 @@ def sequential(layer: Autoregressive, x: Any) -> Any:
 
     def place(d, y):
         params = layer._params(y, None)
-        return y.at[d].set(layer.transform.forward(params[d], x[d])[0])
+        return y.at[d].set(layer.transform.forward(params[:, d], x[d])[0])
 
     return jax.lax.fori_loop(0, x.size, place, jnp.zeros_like(x))
 
@@ -252,7 +252,8 @@ def spline_difference() -> float:
     edges = lambda a: 2 * BOUND * np.concatenate([np.zeros((4096, 1)), np.cumsum(a, 1)], 1) - BOUND  # noqa: E731
     with jax.enable_x64(True):
         slopes = np.pad(slope, ((0, 0), (1, 1)), constant_values=1.0)
-        mine = spline_forward(Knots(*map(jnp.asarray, (edges(width), edges(height), slopes))), jnp.asarray(x))
+        knots = Knots(*(jnp.asarray(a.T) for a in (edges(width), edges(height), slopes)))
+        mine = spline_forward(knots, jnp.asarray(x))
         return max(float(np.abs(np.asarray(a) - b.numpy()).max()) for a, b in zip(mine, theirs, strict=True))
 
 

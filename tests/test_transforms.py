@@ -23,7 +23,14 @@ from jaxgen.nn.bijections import (
 )
 from jaxgen.nn.made import MADE
 from jaxgen.nn.net import Net
-from jaxgen.ops.splines import Knots, circular_spline_knots, spline_forward, spline_inverse, spline_knots
+from jaxgen.ops.splines import (
+    Knots,
+    free_spline_forward,
+    free_spline_inverse,
+    free_spline_knots,
+    spline_forward,
+    spline_inverse,
+)
 
 TRANSFORMS = {
     "affine": AffineTransform(),
@@ -48,52 +55,73 @@ def test_spline_has_the_published_values():
     np.testing.assert_allclose(inverse, -log_slope, rtol=1e-6)
 
 
-@pytest.mark.parametrize("knots", [spline_knots, circular_spline_knots])
-def test_splines_survive_any_parameters(knots):
+@pytest.mark.parametrize("circular", [False, True])
+def test_splines_survive_any_parameters(circular):
     """2000 random splines at parameters of size 10, in float32: on a grid, at the knots and right beside them."""
-    size = 23 if knots is spline_knots else 24
-    params = 10 * jax.random.normal(jax.random.key(0), (2000, 1, size))
+    params = 10 * jax.random.normal(jax.random.key(0), (24 if circular else 23, 2000, 1))
 
     @jax.jit
     def there_and_back(params):
-        spline = knots(params, 5.0)
-        edges = spline.x[:, 0]
+        knots = free_spline_knots(params, 5.0, circular)
+        edges = knots.x[:, :, 0].T
         grid = jnp.broadcast_to(jnp.linspace(-5, 5, 301), (2000, 301))
         x = jnp.concatenate([grid, edges, jnp.nextafter(edges, 9.0), jnp.nextafter(edges, -9.0)], axis=1)
         # a circle has no outside: `CircularSplineTransform` brings what rounds to beyond its end to the other one
-        x = x if knots is spline_knots else jnp.clip(x, -4.9999, 4.9999)
-        y, log_slope = spline_forward(spline, x)
-        back, inverse = spline_inverse(spline, y)
-        return x, y, log_slope, back, inverse
+        x = jnp.clip(x, -4.9999, 4.9999) if circular else x
+        y, log_slope = free_spline_forward(params, x, 5.0, circular)
+        back = free_spline_inverse(params, y, 5.0, circular)
+        return x, (y, log_slope), back, spline_forward(knots, x), spline_inverse(knots, y)
 
-    x, y, log_slope, back, inverse = map(np.asarray, there_and_back(params))
+    x, (y, log_slope), (back, inverse), *by_knots = jax.tree.map(np.asarray, there_and_back(params))
     assert np.isfinite(log_slope).all()
     assert np.abs(back - x).max() < 1e-3
     assert np.abs(log_slope + inverse).max() < 1e-2
     assert (np.diff(y[:, 1:300], axis=1) > 0).all(), "it increases"
     # both sides of a knot agree: in float32, at slopes up to e^4
     assert np.abs(y[:, 310:319] - y[:, 301:310]).max() < 1e-3
+    # the same through its knots, which are rounded: slopes up to e^5.5
+    for got, (expected, _) in zip((y, back), by_knots, strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-3)
+
+
+def test_free_splines_are_those_of_their_knots():
+    """In float64, with derivatives by parameters and numbers, forward over reverse."""
+    rng = np.random.default_rng(0)
+    for circular in (False, True):
+        params, x = rng.normal(size=(15 if circular else 14, 6)), rng.uniform(-4, 4, 6)
+        with jax.enable_x64(True):
+            for free, by_knots in ((free_spline_forward, spline_forward), (free_spline_inverse, spline_inverse)):
+                mine = lambda p, x: sum(jnp.sum(jnp.sin(a)) for a in free(p, x, 3.0, circular))  # noqa: E731, B023
+                theirs = lambda p, x: sum(  # noqa: E731
+                    jnp.sum(jnp.sin(a)) for a in by_knots(free_spline_knots(p, 3.0, circular), x)  # noqa: B023
+                )
+                args = jnp.asarray(params), jnp.asarray(x)
+                got, expected = (
+                    jax.jit(lambda *a: (f(*a), jax.grad(f, (0, 1))(*a), jax.hessian(f)(*a)))(*args)  # noqa: B023
+                    for f in (mine, theirs)
+                )
+                for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+                    np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
 def test_splines_have_finite_gradients_at_the_ends_and_outside():
     @functools.partial(jax.jit, static_argnums=0)
     def slopes(method, params, x):
-        knots = lambda p: spline_knots(p, 5.0)  # noqa: E731
-        return jax.vmap(jax.grad(lambda p, x: sum(method(knots(p), x)), (0, 1)), (None, 0))(params, x)
+        return jax.vmap(jax.grad(lambda p, x: sum(method(p, x, 5.0)), (0, 1)), (None, 0))(params, x)
 
     params = 10 * jax.random.normal(jax.random.key(0), (23,))
-    for method in (spline_forward, spline_inverse):
+    for method in (free_spline_forward, free_spline_inverse):
         by_params, by_x = slopes(method, params, jnp.array([-5.0, 5.0, -1e30, 7.0, 0.0]))
         assert np.isfinite(by_params).all()
         np.testing.assert_array_equal(by_params[2:4], 0)
         np.testing.assert_array_equal(by_x[2:4], 1)
-    assert np.isnan(spline_forward(spline_knots(params, 5.0), jnp.nan)[0]), "NaN is not hidden"
+    assert np.isnan(free_spline_forward(params, jnp.nan, 5.0)[0]), "NaN is not hidden"
 
 
 def test_a_circle_is_closed():
     transform, params = CircularSplineTransform(5), jax.random.normal(jax.random.key(1), (16,))
     y = jnp.linspace(-jnp.pi, jnp.pi, 4001)
-    x, log_slope = transform.inverse(jnp.broadcast_to(params, (4001, 16)), y)
+    x, log_slope = transform.inverse(jnp.broadcast_to(params[:, None], (16, 4001)), y)
     assert float(jnp.abs(x).max()) <= np.pi + 1e-6
     # a density on the circle: the uniform one through the layer, by the trapezoidal rule
     total = np.trapezoid(np.exp(np.asarray(log_slope, np.float64)), np.asarray(y, np.float64)) / (2 * np.pi)
@@ -134,7 +162,7 @@ def test_layers_are_exact_in_float32(kind, name):
 def test_zero_parameters_are_the_identity():
     for transform in TRANSFORMS.values():
         for method in (transform.forward, transform.inverse):
-            y, log_slope = method(jnp.zeros((*X.shape, transform.size)), jnp.asarray(X))
+            y, log_slope = method(jnp.zeros((transform.size, *X.shape)), jnp.asarray(X))
             np.testing.assert_allclose(y, X, atol=2e-6)
             np.testing.assert_allclose(log_slope, 0, atol=2e-6)
 
@@ -175,7 +203,7 @@ def test_the_parallel_inverse_is_the_sequential_one():
         y = jnp.zeros_like(x)
         for d in range(D):
             params = made._params(y, context)
-            y = y.at[d].set(made.transform.forward(params[d], x[d])[0])
+            y = y.at[d].set(made.transform.forward(params[:, d], x[d])[0])
         return y, jnp.sum(made.transform.forward(made._params(y, context), x)[1])
 
     def loss(method, made, x, context):

@@ -18,9 +18,9 @@ def logistic_mixture_logit(x: Any, log_weight: Any, mean: Any, log_scale: Any) -
 
     Args:
         x: `[*shape]`.
-        log_weight: `[*shape, K]`, of weights that sum to one.
-        mean: `[*shape, K]`.
-        log_scale: `[*shape, K]`.
+        log_weight: `[K, *shape]`, of weights that sum to one.
+        mean: `[K, *shape]`.
+        log_scale: `[K, *shape]`.
 
     Returns:
         two arrays `[*shape]`.
@@ -32,9 +32,9 @@ def logistic_mixture_logit(x: Any, log_weight: Any, mean: Any, log_scale: Any) -
         >>> round(float(y), 5), round(abs(float(log_slope)), 5)
         (2.0, 0.0)
     """
-    z = (x[..., None] - mean) * jnp.exp(-log_scale)
+    z = (x - mean) * jnp.exp(-log_scale)
     below, above = jax.nn.log_sigmoid(z), jax.nn.log_sigmoid(-z)
-    log_lower = jax.nn.logsumexp(log_weight + below, axis=-1)
-    log_upper = jax.nn.logsumexp(log_weight + above, axis=-1)
-    log_density = jax.nn.logsumexp(log_weight + below + above - log_scale, axis=-1)
+    log_lower = jax.nn.logsumexp(log_weight + below, axis=0)
+    log_upper = jax.nn.logsumexp(log_weight + above, axis=0)
+    log_density = jax.nn.logsumexp(log_weight + below + above - log_scale, axis=0)
     return log_lower - log_upper, log_density - log_lower - log_upper

@@ -84,7 +84,7 @@ class Autoregressive:
 
     def _params(self, y, context):
         params = self.net(with_context(self.transform.seen(y), context))
-        return params.reshape((self.transform.size, *y.shape)).T
+        return params.reshape((self.transform.size, *y.shape))
 
     def forward(self, x, context=None):
         """`y` and `log |det dy/dx|`."""

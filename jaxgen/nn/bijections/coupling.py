@@ -94,7 +94,7 @@ class Coupling:
         kept, moved = jnp.split(x, [self.split], axis=-1)
         params = self.net(with_context(self.transform.seen(kept), context))
         params = params.reshape((*moved.shape[:-1], self.transform.size, moved.shape[-1]))
-        return kept, moved, jnp.swapaxes(params, -1, -2)
+        return kept, moved, jnp.moveaxis(params, -2, 0)
 
     def forward(self, x, context=None):
         """`y` and `log |det dy/dx|`."""

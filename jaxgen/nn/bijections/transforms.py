@@ -2,7 +2,7 @@
 
 A coupling or an autoregressive layer is a network and a transform. A transform is a small value, hashed by its options,
 with `size`, the number of its parameters, and for arrays of numbers `forward(params, x)` from the base to the data and
-`inverse(params, y)` back. `params` is `[*shape, size]` for numbers `[*shape]`; both return arrays `[*shape]`, the image
+`inverse(params, y)` back. `params` is `[size, *shape]` for numbers `[*shape]`; both return arrays `[*shape]`, the image
 and the log-derivative of their own direction. At zero parameters a transform is the identity. `seen(x)` is what a
 network sees of coordinates on its last axis, `features` numbers for each. Anything with these is a transform.
 """
@@ -20,8 +20,9 @@ import numpy as np
 from jaxgen.core.errors import ModelError
 from jaxgen.core.files import loadable
 from jaxgen.ops.logistics import logistic_mixture_logit
+from jaxgen.ops.pieces import pieces
 from jaxgen.ops.roots import bisect
-from jaxgen.ops.splines import circular_spline_knots, spline_forward, spline_inverse, spline_knots
+from jaxgen.ops.splines import free_spline_forward, free_spline_inverse
 
 #: from this many units on, networks see coordinates on a logarithmic scale; well outside of standardised data
 REACH = 3.0
@@ -125,7 +126,7 @@ class AffineTransform:
         return from_afar(x)
 
     def _shift_and_log_scale(self, params):
-        shift, raw = params[..., 0], params[..., 1]
+        (shift,), (raw,) = pieces(params, (1, 1))
         return shift, self.bound * jnp.tanh(raw / self.bound)
 
     def forward(self, params, x):
@@ -180,11 +181,11 @@ class SplineTransform:
 
     def forward(self, params, x):
         """`y` and `log dy/dx`."""
-        return spline_forward(spline_knots(params, self.bound), x)
+        return free_spline_forward(params, x, self.bound)
 
     def inverse(self, params, y):
         """`x` and `log dx/dy`."""
-        return spline_inverse(spline_knots(params, self.bound), y)
+        return free_spline_inverse(params, y, self.bound)
 
 
 @loadable
@@ -230,12 +231,14 @@ class CircularSplineTransform:
 
     def forward(self, params, x):
         """`y` and `log dy/dx`."""
-        y, log_slope = spline_forward(circular_spline_knots(params[..., :-1], math.pi), _angle(x))
-        return _angle(y + params[..., -1]), log_slope
+        spline, (shift,) = pieces(params, (self.size - 1, 1))
+        y, log_slope = free_spline_forward(spline, _angle(x), math.pi, True)
+        return _angle(y + shift), log_slope
 
     def inverse(self, params, y):
         """`x` and `log dx/dy`."""
-        return spline_inverse(circular_spline_knots(params[..., :-1], math.pi), _angle(y - params[..., -1]))
+        spline, (shift,) = pieces(params, (self.size - 1, 1))
+        return free_spline_inverse(spline, _angle(y - shift), math.pi, True)
 
 
 def _angle(x):
@@ -286,11 +289,13 @@ class LogisticMixtureTransform:
 
     def _parts(self, params):
         k = self.components
-        weights, means, scales, affine = jnp.split(params, [k, 2 * k, 3 * k], axis=-1)
+        weights, means, scales, (shift,), (log_scale,) = pieces(params, (k, k, k, 1, 1))
         # at zero parameters all components are one; they part since each moves at a speed of its own
-        speed = 2 * (1 + np.arange(k, dtype=params.dtype)) / (k + 1)
-        mixture = jax.nn.log_softmax(2 * jnp.tanh(weights / 2)), 2 * jnp.tanh(speed * means / 2), jnp.tanh(scales)
-        return mixture, affine[..., 0], 2 * jnp.tanh(affine[..., 1] / 2)
+        speed = (2 * (1 + np.arange(k, dtype=params.dtype)) / (k + 1)).reshape((k,) + (1,) * shift.ndim)
+        mixture = (
+            jax.nn.log_softmax(2 * jnp.tanh(weights / 2), axis=0), 2 * jnp.tanh(speed * means / 2), jnp.tanh(scales),
+        )  # fmt: skip
+        return mixture, shift, 2 * jnp.tanh(log_scale / 2)
 
     def forward(self, params, x):
         """`y` and `log dy/dx`."""
