@@ -42,6 +42,7 @@ from jaxgen.core.pytree import combine, partition
 from jaxgen.nn.bijections import Autoregressive, Chain, Permute
 from jaxgen.nn.bijections.transforms import from_afar
 from jaxgen.ops.logistics import logistic_mixture_logit
+from jaxgen.ops.pieces import pieces
 from jaxgen.ops.roots import bisect
 
 FOLDS = 10
@@ -107,10 +108,10 @@ class Conditionals:
         return from_afar(x)
 
     def _mixture(self, params: Any) -> Any:
-        weights, means, scales = jnp.split(params, 3, axis=-1)
+        weights, means, scales = pieces(params, 3 * (self.components,))
         middles = (np.arange(self.components) + 0.5) / self.components
-        start = 0.8 * np.log(middles / (1 - middles)).astype(np.float32)
-        return jax.nn.log_softmax(weights), means + start, jnp.maximum(scales - 1, -5)
+        start = 0.8 * np.log(middles / (1 - middles)).astype(np.float32).reshape((-1,) + (1,) * (params.ndim - 1))
+        return jax.nn.log_softmax(weights, axis=0), means + start, jnp.maximum(scales - 1, -5)
 
     def inverse(self, params: Any, y: Any) -> Any:
         return logistic_mixture_logit(y, *self._mixture(params))
