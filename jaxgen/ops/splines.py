@@ -138,7 +138,7 @@ def free_spline_knots(params: Any, bound: float, circular: bool = False) -> Knot
     """
     width, slope, knot = _parts(params)
     width = width / jnp.sum(width, axis=0)
-    slope = slope / jnp.sum(width * slope, axis=0)
+    slope, knot = slope / jnp.sum(width * slope, axis=0), _factor(knot, LOG_KNOT)
     if circular:
         after = _at_knot(slope, jnp.roll(slope, -1, axis=0), knot)
         slopes = jnp.concatenate([after[-1:], after])
@@ -213,8 +213,9 @@ def _free(params, x, bound, circular, back):
 
     across, up = 2 * bound / total_width, 2 * bound / total_height
     here, unit = _sum(slope, index, jnp.equal), up / across
-    left = _at_knot(_sum(slope, before, jnp.equal), here, _sum(knot, before, jnp.equal)) * unit
-    right = _at_knot(here, _sum(slope, after, jnp.equal), _sum(knot, index, jnp.equal)) * unit
+    at_left, at_right = (_factor(_sum(knot, i, jnp.equal), LOG_KNOT) for i in (before, index))
+    left = _at_knot(_sum(slope, before, jnp.equal), here, at_left) * unit
+    right = _at_knot(here, _sum(slope, after, jnp.equal), at_right) * unit
     if not circular:
         left, right = jnp.where(index == 0, 1, left), jnp.where(index == bins - 1, 1, right)
     found = _Bin(
@@ -242,13 +243,14 @@ def _sum(values, index, which):
 
 
 def _parts(params):
-    """Widths and slopes of bins, both up to a factor, and the factors at knots."""
+    """Widths and slopes of bins, both up to a factor, and the parameters of knots."""
     bins = (len(params) + 1) // 3
-    raw = pieces(params, (bins, bins, len(params) - 2 * bins))
-    width, slope, knot = (
-        jnp.exp(c * jnp.tanh(r / c)) for r, c in zip(raw, (LOG_WIDTH, LOG_SLOPE, LOG_KNOT), strict=True)
-    )
-    return width, slope, knot
+    width, slope, knot = pieces(params, (bins, bins, len(params) - 2 * bins))
+    return _factor(width, LOG_WIDTH), _factor(slope, LOG_SLOPE), knot
+
+
+def _factor(raw, bound):
+    return jnp.exp(bound * jnp.tanh(raw / bound))
 
 
 def _at_knot(before, after, factor):
