@@ -13,7 +13,7 @@ from jaxgen import losses
 from jaxgen.core.door import latent_shape
 from jaxgen.core.gate import as_array, floating
 from jaxgen.fit.adversarial import Adversarial
-from jaxgen.fit.contrastive import ContrastiveDivergence
+from jaxgen.fit.contrastive import ContrastiveDivergence, default_optimizer
 from jaxgen.fit.em import EM
 from jaxgen.fit.gradient import Gradient
 from jaxgen.models.dequantized import Dequantized
@@ -103,7 +103,7 @@ def rbm(key: Any, x: Any, hidden: int = 16, *, step_size: float = 0.1) -> tuple[
         key: typed key.
         x: bits `[N, V]`.
         hidden: number of hidden units; up to 22 leave the likelihood exact.
-        step_size: of the gradient descent.
+        step_size: of the first step of gradient descent; it falls to zero.
 
     Raises:
         DataError: data that are not zeros and ones. ModelError: no hidden units.
@@ -116,9 +116,7 @@ def rbm(key: Any, x: Any, hidden: int = 16, *, step_size: float = 0.1) -> tuple[
         >>> model.weights.shape, algorithm.chains
         ((3, 4), 100)
     """
-    import optax
-
-    return RBM.init(key, as_array(x), hidden), ContrastiveDivergence(optax.sgd(step_size))
+    return RBM.init(key, as_array(x), hidden), ContrastiveDivergence(default_optimizer(step_size))
 
 
 def realnvp(

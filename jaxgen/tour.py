@@ -241,7 +241,7 @@ def boltzmann_machine(key: Any, quick: bool) -> Row:
     bits = jnp.asarray((d.images >= 8).reshape(-1, 64), jnp.float32)
     train, test = bits[d.train], bits[d.test]
     model, algorithm = recipes.rbm(start, train, 16)
-    fitted = fit(train_key, model, train, algorithm, steps=20 if quick else 5000)
+    fitted = fit(train_key, model, train, algorithm, steps=20 if quick else 10_000)
     found = score(key, fitted.model, test)
     figure, axes = _figure(3, 2.9, width_ratios=(4, 4, 3))
     plot.images(test[:48].reshape(-1, 8, 8), axes[0], columns=8)

@@ -16,7 +16,7 @@ from jaxgen.core.value import algorithm
 from jaxgen.fit.gradient import averaged, descend, global_norm
 from jaxgen.fit.negative import FromData, Persistent
 
-#: of the default optimiser: the first step, and after how many it is half of that
+#: of the default optimiser: the first step size, and after how many steps it is half of that
 STEP_SIZE, HALVED = 0.1, 3000
 
 
@@ -39,8 +39,8 @@ class ContrastiveState(NamedTuple):
         return averaged(self.iterate, self.average)
 
 
-def default_optimizer() -> Any:
-    """Gradient descent with the step size `0.1 / (1 + t / 3000)`: it falls to zero, so that the chains catch up.
+def default_optimizer(step_size: float = STEP_SIZE) -> Any:
+    """Gradient descent with the step size `step_size / (1 + t / 3000)`: it falls to zero, so that the chains catch up.
 
     It does not depend on the number of steps: a fit that goes on is the longer fit.
 
@@ -49,11 +49,7 @@ def default_optimizer() -> Any:
     """
     import optax
 
-    return optax.sgd(_step_size)
-
-
-def _step_size(count: Any) -> Any:
-    return STEP_SIZE / (1 + count / HALVED)
+    return optax.sgd(lambda count: step_size / (1 + count / HALVED))
 
 
 @algorithm
