@@ -3,9 +3,10 @@
     python benchmarks/rbm_mnist.py --data-dir ../shared/data            # shortened: minutes on two cores
     python benchmarks/rbm_mnist.py --data-dir ../shared/data --full     # hours on a CPU, meant for a GPU
 
-Each pixel is drawn, `x ~ Bernoulli(pixel / 255)`, by fixed seeds: once to test, `--drawings` times to train. Persistent chains (tempered ones with
-`--replicas`), a centred machine, and a step size that falls to zero in a straight line. The partition function lies
-between annealing from the data's independent bits to the machine and annealing back from chains of the training.
+Each pixel is drawn, `x ~ Bernoulli(pixel / 255)`, by fixed seeds: once to test, `--drawings` times to train. Persistent
+chains (tempered ones with `--replicas`), a centred machine, weight decay, and a step size that falls to zero in a
+straight line. The partition function lies between annealing from the data's independent bits to the machine and
+annealing back from chains of the training.
 
 For scale: Salakhutdinov & Murray (2008), On the quantitative analysis of deep belief networks, table 1, -86.34 for 500
 hidden units by CD-25, an estimate by annealing forward alone. Their bits are another drawing of the same pixels.
