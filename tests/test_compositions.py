@@ -9,7 +9,7 @@ import pytest
 
 import jaxgen as jg
 from jaxgen.core import algebra
-from jaxgen.nn.bijections import Each
+from jaxgen.nn.bijections import Affine, Each
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
 
@@ -213,3 +213,22 @@ def test_a_network_of_your_own_saves_with_like(tmp_path):
     np.testing.assert_array_equal(net(jnp.ones(2)), loaded(jnp.ones(2)))
 
 
+def test_flows_on_sequences_of_many_lengths(series):
+    """Packed, a sequence has the density and the gradient that it has alone, whatever lies behind its end."""
+    hmm = jg.HMM.init(jax.random.key(0), series, 2, leaf=jg.Gaussian.init)
+    flow = jg.Flow(hmm, Each(Affine(jnp.array([1.0, -1.0]), jnp.array([0.3, 0.1]))))
+    parts = [series[0, :7], series[1, :12]]
+    packed = jg.Sequences.pack(parts)
+    packed = jg.Sequences(np.where(packed.valid[..., None], packed.x, 1e6), packed.length)
+
+    def total(bijection, x):
+        return jnp.sum(jg.Flow(hmm, bijection).log_prob(x))
+
+    together, slope = jax.value_and_grad(total)(flow.bijection, packed)
+    alone = [jax.value_and_grad(total)(flow.bijection, x) for x in parts]
+    np.testing.assert_allclose(together, sum(value for value, _ in alone), rtol=1e-6)
+    for got, *each in zip(*(jax.tree.leaves(a) for a in (slope, *(s for _, s in alone))), strict=True):
+        np.testing.assert_allclose(got, sum(each), rtol=1e-4)  # sums of some tens of float32 terms, of both signs
+    warped = flow.encode(packed)
+    np.testing.assert_allclose(warped.x[0, :7], flow.encode(parts[0]), rtol=1e-6)
+    np.testing.assert_allclose(hmm.log_prob(warped)[1], hmm.log_prob(flow.encode(parts[1])), rtol=1e-6)

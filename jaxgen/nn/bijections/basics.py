@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxgen.core.door import context_shape, latent_shape, same_shape
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.gate import floating
+from jaxgen.core.sequences import padded
 
 
 @runtime_checkable
@@ -35,7 +36,7 @@ class Bijection(Protocol):
 
 def check(layer: Any, method: str, x: Any, context: Any) -> None:
     """One event, and the context the layer was made for: a batch would be split along the wrong axis in silence."""
-    wanted = context_shape(layer)
+    x, wanted = padded(x), context_shape(layer)
     side = latent_shape(layer) if method == "forward" else layer.event_shape
     for what, array, shape in (("x", x, side), ("context", context, wanted)):
         if shape is not None and (array is None or not same_shape(jnp.shape(array), shape)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from jaxgen.core.door import context_shape, latent_shape
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_bijector
 from jaxgen.core.pytree import model, static
+from jaxgen.core.sequences import Sequences, padded
 from jaxgen.nn.bijections.basics import as_floating, check, shared_context
 from jaxgen.nn.bijections.starts import started
 
@@ -238,7 +240,8 @@ class Each:
 
     `y_t = layer(x_t)`, `log |det|` the sum over t
 
-    So a flow on a hidden Markov model, `Flow(hmm, Each(layer))`, is one whose emissions have been warped alike.
+    So a flow on a hidden Markov model, `Flow(hmm, Each(layer))`, is one whose emissions have been warped alike. It
+    takes `Sequences` of many lengths, as that does; steps that are not there, or were not seen, have no determinant.
 
     Args:
         layer: a bijection of one entry; a context is shared by all.
@@ -268,15 +271,18 @@ class Each:
 
     def forward(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
-        check(self, "forward", x, context)
-        y, log_dets = jax.vmap(lambda x: self.layer.forward(x, context))(x)
-        return y, jnp.sum(log_dets)
+        return self._of_each("forward", x, context)
 
     def inverse(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
-        check(self, "inverse", y, context)
-        x, log_dets = jax.vmap(lambda y: self.layer.inverse(y, context))(y)
-        return x, jnp.sum(log_dets)
+        return self._of_each("inverse", y, context)
+
+    def _of_each(self, method, x, context):
+        check(self, method, x, context)
+        moved, log_dets = jax.vmap(lambda x: getattr(self.layer, method)(x, context))(padded(x))
+        if isinstance(x, Sequences):
+            return dataclasses.replace(x, x=moved), jnp.sum(jnp.where(x.valid, log_dets, 0))
+        return moved, jnp.sum(log_dets)
 
     def started(self, x, context=None):
         """Itself from events on the side of the data, and those on the side of the base, see `initialize`."""
