@@ -15,7 +15,7 @@ from jaxgen.core.errors import FitError, JaxgenWarning, ModelError
 from jaxgen.core.gate import Batch
 from jaxgen.core.pytree import fixed, model
 from jaxgen.fit.contrastive import ContrastiveDivergence, default_optimizer
-from jaxgen.fit.negative import Persistent, Tempered
+from jaxgen.fit.negative import Persistent, Relayed, Tempered
 from jaxgen.fit.penalties import Decay, Sparsity
 from jaxgen.metrics import monitors
 from jaxgen.metrics.partition import log_likelihood
@@ -131,6 +131,28 @@ def test_any_energy_trains_and_fixed_fields_stay():
     assert (state.model.width == start.width).all()
     with pytest.raises(FitError, match="pseudo_log_likelihood"):
         algorithm.evaluate(jax.random.key(0), start, Batch(x))
+
+
+def test_relayed_chains_are_the_fields_of_the_last_gradient():
+    rbm, x = family(4, 3), jnp.asarray(DATA, jnp.float32)
+    energy, field = rbm.energy_and_field(x)
+    np.testing.assert_allclose(energy, rbm.energy(x), atol=1e-6)
+    np.testing.assert_allclose(field, DATA @ np.asarray(rbm.weights), atol=1e-6)
+    key = jax.random.key(3)
+    np.testing.assert_array_equal(rbm.kernel_from(key, field), rbm.kernel(key, x))
+    algorithm = ContrastiveDivergence(optax.sgd(0.5), negative=Relayed(9), average=None)
+    begin = jax.jit(algorithm.init)(jax.random.key(0), rbm)
+    samples = rbm.kernel_from(key, begin.chains)
+    new, metrics = jax.jit(algorithm.step)(key, begin, Batch(x))
+    # of the parameters before the update, by which the next hidden units are drawn
+    np.testing.assert_allclose(new.chains, samples @ rbm.weights, atol=1e-5)
+    np.testing.assert_allclose(metrics["chain_energy"], rbm.energy(samples).mean(), atol=1e-5)
+    change = 0.5 * (DATA.mean(0) - np.asarray(samples).mean(0))
+    np.testing.assert_allclose(new.model.visible_bias - rbm.visible_bias, change, atol=1e-6)
+    still = ContrastiveDivergence(optax.sgd(0.0), negative=Relayed(2000), average=None)
+    state, _ = train(jax.random.key(1), jax.jit(still.init)(jax.random.key(0), rbm), x, still, 20)
+    sampled = rbm.kernel_from(jax.random.key(5), state.chains)
+    assert fits(np.bincount(index(sampled), minlength=16), np.exp(enumerated(4, 3)[1]))
 
 
 def test_penalties_have_the_gradients_of_their_formulas():
@@ -252,6 +274,8 @@ def test_the_default_step_size_falls_to_zero():
      "exactly 0"),
     (lambda key: ContrastiveDivergence(negative=Tempered()).init(key, Well(jnp.zeros(2), jnp.ones(2))), ModelError,
      "annealing_path"),
+    (lambda key: ContrastiveDivergence(negative=Relayed()).init(key, Well(jnp.zeros(2), jnp.ones(2))), FitError,
+     "hands no field on"),
     (lambda key: Sparsity(0.1, 1.0)(Well(jnp.zeros(2), jnp.ones(2)), Batch(jnp.zeros((1, 2)))), FitError, "encode"),
     (lambda key: monitors.exact(key, Well(jnp.zeros(2), jnp.ones(2)), Batch(jnp.zeros((1, 2)))), FitError, "Annealed"),
     (lambda key: jg.fit(key, family(4, 3), (DATA, DATA), steps=1), FitError, "no context"),

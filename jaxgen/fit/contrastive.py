@@ -137,20 +137,20 @@ class ContrastiveDivergence:
         """Samples of the model, the gradient of the energy gap, and one update."""
         _no_context(batch)
         share = _share(batch, float_type(state.iterate))
-        samples, against, chains, report = self._negative().draw(
-            key, state.iterate, state.chains, batch, share, state.steps
-        )
+        source = self._negative()
+        samples, against, chains, report = source.draw(key, state.iterate, state.chains, batch, share, state.steps)
+        takes_field = getattr(source, "takes_field", False)
         trained, rest = partition(state.iterate)
         # both phases in one call of the energy: one matrix product forward and one back, of twice the rows
         both, sign = jnp.concatenate([batch.x, samples]), jnp.concatenate([share, -against])
 
-        def objective(trained: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        def objective(trained: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array | None]]:
             model = combine(trained, rest)
-            energy = model.energy(both)
+            energy, field = model.energy_and_field(both) if takes_field else (model.energy(both), None)
             penalty = sum((p(model, batch) for p in self._penalties()), jnp.zeros((), energy.dtype))
-            return jnp.dot(sign, energy) + penalty, (energy, penalty)
+            return jnp.dot(sign, energy) + penalty, (energy, penalty, field)
 
-        gradient, (energy, penalty) = jax.grad(objective, has_aux=True)(trained)
+        gradient, (energy, penalty, field) = jax.grad(objective, has_aux=True)(trained)
         trained, moments, average = descend(
             self._optimizer(), gradient, state.moments, trained, state.average, self.average, state.steps
         )
@@ -159,6 +159,7 @@ class ContrastiveDivergence:
             "loss": of_data - of_chains, "data_energy": of_data, "chain_energy": of_chains,
             "gradient_norm": global_norm(gradient), **report,
         }  # fmt: skip
+        chains = field[len(share) :] if takes_field else chains
         metrics |= {"penalty": penalty} if self._penalties() else {}
         return ContrastiveState(combine(trained, rest), moments, chains, state.steps + 1, average), metrics
 
@@ -200,7 +201,7 @@ class ContrastiveDivergence:
         if self.negative is not None and not all(callable(getattr(self.negative, n, None)) for n in ("init", "draw")):
             raise FitError(
                 "that is no source of samples", called=called, got=repr(self.negative)[:200],
-                expected="init and draw, as of FromData, Persistent and Tempered in jaxgen.fit.negative",
+                expected="init and draw, as of FromData, Persistent, Relayed and Tempered in jaxgen.fit.negative",
             )  # fmt: skip
 
 

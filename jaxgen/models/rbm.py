@@ -215,6 +215,17 @@ class RBM:
         """
         return bipartite.sweep(self.sides(), key, x, observed)
 
+    @per_batch
+    def energy_and_field(self, x):
+        """`energy`, and the field of x on the hidden units, `[*batch, V] -> [*batch], [*batch, hidden.size]`."""
+        sides = self.sides()
+        field = sides.to_far(self.visible.statistic(x))
+        return bipartite.free_energy(sides, x, field), field
+
+    def kernel_from(self, key, field):
+        """`kernel` from the field that the last values made, `[N, hidden.size] -> [N, V]`: one matrix product less."""
+        return bipartite.sweep_from(self.sides(), key, field)
+
     @per_event
     def encode(self, x):
         """The means of the hidden statistics given x, of bits `p(h_j = 1 | v)`, `[*batch, V] -> [*batch, H]`."""

@@ -54,15 +54,15 @@ class Sides(NamedTuple):
         return self.near_center.dtype
 
 
-def free_energy(sides: Sides, u: jax.Array) -> jax.Array:
-    """`-log int exp(-E(u, v)) dv` in nats, `[..., near.sites] -> [...]`."""
-    return _tilted(sides, u, 0, 0)
+def free_energy(sides: Sides, u: jax.Array, field: Any = None) -> jax.Array:
+    """`-log int exp(-E(u, v)) dv` in nats, `[..., near.sites] -> [...]`; `field` is what u makes, where it is known."""
+    return _tilted(sides, u, 0, 0, field)
 
 
-def _tilted(sides: Sides, u: Any, near: Any, far: Any) -> jax.Array:
+def _tilted(sides: Sides, u: Any, near: Any, far: Any, field: Any = None) -> jax.Array:
     """The free energy with fields `near`, around the centre, and `far` added: its derivatives at zero are means."""
     statistic = sides.near.statistic(u)
-    field = sides.to_far(statistic)
+    field = sides.to_far(statistic) if field is None else field
     # `field . far_center`, as a product on this side, where the energy has one already
     pull = near + _pull(sides)
     own = sides.near.energy(u) - jnp.matmul(statistic - sides.near_center, pull, precision=HIGHEST)
@@ -76,12 +76,16 @@ def _pull(sides: Sides) -> jax.Array:
 
 def sweep(sides: Sides, key: Any, u: jax.Array, observed: Any = None) -> jax.Array:
     """Block Gibbs there and back, `[..., near.sites]`, from one array of random numbers; observed coordinates stay."""
-    far = sides.far.sites
-    noise = uniform(key, (*u.shape[:-1], far + sides.near.sites), sides.dtype)
-    v = sides.far.sample(noise[..., :far], sides.to_far(sides.near.statistic(u)))
-    new = sides.near.sample(noise[..., far:], sides.to_near(sides.far.statistic(v)))
-    new = carried(sides.near, new, u.dtype)
+    new = carried(sides.near, sweep_from(sides, key, sides.to_far(sides.near.statistic(u))), u.dtype)
     return new if observed is None else jnp.where(observed, u.astype(new.dtype), new)
+
+
+def sweep_from(sides: Sides, key: Any, field: jax.Array) -> jax.Array:
+    """The same from the field that the values made on the far side, `[..., far.size] -> [..., near.sites]`."""
+    far = sides.far.sites
+    noise = uniform(key, (*field.shape[:-1], far + sides.near.sites), sides.dtype)
+    v = sides.far.sample(noise[..., :far], field)
+    return sides.near.sample(noise[..., far:], sides.to_near(sides.far.statistic(v)))
 
 
 def independent(sides: Sides, key: Any, shape: Any = ()) -> jax.Array:
