@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxgen.core.gate import concrete
 from jaxgen.core.pytree import float_type, parameter_count
-from jaxgen.core.sequences import padded
+from jaxgen.core.sequences import Sequences, padded
 
 
 def count(models: Any) -> int:
@@ -95,12 +95,34 @@ def make_columns(make: Callable[[jax.Array], jax.Array], x: Any, center: jax.Arr
     return make(values.reshape((-1, *center.shape)) - center).reshape((-1, *lead))
 
 
-def with_columns(components: Any, x: Any, center: jax.Array, limit: int) -> Events:
-    """`Events` for K components that have columns, which are kept where they fit into `limit` bytes."""
-    make = type(components).columns
+def with_columns(components: Any, x: Any, limit: int) -> Events:
+    """`Events` for K components that have columns, around their mean, and kept where they fit into `limit` bytes.
+
+    Args:
+        components: K components, whose events are those of x or steps of them.
+        x: `[N, *event]` or `[N, T, *event]`, or `Sequences`.
+        limit: bytes.
+    """
+    make, values = type(components).columns, padded(x)
+    values = values.astype(jnp.result_type(values, float_type(components)))
+    x = dataclasses.replace(x, x=values) if isinstance(x, Sequences) else values
+    center = _center(x, len(element(components).event_shape))
     columns = jax.eval_shape(lambda x, center: make_columns(make, x, center), x, center)
     keep = columns.size * columns.dtype.itemsize <= limit
     return Events(x, make_columns(make, x, center) if keep else None, center, make)
+
+
+def _center(x: Any, axes: int) -> jax.Array:
+    """The mean of events of so many axes, of `Sequences` that of the steps that were seen."""
+    values = padded(x)
+    values = values.reshape((-1, *values.shape[values.ndim - axes :]))
+    if not isinstance(x, Sequences):
+        # around one of them: the mean of large numbers is only as exact as they are
+        return values[0] + jnp.mean(values - values[0], axis=0)
+    seen = x.valid.reshape(-1)
+    first = values[jnp.argmax(seen)]
+    away = jnp.where(seen.reshape((-1,) + (1,) * axes), values - first, 0)
+    return first + jnp.sum(away, axis=0) / jnp.maximum(jnp.sum(seen), 1).astype(values.dtype)
 
 
 def has_columns(components: Any) -> bool:

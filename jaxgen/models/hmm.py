@@ -15,7 +15,7 @@ from jaxgen.core import algebra
 from jaxgen.core.door import context_shape, per_batch, per_event, per_sample, weighted_events
 from jaxgen.core.errors import JaxgenError, ModelError, ShapeError
 from jaxgen.core.gate import as_events, concrete, floating
-from jaxgen.core.pytree import fixed, float_type, model, static
+from jaxgen.core.pytree import fixed, model, static
 from jaxgen.core.sequences import Sequences, padded
 from jaxgen.core.value import ByValue
 from jaxgen.ops import chains, transitions
@@ -619,19 +619,8 @@ class HMM:
 
     def prepare(self, x, limit):
         """`algebra.Events` with the columns of Gaussian emissions, kept where they fit into `limit` bytes."""
-        if not algebra.has_columns(self.emissions) or self._emission_context is not None:
-            return x
-        values, valid, dtype = padded(x), _valid(x), float_type(self.emissions)
-        values = values.astype(jnp.result_type(values, dtype))
-        x = dataclasses.replace(x, x=values) if isinstance(x, Sequences) else values
-        rows = _rows(values)
-        first = rows[0] if valid is None else rows[jnp.argmax(valid.reshape(-1))]
-        away = rows - first
-        if valid is not None:
-            away = jnp.where(valid.reshape((-1,) + (1,) * (rows.ndim - 1)), away, 0)
-        count = len(rows) if valid is None else jnp.maximum(jnp.sum(valid), 1)
-        center = first + jnp.sum(away, axis=0) / jnp.asarray(count, values.dtype)
-        return algebra.with_columns(self.emissions, x, center, limit)
+        fast = algebra.has_columns(self.emissions) and self._emission_context is None
+        return algebra.with_columns(self.emissions, x, limit) if fast else x
 
     def ready(self, events) -> HMM:
         """The same model for prepared events."""

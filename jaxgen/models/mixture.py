@@ -15,7 +15,7 @@ from jaxgen.core.door import context_shape, per_batch, per_sample, weighted_even
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.gate import as_array, as_batch, as_events, concrete, floating
-from jaxgen.core.pytree import fixed, float_type, model
+from jaxgen.core.pytree import fixed, model
 from jaxgen.core.value import ByValue
 from jaxgen.ops.kmeans import kmeans, nearest
 from jaxgen.ops.stable import finite_max, logsumexp
@@ -238,10 +238,7 @@ class Mixture:
 
     def prepare(self, x, limit):
         """`algebra.Events` with the columns of Gaussian components, kept where they fit into `limit` bytes."""
-        if not algebra.has_columns(self.components):
-            return x
-        x = x.astype(jnp.result_type(x, float_type(self.components)))
-        return algebra.with_columns(self.components, x, x[0] + jnp.mean(x - x[0], axis=0), limit)
+        return algebra.with_columns(self.components, x, limit) if algebra.has_columns(self.components) else x
 
     def ready(self, events) -> Mixture:
         """The same mixture for prepared events."""
