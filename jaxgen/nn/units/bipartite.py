@@ -56,16 +56,16 @@ class Sides(NamedTuple):
 
 def free_energy(sides: Sides, u: jax.Array, field: Any = None) -> jax.Array:
     """`-log int exp(-E(u, v)) dv` in nats, `[..., near.sites] -> [...]`; `field` is what u makes, where it is known."""
-    return _tilted(sides, u, 0, 0, field)
+    return _tilted(sides, u, None, 0, field)
 
 
 def _tilted(sides: Sides, u: Any, near: Any, far: Any, field: Any = None) -> jax.Array:
     """The free energy with fields `near`, around the centre, and `far` added: its derivatives at zero are means."""
     statistic = sides.near.statistic(u)
     field = sides.to_far(statistic) if field is None else field
-    # `field . far_center`, as a product on this side, where the energy has one already
-    pull = near + _pull(sides)
-    own = sides.near.energy(u) - jnp.matmul(statistic - sides.near_center, pull, precision=HIGHEST)
+    own = sides.near.energy(u) + jnp.matmul(field, sides.far_center, precision=HIGHEST)
+    if near is not None:
+        own = own - jnp.matmul(statistic - sides.near_center, near, precision=HIGHEST)
     return own - jnp.sum(sides.far.log_partition(field + far), axis=-1)
 
 
@@ -119,7 +119,7 @@ def _blocks(near: Any) -> tuple[int, jax.Array]:
     return size, size * jnp.arange(-(-count // size), dtype=jnp.uint32)
 
 
-def _log_weights(sides: Sides, start: Any, size: int, near: Any = 0, far: Any = 0) -> jax.Array:
+def _log_weights(sides: Sides, start: Any, size: int, near: Any = None, far: Any = 0) -> jax.Array:
     """Minus the free energies of `size` states from number `start`."""
     count, index = joint_states(sides.near), start + jnp.arange(size, dtype=jnp.uint32)
     if count % size == 0:
@@ -129,7 +129,7 @@ def _log_weights(sides: Sides, start: Any, size: int, near: Any = 0, far: Any = 
     return jnp.where(known, weights, -jnp.inf)
 
 
-def log_partition(sides: Sides, near: Any = 0, far: Any = 0) -> jax.Array:
+def log_partition(sides: Sides, near: Any = None, far: Any = 0) -> jax.Array:
     """`log Z` in nats over all states of this side, in blocks of bounded memory, also when differentiated."""
     size, starts = _blocks(sides.near)
 
