@@ -49,6 +49,7 @@ from .models.mixture import Mixture
 from .models.negative_binomial import NegativeBinomial
 from .models.normal_wishart import NormalWishart
 from .models.product import Product
+from .models.random_field import RandomField
 from .models.rbm import RBM
 from .models.regression import LinearRegression, lagged
 from .models.semi_markov import SemiMarkovChain

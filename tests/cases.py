@@ -260,6 +260,18 @@ def rbm_with_label(key):
     return moved(first, jg.RBM.from_units(visible, hidden, weights, **centers, hidden_center=[0.1, -0.2, 0.8]))
 
 
+def ising(key):
+    """Two triangles with an edge in common, and a site for itself."""
+    first, second = jax.random.split(key)
+    edges = [[0, 1], [1, 2], [0, 2], [1, 3], [2, 3]]
+    field = jg.RandomField.ising(edges, jax.random.normal(second, (5,)), field=jnp.zeros(5))
+    return moved(first, field, 0.3)
+
+
+def potts(key):
+    return moved(key, jg.RandomField.potts([[0, 1], [1, 2], [0, 2]], [1.0, -0.5, 0.7], 3), 0.3)
+
+
 def realnvp(base=None, context=None):
     def build(key):
         first, second, third = jax.random.split(key, 3)
@@ -345,6 +357,8 @@ CASES = [
     Case("rbm", rbm, every(BITS, (4,)), algorithm=jg.ContrastiveDivergence(chains=8)),
     Case("rbm of reals", rbm_of_reals, algorithm=jg.ContrastiveDivergence(chains=8)),
     Case("rbm with a label", rbm_with_label, LABEL_AND_BITS, algorithm=jg.ContrastiveDivergence(chains=8)),
+    Case("ising", ising, every((-1, 1), (5,)), algorithm=jg.ContrastiveDivergence(chains=8)),
+    Case("potts", potts, every((0, 1, 2), (3,)), algorithm=jg.ContrastiveDivergence(chains=8)),
     Case("realnvp", realnvp(), PLANE),
     Case("realnvp with context", realnvp(context=(3,)), PLANE, context=(3,)),
     Case("vae, bernoulli", vae()),
