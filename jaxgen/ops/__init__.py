@@ -1,5 +1,7 @@
 """Free functions on arrays: numerics without models, usable alone."""
 
-from jaxgen.ops import chains, chunks, kmeans, likelihoods, linalg, noise, roots, splines, stable, units
+from jaxgen.ops import chains, chunks, graphs, kmeans, likelihoods, linalg, noise, roots, splines, stable, units
 
-__all__ = ["chains", "chunks", "kmeans", "likelihoods", "linalg", "noise", "roots", "splines", "stable", "units"]
+__all__ = [
+    "chains", "chunks", "graphs", "kmeans", "likelihoods", "linalg", "noise", "roots", "splines", "stable", "units",
+]  # fmt: skip
