@@ -10,6 +10,8 @@ annealing back from chains of the training.
 
 For scale: Salakhutdinov & Murray (2008), On the quantitative analysis of deep belief networks, table 1, -86.34 for 500
 hidden units by CD-25, an estimate by annealing forward alone. Their bits are another drawing of the same pixels.
+The short run's settings are the second ones that were tried: 40,000 steps on one drawing without weight decay gave
+-86.44, in [-87.28, -85.47].
 """
 
 from __future__ import annotations

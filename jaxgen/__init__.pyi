@@ -1,4 +1,5 @@
 from . import data, losses, metrics, nn, ops, plot, recipes
+from .annealing import Trajectory
 from .core.door import per_batch, per_event, per_latent, per_sample, weighted_events
 from .core.errors import (
     DataError,
@@ -30,6 +31,8 @@ from .fit.driver import Fitted, fit
 from .fit.em import EM
 from .fit.gradient import Gradient
 from .fit.loop import ScanFit, Status, scan_fit
+from .fit.negative import FromData, Persistent, Relayed, Tempered
+from .fit.penalties import Decay, Sparsity
 from .fit.stepwise import StepwiseEM
 from .metrics.align import align
 from .metrics.errors import standard_errors

@@ -70,9 +70,9 @@ class ContrastiveDivergence:
             kernel steps.
         average: decay of an exponential moving average of the parameters, which is then the fitted model; None keeps
             none.
-        negative: another source of samples in place of `k` and `chains`, such as `fit.negative.Tempered`.
+        negative: another source of samples in place of `k` and `chains`: `Tempered`, `Relayed`.
         penalty: what is added to the objective, a function `(model, batch) -> scalar` or a tuple of them, such as
-            `fit.penalties.Decay` and `fit.penalties.Sparsity`.
+            `Decay` and `Sparsity`.
         score: of validation data and restarts, `(key, model, batch) -> nats per event`, higher is better; None is the
             mean pseudo-log-likelihood. `metrics.monitors` has the exact and the annealed log-likelihood.
 
@@ -196,12 +196,12 @@ class ContrastiveDivergence:
             raise FitError(
                 "penalties and scores are functions", called=called, got=f"{self.penalty!r}, {self.score!r}"[:200],
                 expected="(model, batch) -> scalar, and (key, model, batch) -> scalar",
-                fix="ContrastiveDivergence(penalty=jaxgen.fit.penalties.Decay(1e-4))",
+                fix="jaxgen.ContrastiveDivergence(penalty=jaxgen.Decay(1e-4))",
             )  # fmt: skip
         if self.negative is not None and not all(callable(getattr(self.negative, n, None)) for n in ("init", "draw")):
             raise FitError(
                 "that is no source of samples", called=called, got=repr(self.negative)[:200],
-                expected="init and draw, as of FromData, Persistent, Relayed and Tempered in jaxgen.fit.negative",
+                expected="init and draw", fix="jaxgen.ContrastiveDivergence(negative=jaxgen.Tempered())",
             )  # fmt: skip
 
 
