@@ -34,6 +34,7 @@ from .fit.loop import ScanFit, Status, scan_fit
 from .fit.negative import FromData, Persistent, Relayed, Tempered
 from .fit.penalties import Decay, Sparsity
 from .fit.stepwise import StepwiseEM
+from .imputation import impute
 from .metrics.align import align
 from .metrics.errors import standard_errors
 from .metrics.information import aic, bic, entropy, icl

@@ -9,8 +9,8 @@ import jaxgen
 
 ROOT = pathlib.Path(jaxgen.__file__).parent
 FLOORS = {
-    "core": 0, "ops": 1, "nn": 2, "annealing": 2, "models": 3, "losses": 3, "fit": 4, "metrics": 4, "data": 4,
-    "recipes": 5, "selection": 5, "plot": 5, "report": 5, "tour": 6, "__main__": 7, "_version": 0,
+    "core": 0, "ops": 1, "nn": 2, "annealing": 2, "imputation": 2, "models": 3, "losses": 3, "fit": 4, "metrics": 4,
+    "data": 4, "recipes": 5, "selection": 5, "plot": 5, "report": 5, "tour": 6, "__main__": 7, "_version": 0,
 }  # fmt: skip
 #: folders whose files build on each other; a file of `models` is one family and imports no other
 LAYERED = {"core", "ops", "nn", "fit", "metrics", "data"}

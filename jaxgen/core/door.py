@@ -149,7 +149,7 @@ def _signature(method: Callable[..., Any], skip: tuple[str, ...]) -> tuple[bool,
     return "context" in names, tuple(n for n in names if n not in (*arrays, *skip))
 
 
-def _check_observed(observed: Any, x: Any, event: Shape, called: str) -> Any:
+def check_observed(observed: Any, x: Any, event: Shape, called: str) -> Any:
     """The mask of the coordinates that are held, with the shape of the events; None holds none."""
     if observed is None:
         return None
@@ -214,7 +214,7 @@ def _opened(method: Callable[..., Any], shape: str) -> Callable[..., Any]:
         x = _as_events(x, called)
         batch = batch_axes(x.shape, getattr(self, shape), called)
         context, shared = _check_context(self, context, batch, called)
-        observed = _check_observed(static.pop("observed", None), x, getattr(self, shape), called) if masked else None
+        observed = check_observed(static.pop("observed", None), x, getattr(self, shape), called) if masked else None
         return mapped(self, key, x, observed, context, len(batch), shared, **static)
 
     if keyed:

@@ -227,7 +227,7 @@ class Categorical:
         return a.reshape((*a.shape[:-2], self.size))
 
     def statistic(self, u):
-        hot = u[..., None] == jnp.arange(self.states, dtype=u.dtype)
+        hot = u[..., None] == jnp.arange(self.states)
         # labels out of range and NaN have no row of weights; without one they would pass as a site that is not there
         known = jnp.any(hot, axis=-1, keepdims=True)
         return self._together(jnp.where(known, hot, jnp.nan).astype(self.bias.dtype))
