@@ -301,7 +301,7 @@ def per_batch(method: Callable[..., Any]) -> Callable[..., Any]:
         x = _as_events(x, called)
         batch = batch_axes(x.shape, self.event_shape, called)
         context, shared = _check_context(self, context, batch, called)
-        observed = _check_observed(static.pop("observed", None), x, self.event_shape, called) if masked else None
+        observed = check_observed(static.pop("observed", None), x, self.event_shape, called) if masked else None
         return flat(self, key, x, observed, context, len(batch), shared, **static)
 
     if keyed:

@@ -82,11 +82,33 @@ def model(cls: type[T]) -> type[T]:
     names = {True: [], False: []}  # type: dict[bool, list[str]]
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         names[bool(field.metadata.get("static"))].append(field.name)
-    jax.tree_util.register_dataclass(cls, data_fields=names[False], meta_fields=names[True])
+    _register(cls, tuple(names[False]), tuple(names[True]))
     cls.__repr__ = _repr  # type: ignore[assignment, method-assign]
     REGISTRY[class_name(cls)] = cls
     _CLASSES.add(cls)
     return cls
+
+
+def _register(cls: type, data: tuple[str, ...], meta: tuple[str, ...]) -> None:
+    """Makes a pytree of a dataclass.
+
+    Not by `jax.tree_util.register_dataclass`: in jaxlib 0.10.2 two of its classes whose fields have one structure have
+    equal treedefs. A compiled function then takes one for the other where their hashes fall into one slot, which is one
+    pair in a hundred: the wrong model's code, without an error.
+    """
+    keys = tuple(jax.tree_util.GetAttrKey(name) for name in data)
+
+    def flatten(value: Any) -> Any:
+        return tuple(getattr(value, name) for name in data), tuple(getattr(value, name) for name in meta)
+
+    def flatten_with_keys(value: Any) -> Any:
+        children, static = flatten(value)
+        return tuple(zip(keys, children, strict=True)), static
+
+    def unflatten(static: Any, children: Any) -> Any:
+        return cls(**dict(zip(data, children, strict=True)), **dict(zip(meta, static, strict=True)))
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
 
 
 def class_name(cls: type) -> str:
