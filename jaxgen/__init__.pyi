@@ -63,5 +63,5 @@ from .models.variational import VariationalMixture
 from .models.von_mises import VonMises
 from .nn import units
 from .nn.net import Net
-from .ops import likelihoods
+from .ops import likelihoods, samplers
 from .selection import Candidate, Selection, gaussian_leaves, select

@@ -1,7 +1,21 @@
 """Free functions on arrays: numerics without models, usable alone."""
 
-from jaxgen.ops import chains, chunks, graphs, kmeans, likelihoods, linalg, noise, roots, splines, stable, units
+from jaxgen.ops import (
+    chains,
+    chunks,
+    graphs,
+    kmeans,
+    likelihoods,
+    linalg,
+    noise,
+    roots,
+    samplers,
+    splines,
+    stable,
+    units,
+)
 
 __all__ = [
-    "chains", "chunks", "graphs", "kmeans", "likelihoods", "linalg", "noise", "roots", "splines", "stable", "units",
+    "chains", "chunks", "graphs", "kmeans", "likelihoods", "linalg", "noise", "roots", "samplers", "splines",
+    "stable", "units",
 ]  # fmt: skip
