@@ -207,7 +207,9 @@ def test_tempered_chains_cross_where_others_stay():
 def test_tempered_chains_keep_each_replica_at_its_own_distribution():
     rbm, x = family(4, 3, 2.0), jnp.asarray(DATA)
     algorithm = ContrastiveDivergence(optax.sgd(0.0), average=None, negative=Tempered(2000, betas=(0.0, 0.5, 1.0), k=3))
-    state, _ = train(jax.random.key(1), jax.jit(algorithm.init)(jax.random.key(0), rbm), x, algorithm, 20)
+    state, metrics = train(jax.random.key(1), jax.jit(algorithm.init)(jax.random.key(0), rbm), x, algorithm, 20)
+    # the samples are those of the model itself
+    np.testing.assert_allclose(metrics["chain_energy"][-1], rbm.energy(state.chains[-1]).mean(), rtol=1e-5)
     for beta, chains in zip((0.0, 0.5, 1.0), state.chains, strict=True):
         energy = np.asarray(rbm.interpolate(beta).energy(states(4)), np.float64)
         assert fits(np.bincount(index(chains), minlength=16), special.softmax(-energy))

@@ -1,30 +1,19 @@
 """Restricted Boltzmann machines against enumeration by numpy."""
 
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import special, stats
+from machines import family, fits, index, states
+from scipy import special
 
 from jaxgen.core.errors import DataError, ModelError, ShapeError
 from jaxgen.core.protocols import Energy
 from jaxgen.models.rbm import RBM
 
 DATA = np.array([[1, 0, 1, 0], [0, 1, 0, 1], [1, 1, 1, 1]], np.int32)
-
-
-def family(nv, nh, s=1.0, dtype=np.float32):
-    """The machines R(nv, nh, s) of the reference figures."""
-    i, j = np.arange(1, nv + 1.0), np.arange(1, nh + 1.0)
-    w = s * np.sin(1.7 * i[:, None] + 2.3 * j)
-    return RBM.from_parameters(*(a.astype(dtype) for a in (0.3 * np.cos(1.1 * i), -0.2 + 0.4 * np.sin(0.9 * j), w)))
-
-
-def states(n):
-    return np.array(list(itertools.product([0, 1], repeat=n)))
 
 
 def enumerated(rbm):
@@ -34,18 +23,6 @@ def enumerated(rbm):
     minus_energy = (v @ b)[:, None] + h @ c + v @ w @ h.T
     log_z = special.logsumexp(minus_energy)
     return log_z, special.logsumexp(minus_energy, axis=1) - log_z
-
-
-def index(v):
-    """The position of bits in the order of `states`."""
-    v = np.asarray(v).astype(int)
-    return v @ (2 ** np.arange(v.shape[-1])[::-1])
-
-
-def fits(counts, p):
-    """Whether counts fit probabilities, at one false alarm in a million."""
-    expected = counts.sum() * p
-    return ((counts - expected) ** 2 / expected).sum() < stats.chi2.isf(1e-6, len(p) - 1)
 
 
 @jax.jit
