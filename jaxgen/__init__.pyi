@@ -30,6 +30,7 @@ from .fit.contrastive import ContrastiveDivergence
 from .fit.driver import Fitted, fit
 from .fit.em import EM
 from .fit.gradient import Gradient
+from .fit.greedy import fit_greedy
 from .fit.loop import ScanFit, Status, scan_fit
 from .fit.negative import FromData, Persistent, Relayed, Tempered
 from .fit.penalties import Decay, Sparsity
@@ -39,6 +40,8 @@ from .metrics.align import align
 from .metrics.errors import standard_errors
 from .metrics.information import aic, bic, entropy, icl
 from .metrics.likelihood import score
+from .models.deep_belief import DeepBelief
+from .models.deep_boltzmann import DeepBoltzmann
 from .models.dequantized import Dequantized
 from .models.discrete import Bernoulli, Categorical, Poisson
 from .models.external import DistraxLeaf

@@ -272,6 +272,21 @@ def potts(key):
     return moved(key, jg.RandomField.potts([[0, 1], [1, 2], [0, 2]], [1.0, -0.5, 0.7], 3), 0.3)
 
 
+def deep_boltzmann(key):
+    first, second, third = jax.random.split(key, 3)
+    layers = [jg.units.Bernoulli.zeros(2), jg.units.Bernoulli.zeros(2), jg.units.Spin.zeros(2)]
+    weights = [jax.random.normal(second, (2, 2)), jax.random.normal(third, (2, 2))]
+    centers = [[0.4, 0.6], [0.5, 0.3], [0.1, -0.2]]
+    return moved(first, jg.DeepBoltzmann.from_layers(layers, weights, centers=centers))
+
+
+def deep_belief(key):
+    first, second = jax.random.split(key)
+    bits = lambda n: jg.units.Bernoulli.zeros(n)  # noqa: E731
+    below = jg.RBM.from_units(bits(3), bits(2), jax.random.normal(first, (3, 2)))
+    return jg.DeepBelief.from_machines([below, jg.RBM.from_units(bits(2), bits(2), jax.random.normal(second, (2, 2)))])
+
+
 def realnvp(base=None, context=None):
     def build(key):
         first, second, third = jax.random.split(key, 3)
@@ -321,6 +336,8 @@ LABELLED = (
     np.concatenate([np.insert(grid(-12.0, 12.0, 100)[0], 1, label, axis=1) for label in range(3)]), 0.24**2
 )  # fmt: skip
 BITS = (0, 1)
+#: two bits and two spins
+BITS_AND_SPINS = (np.array(list(itertools.product(BITS, BITS, (-1, 1), (-1, 1)))), 1.0)
 #: a label of three and two bits
 LABEL_AND_BITS = (np.array(list(itertools.product(range(3), BITS, BITS))), 1.0)
 CASES = [
@@ -359,6 +376,8 @@ CASES = [
     Case("rbm with a label", rbm_with_label, LABEL_AND_BITS, algorithm=jg.ContrastiveDivergence(chains=8)),
     Case("ising", ising, every((-1, 1), (5,)), algorithm=jg.ContrastiveDivergence(chains=8)),
     Case("potts", potts, every((0, 1, 2), (3,)), algorithm=jg.ContrastiveDivergence(chains=8)),
+    Case("deep boltzmann", deep_boltzmann, BITS_AND_SPINS, algorithm=jg.ContrastiveDivergence(chains=8)),
+    Case("deep belief", deep_belief),
     Case("realnvp", realnvp(), PLANE),
     Case("realnvp with context", realnvp(context=(3,)), PLANE, context=(3,)),
     Case("vae, bernoulli", vae()),

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxgen.core import algebra
 from jaxgen.core.errors import FitError
 from jaxgen.core.gate import Batch
 from jaxgen.core.protocols import Energy
@@ -137,6 +138,10 @@ class ContrastiveDivergence:
         """Samples of the model, the gradient of the energy gap, and one update."""
         _no_context(batch)
         share = _share(batch, float_type(state.iterate))
+        if algebra.accepts_missing(state.iterate):
+            # what is not seen, as the hidden layers of a deep machine, drawn given the rest: a gradient of log p(seen)
+            key, fill = jax.random.split(key)
+            batch = batch._replace(x=state.iterate.complete(fill, batch.x))
         source = self._negative()
         samples, against, chains, report = source.draw(key, state.iterate, state.chains, batch, share, state.steps)
         takes_field = getattr(source, "takes_field", False)
