@@ -40,8 +40,8 @@ class Trajectory(NamedTuple):
     linear in the parameters, as a Boltzmann machine's are. A machine that learned one mode after the other is reached
     without the sudden change that a ladder of temperatures meets where the modes part.
 
-    A fit that resumes gives the checkpoints: `[fit(key, start, x, steps=n, checkpoint=folder).model for n in (100, 1000,
-    5000)]`.
+    A fit that resumes gives the checkpoints:
+    `[fit(key, start, x, steps=n, checkpoint=folder).model for n in (100, 1000, 5000)]`.
 
     Args:
         start: the `AnnealingPath` to the first checkpoint.
