@@ -44,6 +44,7 @@ from .models.deep_belief import DeepBelief
 from .models.deep_boltzmann import DeepBoltzmann
 from .models.dequantized import Dequantized
 from .models.discrete import Bernoulli, Categorical, Poisson
+from .models.energy_model import EnergyModel
 from .models.external import DistraxLeaf
 from .models.flow import Flow
 from .models.gamma import Gamma

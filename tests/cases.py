@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import jaxgen as jg
 from jaxgen.core import algebra
@@ -287,6 +288,14 @@ def deep_belief(key):
     return jg.DeepBelief.from_machines([below, jg.RBM.from_units(bits(2), bits(2), jax.random.normal(second, (2, 2)))])
 
 
+def energies(key):
+    first, second, third = jax.random.split(key, 3)
+    net = MLP((8, 1), jax.nn.silu)
+    x = jax.random.normal(first, (8, 2))
+    made = jg.EnergyModel.init(second, x, diagonal(first), network=net, sampler=jg.samplers.MALA(0.2), moves=2)
+    return moved(third, made, 0.3)
+
+
 def realnvp(base=None, context=None):
     def build(key):
         first, second, third = jax.random.split(key, 3)
@@ -378,6 +387,7 @@ CASES = [
     Case("potts", potts, every((0, 1, 2), (3,)), algorithm=jg.ContrastiveDivergence(chains=8)),
     Case("deep boltzmann", deep_boltzmann, BITS_AND_SPINS, algorithm=jg.ContrastiveDivergence(chains=8)),
     Case("deep belief", deep_belief),
+    Case("energy model", energies, algorithm=jg.ContrastiveDivergence(optax.adam(1e-3), chains=8)),
     Case("realnvp", realnvp(), PLANE),
     Case("realnvp with context", realnvp(context=(3,)), PLANE, context=(3,)),
     Case("vae, bernoulli", vae()),

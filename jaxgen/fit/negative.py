@@ -139,6 +139,56 @@ class Relayed:
 
 
 @algorithm
+class Replay:
+    """A buffer of chains that are moved in turn, some of which start anew at the tractable end of the model's path.
+
+    A buffer is larger than the samples of one update, so that chains are old and various although each update moves
+    few; those that start anew keep looking for modes that the others have not found. Metric: `renewed`, the share of
+    the samples that did.
+
+    Args:
+        chains: samples of an update, 1 or more.
+        size: chains in the buffer, `chains` or more; every `size / chains` updates a chain has its turn.
+        k: kernel steps per update, 1 or more.
+        fresh: the probability with which a chain starts anew, from 0 to 1.
+
+    Source: Du and Mordatch (2019), Implicit generation and modeling with energy-based models, section 3.2.
+
+    Example:
+        >>> import jaxgen as jg
+        >>> x = jg.data.two_moons(jax.random.key(1), 500)
+        >>> start = jg.EnergyModel.init(jax.random.key(0), x, jg.Gaussian.init(jax.random.key(0), x))
+        >>> algorithm = jg.ContrastiveDivergence(negative=Replay(50, size=100))
+        >>> jg.fit(jax.random.key(1), start, x, algorithm, steps=2, batch_size=50).state.chains.shape
+        (100, 2)
+    """
+
+    chains: int = 100
+    size: int = 1000
+    k: int = 1
+    fresh: float = 0.05
+
+    def init(self, key: Any, model: Any) -> jax.Array:
+        _at_least_one(self, chains=self.chains, k=self.k, size=self.size)
+        if self.size < self.chains or not 0 <= self.fresh <= 1:
+            raise FitError(
+                "a buffer holds the samples of an update, and a share of it is renewed", called=repr(self),
+                expected="size of chains or more, fresh from 0 to 1", got=f"size={self.size}, fresh={self.fresh}",
+            )  # fmt: skip
+        return as_path(model, repr(self)).sample(key, (self.size,))
+
+    def draw(self, key: Any, model: Any, chains: Any, batch: Batch, share: jax.Array, step: Any) -> Any:
+        renewal, start, move = jax.random.split(key, 3)
+        turn = (step * self.chains + jnp.arange(self.chains)) % self.size
+        x = chains[turn]
+        anew = jax.random.bernoulli(renewal, self.fresh, (self.chains,))
+        fresh = as_path(model, repr(self)).sample(start, (self.chains,)).astype(x.dtype)
+        x = jnp.where(anew.reshape((-1,) + (1,) * (x.ndim - 1)), fresh, x)
+        samples = advanced(move, model, x, self.k)
+        return samples, _even(samples, share.dtype), chains.at[turn].set(samples), {"renewed": jnp.mean(anew)}
+
+
+@algorithm
 class Tempered:
     """Persistent chains that exchange states with chains of flatter models along the model's `annealing_path()`.
 
