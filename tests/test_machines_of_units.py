@@ -199,6 +199,20 @@ def test_init_from_data_of_every_kind():
     assert (trained.visible_center == half.visible_center).all()
 
 
+def test_reals_in_any_unit_are_learned():
+    """Three clusters, measured in numbers far from one and from zero, by the default trainer."""
+    rng = np.random.default_rng(0)
+    means, scale = np.array([[10.0, -300.0], [14.0, -100.0], [20.0, -200.0]]), np.array([1.0, 20.0])
+    x = (means[rng.integers(0, 3, 2000)] + rng.normal(size=(2000, 2)) * scale).astype(np.float32)
+    start = RBM.init(jax.random.key(0), x, 6, visible=units.Gaussian.init, scale=0.1)
+    fitted = jg.fit(jax.random.key(1), start, x, jg.ContrastiveDivergence(), steps=5000).model
+    before, after = (float(np.mean(-m.energy(x)) - m.log_partition()) for m in (start, fitted))
+    densities = -0.5 * (((x[:, None] - means) / scale) ** 2).sum(-1) - np.log(3 * 2 * np.pi * 20)
+    true = special.logsumexp(densities, axis=1).mean()
+    assert before < true - 1.5  # one Gaussian
+    assert after > true - 0.5  # still on its way: the widths of the clusters come last
+
+
 def test_annealing_reaches_every_kind():
     rbm = machine()
     estimate = ais(jax.random.key(0), rbm, chains=400, steps=200)

@@ -1,6 +1,8 @@
 """Layers of units against quadrature, sums over states, autodiff, and the distribution functions of scipy."""
 
 import functools
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -227,3 +229,8 @@ def test_values_that_are_none_are_never_silent():
 def test_errors_name_the_fix(call, error, says):
     with pytest.raises(error, match=says):
         call()
+
+
+def test_front_door_opens_alone():
+    """In a process that has not met a machine, which would have imported them."""
+    subprocess.run([sys.executable, "-c", "import jaxgen; jaxgen.units.Spin"], check=True, timeout=60)

@@ -1,5 +1,6 @@
-"""Maps without probability: flax linen networks behind `Net`, and bijections."""
+"""Maps without probability: flax linen networks behind `Net`, bijections, and units."""
 
+from jaxgen.nn import units
 from jaxgen.nn.bijections import (
     Affine,
     AffineTransform,
@@ -39,4 +40,5 @@ __all__ = [
     "Scan",
     "SplineTransform",
     "Standardize",
+    "units",
 ]
