@@ -2,6 +2,8 @@
 
 import ast
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -78,3 +80,9 @@ def test_front_door_opens():
     """Every name that the package promises is there."""
     for name in jaxgen.__all__:
         assert getattr(jaxgen, name) is not None
+
+
+@pytest.mark.parametrize("name", ["units", "samplers", "likelihoods"])
+def test_modules_are_there_before_anything_else_was_imported(name):
+    """A module that only some other import brings along would be missing for who asks for it first."""
+    subprocess.run([sys.executable, "-c", f"from jaxgen import {name}"], check=True, cwd=ROOT.parent)

@@ -1,6 +1,6 @@
-"""Maps without probability: flax linen networks behind `Net`, bijections, and units."""
+"""Flax linen networks behind `Net`, bijections, and the units of Boltzmann machines."""
 
-from jaxgen.nn import units
+from jaxgen.nn import bijections, units
 from jaxgen.nn.bijections import (
     Affine,
     AffineTransform,
@@ -40,5 +40,6 @@ __all__ = [
     "Scan",
     "SplineTransform",
     "Standardize",
+    "bijections",
     "units",
 ]
