@@ -32,7 +32,7 @@ from .fit.em import EM
 from .fit.gradient import Gradient
 from .fit.greedy import fit_greedy
 from .fit.loop import ScanFit, Status, scan_fit
-from .fit.negative import FromData, Persistent, Relayed, Tempered
+from .fit.negative import FromData, Persistent, Relayed, Replay, Tempered
 from .fit.penalties import Decay, Sparsity
 from .fit.stepwise import StepwiseEM
 from .imputation import impute

@@ -12,7 +12,7 @@ import jaxgen as jg
 from jaxgen.fit.negative import Persistent, Replay
 from jaxgen.metrics import ais, bracket, log_likelihood
 from jaxgen.nn.mlp import MLP
-from jaxgen.ops.samplers import MALA, ULA
+from jaxgen.ops.samplers import MALA, ULA, Spread
 
 KEY = jax.random.key(0)
 LINE = np.linspace(-6, 6, 2401, dtype=np.float32)[:, None]
@@ -118,6 +118,19 @@ def test_score_matching_is_least_at_the_density_of_noisy_data():
     weighed = jg.Batch(x[:2], weight=jnp.array([1.0, 0.0]))
     both, one = (jg.losses.denoising_score_matching(s)(jax.random.key(1), model, b) for b in (jg.Batch(x[:2]), weighed))
     assert np.isfinite(one) and both != one
+
+
+def test_chains_that_all_stand_still_end_the_fit():
+    """A step that a steep energy never accepts: the loss would fall for ever against chains that are no samples."""
+    x, _ = mixture(200)
+    stuck = moved(jax.random.key(3), start(x, MALA(1e6)), 0.5)
+    learn = jg.ContrastiveDivergence(optax.adam(1e-2), negative=Replay(20, size=40))
+    with pytest.warns(jg.JaxgenWarning, match="not finite"):
+        fitted = jg.fit(KEY, stuck, x, learn, steps=20, batch_size=20)
+    assert fitted.status == jg.Status.NON_FINITE and fitted.steps <= 1
+    spread = moved(jax.random.key(3), start(x, Spread(MALA(1e6), 1e9)), 0.5)
+    going = jg.fit(KEY, spread, x, learn, steps=20, batch_size=20)
+    assert going.status == jg.Status.FINISHED and going.history["moved"].min() > 0
 
 
 @pytest.mark.parametrize("negative", [Persistent(20), Replay(20, size=40)])

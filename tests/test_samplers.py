@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 import jaxgen as jg
-from jaxgen.ops.samplers import HMC, MALA, SGLD, ULA, minibatch, sample_chain
+from jaxgen.ops.samplers import HMC, MALA, SGLD, ULA, Spread, minibatch, sample_chain
 
 MEAN, COVARIANCE = np.array([1.0, -2.0]), np.array([[1.0, 0.6], [0.6, 2.0]])
 PRECISION = np.linalg.inv(COVARIANCE).astype(np.float32)
@@ -62,12 +62,14 @@ def test_mala_accepts_what_the_quadrature_says():
         assert float(info.accepted.mean()) == pytest.approx(float(info.acceptance.mean()), abs=8e-3)
 
 
-@pytest.mark.parametrize("sampler", [MALA(0.6), HMC(0.4, 4), MALA(0.6, temperature=2.0), HMC(0.5, 3, temperature=2.0)])
+@pytest.mark.parametrize("sampler", [
+    MALA(0.6), HMC(0.4, 4), MALA(0.6, temperature=2.0), HMC(0.5, 3, temperature=2.0), Spread(MALA(1.2), 4.0),
+])  # fmt: skip
 def test_adjusted_chains_keep_the_density_whatever_their_step(sampler):
     x, info = chains(sampler, plane, jnp.zeros((1000, 2)), 20, burn_in=60, thin=5)
     assert 0.5 < info.acceptance.mean() < 1
     flat = np.asarray(x).reshape(-1, 2)
-    heat = sampler.temperature
+    heat = getattr(sampler, "temperature", 1.0)
     # 20,000 draws, correlated: as few as 5,000 independent ones, five standard errors
     np.testing.assert_allclose(flat.mean(axis=0), MEAN, atol=5 * (2 * heat / 5_000) ** 0.5)
     np.testing.assert_allclose(np.cov(flat.T), heat * COVARIANCE, atol=5 * 2 * heat * (2 / 5_000) ** 0.5)
@@ -190,3 +192,9 @@ def test_steep_densities_are_refused_or_survived():
 def test_errors_name_the_fix(call, error, says):
     with pytest.raises(error, match=says):
         call()
+
+
+@pytest.mark.parametrize("make", [lambda: Spread(MALA(0.1), 0.5), lambda: Spread(lambda x: x)])
+def test_spread_needs_sizes(make):
+    with pytest.raises(jg.FitError, match="step sizes"):
+        make()

@@ -143,8 +143,9 @@ class Replay:
     """A buffer of chains that are moved in turn, some of which start anew at the tractable end of the model's path.
 
     A buffer is larger than the samples of one update, so that chains are old and various although each update moves
-    few; those that start anew keep looking for modes that the others have not found. Metric: `renewed`, the share of
-    the samples that did.
+    few; those that start anew keep looking for modes that the others have not found. Metrics: `renewed`, the share of
+    the samples that did; `moved`, the share of chains that moved, and NaN where none did, which ends the fit: chains
+    that stand still are no samples, and against them the loss would fall without end.
 
     Args:
         chains: samples of an update, 1 or more.
@@ -185,7 +186,9 @@ class Replay:
         fresh = as_path(model, repr(self)).sample(start, (self.chains,)).astype(x.dtype)
         x = jnp.where(anew.reshape((-1,) + (1,) * (x.ndim - 1)), fresh, x)
         samples = advanced(move, model, x, self.k)
-        return samples, _even(samples, share.dtype), chains.at[turn].set(samples), {"renewed": jnp.mean(anew)}
+        moved = jnp.mean(jnp.any((samples != x).reshape((len(x), -1)), axis=1), dtype=share.dtype)
+        report = {"renewed": jnp.mean(anew), "moved": jnp.where(moved > 0, moved, jnp.nan)}
+        return samples, _even(samples, share.dtype), chains.at[turn].set(samples), report
 
 
 @algorithm

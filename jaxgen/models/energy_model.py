@@ -14,7 +14,10 @@ from jaxgen.core.gate import as_array, floating
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
-from jaxgen.ops.samplers import MALA, Sampler
+from jaxgen.ops.samplers import MALA, Sampler, Spread
+
+#: small steps among large ones: with one size all chains stand still once training has made the energy steep
+SAMPLER = Spread(MALA(0.2), 200.0)
 
 
 @model
@@ -50,7 +53,7 @@ class EnergyModel:
     net: Net
     base: Any
     tilt: jax.Array = fixed()
-    sampler: Sampler = static(MALA(0.05))
+    sampler: Sampler = static(SAMPLER)
     moves: int = static(1)
 
     @classmethod
@@ -64,7 +67,7 @@ class EnergyModel:
             x: events `[N, *event]`, for their shape and dtype.
             base: a density of such events: `Gaussian.init(key, x)` covers the data.
             network: a linen module `[*batch, *event] -> [*batch, 1]`; None is an MLP of two layers of 128.
-            sampler: None is `MALA(0.05)`, for data of about unit scale.
+            sampler: None is `Spread(MALA(0.2), 200.0)`, for data of about unit scale.
             moves: steps of the sampler in one step of the kernel, 1 or more.
 
         Raises:
@@ -86,7 +89,7 @@ class EnergyModel:
                 "an energy is one number", called=called, expected="a network with outputs [*batch, 1]",
                 got=f"outputs {list(out)} for one event", fix="MLP((128, 128, 1), in_shape=event_shape)",
             )  # fmt: skip
-        sampler = MALA(0.05) if sampler is None else sampler
+        sampler = SAMPLER if sampler is None else sampler
         if not hasattr(sampler, "step") or isinstance(moves, bool) or not isinstance(moves, int) or moves < 1:
             raise ModelError(
                 "chains need a sampler and steps", called=called, expected="such as samplers.MALA(0.05), moves >= 1",

@@ -24,7 +24,9 @@ from jaxgen.core.errors import DataError, FitError, ShapeError
 from jaxgen.core.files import loadable
 from jaxgen.core.gate import concrete
 
-__all__ = ["HMC", "MALA", "SGLD", "ULA", "ChainInfo", "ChainState", "Sampler", "minibatch", "sample_chain"]
+__all__ = [
+    "HMC", "MALA", "SGLD", "ULA", "ChainInfo", "ChainState", "Sampler", "Spread", "minibatch", "sample_chain",
+]  # fmt: skip
 
 
 class ChainState(NamedTuple):
@@ -229,6 +231,54 @@ class HMC:
         new, end, gradient, value = jax.lax.fori_loop(0, self.leapfrogs, leapfrog, start)
         log_ratio = (value - state.log_density) / self.temperature + 0.5 * (jnp.sum(r**2) - jnp.sum(end**2))
         return _decided(second, state, rest, new, value, gradient, log_ratio)
+
+
+@loadable
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """A sampler whose every step has a size of its own: between `step_size / ratio` and `step_size`, even in its log.
+
+    For densities whose steepness nobody knows beforehand, as that of a network while it trains: where the large steps
+    are refused the small ones still move, and a chain does not stand still. The size is drawn without a look at the
+    chain, so that what the sampler leaves invariant stays so, and reversible steps stay reversible.
+
+    Args:
+        sampler: with a `step_size`, its largest.
+        ratio: of the largest to the smallest, 1 or more.
+
+    Raises:
+        FitError: a sampler without step size, a ratio below 1.
+
+    Source: Neal (2011), MCMC using Hamiltonian dynamics, section 3.2, for sizes drawn at random.
+
+    Example:
+        >>> steep, start = lambda x: -1000.0 * x**2, jnp.float32(0.1)
+        >>> one, many = (sample_chain(jax.random.key(0), s, steep, start, draws=100)[1] for s in (MALA(1.0),
+        ...              Spread(MALA(1.0), 1e4)))
+        >>> float(one.acceptance.sum()), float(many.acceptance.mean()) > 0.3
+        (0.0, True)
+    """
+
+    sampler: Any
+    ratio: float = 200.0
+
+    def __post_init__(self):
+        if not hasattr(self.sampler, "step_size") or not 1 <= self.ratio < float("inf"):
+            raise FitError(
+                "there are no step sizes to draw from", called="Spread(sampler, ratio)", got=repr(self),
+                expected="a sampler with a step_size, a ratio of 1 or more", fix="Spread(MALA(0.2), 200.0)",
+            )  # fmt: skip
+
+    def init(self, log_density, x):
+        """The state before the first step."""
+        return self.sampler.init(log_density, x)
+
+    def step(self, key, log_density, state, observed=None):
+        """One step of one size."""
+        first, second = jax.random.split(key)
+        share = jax.random.uniform(first, (), state.log_density.dtype)
+        size = self.sampler.step_size * jnp.exp(-share * float(np.log(self.ratio)))
+        return dataclasses.replace(self.sampler, step_size=size).step(second, log_density, state, observed)
 
 
 @loadable
