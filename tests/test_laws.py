@@ -367,7 +367,8 @@ def test_bijections_invert_and_their_log_det_is_the_jacobians(name):
     square = np.asarray(jacobian, np.float64).reshape(20, y[0].size, x[0].size)[:, : x[0].size]
     np.testing.assert_allclose(log_det, np.linalg.slogdet(square)[1], atol=1e-5)
     bijector = layer.bijector() if context is None else layer.bijector(context)
-    np.testing.assert_allclose(bijector.forward(x[0]), y[0], atol=1e-6)
+    # of one event and not of twenty: another program, another order of its sums
+    np.testing.assert_allclose(bijector.forward(x[0]), y[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", BIJECTIONS)
