@@ -126,8 +126,8 @@ def test_chains_that_all_stand_still_end_the_fit():
     stuck = moved(jax.random.key(3), start(x, MALA(1e6)), 0.5)
     learn = jg.ContrastiveDivergence(optax.adam(1e-2), negative=Replay(20, size=40))
     with pytest.warns(jg.JaxgenWarning, match="not finite"):
-        fitted = jg.fit(KEY, stuck, x, learn, steps=20, batch_size=20)
-    assert fitted.status == jg.Status.NON_FINITE and fitted.steps <= 1
+        fitted = jg.fit(KEY, stuck, x, learn, steps=200, batch_size=20)
+    assert fitted.status == jg.Status.NON_FINITE and 90 <= fitted.steps <= 101
     spread = moved(jax.random.key(3), start(x, Spread(MALA(1e6), 1e9)), 0.5)
     going = jg.fit(KEY, spread, x, learn, steps=20, batch_size=20)
     assert going.status == jg.Status.FINISHED and going.history["moved"].min() > 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,8 @@ from jaxgen.core.value import algorithm
 
 #: kernel steps that carry chains from zeros to their start
 BURN_IN = 100
+#: updates without a move after which chains count as stuck: by chance that happens to none that accept a twentieth
+STILL = 100
 
 
 class Negative(Protocol):
@@ -138,14 +140,21 @@ class Relayed:
         return samples, _even(samples, share.dtype), chains, {}
 
 
+class Buffer(NamedTuple):
+    """The chains of `Replay`: `x` `[size, *event]`, and for how many updates none has moved."""
+
+    x: jax.Array
+    still: jax.Array
+
+
 @algorithm
 class Replay:
     """A buffer of chains that are moved in turn, some of which start anew at the tractable end of the model's path.
 
     A buffer is larger than the samples of one update, so that chains are old and various although each update moves
     few; those that start anew keep looking for modes that the others have not found. Metrics: `renewed`, the share of
-    the samples that did; `moved`, the share of chains that moved, and NaN where none did, which ends the fit: chains
-    that stand still are no samples, and against them the loss would fall without end.
+    the samples that did; `moved`, the share of chains that moved. It is NaN, which ends the fit, once none has for 100
+    updates: chains that stand still are no samples, and against them the loss would fall without end.
 
     Args:
         chains: samples of an update, 1 or more.
@@ -160,7 +169,7 @@ class Replay:
         >>> x = jg.data.two_moons(jax.random.key(1), 500)
         >>> start = jg.EnergyModel.init(jax.random.key(0), x, jg.Gaussian.init(jax.random.key(0), x))
         >>> algorithm = jg.ContrastiveDivergence(negative=Replay(50, size=100))
-        >>> jg.fit(jax.random.key(1), start, x, algorithm, steps=2, batch_size=50).state.chains.shape
+        >>> jg.fit(jax.random.key(1), start, x, algorithm, steps=2, batch_size=50).state.chains.x.shape
         (100, 2)
     """
 
@@ -169,26 +178,28 @@ class Replay:
     k: int = 1
     fresh: float = 0.05
 
-    def init(self, key: Any, model: Any) -> jax.Array:
+    def init(self, key: Any, model: Any) -> Buffer:
         _at_least_one(self, chains=self.chains, k=self.k, size=self.size)
         if self.size < self.chains or not 0 <= self.fresh <= 1:
             raise FitError(
                 "a buffer holds the samples of an update, and a share of it is renewed", called=repr(self),
                 expected="size of chains or more, fresh from 0 to 1", got=f"size={self.size}, fresh={self.fresh}",
             )  # fmt: skip
-        return as_path(model, repr(self)).sample(key, (self.size,))
+        return Buffer(as_path(model, repr(self)).sample(key, (self.size,)), jnp.zeros((), jnp.int32))
 
     def draw(self, key: Any, model: Any, chains: Any, batch: Batch, share: jax.Array, step: Any) -> Any:
+        buffer, still = chains
         renewal, start, move = jax.random.split(key, 3)
         turn = (step * self.chains + jnp.arange(self.chains)) % self.size
-        x = chains[turn]
+        x = buffer[turn]
         anew = jax.random.bernoulli(renewal, self.fresh, (self.chains,))
         fresh = as_path(model, repr(self)).sample(start, (self.chains,)).astype(x.dtype)
         x = jnp.where(anew.reshape((-1,) + (1,) * (x.ndim - 1)), fresh, x)
         samples = advanced(move, model, x, self.k)
         moved = jnp.mean(jnp.any((samples != x).reshape((len(x), -1)), axis=1), dtype=share.dtype)
-        report = {"renewed": jnp.mean(anew), "moved": jnp.where(moved > 0, moved, jnp.nan)}
-        return samples, _even(samples, share.dtype), chains.at[turn].set(samples), report
+        still = jnp.where(moved > 0, 0, still + 1)
+        report = {"renewed": jnp.mean(anew), "moved": jnp.where(still < STILL, moved, jnp.nan)}
+        return samples, _even(samples, share.dtype), Buffer(buffer.at[turn].set(samples), still), report
 
 
 @algorithm
