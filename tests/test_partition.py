@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.random import threefry_2x32
 from machines import enumerated, family, fits, index, states
 from scipy import optimize, special, stats
 
@@ -260,6 +261,14 @@ def test_uniform_numbers_are_uniform():
     with jax.enable_x64(True):
         assert uniform(keys[0], (3,), jnp.float64).dtype == np.float64
     assert uniform(jax.random.key(0, impl="rbg"), (3,)).shape == (3,)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 1001])
+def test_uniform_numbers_are_the_words_that_jax_hashes(n):
+    """Bit for bit, whatever is left over: JAX's own hash of the same counters, its first words and then its second."""
+    key = jax.random.key(n)
+    words = threefry_2x32(jax.random.key_data(key), jnp.arange(n + n % 2, dtype=jnp.uint32))[:n]
+    np.testing.assert_array_equal(uniform(key, (n,)), (np.asarray(words) >> 8) / np.float32(2**24))
 
 
 @pytest.mark.parametrize(("call", "error", "says"), [
