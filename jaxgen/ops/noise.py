@@ -18,8 +18,8 @@ def uniform(key, shape, dtype=jnp.float32) -> jax.Array:
     """Uniform numbers in [0, 1), as `jax.random.uniform`, at an eighth of the cost on a CPU.
 
     Threefry hashes a counter to two words of 32 bits. `jax.random` folds them into one, so that any part of an array
-    can be computed alone; here both are used, and the rounds are one loop over numbers, not a loop of rounds. `u = (word >> 8) / 2^24`, for float32; other types, and keys of other
-    generators, go to `jax.random.uniform`.
+    can be computed alone; here both are used, and the rounds are one loop over numbers, not a loop of rounds.
+    `u = (word >> 8) / 2^24`, for float32; other types, and keys of other generators, go to `jax.random.uniform`.
 
     Args:
         key: typed key.
