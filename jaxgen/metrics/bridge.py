@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from typing import Any, NamedTuple
 
@@ -189,7 +190,8 @@ class Bracket(NamedTuple):
 
     Args:
         low, high: nats. `low` is the estimate of `ais` less 3 of its standard errors, `high` that of `reverse_ais` and
-            3 of its own: with samples of the model the truth lies between, but for a chance below 1 in 300.
+            3 of its own: with samples of the model the truth lies between, but for a chance below 1 in 300. Where the
+            two have changed places, the outer ends of both.
         log_z: nats, by `bar` of both.
         standard_error: of `log_z`, nats.
         forward, reverse: the two `PartitionEstimate`s.
@@ -232,8 +234,8 @@ def bracket(
         sweeps: steps of the model's kernel from `x` before the reverse annealing begins.
 
     Returns:
-        `Bracket`. A bracket of more than 1 nat, one whose ends have changed places (`x` is not of the model, or is of a
-        part of it), and one that is not finite are also a `JaxgenWarning`.
+        `Bracket`. A bracket of more than 1 nat, one whose estimates have changed places by more than 3 errors (`x` is
+        not of the model, or is of a part of it), and one that is not finite are also a `JaxgenWarning`.
 
     Raises:
         ModelError: the model has no annealing path. FitError: counts or betas as in `ais`.
@@ -261,14 +263,18 @@ def bracket(
     x = _settled(move_key, path, x, sweeps)
     reverse = reverse_ais(reverse_key, path, x, steps=steps, betas=betas)
     both = bar(forward, reverse)
-    low = float(forward.log_z) - ERRORS * float(forward.standard_error)
-    high = float(reverse.log_z) + ERRORS * float(reverse.standard_error)
+    ends = [(float(e.log_z), ERRORS * float(e.standard_error)) for e in (forward, reverse)]
+    # from below and from above; but where one of them is wrong nobody knows which, and neither is left out
+    low, high = min(z - error for z, error in ends), max(z + error for z, error in ends)
     found = Bracket(low, high, float(both.log_z), float(both.standard_error), forward, reverse)
-    if not 0 <= found.width <= WIDE:
-        why = "is wider than a nat" if found.width > WIDE else "has its ends the wrong way round: x is not of the model"
+    crossed = ends[0][0] - ends[1][0] > math.hypot(ends[0][1], ends[1][1])
+    if crossed or not found.width <= WIDE:
+        why = (
+            "is not finite" if not math.isfinite(found.width)
+            else "has its ends the wrong way round: x is not of the model" if crossed else "is wider than a nat"
+        )  # fmt: skip
         warnings.warn(
-            f"{called}: [{low:.2f}, {high:.2f}] {why if found.width == found.width else 'is not finite'}; take more "
-            "steps and chains, or samples nearer to the model",
+            f"{called}: [{low:.2f}, {high:.2f}] {why}; take more steps and chains, or samples nearer to the model",
             JaxgenWarning, stacklevel=2,
         )  # fmt: skip
     return found

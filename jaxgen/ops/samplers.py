@@ -381,7 +381,9 @@ def sample_chain(
 ) -> tuple[Any, ChainInfo]:  # fmt: skip
     """A chain from x, in one compiled loop.
 
-    For many chains map it: `jax.vmap(lambda k, x: sample_chain(k, sampler, log_density, x))(keys, starts)`.
+    For many chains map it: `jax.vmap(lambda k, x: sample_chain(k, sampler, log_density, x))(keys, starts)`. What is to
+    be called again and again belongs inside of a `jax.jit` that takes the model as its argument: outside of one every
+    call compiles anew.
 
     Args:
         key: typed key.
