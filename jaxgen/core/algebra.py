@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.gate import concrete
-from jaxgen.core.pytree import float_type, parameter_count
+from jaxgen.core.pytree import float_type, parameter_count, registered
 from jaxgen.core.sequences import Sequences, padded
 
 
@@ -49,7 +49,7 @@ def stack(models: Any) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *models)
 
 
-@jax.tree_util.register_dataclass
+@registered
 @dataclasses.dataclass(frozen=True)
 class Events:
     """Events made ready for many E-steps: what a family computes of them again and again, once.

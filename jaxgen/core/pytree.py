@@ -78,24 +78,24 @@ def model(cls: type[T]) -> type[T]:
     if "__init__" in cls.__dict__ or inherited:
         hook = "__post_init__" if inherited else "__init__"
         raise TypeError(f"@model {cls.__name__} defines {hook}; write a classmethod from_* instead")
-    cls = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
-    names = {True: [], False: []}  # type: dict[bool, list[str]]
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-        names[bool(field.metadata.get("static"))].append(field.name)
-    _register(cls, tuple(names[False]), tuple(names[True]))
+    cls = registered(dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls))
     cls.__repr__ = _repr  # type: ignore[assignment, method-assign]
     REGISTRY[class_name(cls)] = cls
     _CLASSES.add(cls)
     return cls
 
 
-def _register(cls: type, data: tuple[str, ...], meta: tuple[str, ...]) -> None:
-    """Makes a pytree of a dataclass.
+def registered(cls: type[T]) -> type[T]:
+    """Makes a pytree of a dataclass; fields with `metadata={"static": True}` are part of its structure.
 
     Not by `jax.tree_util.register_dataclass`: in jaxlib 0.10.2 two of its classes whose fields have one structure have
     equal treedefs. A compiled function then takes one for the other where their hashes fall into one slot, which is one
     pair in a hundred: the wrong model's code, without an error.
     """
+    names: dict[bool, list[str]] = {True: [], False: []}
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        names[bool(field.metadata.get("static"))].append(field.name)
+    data, meta = names[False], names[True]
     keys = tuple(jax.tree_util.GetAttrKey(name) for name in data)
 
     def flatten(value: Any) -> Any:
@@ -109,6 +109,7 @@ def _register(cls: type, data: tuple[str, ...], meta: tuple[str, ...]) -> None:
         return cls(**dict(zip(data, children, strict=True)), **dict(zip(meta, static, strict=True)))
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    return cls
 
 
 def class_name(cls: type) -> str:

@@ -12,12 +12,13 @@ import numpy as np
 
 from jaxgen.core.errors import DataError, ShapeError
 from jaxgen.core.gate import as_array, concrete
+from jaxgen.core.pytree import registered
 
 #: the shortest length that sequences are padded to; longer ones go by doubling, so that few programs serve all
 SHORTEST = 64
 
 
-@jax.tree_util.register_dataclass
+@registered
 @dataclasses.dataclass(frozen=True)
 class Sequences:
     """A batch of sequences that differ in length or have steps that were not seen: stands wherever their array would.

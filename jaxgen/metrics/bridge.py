@@ -263,11 +263,11 @@ def bracket(
     x = _settled(move_key, path, x, sweeps)
     reverse = reverse_ais(reverse_key, path, x, steps=steps, betas=betas)
     both = bar(forward, reverse)
-    ends = [(float(e.log_z), ERRORS * float(e.standard_error)) for e in (forward, reverse)]
+    sides = [(float(e.log_z), ERRORS * float(e.standard_error)) for e in (forward, reverse)]
     # from below and from above; but where one of them is wrong nobody knows which, and neither is left out
-    low, high = min(z - error for z, error in ends), max(z + error for z, error in ends)
+    low, high = min(z - error for z, error in sides), max(z + error for z, error in sides)
     found = Bracket(low, high, float(both.log_z), float(both.standard_error), forward, reverse)
-    crossed = ends[0][0] - ends[1][0] > math.hypot(ends[0][1], ends[1][1])
+    crossed = sides[0][0] - sides[1][0] > math.hypot(sides[0][1], sides[1][1])
     if crossed or not found.width <= WIDE:
         why = (
             "is not finite" if not math.isfinite(found.width)

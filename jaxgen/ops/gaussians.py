@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.pytree import registered
 from jaxgen.ops.linalg import inverse_cholesky, tril_inverse
 
 LOG_2PI = math.log(2.0 * math.pi)
@@ -200,7 +201,7 @@ def diagonal_moments(x: jax.Array, origin: jax.Array, offset: jax.Array, weight:
     return each(one, origin, offset, weight)
 
 
-@jax.tree_util.register_dataclass
+@registered
 @dataclasses.dataclass(frozen=True)
 class Quadratic:
     """K Gaussians made ready for many events: their exponents as linear functions of columns.

@@ -44,7 +44,8 @@ def uniform(key, shape, dtype=jnp.float32) -> jax.Array:
     count = jax.lax.iota(jnp.uint32, size)
     second = count >= half
     low = jnp.where(second, count - half, count)
-    words = jnp.where(second, *reversed(threefry(jax.random.key_data(key), low, low + half)))
+    first_word, second_word = threefry(jax.random.key_data(key), low, low + half)
+    words = jnp.where(second, second_word, first_word)
     return ((words >> 8).astype(dtype) * dtype.type(2.0**-24)).reshape(shape)
 
 
