@@ -133,6 +133,18 @@ def test_chains_that_all_stand_still_end_the_fit():
     assert going.status == jg.Status.FINISHED and going.history["moved"].min() > 0
 
 
+def test_data_in_any_units_are_the_same_model():
+    x, _ = mixture(300)
+    learn = jg.ContrastiveDivergence(optax.adam(1e-2), negative=Replay(50, size=100))
+    near, far = (
+        jg.fit(KEY, start(1e5 * y + 1e4), 1e5 * y + 1e4, learn, steps=5, batch_size=50).model if far
+        else jg.fit(KEY, start(y), y, learn, steps=5, batch_size=50).model
+        for far, y in ((False, x), (True, x))
+    )  # fmt: skip
+    # log p has an offset of log 1e5; the base trains too, by steps in its own units, which are those of the data
+    np.testing.assert_allclose(far.energy(1e5 * x + 1e4) - np.log(1e5), near.energy(x), atol=0.05)
+
+
 @pytest.mark.parametrize("negative", [Persistent(20), Replay(20, size=40)])
 def test_divergence_ends_with_a_status(negative):
     x, _ = mixture(200)

@@ -15,6 +15,7 @@ from jaxgen.core.pytree import fixed, model, static
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
 from jaxgen.ops.samplers import MALA, Sampler, Spread
+from jaxgen.ops.units import mean_and_scale
 
 #: small steps among large ones: with one size all chains stand still once training has made the energy steep
 SAMPLER = Spread(MALA(0.2), 200.0)
@@ -24,7 +25,7 @@ SAMPLER = Spread(MALA(0.2), 200.0)
 class EnergyModel:
     """A density known up to a constant: a network's energy beside that of a base density.
 
-    `p(x) = p_0(x) exp(-tilt f(x)) / Z`, `E(x) = tilt f(x) - log p_0(x)`
+    `p(x) = p_0(x) exp(-tilt f(z)) / Z`, `E(x) = tilt f(z) - log p_0(x)`, `z = (x - center) / scale`
 
     The base makes Z finite wherever f is bounded below, is where chains start, and gives annealing an end whose Z is
     one. It trains too, if it has arrays that do.
@@ -36,7 +37,9 @@ class EnergyModel:
         net: f, `[*batch, *event] -> [*batch, 1]`.
         base: p_0, a density of the same events.
         tilt: a scalar, 1; between 0 and 1 on the annealing path. Not trained.
-        sampler: what moves chains, a value such as `MALA(0.1)` of `samplers`, static.
+        center: of the data, `[*event]` or a scalar. Not trained.
+        scale: of the data: the network and the sampler see events in units of it. Not trained.
+        sampler: what moves chains, a value such as `MALA(0.1)` of `samplers`, its steps in units of `scale`; static.
         moves: its steps in one step of `kernel`.
 
     Source: LeCun, Chopra, Hadsell, Ranzato and Huang (2006), A tutorial on energy-based learning; Xie, Lu, Zhu and Wu
@@ -53,6 +56,8 @@ class EnergyModel:
     net: Net
     base: Any
     tilt: jax.Array = fixed()
+    center: jax.Array = fixed()
+    scale: jax.Array = fixed()
     sampler: Sampler = static(SAMPLER)
     moves: int = static(1)
 
@@ -64,10 +69,10 @@ class EnergyModel:
 
         Args:
             key: typed key.
-            x: events `[N, *event]`, for their shape and dtype.
+            x: events `[N, *event]`, for their shape, dtype, center and scale.
             base: a density of such events: `Gaussian.init(key, x)` covers the data.
             network: a linen module `[*batch, *event] -> [*batch, 1]`; None is an MLP of two layers of 128.
-            sampler: None is `Spread(MALA(0.2), 200.0)`, for data of about unit scale.
+            sampler: None is `Spread(MALA(0.2), 200.0)`.
             moves: steps of the sampler in one step of the kernel, 1 or more.
 
         Raises:
@@ -95,7 +100,7 @@ class EnergyModel:
                 "chains need a sampler and steps", called=called, expected="such as samplers.MALA(0.05), moves >= 1",
                 got=f"{sampler!r}, moves={moves!r}",
             )  # fmt: skip
-        return cls(net, base, jnp.ones((), x.dtype), sampler, moves)
+        return cls(net, base, jnp.ones((), x.dtype), *mean_and_scale(x), sampler, moves)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -103,7 +108,8 @@ class EnergyModel:
 
     def _energy(self, x):
         # one number for each event: a product of tilt zero and an infinite energy would be NaN, and is not hidden
-        return self.tilt * jnp.reshape(self.net(x), ()) - self.base.log_prob(x)
+        z = (x - self.center) / self.scale
+        return self.tilt * jnp.reshape(self.net(z), ()) - self.base.log_prob(x)
 
     @per_event
     def energy(self, x):
@@ -122,12 +128,15 @@ class EnergyModel:
         It leaves p in place if the sampler does, as `MALA` and `HMC` do; `ULA` leaves one near it. Coordinates that are
         `observed` stay.
         """
-        log_density = lambda x: -self._energy(x)  # noqa: E731
+        log_density = lambda z: -self._energy(self.center + self.scale * z)  # noqa: E731
 
         def move(t, state):
             return self.sampler.step(jax.random.fold_in(key, t), log_density, state, observed)[0]
 
-        return jax.lax.fori_loop(0, self.moves, move, self.sampler.init(log_density, x)).x
+        z = (x - self.center) / self.scale
+        new = jax.lax.fori_loop(0, self.moves, move, self.sampler.init(log_density, z)).x
+        # what did not move is what it was, and not that there and back
+        return jnp.where(new == z, x, self.center + self.scale * new)
 
     @per_sample
     def sample(self, key, *, sweeps=1000):
