@@ -207,6 +207,14 @@ def _opened(method: Callable[..., Any], shape: str) -> Callable[..., Any]:
 
         return _map(one, x.shape[:axes], key, (x, observed), context, shared)
 
+    return _checked(method, mapped, shape, keyed, masked)
+
+
+def _checked(
+    method: Callable[..., Any], compiled: Callable[..., Any], shape: str, keyed: bool, masked: bool
+) -> Callable[..., Any]:
+    """The public method: it checks what it is given, and calls the compiled one."""
+
     def call(self: Any, key: Any, x: Any, context: Any, static: dict[str, Any]) -> Any:
         called = _name(self, method)
         if keyed:
@@ -215,7 +223,7 @@ def _opened(method: Callable[..., Any], shape: str) -> Callable[..., Any]:
         batch = batch_axes(x.shape, getattr(self, shape), called)
         context, shared = _check_context(self, context, batch, called)
         observed = check_observed(static.pop("observed", None), x, getattr(self, shape), called) if masked else None
-        return mapped(self, key, x, observed, context, len(batch), shared, **static)
+        return compiled(self, key, x, observed, context, len(batch), shared, **static)
 
     if keyed:
 
@@ -294,29 +302,7 @@ def per_batch(method: Callable[..., Any]) -> Callable[..., Any]:
         out = method(self, *given, **({"observed": observed} if masked else {}), **static)
         return jax.tree.map(lambda leaf: leaf.reshape((*batch, *leaf.shape[1:])), out)
 
-    def call(self: Any, key: Any, x: Any, context: Any, static: dict[str, Any]) -> Any:
-        called = _name(self, method)
-        if keyed:
-            check_key(key, called)
-        x = _as_events(x, called)
-        batch = batch_axes(x.shape, self.event_shape, called)
-        context, shared = _check_context(self, context, batch, called)
-        observed = check_observed(static.pop("observed", None), x, self.event_shape, called) if masked else None
-        return flat(self, key, x, observed, context, len(batch), shared, **static)
-
-    if keyed:
-
-        @functools.wraps(method)
-        def public_keyed(self: Any, key: Any, x: Any, *, context: Any = None, **static: Any) -> Any:
-            return call(self, key, x, context, static)
-
-        return public_keyed
-
-    @functools.wraps(method)
-    def public(self: Any, x: Any, *, context: Any = None, **static: Any) -> Any:
-        return call(self, None, x, context, static)
-
-    return public
+    return _checked(method, flat, "event_shape", keyed, masked)
 
 
 def weighted_events(method: Callable[..., Any]) -> Callable[..., Any]:

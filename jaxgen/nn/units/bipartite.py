@@ -186,7 +186,8 @@ def _neighbours(sides: Sides, u: jax.Array, weights: jax.Array):
             raise ModelError(
                 "conditionals of one coordinate are sums over its states", called="the pseudo-likelihood",
                 expected="units of finitely many states on the visible side", got=type(part).__name__,
-                fix="the exact likelihood where the hidden side is small: -model.energy(x) - model.log_partition()",
+                fix="the exact likelihood where the hidden side is small: -model.energy(x) - model.log_partition(); "
+                "validation by ContrastiveDivergence(score=metrics.monitors.exact), or by Annealed()",
             )  # fmt: skip
         change, cost = part.others(u[site : site + part.sites])
         here = slice(row, row + part.size)
