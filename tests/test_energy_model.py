@@ -77,16 +77,16 @@ def test_annealing_finds_the_partition_function(random_model):
 
 
 def test_chains_tend_to_the_density_and_hold_what_is_observed(random_model):
-    x = np.asarray(random_model.sample(jax.random.key(1), (4000,), sweeps=40))[:, 0]
+    x = np.asarray(random_model.sample(jax.random.key(1), (2000,), sweeps=20))[:, 0]
     p = np.exp(-np.asarray(random_model.energy(LINE), np.float64) - log_z(random_model))
     cdf = np.cumsum(p) * STEP
     assert scipy.stats.kstest(x, lambda at: np.interp(at, LINE[:, 0], cdf)).pvalue > 1e-4
     base = jg.Gaussian.from_covariance(np.zeros(2, np.float32), np.array([[1.0, 0.8], [0.8, 1.0]], np.float32))
     plane = jg.EnergyModel.init(KEY, np.zeros((1, 2), np.float32), base, network=MLP((1,), zero_last=True),
                                 sampler=MALA(0.2))  # fmt: skip
-    drawn = jg.impute(jax.random.key(2), plane, jnp.full((3000, 2), jnp.array([1.0, jnp.nan])), sweeps=30)
+    drawn = jg.impute(jax.random.key(2), plane, jnp.full((1500, 2), jnp.array([1.0, jnp.nan])), sweeps=10)
     assert (drawn[:, 0] == 1).all()
-    assert float(drawn[:, 1].mean()) == pytest.approx(0.8, abs=0.06)  # five standard errors of N(0.8, 0.36)
+    assert float(drawn[:, 1].mean()) == pytest.approx(0.8, abs=0.08)  # five standard errors of N(0.8, 0.36)
 
 
 def test_two_ways_of_training_find_the_same_density():
@@ -153,13 +153,16 @@ def test_divergence_ends_with_a_status(negative):
         fitted = jg.fit(jax.random.key(1), start(x, ULA(5.0)), x, wild, steps=200, batch_size=20)
     assert fitted.status == jg.Status.NON_FINITE
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(fitted.model))
-    assert np.isfinite(fitted.history["loss"][:-1]).all()
+    # what was not measured is no number, and not the last one that was
+    assert np.isfinite(fitted.history["loss"][:-1]).all() and np.isnan(fitted.history["loss"][-1])
 
 
 @pytest.mark.parametrize(("call", "error", "says"), [
     (lambda x: jg.EnergyModel.init(KEY, x, jg.StandardNormal((2,))), jg.ModelError, "base"),
     (lambda x: jg.EnergyModel.init(KEY, x, jg.StandardNormal((1,)), network=MLP((3,))), jg.ModelError, "one number"),
     (lambda x: jg.EnergyModel.init(KEY, x, jg.StandardNormal((1,)), moves=0), jg.ModelError, "steps"),
+    (lambda x: start(x, jg.samplers.SGLD(0.1)), jg.ModelError, "exact gradients"),
+    (lambda x: start(x, "MALA"), jg.ModelError, "sampler"),
     (lambda x: start(x).energy(np.zeros((3, 2))), jg.ShapeError, "1"),
     (lambda x: jg.fit(KEY, start(x), x, jg.ContrastiveDivergence(negative=Replay(20, size=10))), jg.FitError, "buffer"),
     (lambda x: jg.losses.denoising_score_matching(0.0), jg.FitError, "noise"),

@@ -140,6 +140,15 @@ def test_observed_coordinates_stay_and_the_rest_is_conditional(sampler):
     assert float(x[..., 1].var()) == pytest.approx(1.64, rel=0.08)
 
 
+@pytest.mark.parametrize("sampler", [ULA(0.05), MALA(0.6), HMC(0.4, 4)])
+def test_what_is_observed_may_have_any_slope(sampler):
+    """The square root of a number held at zero has an infinite slope, which says nothing of the others."""
+    log_density = lambda x: jnp.sqrt(x[0]) - 0.5 * x[1] ** 2  # noqa: E731
+    x, info = chains(sampler, log_density, jnp.zeros((200, 2)), 20, observed=jnp.array([True, False]))
+    assert (x[..., 0] == 0).all() and info.finite.all()
+    assert float(x[..., 1].std()) == pytest.approx(1, abs=0.15)
+
+
 def test_any_tree_and_any_model():
     tree = {"a": jnp.zeros(2), "b": jnp.float32(1)}
     log_density = lambda x: normal(x["a"]) - 0.5 * (x["b"] - 3) ** 2  # noqa: E731
@@ -182,6 +191,7 @@ def test_steep_densities_are_refused_or_survived():
     (lambda: SGLD(0.1, decay=2.0), jg.FitError, "decay"),
     (lambda: minibatch(normal, normal, jnp.ones(3), 0), jg.FitError, "minibatch"),
     (lambda: sample_chain(jax.random.key(0), ULA(0.1), normal, jnp.zeros(2), draws=0), jg.FitError, "draws"),
+    (lambda: sample_chain(jax.random.key(0), ULA(0.1), normal, jnp.zeros(2), draws=2.5), jg.FitError, "ints"),
     (lambda: sample_chain(jax.random.key(0), ULA(0.1), normal, jnp.zeros(2, int)), jg.DataError, "float"),
     (lambda: sample_chain(jax.random.key(0), MALA(0.1), normal, jnp.full(2, jnp.nan)), jg.DataError, "starts"),
     (lambda: sample_chain(jax.random.key(0), ULA(0.1), lambda x: -(x**2), jnp.zeros(2)), jg.ShapeError, "scalar"),

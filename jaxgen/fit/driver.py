@@ -515,7 +515,7 @@ class _Run:
             self.status = Status.NON_FINITE if failed else Status(int(statuses[statuses < Status.NON_FINITE].min()))
         bar.update(made)
         if not bar.disable:
-            latest = np.max(self.history[self.algorithm.monitor][-1])
+            latest = np.fmax.reduce(self.history[self.algorithm.monitor][-1], axis=None)  # NaN of those that failed
             bar.set_postfix_str(f"{self.algorithm.monitor} {latest:.4f}", refresh=False)
         every = self.options.every
         if every and self.best is not None and (self.step % every == 0 or self.status != Status.RUNNING

@@ -111,7 +111,10 @@ def start(algorithm: Any, key: Any, model: Any, batch: Batch, batch_size: int | 
 def guarded_step(
     algorithm: Any, key: Any, step: Any, state: Any, status: Any, metrics: Any, batch: Batch, tolerance: Any
 ) -> tuple[Any, jax.Array, dict[str, jax.Array]]:
-    """One step of one fit. A step that is not finite, and every step after the end, leaves all as it was."""
+    """One step of one fit. A step that is not finite, and every step after the end, leaves the state as it was.
+
+    The metrics of a step that is not finite, and of those after it, are NaN: what was not measured is no number.
+    """
     new_state, new_metrics = algorithm.step(jax.random.fold_in(key, step + 1), state, batch)
     running = status == Status.RUNNING
     good = _finite(new_state.model, new_metrics)
@@ -124,10 +127,14 @@ def guarded_step(
         # 64-bit data do not turn a 32-bit model into another
         return chosen if chosen.dtype == old.dtype else chosen.astype(old.dtype)
 
+    def record(new: jax.Array, old: jax.Array) -> jax.Array:
+        kept = keep(new, old)
+        return jnp.where(running & ~good, jnp.nan, kept) if jnp.issubdtype(old.dtype, jnp.inexact) else kept
+
     return (
         jax.tree.map(keep, new_state, state),
         jnp.where(running, outcome, status),
-        jax.tree.map(keep, new_metrics, metrics),
+        jax.tree.map(record, new_metrics, metrics),
     )
 
 

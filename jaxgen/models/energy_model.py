@@ -95,10 +95,10 @@ class EnergyModel:
                 got=f"outputs {list(out)} for one event", fix="MLP((128, 128, 1), in_shape=event_shape)",
             )  # fmt: skip
         sampler = SAMPLER if sampler is None else sampler
-        if not hasattr(sampler, "step") or isinstance(moves, bool) or not isinstance(moves, int) or moves < 1:
+        if not _moves(sampler, x[0]) or isinstance(moves, bool) or not isinstance(moves, int) or moves < 1:
             raise ModelError(
-                "chains need a sampler and steps", called=called, expected="such as samplers.MALA(0.05), moves >= 1",
-                got=f"{sampler!r}, moves={moves!r}",
+                "chains need a sampler of exact gradients, and steps", called=called,
+                expected="such as samplers.MALA(0.05), moves >= 1", got=f"{sampler!r}, moves={moves!r}",
             )  # fmt: skip
         return cls(net, base, jnp.ones((), x.dtype), *mean_and_scale(x), sampler, moves)
 
@@ -151,6 +151,19 @@ class EnergyModel:
     def annealing_path(self) -> TiltedPath:
         """The path from the base to this model, for `metrics.ais` and its kin."""
         return TiltedPath(self)
+
+
+def _moves(sampler: Any, x: Any) -> bool:
+    """Whether that is a sampler that takes a log-density of events; one of minibatches takes another."""
+
+    def step(key, x):
+        return sampler.step(key, jnp.sum, sampler.init(jnp.sum, x))
+
+    try:
+        jax.eval_shape(step, jax.random.key(0), x)
+    except (AttributeError, TypeError):
+        return False
+    return True
 
 
 class TiltedPath(NamedTuple):

@@ -111,11 +111,11 @@ class ULA:
     def step(self, key, log_density, state, observed=None):
         """One step."""
         x, rest = ravel_pytree(state.x)
-        free = _free(observed, x)
-        noise = jax.random.normal(key, x.shape, x.dtype)
-        new = x + self.step_size * state.gradient * free
-        new = new + jnp.sqrt(jnp.asarray(2 * self.step_size * self.temperature, x.dtype)) * noise * free
-        value, gradient = _value_and_gradient(log_density, rest, new)
+        free = _free(observed)
+        noise = free(jax.random.normal(key, x.shape, x.dtype))
+        spread = jnp.sqrt(jnp.asarray(2 * self.step_size * self.temperature, x.dtype))
+        new = x + self.step_size * free(state.gradient) + spread * noise
+        value, gradient = _value_and_gradient(log_density, rest, new, free)
         return _unadjusted(state, rest(new), value, gradient)
 
 
@@ -158,13 +158,13 @@ class MALA:
         eta, temperature = self.step_size, self.temperature
         first, second = jax.random.split(key)
         x, rest = ravel_pytree(state.x)
-        free = _free(observed, x)
+        free = _free(observed)
         spread = jnp.sqrt(jnp.asarray(2 * eta * temperature, x.dtype))
-        noise = jax.random.normal(first, x.shape, x.dtype) * free
-        new = x + eta * state.gradient * free + spread * noise
-        value, gradient = _value_and_gradient(log_density, rest, new)
+        noise, slope = free(jax.random.normal(first, x.shape, x.dtype)), free(state.gradient)
+        new = x + eta * slope + spread * noise
+        value, gradient = _value_and_gradient(log_density, rest, new, free)
         # the noise of the way back, without a difference of large numbers: (x - x' - eta g') / spread
-        back = noise + eta * (state.gradient + gradient) * free / spread
+        back = noise + eta * (slope + gradient) / spread
         log_ratio = (value - state.log_density) / temperature + 0.5 * (jnp.sum(noise**2) - jnp.sum(back**2))
         return _decided(second, state, rest, new, value, gradient, log_ratio)
 
@@ -216,18 +216,17 @@ class HMC:
         """One trajectory."""
         first, second = jax.random.split(key)
         x, rest = ravel_pytree(state.x)
-        free = _free(observed, x)
-        kick = 0.5 * self.step_size / self.temperature * free
+        free, kick = _free(observed), 0.5 * self.step_size / self.temperature
 
         def leapfrog(_, place):
             x, r, gradient, _ = place
             r = r + kick * gradient
             x = x + self.step_size * r
-            value, gradient = _value_and_gradient(log_density, rest, x)
+            value, gradient = _value_and_gradient(log_density, rest, x, free)
             return x, r + kick * gradient, gradient, value
 
-        r = jax.random.normal(first, x.shape, x.dtype) * free
-        start = x, r, state.gradient, state.log_density
+        r = free(jax.random.normal(first, x.shape, x.dtype))
+        start = x, r, free(state.gradient), state.log_density
         new, end, gradient, value = jax.lax.fori_loop(0, self.leapfrogs, leapfrog, start)
         log_ratio = (value - state.log_density) / self.temperature + 0.5 * (jnp.sum(r**2) - jnp.sum(end**2))
         return _decided(second, state, rest, new, value, gradient, log_ratio)
@@ -332,11 +331,11 @@ class SGLD:
         """One step."""
         first, second = jax.random.split(key)
         x, rest = ravel_pytree(state.x)
-        free = _free(observed, x)
-        value, gradient = _value_and_gradient(lambda x: log_density(first, x), rest, x)
+        free = _free(observed)
+        value, gradient = _value_and_gradient(lambda x: log_density(first, x), rest, x, free)
         eta = self.step_size / (1 + state.steps.astype(x.dtype) / self.delay) ** self.decay
-        noise = jax.random.normal(second, x.shape, x.dtype)
-        new = x + (eta * gradient + jnp.sqrt(2 * eta * self.temperature) * noise) * free
+        noise = free(jax.random.normal(second, x.shape, x.dtype))
+        new = x + eta * gradient + jnp.sqrt(2 * eta * self.temperature) * noise
         new = jnp.where(_sound(value, gradient), new, jnp.nan)
         return _unadjusted(state, rest(new), value, gradient)
 
@@ -411,9 +410,10 @@ def sample_chain(
     """
     called = "sample_chain(key, sampler, log_density, x)"
     check_key(key, called)
-    if draws < 1 or burn_in < 0 or thin < 1:
+    whole = all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) for n in (draws, burn_in, thin))
+    if not whole or min(draws, thin, burn_in + 1) < 1:
         raise FitError(
-            "a chain needs steps", called=called, expected="draws=1 or more, burn_in=0 or more, thin=1 or more",
+            "a chain needs steps", called=called, expected="ints: draws and thin of 1 or more, burn_in of 0 or more",
             got=f"draws={draws}, burn_in={burn_in}, thin={thin}",
         )  # fmt: skip
     x = jax.tree.map(jnp.asarray, x)
@@ -462,7 +462,7 @@ def _check_options(sampler: Any, adjusted: bool = False) -> None:
         )  # fmt: skip
 
 
-def _value_and_gradient(log_density: Callable[..., Any], rest: Callable[..., Any], x: jax.Array) -> Any:
+def _value_and_gradient(log_density: Callable[..., Any], rest: Callable[..., Any], x: jax.Array, free: Any) -> Any:
     def flat(x: jax.Array) -> jax.Array:
         value = jnp.asarray(log_density(rest(x)))
         if value.shape != ():
@@ -472,18 +472,22 @@ def _value_and_gradient(log_density: Callable[..., Any], rest: Callable[..., Any
             )  # fmt: skip
         return value.astype(x.dtype)
 
-    return jax.value_and_grad(flat)(x)
+    value, gradient = jax.value_and_grad(flat)(x)
+    return value, free(gradient)
 
 
 def _start(log_density: Callable[..., Any], x: Any) -> ChainState:
     flat, rest = ravel_pytree(x)
-    value, gradient = _value_and_gradient(log_density, rest, flat)
+    value, gradient = _value_and_gradient(log_density, rest, flat, _free(None))
     return ChainState(x, value, gradient, jnp.zeros((), jnp.int32))
 
 
-def _free(observed: Any, x: jax.Array) -> Any:
-    """1 where a coordinate may move, 0 where it is observed."""
-    return 1 if observed is None else (~ravel_pytree(observed)[0].astype(bool)).astype(x.dtype)
+def _free(observed: Any) -> Callable[[jax.Array], jax.Array]:
+    """A vector without what is of observed coordinates, which do not move: whatever it is there, even infinite."""
+    if observed is None:
+        return lambda vector: vector
+    held = ravel_pytree(observed)[0].astype(bool)
+    return lambda vector: jnp.where(held, 0, vector)
 
 
 def _sound(value: jax.Array, gradient: jax.Array) -> jax.Array:
