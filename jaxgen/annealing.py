@@ -155,6 +155,11 @@ def replicas(path: Any, betas: jax.Array) -> Any:
     return jax.vmap(path.at)(betas)
 
 
+def advanced(key: Any, model: Any, x: jax.Array, steps: int) -> jax.Array:
+    """`steps` of the model's kernel from x."""
+    return jax.lax.fori_loop(0, steps, lambda t, x: model.kernel(jax.random.fold_in(key, t), x), x)
+
+
 def moved(key: Any, models: Any, x: jax.Array, sweeps: int) -> jax.Array:
     """`sweeps` steps of each replica's own kernel; `x` is `[R, C, *event]`, C chains of each."""
     one = jax.vmap(lambda key, model, x: model.kernel(key, x))

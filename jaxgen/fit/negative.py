@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from jaxgen.annealing import as_path, exchanged, ladder, moved, replicas
+from jaxgen.annealing import advanced, as_path, exchanged, ladder, moved, replicas
 from jaxgen.core.errors import FitError
 from jaxgen.core.gate import Batch
 from jaxgen.core.pytree import float_type
@@ -261,11 +261,6 @@ class Tempered:
         accepted = jnp.mean(accepted, axis=0)
         metrics = {"swap_acceptance": jnp.mean(accepted), "swap_acceptance_min": jnp.min(accepted)}
         return chains[-1], _even(chains[-1], share.dtype), chains, metrics
-
-
-def advanced(key: Any, model: Any, x: jax.Array, steps: int) -> jax.Array:
-    """`steps` of the model's kernel from x."""
-    return jax.lax.fori_loop(0, steps, lambda t, x: model.kernel(jax.random.fold_in(key, t), x), x)
 
 
 def _even(samples: jax.Array, dtype: Any) -> jax.Array:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxgen.annealing import as_path, exchanged, ladder, moved, replicas
+from jaxgen.annealing import advanced, as_path, exchanged, ladder, moved, replicas
 from jaxgen.core.door import check_key
 from jaxgen.core.errors import FitError, JaxgenWarning
 from jaxgen.core.gate import as_array
@@ -283,4 +283,4 @@ def bracket(
 @functools.partial(jax.jit, static_argnames="sweeps")
 def _settled(key: Any, path: Any, x: jax.Array, sweeps: int) -> jax.Array:
     model = path.at(jnp.ones(()))
-    return jax.lax.fori_loop(0, sweeps, lambda t, x: model.kernel(jax.random.fold_in(key, t), x), x)
+    return advanced(key, model, x, sweeps)

@@ -13,15 +13,11 @@ from jaxgen.core.door import per_batch, per_event, per_sample
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.gate import as_array
 from jaxgen.core.pytree import combine, fixed, float_type, model, partition
-from jaxgen.nn.units.algebra import carried, is_discrete, joint_states, neutral, parts, state
+from jaxgen.nn.units.algebra import carried, is_discrete, joint_states, log_sum, neutral, parts
 from jaxgen.nn.units.bipartite import ENUMERABLE
 from jaxgen.nn.units.discrete import Categorical, Spin
 from jaxgen.ops import graphs
 from jaxgen.ops.noise import uniform
-from jaxgen.ops.stable import logsumexp
-
-#: states per block of the enumeration: a block stays in the cache
-BLOCK = 2**10
 
 
 @model
@@ -324,18 +320,9 @@ def _log_partition(field_model, tilt):
             got="a continuum" if count is None else f"2^{np.log2(float(count)):.0f} states",
             fix="annealed importance sampling: jaxgen.metrics.bracket(key, model), with a standard error",
         )  # fmt: skip
-    size = min(count, BLOCK)
-
-    # recomputed in the backward pass, so that a gradient over millions of states needs the memory of one block
-    @jax.checkpoint
-    def block(start):
-        index = start + jnp.arange(size, dtype=jnp.uint32)
-        x = state(units, jnp.minimum(index, count - 1))
-        log_weight = jnp.matmul(units.statistic(x), tilt, precision="highest") - field_model.energy(x)
-        return logsumexp(jnp.where(index < count, log_weight, -jnp.inf))
-
-    # one number per block and a second sum over them: a running sum over 2^22 terms would lose float32 digits
-    return logsumexp(jax.lax.map(block, size * jnp.arange(-(-count // size), dtype=jnp.uint32)))
+    return log_sum(
+        units, lambda x: jnp.matmul(units.statistic(x), tilt, precision="highest") - field_model.energy(x)
+    )
 
 
 def _fields(edges, field, axes):

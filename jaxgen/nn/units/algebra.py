@@ -12,6 +12,10 @@ import numpy as np
 from jaxgen.core.errors import DataError, ShapeError
 from jaxgen.core.gate import as_array, concrete
 from jaxgen.core.pytree import combine, partition
+from jaxgen.ops.stable import logsumexp
+
+#: states per block of an enumeration: a block stays in the cache
+BLOCK = 2**10
 
 
 @runtime_checkable
@@ -149,6 +153,43 @@ def _digits(index: jax.Array, base: int, n: int) -> jax.Array:
     if base == 1 << bits:  # a division costs as much as all else in an enumeration of small machines
         return (index[..., None] >> (np.uint32(bits) * places)) & np.uint32(base - 1)
     return (index[..., None] // np.uint32(base) ** places) % np.uint32(base)
+
+
+def state_blocks(
+    units: Any, log_weight: Callable[[jax.Array], jax.Array]
+) -> tuple[Callable[[Any], jax.Array], jax.Array]:
+    """The joint states in blocks: a function of a block's first state to the log-weights of all in it, and these.
+
+    Args:
+        units: a discrete layer.
+        log_weight: of values `[M, sites]`, `[M]` nats.
+    """
+    count = joint_states(units)
+    size = min(count, BLOCK)
+
+    def block(start: Any) -> jax.Array:
+        index = start + jnp.arange(size, dtype=jnp.uint32)
+        if count % size == 0:
+            return log_weight(state(units, index))
+        known = index < count
+        return jnp.where(known, log_weight(state(units, jnp.where(known, index, 0))), -jnp.inf)
+
+    return block, size * jnp.arange(-(-count // size), dtype=jnp.uint32)
+
+
+def log_sum(units: Any, log_weight: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """`log sum exp` over all joint states, in blocks of bounded memory, also when differentiated.
+
+    Example:
+        >>> from jaxgen.nn.units import Spin
+        >>> round(float(jnp.exp(log_sum(Spin.zeros(3), lambda u: jnp.zeros(len(u))))))
+        8
+    """
+    block, starts = state_blocks(units, log_weight)
+    # recomputed in the backward pass, so that a gradient over millions of states needs the memory of one block
+    one = jax.checkpoint(lambda start: logsumexp(block(start)))
+    # one number per block and a second sum over them: a running sum over 2^22 terms would lose float32 digits
+    return logsumexp(jax.lax.map(one, starts))
 
 
 def carried(units: Any, values: jax.Array, dtype: Any) -> jax.Array:

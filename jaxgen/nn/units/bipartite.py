@@ -13,15 +13,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.errors import ModelError
-from jaxgen.nn.units.algebra import carried, is_discrete, joint_states, open_interval, parts, softplus, state
+from jaxgen.nn.units.algebra import (
+    carried,
+    is_discrete,
+    joint_states,
+    log_sum,
+    open_interval,
+    parts,
+    softplus,
+    state,
+    state_blocks,
+)
 from jaxgen.ops.noise import uniform
 from jaxgen.ops.stable import logsumexp, softmax
 
 #: most joint states of a side that are still enumerated, those of 22 bits: seconds on one core
 ENUMERABLE = 2**22
 HIGHEST = jax.lax.Precision.HIGHEST
-#: states per block of the enumeration: a block stays in the cache
-BLOCK = 2**10
 
 
 class Sides(NamedTuple):
@@ -112,34 +120,14 @@ def enumerable(sides: Sides, called: str) -> Sides:
     return sides if counts[0] == min(few) else sides.turned()
 
 
-def _blocks(near: Any) -> tuple[int, jax.Array]:
-    """States in a block, and where the blocks start."""
-    count = joint_states(near)
-    size = min(count, BLOCK)
-    return size, size * jnp.arange(-(-count // size), dtype=jnp.uint32)
-
-
-def _log_weights(sides: Sides, start: Any, size: int, near: Any = None, far: Any = 0) -> jax.Array:
-    """Minus the free energies of `size` states from number `start`."""
-    count, index = joint_states(sides.near), start + jnp.arange(size, dtype=jnp.uint32)
-    if count % size == 0:
-        return -_tilted(sides, state(sides.near, index), near, far)
-    known = index < count
-    weights = -_tilted(sides, state(sides.near, jnp.where(known, index, 0)), near, far)
-    return jnp.where(known, weights, -jnp.inf)
+def _log_weight(sides: Sides, near: Any = None, far: Any = 0) -> Callable[[jax.Array], jax.Array]:
+    """Minus the free energy, as a function of values of this side."""
+    return lambda u: -_tilted(sides, u, near, far)
 
 
 def log_partition(sides: Sides, near: Any = None, far: Any = 0) -> jax.Array:
     """`log Z` in nats over all states of this side, in blocks of bounded memory, also when differentiated."""
-    size, starts = _blocks(sides.near)
-
-    # recomputed in the backward pass, so that a gradient over millions of states needs the memory of one block
-    @jax.checkpoint
-    def block(start):
-        return logsumexp(_log_weights(sides, start, size, near, far))
-
-    # one number per block and a second sum over them: a running sum over 2^22 terms would lose float32 digits
-    return logsumexp(jax.lax.map(block, starts))
+    return log_sum(sides.near, _log_weight(sides, near, far))
 
 
 def means(sides: Sides) -> tuple[jax.Array, jax.Array]:
@@ -151,12 +139,12 @@ def means(sides: Sides) -> tuple[jax.Array, jax.Array]:
 
 def draw(sides: Sides, key: Any) -> tuple[jax.Array, jax.Array]:
     """One exact and independent pair of values of this side, which is enumerated, and of the other one."""
-    size, starts = _blocks(sides.near)
+    log_weights, starts = state_blocks(sides.near, _log_weight(sides))
     # not a function of the key: one enumeration serves all draws that are mapped
-    totals = jax.lax.map(lambda start: logsumexp(_log_weights(sides, start, size)), starts)
+    totals = jax.lax.map(lambda start: logsumexp(log_weights(start)), starts)
     noise = jax.random.uniform(key, (2 + sides.far.sites,), sides.dtype)
     block = _inverted(softmax(totals), noise[0])
-    within = _inverted(softmax(_log_weights(sides, starts[block], size)), noise[1])
+    within = _inverted(softmax(log_weights(starts[block])), noise[1])
     u = state(sides.near, starts[block] + within.astype(jnp.uint32))
     return u, sides.far.sample(noise[2:], sides.to_far(sides.near.statistic(u)))
 
