@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxgen.core import algebra
 from jaxgen.core.errors import FitError
-from jaxgen.core.gate import Batch
+from jaxgen.core.gate import Batch, widened
 from jaxgen.core.pytree import combine, partition
 from jaxgen.core.value import algorithm
 
@@ -22,6 +22,7 @@ def weighted_mean(values: jax.Array, weight: jax.Array | None) -> jax.Array:
         >>> float(weighted_mean(jnp.array([1.0, jnp.inf]), jnp.array([2.0, 0.0])))
         1.0
     """
+    values, weight = widened((values, weight))
     if weight is None:
         return jnp.mean(values)
     return jnp.sum(jnp.where(weight > 0, weight * jnp.where(weight > 0, values, 0), 0)) / jnp.sum(weight)

@@ -37,8 +37,8 @@ GOOD = {
     "bools": ([True, False], (2,)),
     "list of arrays": ([np.ones(2), np.zeros(2)], (2, 2)),
     "list of jax arrays": ([jnp.ones(2), jnp.zeros(2)], (2, 2)),
-    "numpy": (np.ones((2, 3), np.float16), (2, 3)),
-    "jax": (jnp.ones((2, 3), jnp.bfloat16), (2, 3)),
+    "numpy": (np.ones((2, 3), np.float32), (2, 3)),
+    "jax": (jnp.ones((2, 3), jnp.float32), (2, 3)),
     "uint8": (np.zeros((2, 28, 28), np.uint8), (2, 28, 28)),
     "not contiguous": (np.ones((4, 6))[::2, ::-1], (2, 6)),
     "series": (pd.Series([1, 2, 3]), (3,)),
@@ -66,6 +66,16 @@ def test_values_survive():
     np.testing.assert_array_equal(as_array(np.array([1.5, 2.5], ">f8")), [1.5, 2.5])
     assert as_array(np.array([1, 2], ">i4")).dtype == np.int32  # JAX knows one byte order
     assert as_array(pd.Series([1, 2], dtype="category").astype(int)).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16, jnp.float8_e4m3fn])
+def test_floats_of_few_bits_are_widened(dtype):
+    for data in (np.ones(2, dtype), jnp.ones(2, dtype), [jnp.ones((), dtype)] * 2, pd.Series(np.ones(2, np.float16))):
+        array = as_array(data)
+        assert array.dtype == np.float32 and array.tolist() == [1.0, 1.0]
+    assert jax.jit(as_array)(jnp.ones(2, dtype)).dtype == np.float32
+    batch = as_batch({"x": X, "context": np.ones(3, dtype), "weight": np.ones(3, dtype), "label": np.ones(3, dtype)})
+    assert [a.dtype.name for a in batch[1:]] == ["float32", "float32", "int32"]
 
 
 def test_traced_values_pass_unseen():
@@ -192,7 +202,7 @@ def test_a_batch_is_an_honest_tuple():
 
 
 @pytest.mark.parametrize(("weight", "dtype"), [([1, 2, 3], np.float32), ([True, False, True], np.float32),
-                                               (np.ones(3, np.float16), np.float16)])  # fmt: skip
+                                               (np.ones(3, np.float16), np.float32)])  # fmt: skip
 def test_weights_are_floats(weight, dtype):
     assert as_batch((X, None, weight)).weight.dtype == dtype
     traced = jax.jit(lambda w: as_batch((X, None, w)).weight)(jnp.asarray(weight))

@@ -175,6 +175,39 @@ def test_dtype_is_kept(case, dtype):
             assert answer(model, x, context).dtype == dtype
 
 
+@having(answers)
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_sixteen_bits_are_stored_numbers_and_no_arithmetic(case, dtype):
+    """Events in 16 bits are those numbers in float32, to the last bit; a model in 16 bits answers in float32."""
+    model, x, context = example(case)
+    half = jnp.asarray(x).astype(dtype)
+    # labels and bits are whole numbers in both
+    same = half.astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.integer) else half.astype(jnp.float32)
+    np.testing.assert_array_equal(answer(model, half, context), answer(model, half.astype(jnp.float32), context))
+    np.testing.assert_allclose(answer(model, half, context), answer(model, same, context), rtol=2e-5, atol=2e-5)
+    assert jax.eval_shape(answer, as_dtype(model, dtype), half, context).dtype == jnp.float32
+
+
+@having()
+def test_fits_of_sixteen_bits_are_those_of_single_precision(case):
+    model, (x, context), algorithm = training(case)
+    if not (jax.tree.leaves(partition(model)[0]) and jnp.issubdtype(x.dtype, jnp.floating)):
+        return
+    half = np.asarray(jnp.asarray(x).astype(jnp.float16))
+    fit = functools.partial(jg.fit, jax.random.key(31), algorithm=algorithm, steps=2)
+    options = {"batch_size": None if algorithm.full_batch else 16}
+    single = fit(model=model, data=(half.astype(np.float32), context), **options)
+    leaves_equal(fit(model=model, data=(half, context), **options).state, single.state)
+
+
+@having(algebra.supports_em)
+def test_weights_beyond_half_precision(case):
+    """Weights of 20,000 on each of six events, in float16: their sum is more than it can hold."""
+    model, x, context = example(case)
+    half, single = (model.e_step(x, jnp.full(6, 20_000, kind), context=context) for kind in (jnp.float16, jnp.float32))
+    leaves_equal(half, single)
+
+
 @having()
 def test_save_and_load(case, tmp_path):
     model, x, context = example(case)

@@ -17,6 +17,7 @@ from jaxgen.ops.linalg import (
     log_det_tril,
     solve_tril,
     spectral_bound,
+    symmetric,
     tril_inverse,
 )
 
@@ -217,3 +218,14 @@ def test_spectral_bound_of_equals_and_of_zero():
         spectral_bound(jnp.zeros((2, 2, 2)))
     with pytest.raises(ShapeError, match="square"):
         log_det(jnp.zeros((2, 3)))
+
+
+def test_symmetric_but_for_rounding_in_any_units():
+    cov = covariances((), 3).astype(np.float32)
+    for units in (np.ones(3), np.array([1e-9, 1.0, 1e9])):
+        scaled = units[:, None] * cov * units
+        rounded = scaled * (1 + 1e-6 * np.triu(np.ones((3, 3))))
+        uneven = scaled * (1 + 0.1 * np.triu(np.ones((3, 3)), 1))
+        assert symmetric(jnp.asarray(scaled)) and symmetric(jnp.asarray(rounded))
+        assert not symmetric(jnp.asarray(uneven))
+        assert not symmetric(jnp.asarray(np.stack([scaled, uneven])))

@@ -11,6 +11,7 @@ import jaxgen as jg
 from jaxgen.core import algebra
 
 K, D, STEPS = 4, 3, 20
+KEY = jax.random.key(0)
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +184,7 @@ def test_start_finds_separate_clusters():
         (lambda x: jg.Gaussian.from_covariance([0.0, 0.0], [[1.0, 2.0], [2.0, 1.0]]), jg.ModelError, "positive def"),
         (lambda x: jg.Gaussian.from_covariance([0.0, 0.0], np.eye(3)), jg.ModelError, "fit the mean"),
         (lambda x: jg.DiagonalGaussian.from_scale([0.0], [-1.0]), jg.ModelError, "positive"),
-        (lambda x: jg.Mixture.from_components(jg.DiagonalGaussian.from_scale([[0.0]], [[1.0]]), [-1.0]), jg.ModelError, "non-negative"),  # noqa: E501
+        (lambda x: jg.Mixture.from_components(jg.DiagonalGaussian.from_scale([[0.0]], [[1.0]]), [-1.0]), jg.ModelError, "no probabilities"),  # noqa: E501
         (lambda x: jg.DiagonalGaussian.from_scale([0.0], [1.0]).log_prob(x), jg.ShapeError, "does not end"),
         (lambda x: jg.Gaussian.from_covariance([0.0], [[1.0]]).e_step(x[:, :1], np.ones(3)), jg.ShapeError, "weight"),
     ],
@@ -191,3 +192,55 @@ def test_start_finds_separate_clusters():
 def test_errors_say_what_to_do(x, call, error, words):
     with pytest.raises(error, match=words):
         call(x)
+
+
+def test_weights_sum_to_one_or_are_refused():
+    """Unnormalised weights were a mixture of others than the caller wrote, without a word."""
+    leaf = jg.Poisson.from_rate([1.0, 2.0, 3.0])
+    make = jg.Mixture.from_components
+    for weights, fix in (
+        (np.array([1.0, 2.0, 1.0]), "weights / weights.sum(-1, keepdims=True)"),
+        (jnp.array([0.2, 0.3, 0.4]), "weights / weights.sum(-1, keepdims=True)"),
+        ([2, 1, 1], "np.asarray(weights) / np.asarray(weights).sum(-1, keepdims=True)"),
+        (np.log([0.2, 0.3, 0.5]), "jax.nn.softmax(weights)"),
+    ):
+        with pytest.raises(jg.ModelError, match="no probabilities") as caught:
+            make(leaf, weights)
+        assert fix in str(caught.value)
+        assert make(leaf, eval(fix, {"np": np, "jax": jax, "weights": weights})).weights.shape == (3,)  # noqa: S307
+    for weights in ([0.2, 0.3, 0.5], np.float32([0.2, 0.3, 0.5]), np.float16([0.2, 0.3, 0.5]), [0.33333] * 3):
+        np.testing.assert_allclose(make(leaf, weights).weights, np.divide(weights, np.sum(weights)), rtol=1e-6)
+    np.testing.assert_allclose(make(leaf).weights, 1 / 3, rtol=1e-6)
+    with pytest.raises(jg.ModelError, match="another shape"):
+        make(leaf, [0.5, 0.5])
+    jax.jit(lambda w: make(leaf, w).weights)(jnp.ones(3) / 3)
+
+
+KINDS = {
+    "classes": (lambda: [jg.Poisson.from_rate(1.0), jg.NegativeBinomial.from_mean(1.0, 2.0)], "Poisson and Negative"),
+    "shapes": (lambda: [jg.Poisson.from_rate([1.0]), jg.Poisson.from_rate([1.0, 2.0])], "float32[1] and float32[2]"),
+    "options": (lambda: [jg.Poisson.from_rate(1.0, missing=m) for m in (False, True)], "missing: False and True"),
+    "depths": (lambda: [jg.recipes.realnvp(KEY, np.eye(4)[:, :2], layers=n)[0] for n in (2, 4)], "layers"),
+    "priors": (lambda: [jg.Mixture.from_components(jg.Poisson.from_rate([1.0, 2.0]), prior=p) for p in (None, 2.0)],
+               "prior: None and float32[2]"),
+    "none": (lambda: [], "no models"),
+    "no parameters": (lambda: jg.StandardNormal((2,)), "no batch of models"),
+    "one model": (lambda: jg.Poisson.from_rate(1.0), "no batch of models"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_components_of_several_kinds_are_refused_in_words(name):
+    make, words = KINDS[name]
+    move = np.full((2, 2), 0.5)
+    for build in (
+        jg.Mixture.from_components, lambda parts: jg.HMM.from_values([0.5, 0.5], move, parts),
+        jg.VariationalMixture.from_components, algebra.stack,
+    ):  # fmt: skip
+        parts = make()
+        if build is algebra.stack and not isinstance(parts, list):
+            continue
+        with pytest.raises(jg.ModelError, match="expected:") as caught:
+            build(parts)
+        assert words in str(caught.value), str(caught.value)
+        assert "fix:" in str(caught.value)

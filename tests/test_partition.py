@@ -10,7 +10,7 @@ from jax.extend.random import threefry_2x32
 from machines import enumerated, family, fits, index, states
 from scipy import optimize, special, stats
 
-from jaxgen.annealing import Trajectory, exchanged, replicas
+from jaxgen.annealing import Trajectory, exchanged, ladder, replicas
 from jaxgen.core import algebra
 from jaxgen.core.errors import DataError, FitError, JaxgenWarning, ModelError
 from jaxgen.core.protocols import Kind
@@ -281,7 +281,7 @@ def test_uniform_numbers_are_the_words_that_jax_hashes(n):
     (lambda key: ais(0, family(4, 3)), DataError, "jax.random.key"),
     (lambda key: ais(key, family(4, 3), chains=1), FitError, "chains=1"),
     (lambda key: ais(key, family(4, 3), steps=0), FitError, "steps=0"),
-    (lambda key: ais(key, family(4, 3), betas=[0.0, 0.5]), FitError, "exactly 1"),
+    (lambda key: ais(key, family(4, 3), betas=[0.0, 0.5]), FitError, "from 0 to 1"),
     (lambda key: smc(key, family(4, 3), resample=1.5), FitError, "from 0 to 1"),
     (lambda key: smc(key, Scaled(1.0)), ModelError, "annealing_path"),
     (lambda key: reverse_ais(key, family(4, 3), DATA[:1]), FitError, "samples of the model"),
@@ -289,7 +289,7 @@ def test_uniform_numbers_are_the_words_that_jax_hashes(n):
     (lambda key: reverse_ais(key, Scaled(1.0), DATA), ModelError, "annealing_path"),
     (lambda key: replica_exchange(key, family(4, 3), chains=2), FitError, "chains=2"),
     (lambda key: replica_exchange(key, family(4, 3), replicas=1), FitError, "replicas=1"),
-    (lambda key: replica_exchange(key, family(4, 3), betas=[0.1, 1.0]), FitError, "exactly 0"),
+    (lambda key: replica_exchange(key, family(4, 3), betas=[0.1, 1.0]), FitError, "from 0 to 1"),
     (lambda key: replica_exchange(key, Scaled(1.0)), ModelError, "annealing_path"),
     (lambda key: bracket(key, Scaled(1.0)), ModelError, "annealing_path"),
     (lambda key: bracket(key, family(4, 3), chains=1), FitError, "chains=1"),
@@ -301,3 +301,12 @@ def test_uniform_numbers_are_the_words_that_jax_hashes(n):
 def test_errors_name_the_fix(call, error, says):
     with pytest.raises(error, match=says):
         call(jax.random.key(0))
+
+
+def test_the_ends_of_a_ladder_may_be_rounded():
+    """Tenths that were added up end at 0.9999999999999999, in float32 at 1.0000001."""
+    for dtype in (np.float64, np.float32):
+        betas = np.append(0, np.cumsum(np.full(10, 0.1, dtype)))
+        assert betas[-1] != 1
+        got = ladder(betas, 0, "test")
+        assert (got[0], got[-1]) == (0, 1) and (np.diff(got) > 0).all()

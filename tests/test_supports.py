@@ -199,3 +199,38 @@ def test_data_go_to_real_numbers_or_are_refused():
     ):
         with pytest.raises(error, match=message):
             to_real(support, data, "test")
+
+
+def test_points_of_the_simplex_that_were_rounded():
+    """(.2, .3, .5) in float32 does not sum to one in float64: its density is that of the point divided by the sum."""
+    row, n = np.float32([0.2, 0.3, 0.5]).astype(float), 40
+    many = np.random.default_rng(0).dirichlet(np.full(n, 0.3)).astype(np.float32).astype(float)
+    with jax.enable_x64(True):
+        flow = jg.Flow(jg.StandardNormal((2,)), Simplex(3))
+        np.testing.assert_allclose(flow.log_prob(row), flow.log_prob(np.array([0.2, 0.3, 0.5])), atol=1e-6)
+        np.testing.assert_allclose(flow.log_prob(row * (1 + 8e-6)), flow.log_prob(row / row.sum()), rtol=1e-12)
+        assert jg.Flow(jg.StandardNormal((n - 1,)), Simplex(n)).log_prob(many) > -np.inf
+        assert to_real(simplex, row[None], "test")[0].shape == (1, 2)
+        assert flow.log_prob(row * 1.001) == -np.inf
+    slope = jax.grad(lambda y: Simplex(3).inverse(y)[1])(jnp.array([0.0, 0.0, 0.0]))
+    np.testing.assert_array_equal(slope, 0)
+
+
+def test_what_an_error_of_a_support_tells_to_do_works():
+    x = np.random.default_rng(0).gamma(2.0, size=(20, 3))
+    names = {"np": np, "jaxgen": jg, "Interval": Interval}
+    for support, data, says in (
+        (simplex, x, "x / x.sum(-1, keepdims=True)"), (simplex, np.where(x > 2, 0, x), "np.maximum"),
+        (Interval(0.0, 1.0), x, "Interval(0, "), (positive, x - 1, "Interval(-"),
+        (Interval((0.0, -1.0, -np.inf), 2.0), x, "Interval(-inf"), (Interval(0, 9), x.round(), "Dequantized"),
+    ):  # fmt: skip
+        with pytest.raises(jg.DataError) as caught:
+            to_real(support, data, "test")
+        fix = str(caught.value).split("fix:")[1].strip()
+        assert says in fix, fix
+        if support is simplex:
+            for step in fix.split(", and then "):
+                data = eval(step.removeprefix("x = "), names, {"x": data})  # noqa: S307
+            to_real(simplex, data, "test")
+        elif fix.startswith("support="):
+            to_real(eval(fix.removeprefix("support="), {**names, "inf": np.inf}), data, "test")  # noqa: S307

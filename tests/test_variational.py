@@ -461,7 +461,7 @@ INIT = functools.partial(jg.VariationalMixture.init, jax.random.key(0))
         (lambda x: jg.NormalWishart.from_prior([0.0, 0.0], [[1.0, 2.0], [2.0, 1.0]]), jg.ModelError, "positive def"),
         (lambda x: jg.NormalWishart.from_prior([0.0, 0.0], [1.0, 0.0]), jg.ModelError, "positive def"),
         (lambda x: jg.NormalWishart.from_prior(0.0, 1.0), jg.ModelError, "fit the mean"),
-        (lambda x: jg.VariationalMixture.from_components([]), jg.ModelError, "without components"),
+        (lambda x: jg.VariationalMixture.from_components([]), jg.ModelError, "no models"),
         (
             lambda x: jg.VariationalMixture.from_responsibilities(
                 jax.random.key(0), x, np.ones((3, 2)), jg.NormalWishart.init

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.errors import ModelError
 from jaxgen.core.gate import concrete
-from jaxgen.core.pytree import float_type, parameter_count, registered
+from jaxgen.core.pytree import difference, float_type, parameter_count, registered
 from jaxgen.core.sequences import Sequences, padded
 
 
@@ -42,11 +43,51 @@ def take(models: Any, index: Any) -> Any:
 def stack(models: Any) -> Any:
     """A batch of models from a sequence of models of one structure.
 
+    Raises:
+        ModelError: no models, or models of several kinds, structures or shapes.
+
     Example:
         >>> stack([{"mean": jnp.zeros(2)}, {"mean": jnp.ones(2)}])["mean"].shape
         (2, 2)
     """
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *models)
+    return batch_of(list(models), "stack(models)")
+
+
+def batch_of(models: Any, called: str) -> Any:
+    """A batch of models as it is, or one from a list of them, looked at.
+
+    Raises:
+        ModelError: as `stack`; and a batch whose leaves do not all carry a leading axis of one length.
+    """
+    if isinstance(models, (list, tuple)):
+        if not models:
+            raise ModelError(
+                "there are no models", called=called, expected="one model or more", got=repr(models),
+                fix="[jaxgen.Poisson.from_rate(1.0), jaxgen.Poisson.from_rate(5.0)]",
+            )  # fmt: skip
+        for i, other in enumerate(models):
+            if found := difference(models[0], other):
+                raise ModelError(
+                    "the models are of several kinds or shapes", called=called,
+                    expected="models of one class, one structure and one shape, which differ in their numbers",
+                    got=f"models 0 and {i} differ in {found}"[:300], fix=_of_one_kind(models[0], other),
+                )  # fmt: skip
+        models = jax.tree.map(lambda *leaves: jnp.stack(leaves), *models)
+    axes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(models)}
+    if len(axes) != 1 or () in axes:
+        raise ModelError(
+            "that is no batch of models", called=called, got=repr(models)[:300],
+            expected="a list of models, or one whose arrays all have a leading axis with an entry for each",
+            fix="a list of one, [model]" if axes else "a model that has parameters",
+        )  # fmt: skip
+    return models
+
+
+def _of_one_kind(first: Any, other: Any) -> str:
+    """How to make one kind of two."""
+    if type(first) is not type(other):
+        return f"[m for m in models if isinstance(m, {type(first).__name__})], all of one class"
+    return f"make each by the same call, with the same options: {type(first).__name__}.init(key, x, ...)"
 
 
 @registered

@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxgen.core.algebra import Events
 from jaxgen.core.errors import DataError, ShapeError
-from jaxgen.core.gate import as_array
+from jaxgen.core.gate import as_array, widened
 from jaxgen.core.sequences import Sequences
 
 Shape = tuple[int | None, ...]
@@ -89,7 +89,7 @@ def _as_events(x: Any, called: str) -> Any:
         return jax.tree.map(jnp.asarray, x.checked(name="x", called=called, allow_nan=True))
     real = (jnp.floating, jnp.integer, jnp.bool_)
     plain = isinstance(x, jax.Array) and x.size and any(jnp.issubdtype(x.dtype, kind) for kind in real)
-    return x if plain else jnp.asarray(as_array(x, name="x", called=called, allow_nan=True))
+    return widened(x) if plain else jnp.asarray(as_array(x, name="x", called=called, allow_nan=True))
 
 
 def _check_context(model: Any, context: Any, batch: tuple[int, ...], called: str) -> tuple[Any, bool]:
@@ -200,10 +200,12 @@ def _opened(method: Callable[..., Any], shape: str) -> Callable[..., Any]:
     def mapped(
         self: Any, key: Any, x: Any, observed: Any, context: Any, axes: int, shared: bool, **static: Any
     ) -> Any:
+        wide = widened(self)
+
         def one(key: Any, both: Any, context: Any) -> Any:
             x, observed = both
             given = ((key,) if keyed else ()) + (x,) + ((context,) if takes_context else ())
-            return method(self, *given, **({"observed": observed} if masked else {}), **static)
+            return method(wide, *given, **({"observed": observed} if masked else {}), **static)
 
         return _map(one, x.shape[:axes], key, (x, observed), context, shared)
 
@@ -251,9 +253,11 @@ def per_sample(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.partial(jax.jit, static_argnames=("batch", "shared", "length", *options))
     def mapped(self: Any, key: Any, context: Any, batch: Any, shared: bool, length: int | None, **static: Any) -> Any:
+        wide = widened(self)
+
         def one(key: Any, _: Any, context: Any) -> Any:
             given = (context,) if takes_context else ()
-            return method(self, key, *given, **({"length": length} if takes_length else {}), **static)
+            return method(wide, key, *given, **({"length": length} if takes_length else {}), **static)
 
         return _map(one, batch, key, None, context, shared)
 
@@ -299,7 +303,7 @@ def per_batch(method: Callable[..., Any]) -> Callable[..., Any]:
             )
         x, observed = jax.tree.map(lambda a: a.reshape((n, *a.shape[axes:])), (x, observed))
         given = ((key,) if keyed else ()) + (x,) + ((context,) if takes_context else ())
-        out = method(self, *given, **({"observed": observed} if masked else {}), **static)
+        out = method(widened(self), *given, **({"observed": observed} if masked else {}), **static)
         return jax.tree.map(lambda leaf: leaf.reshape((*batch, *leaf.shape[1:])), out)
 
     return _checked(method, flat, "event_shape", keyed, masked)
@@ -315,7 +319,7 @@ def weighted_events(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @jax.jit
     def flat(self: Any, x: Any, weight: Any, further: dict[str, Any]) -> Any:
-        return method(self, x, weight, **further)
+        return method(widened(self), x, weight, **further)
 
     @functools.wraps(method)
     def public(self: Any, x: Any, weight: Any = None, label: Any = None, context: Any = None) -> Any:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core.errors import DataError, ShapeError
+from jaxgen.core.errors import DataError, ModelError, ShapeError
 
 #: what to do with an array of a kind that is not numbers
 _REMEDY = {
@@ -40,6 +40,24 @@ class Batch(NamedTuple):
         return int(np.shape(jax.tree.leaves(self.x)[0])[0])
 
 
+def widened(tree: Any) -> Any:
+    """The same tree with its 16-bit floats as float32: they may store numbers, but they cannot count or add them up.
+
+    float16 ends at 65,504 and bfloat16 has three digits, so that a sum over a few hundred events is wrong in either.
+
+    Example:
+        >>> widened({"a": np.ones(2, np.float16), "b": np.arange(2, dtype=np.int8)})["a"].dtype
+        dtype('float32')
+    """
+
+    def wide(leaf: Any) -> Any:
+        dtype = getattr(leaf, "dtype", np.dtype(bool))
+        narrow = jax.dtypes.issubdtype(dtype, np.floating) and dtype.itemsize < 4
+        return leaf.astype(np.float32) if narrow else leaf
+
+    return jax.tree.map(wide, tree)
+
+
 def as_array(
     data: Any, *, name: str = "data", called: str = "", allow_nan: bool = False
 ) -> np.ndarray | jax.Array:
@@ -52,7 +70,8 @@ def as_array(
         allow_nan: let NaN pass (infinities never do).
 
     Returns:
-        the array: a jax array is returned as it is, anything else as numpy; nothing is copied without need.
+        the array: a jax array is returned as it is, anything else as numpy; nothing is copied without need. 16-bit
+        floats become float32.
 
     Raises:
         DataError: empty, ragged, text, objects, complex numbers, dates, NaN or infinity, or numbers that do not fit
@@ -70,9 +89,9 @@ def as_array(
           fix:      drop or impute them, for example data[np.isfinite(data)]
     """
     if isinstance(data, jax.core.Tracer):
-        return data
+        return widened(data)
     if isinstance(data, (list, tuple)) and not concrete(data):
-        return jnp.asarray(data)
+        return widened(jnp.asarray(data))
     called = called or f"as_array({name})"
     if isinstance(data, np.ma.MaskedArray):
         data = _unmasked(data, name, called)
@@ -92,12 +111,14 @@ def as_array(
     if data.size == 0:
         raise DataError(f"{name} is empty", called=called, expected="at least one event", got=f"shape {data.shape}")
     _check_values(data, name, called, allow_nan)
-    return data if data.dtype.isnative else data.astype(data.dtype.newbyteorder("="))
+    return widened(data if data.dtype.isnative else data.astype(data.dtype.newbyteorder("=")))
 
 
 def _convert(data: Any, name: str, called: str) -> np.ndarray:
     if hasattr(data, "to_numpy"):  # pandas and its kin, without importing them
         return _from_table(data, name, called)
+    if isinstance(data, (list, tuple)) and isinstance(next(iter(jax.tree.leaves(data[:1])), None), jax.Array):
+        data = widened(data)  # numpy makes no array of bfloat16 scalars
     try:
         array = np.asarray(data)
     except (ValueError, TypeError) as error:
@@ -188,6 +209,47 @@ def floating(data: Any, *, name: str = "x") -> jax.Array:
     """
     x = jnp.asarray(as_array(data, name=name))
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
+
+
+#: how far from one the sum of probabilities may be that were rounded elsewhere, to float32 or to five digits
+SUM_SLACK = 1e-4
+
+
+def probabilities(rows: Any, *, name: str, called: str, shape: tuple[int, ...] | None = None) -> jax.Array:
+    """Rows of probabilities `[..., V]`, floating, each divided by its sum; what holds none is refused.
+
+    A sum may differ from one by what rounding made of it before: 1e-4, or as much as 16-bit numbers are coarse.
+
+    Raises:
+        ModelError: negative values, rows that do not sum to one, or another shape than that given.
+
+    Example:
+        >>> probabilities(np.array([1, 3]), name="weights", called="demo")
+        Traceback (most recent call last):
+        jaxgen.core.errors.ModelError: weights holds no probabilities
+          called:   demo
+          expected: values from 0 to 1, rows that sum to one
+          got:      smallest 1.0, sums from 4.0 to 4.0
+          fix:      weights / weights.sum(-1, keepdims=True)
+    """
+    value = floating(rows, name=name)
+    if shape is not None and value.shape != shape:
+        raise ModelError(
+            f"{name} has another shape than the model asks for", called=called, expected=f"shape {list(shape)}",
+            got=f"shape {list(value.shape)}",
+        )  # fmt: skip
+    kind = getattr(rows, "dtype", value.dtype)
+    slack = max(SUM_SLACK, float(jnp.finfo(kind).eps)) if jax.dtypes.issubdtype(kind, np.floating) else SUM_SLACK
+    total = value.sum(-1, keepdims=True)
+    if concrete(total) and not ((value >= 0).all() and (jnp.abs(total - 1) < slack).all()):
+        shares = (value >= 0).all() and (total > 0).all()
+        array = name if hasattr(rows, "sum") else f"np.asarray({name})"
+        raise ModelError(
+            f"{name} holds no probabilities", called=called, expected="values from 0 to 1, rows that sum to one",
+            got=f"smallest {value.min()}, sums from {total.min()} to {total.max()}",
+            fix=f"{array} / {array}.sum(-1, keepdims=True)" if shares else f"jax.nn.softmax({array}) of logarithms",
+        )  # fmt: skip
+    return value / total
 
 
 def as_events(data: Any, *, name: str, called: str, allow_nan: bool = False) -> Any:

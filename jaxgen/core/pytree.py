@@ -244,6 +244,40 @@ def float_type(tree: Any) -> Any:
     return jnp.result_type(*leaves) if leaves else jnp.result_type(float)
 
 
+def difference(a: Any, b: Any, path: str = "") -> str:
+    """Where two models first differ in kind, structure or shape, in words; empty where only their numbers may.
+
+    Example:
+        >>> difference({"mean": jnp.ones(2)}, {"mean": jnp.ones(3)})
+        'mean: float32[2] and float32[3]'
+    """
+
+    def form(tree: Any) -> Any:
+        return jax.tree.structure(tree), [np.shape(leaf) for leaf in jax.tree.leaves(tree)]
+
+    if form(a) == form(b):
+        return ""
+    if type(a) is type(b):
+        for name, kind, mine, other in _pairs(a, b):
+            under = f"{path}.{name}".lstrip(".")
+            if kind != "static" and (found := difference(mine, other, under)):
+                return found
+            if kind == "static" and mine != other:
+                return f"{under}: {_short(mine)} and {_short(other)}"
+    names = (type(v).__name__ if is_model(v) else _short(v) for v in (a, b))
+    return f"{path}: ".lstrip(": ") + " and ".join(names)
+
+
+def _pairs(a: Any, b: Any) -> list[tuple[Any, str, Any, Any]]:
+    """`(name, kind, value, value)` of what two nodes of one type hold under the same names."""
+    if is_model(a):
+        return [(*one, other) for one, (_, _, other) in zip(model_fields(a), model_fields(b), strict=True)]
+    if isinstance(a, dict):
+        return [(key, "trained", a[key], b[key]) for key in a if key in b]
+    rows = zip(a, b, strict=False) if isinstance(a, (list, tuple)) else ()
+    return [(i, "trained", *row) for i, row in enumerate(rows)]
+
+
 def _short(value: Any) -> str:
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{value.dtype}[{','.join(map(str, value.shape))}]"

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.errors import DataError, ShapeError
-from jaxgen.core.gate import as_array, concrete
+from jaxgen.core.gate import as_array, concrete, widened
 from jaxgen.core.pytree import registered
 
 #: the shortest length that sequences are padded to; longer ones go by doubling, so that few programs serve all
@@ -142,7 +142,7 @@ class Sequences:
                 shape = inside.shape + (1,) * (host.ndim - inside.ndim)
                 x = np.where(inside.reshape(shape), host, good.reshape((-1, *host.shape[axes + 1 :]))[0])
         length = length.astype(np.int32) if isinstance(length, np.ndarray) else length
-        return Sequences(x, length, self.observed)
+        return Sequences(widened(x), length, self.observed)
 
 
 def padded(x: Any) -> Any:

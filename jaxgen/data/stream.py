@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxgen.core.door import check_key
 from jaxgen.core.errors import DataError, ShapeError
-from jaxgen.core.gate import Batch, as_array
+from jaxgen.core.gate import Batch, as_array, widened
 from jaxgen.data.opening import checked, refusing
 
 #: events in a chunk: enough that a pass is arithmetic and not overhead, little enough for any memory
@@ -31,7 +31,7 @@ class Stream:
         source: the path of an `.npy` file, which is mapped and not loaded; anything with a shape that slices (a numpy
             memory map, an HDF5 or Zarr array, an array); a tuple `(x, context, weight)` or a dict of these; or a
             function without arguments that returns a fresh iterator of pieces, each an array, a tuple or a dict, of
-            any number of events: they are cut anew.
+            any number of events: they are cut anew. From a piece of fractions on, whole numbers are fractions too.
         chunk: events per chunk at most. Where the number of events is known, chunks are made equal; the last one is
             filled up with events of weight 0, so that one compiled program serves all.
 
@@ -110,6 +110,7 @@ class Stream:
             while at < rows:
                 if not filled:  # a new one each time: the last may still be on its way to the device
                     buffer = {name: np.empty((self.chunk, *a.shape[1:]), a.dtype) for name, a in parts.items()}
+                buffer = {name: a.astype(parts[name].dtype, copy=False) for name, a in buffer.items()}
                 take = min(rows - at, self.chunk - filled)
                 for name, a in parts.items():
                     buffer[name][filled : filled + take] = a[at : at + take]
@@ -123,7 +124,7 @@ class Stream:
             raise DataError("the source is empty", called=repr(self), expected="one event or more", got="no events")
 
     def _items(self, function: Callable[[], Iterable[Any]]) -> Iterator[Parts]:
-        """What the function's iterator gives, as arrays of the first one's shapes and dtypes."""
+        """What the function's iterator gives, as arrays of the first one's shapes, in dtypes that hold all so far."""
         items = function()
         if not isinstance(items, Iterable) or isinstance(items, (str, Mapping, tuple)):
             raise DataError(
@@ -137,8 +138,9 @@ class Stream:
             )  # fmt: skip
         self._pass = items
         first: Parts = {}
+        kinds: dict[str, np.dtype] = {}
         for i, item in enumerate(items):
-            parts = {name: _host(part, name) for name, part in _named(item).items()}
+            parts = {name: widened(_host(part, name)) for name, part in _named(item).items()}
             _common_length(parts)
             first = first or parts
             mine = {name: a.shape[1:] for name, a in parts.items()}
@@ -148,14 +150,9 @@ class Stream:
                     f"piece {i} of the source has another shape than the first", called=repr(self),
                     expected=_shapes(wanted), got=_shapes(mine), fix="give every piece the same parts and event shape",
                 )  # fmt: skip
-            for name, a in parts.items():
-                if not np.can_cast(a.dtype, first[name].dtype, "same_kind"):
-                    raise DataError(
-                        f"piece {i} of the source has another dtype than the first", called=repr(self),
-                        expected=f"{name} {first[name].dtype}", got=f"{name} {a.dtype}",
-                        fix=f"{name}.astype({str(first[name].dtype)!r})",
-                    )  # fmt: skip
-            yield {name: a.astype(first[name].dtype, copy=False) for name, a in parts.items()}
+            # a column of a table is whole numbers in one piece, and fractions or gaps in another
+            kinds = {name: np.promote_types(kinds.get(name, a.dtype), a.dtype) for name, a in parts.items()}
+            yield {name: a.astype(kinds[name], copy=False) for name, a in parts.items()}
 
     def head(self, n: int) -> Batch:
         """The first n events, fewer where there are fewer: for a look, or for validation.
@@ -261,7 +258,8 @@ def _opened(part: Any, name: str) -> Any:
 
 def _host(part: Any, name: str) -> np.ndarray:
     """A part in memory as a numpy array; its values are checked where they are used."""
-    return part if type(part) is np.ndarray else np.asarray(as_array(part, name=name, allow_nan=True))
+    plain = type(part) is np.ndarray and part.dtype.kind in "biuf"
+    return part if plain else np.asarray(as_array(part, name=name, allow_nan=True))
 
 
 def _common_length(parts: dict[str, Any]) -> int:

@@ -21,7 +21,7 @@ import numpy as np
 from jaxgen.core import algebra
 from jaxgen.core.door import batch_axes, check_key, context_shape
 from jaxgen.core.errors import FitError, JaxgenError, JaxgenWarning
-from jaxgen.core.gate import Batch, as_batch, concrete
+from jaxgen.core.gate import Batch, as_batch, concrete, widened
 from jaxgen.core.protocols import Bound, Density, Energy
 from jaxgen.core.pytree import _repr, is_model
 from jaxgen.fit import checkpoint as files
@@ -134,7 +134,8 @@ def fit(
 
     Args:
         key: typed key; the same key gives the same fit, bit for bit.
-        model: the start; or, needed for restarts, a function `key -> model` that makes one.
+        model: the start; or, needed for restarts, a function `key -> model` that makes one. Its 16-bit parameters train
+            as float32, of which steps of a thousandth are something.
         data: an array `[N, *event]`, a tuple `(x, context, weight, label)`, a dict of them, or an iterator of such
             batches; or a `data.Stream`, whose passes are EM's steps and whose chunks are the batches of the others.
             None for a loss that looks at none, such as `losses.reverse_kl`.
@@ -168,7 +169,7 @@ def fit(
     check_key(key, "fit(key, model, data)")
     counts = {"steps": steps, "batch_size": batch_size, "patience": patience, "every": every, "restarts": restarts}
     check_counts("fit(...)", counts | {"checkpoint_every": checkpoint_every})
-    model = _starts(key, model, restarts)
+    model = widened(_starts(key, model, restarts))
     one = algebra.element(model) if restarts else model
     if not concrete(key, model, data):
         raise FitError(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxgen.core import algebra
 from jaxgen.core.errors import FitError
-from jaxgen.core.gate import Batch
+from jaxgen.core.gate import Batch, widened
 from jaxgen.core.pytree import float_type, held_leaves, put_back
 from jaxgen.core.value import algorithm
 from jaxgen.fit.devices import divided, on_each
@@ -158,6 +158,7 @@ class EM:
     def _expect(self, ready: Any, batch: Batch) -> tuple[Any, jax.Array, jax.Array]:
         if batch.weight is None:
             batch = batch._replace(weight=jnp.ones(batch.events, float_type(ready)))
+        batch = batch._replace(weight=widened(batch.weight))
         statistics, total = on_each(self._sums, self.devices)(ready, batch)
         if isinstance(batch.x, algebra.Events):
             statistics = ready.finish(statistics)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxgen.core import algebra
 from jaxgen.core.door import context_shape
 from jaxgen.core.errors import FitError
-from jaxgen.core.gate import Batch, as_batch
+from jaxgen.core.gate import Batch, as_batch, widened
 from jaxgen.core.pytree import float_type
 from jaxgen.fit.em import EM
 
@@ -255,6 +255,7 @@ def scan_fit(
     algorithm = EM() if algorithm is None else algorithm
     check_algorithm(algorithm, "scan_fit(key, model, data, algorithm)")
     data = no_data(algorithm, model, "scan_fit(key, model, None)") if data is None else data
+    model = widened(model)
     batch = as_batch(data, called="scan_fit(key, model, data)", missing=algebra.accepts_missing(model))
     batch = jax.tree.map(jnp.asarray, batch)
     check_batch_size(algorithm, batch_size, batch.events)

@@ -107,6 +107,8 @@ class Dequantized:
     def _log_weight(self, key, x, context):
         """`log p(x + u) - log q(u | x)` of one event and one draw; -inf where x is no level."""
         dtype = float_type(self.density)
+        if jnp.issubdtype(x.dtype, jnp.integer):
+            x = x.astype(jnp.int32)  # a level may be beyond the numbers of int8
         out = jnp.any((x < self.low) | (x > self.high) | ((x != jnp.floor(x)) & ~jnp.isnan(x)))
         x = jnp.where(out, self.low, x).astype(dtype)
         if self.noise is None:

@@ -21,13 +21,16 @@ from jaxgen.core import algebra
 from jaxgen.core.door import per_event, per_sample, weighted_events
 from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import as_distribution, distrax
-from jaxgen.core.gate import as_array, concrete
+from jaxgen.core.gate import as_array, concrete, probabilities
 from jaxgen.core.pytree import fixed, model, static
+from jaxgen.ops.chunks import sum_over_chunks
 from jaxgen.ops.stable import log_normalize, softmax
 
 HIGHEST = jax.lax.Precision.HIGHEST
 #: up to so many coordinates the mapped Poisson log-mass costs what the matrix product does (measured, CPU)
 NARROW = 8
+#: events counted one after the other: a float32 counter stops at 2^24, and rounds fractions long before
+COUNTED = 2**16
 #: `log n! - n log n + n` for n = 0 to 15; from 16 on Stirling's series is exact to float64 rounding
 _STIRLING = tuple(math.lgamma(n + 1) - (n * math.log(n) if n else 0.0) + n for n in range(16))
 
@@ -47,7 +50,9 @@ def _alive(weight):
 
 def _whole(x, below, xp=jnp):
     """Where x is a whole number from 0 to less than `below`: the support of all three."""
-    return (x >= 0) & (x < below) & (x == xp.floor(x))
+    # a bare number would take the type of x, and 200 is -56 in int8
+    limit = np.float32(below) if below == math.inf else np.uint32(below)
+    return (x >= 0) & (x < limit) & (x == xp.floor(x))
 
 
 def _events(x, below, called, expected, fix, missing=False):
@@ -150,16 +155,8 @@ class Categorical:
         Raises:
             ModelError: negative values, or rows that do not sum to one.
         """
-        probs = jnp.asarray(as_array(probs, name="probs"))
-        probs = probs.astype(_float_type(probs))
-        total = probs.sum(-1)
-        if concrete(total) and not ((probs >= 0).all() and (jnp.abs(total - 1) < 1e-4).all()):
-            raise ModelError(
-                "probabilities must not be negative, and sum to one", called="Categorical.from_probs(probs)",
-                expected="rows [..., V] of sum 1", fix="probs / probs.sum(-1, keepdims=True)",
-                got=f"smallest {probs.min()}, sums from {total.min()} to {total.max()}",
-            )  # fmt: skip
-        return cls(jnp.log(probs / total[..., None]), _prior(prior, probs.shape, probs.dtype), missing)
+        probs = probabilities(probs, name="probs", called="Categorical.from_probs(probs)")
+        return cls(jnp.log(probs), _prior(prior, probs.shape, probs.dtype), missing)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -224,9 +221,13 @@ class Categorical:
         """`[K, *shape]` from weights `[K, N]`; events outside the support count nowhere."""
         index = self._index(x)
         weight = weight.astype(self.logits.dtype)
-        rows = jnp.repeat(weight.T, index.shape[1], axis=0)
         table = jnp.zeros((math.prod(shape), len(weight)), weight.dtype)
-        return table.at[index.reshape(-1)].add(rows, mode="drop").T.reshape((len(weight), *shape))
+
+        def part(rows, fresh):
+            counted = jnp.repeat(jnp.where(fresh, rows(weight, 1), 0).T, index.shape[1], axis=0)
+            return table.at[rows(index).reshape(-1)].add(counted, mode="drop")
+
+        return sum_over_chunks(part, len(index), COUNTED).T.reshape((len(weight), *shape))
 
     def m_step(self, statistics) -> Categorical:
         """Weighted maximum likelihood; with a prior, the posterior mode."""

@@ -14,7 +14,7 @@ import numpy as np
 from jaxgen.core import algebra
 from jaxgen.core.door import context_shape, per_batch, per_event, per_sample, weighted_events
 from jaxgen.core.errors import JaxgenError, ModelError, ShapeError
-from jaxgen.core.gate import as_events, concrete, floating
+from jaxgen.core.gate import as_events, concrete, floating, probabilities
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.core.sequences import Sequences, padded
 from jaxgen.core.value import ByValue
@@ -365,9 +365,9 @@ class HMM:
         Raises:
             ModelError: another number of emissions than the states, or than `tie` names; contexts of two shapes.
         """
-        emissions = algebra.stack(emissions) if isinstance(emissions, (list, tuple)) else emissions
-        tie = None if tie is None else tuple(int(i) for i in tie)
-        count, called = algebra.count(emissions), "HMM.from_chain(chain, emissions, tie=tie)"
+        called = "HMM.from_chain(chain, emissions, tie=tie)"
+        emissions = algebra.batch_of(emissions, called)
+        tie, count = None if tie is None else tuple(int(i) for i in tie), algebra.count(emissions)
         fits = count == chain.states if tie is None else len(tie) == chain.states and set(tie) == set(range(count))
         if not fits:
             raise ModelError(
@@ -721,20 +721,7 @@ def _steps(x):
 def _log_rows(name, value, shape):
     """Logarithms of probabilities of the given shape, which are checked."""
     called = "HMM.from_values(initial, transition, emissions)"
-    value = floating(value, name=name)
-    if value.shape != shape:
-        raise ModelError(
-            f"{name} does not fit the {shape[0]} states", called=called, expected=f"shape {list(shape)}",
-            got=f"shape {list(value.shape)}", fix="one row per state",
-        )  # fmt: skip
-    total = value.sum(-1, keepdims=True)
-    if concrete(total) and not ((value >= 0).all() and (jnp.abs(total - 1) < 1e-4).all()):
-        raise ModelError(
-            f"{name} holds no probabilities", called=called, expected="values from 0 to 1, rows that sum to one",
-            got=f"smallest {value.min()}, sums from {total.min()} to {total.max()}",
-            fix=f"{name} / {name}.sum(-1, keepdims=True)",
-        )  # fmt: skip
-    return jnp.log(value / total)
+    return jnp.log(probabilities(value, name=name, called=called, shape=shape))
 
 
 def _prior(name, value, like):

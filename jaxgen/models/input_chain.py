@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.errors import ModelError, ShapeError
-from jaxgen.core.gate import as_array, concrete, floating
+from jaxgen.core.gate import as_array, concrete, floating, probabilities
 from jaxgen.core.pytree import fixed, model
 from jaxgen.ops import chains, linalg, transitions
 from jaxgen.ops.gaussians import matmul
@@ -245,14 +245,5 @@ def _climb(gradient, inputs):
 
 def _log_rows(name, value, shape):
     """Logarithms of probabilities of the given shape, which are checked."""
-    value = floating(value, name=name)
-    total = value.sum(-1, keepdims=True)
-    fits = value.shape == shape
-    if not fits or (concrete(total) and not ((value >= 0).all() and (jnp.abs(total - 1) < 1e-4).all())):
-        raise ModelError(
-            f"{name} holds no probabilities of the {shape[0]} states", fix=f"{name} / {name}.sum(-1, keepdims=True)",
-            called="InputChain.from_values(initial, transition, weight)",
-            expected=f"shape {list(shape)}, values from 0 to 1, rows that sum to one",
-            got=f"shape {list(value.shape)}, sums from {total.min()} to {total.max()}",
-        )  # fmt: skip
-    return jnp.log(value / total)
+    called = "InputChain.from_values(initial, transition, weight)"
+    return jnp.log(probabilities(value, name=name, called=called, shape=shape))

@@ -14,7 +14,7 @@ from jaxgen.core import algebra
 from jaxgen.core.door import context_shape, per_batch, per_sample, weighted_events
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_distribution
-from jaxgen.core.gate import as_array, as_batch, as_events, concrete, floating
+from jaxgen.core.gate import as_batch, as_events, concrete, floating, probabilities
 from jaxgen.core.pytree import fixed, model
 from jaxgen.core.value import ByValue
 from jaxgen.ops.kmeans import kmeans, nearest
@@ -111,16 +111,14 @@ class Mixture:
         """From components, batched or a sequence, and weights `[K]` (default: equal); `prior` is broadcast to `[K]`.
 
         Raises:
-            ModelError: weights that are negative or of another number than the components.
+            ModelError: components of several kinds or shapes; weights that are negative, do not sum to one but for
+                rounding, or are of another number than the components.
         """
-        components = algebra.stack(components) if isinstance(components, (list, tuple)) else components
+        called = "Mixture.from_components(components, weights)"
+        components = algebra.batch_of(components, called)
         k = algebra.count(components)
-        weights = np.ones(k) if weights is None else as_array(weights, name="weights")
-        if weights.shape != (k,) or (concrete(weights) and not ((weights >= 0).all() and weights.sum() > 0)):
-            raise ModelError(
-                "weights do not fit the components", called="Mixture.from_components(components, weights)",
-                expected=f"{k} non-negative numbers", got=f"shape {list(weights.shape)}, {weights}",
-            )  # fmt: skip
+        weights = np.full(k, 1 / k) if weights is None else weights
+        weights = probabilities(weights, name="weights", called=called, shape=(k,))
         prior = None if prior is None else jnp.broadcast_to(jnp.asarray(prior, jnp.result_type(float)), (k,))
         return cls(jnp.log(weights), components, prior)
 

@@ -53,8 +53,7 @@ def _positive(scale, diagonal):
     """True for symmetric positive definite matrices, or positive numbers, on the host."""
     if diagonal:
         return (scale > 0).all()
-    symmetric = np.allclose(scale, np.swapaxes(scale, -1, -2), rtol=1e-4)
-    return symmetric and (np.linalg.eigvalsh(scale) > 0).all()
+    return bool(linalg.symmetric(jnp.asarray(scale))) and (np.linalg.eigvalsh(scale) > 0).all()
 
 
 def _spread(x, diagonal):

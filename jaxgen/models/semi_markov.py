@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.errors import ModelError
-from jaxgen.core.gate import concrete, floating
+from jaxgen.core.gate import concrete, floating, probabilities
 from jaxgen.core.pytree import fixed, model
 from jaxgen.ops import chains, transitions
 from jaxgen.ops.stable import log_normalize, softmax
@@ -223,17 +223,7 @@ def _logits(chain):
 
 def _log_rows(name, value, shape):
     """Logarithms of probabilities of the given shape, which are checked."""
-    value = floating(value, name=name)
-    total = value.sum(-1, keepdims=True)
-    fits = value.shape == shape
-    if not fits or (concrete(total) and not ((value >= 0).all() and (jnp.abs(total - 1) < 1e-4).all())):
-        raise ModelError(
-            f"{name} holds no probabilities of the {shape[0]} states", called=_CALLED,
-            expected=f"shape {list(shape)}, values from 0 to 1, rows that sum to one",
-            got=f"shape {list(value.shape)}, sums from {total.min()} to {total.max()}",
-            fix=f"{name} / {name}.sum(-1, keepdims=True)",
-        )  # fmt: skip
-    return jnp.log(value / total)
+    return jnp.log(probabilities(value, name=name, called=_CALLED, shape=shape))
 
 
 def _prior(value, like):

@@ -128,10 +128,7 @@ class VariationalMixture:
             ModelError: no components, or a concentration that is not positive.
         """
         called = "VariationalMixture.from_components(components)"
-        if isinstance(components, (list, tuple)):
-            if not components:
-                raise ModelError("a mixture without components", called=called, expected="one or more", got="none")
-            components = algebra.stack(components)
+        components = algebra.batch_of(components, called)
         concentration = _concentration(concentration, algebra.count(components), called)
         return _at_prior(components, concentration, stick_breaking)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxgen.core.door import check_key
 from jaxgen.core.errors import ModelError
-from jaxgen.core.gate import as_array
+from jaxgen.core.gate import as_array, widened
 from jaxgen.core.pytree import model, static
 
 
@@ -25,7 +25,8 @@ class Net:
         module: the linen module; it hashes by its options, so an equal network compiles nothing anew.
 
     The module takes one event or any leading axes, as the layers of linen do. It has parameters only: no batch
-    statistics and no dropout, which would make a density depend on more than its event.
+    statistics and no dropout, which would make a density depend on more than its event. It may work in bfloat16, by its
+    own option, such as linen's `Dense(n, dtype=jnp.bfloat16)`; what is made of its output is float32.
 
     Example:
         >>> from jaxgen.nn.mlp import MLP
@@ -69,8 +70,8 @@ class Net:
         return cls(variables.get("params", {}), module)
 
     def __call__(self, *inputs: Any) -> Any:
-        """The module's output for its inputs."""
-        return self.module.apply({"params": self.params}, *inputs)
+        """The module's output for its inputs; that of a module which works in 16 bits as float32."""
+        return widened(self.module.apply({"params": self.params}, *inputs))
 
 
 def _check_module(module: Any) -> None:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.pytree import registered
-from jaxgen.ops.linalg import inverse_cholesky, tril_inverse
+from jaxgen.ops.linalg import inverse_cholesky, symmetric, tril_inverse
 
 LOG_2PI = math.log(2.0 * math.pi)
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -59,8 +59,7 @@ def log_diagonal(whitener: jax.Array) -> jax.Array:
 def raw_whitener(covariance: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`log_diagonal` of the whiteners of covariances `[..., D, D]`, and whether all are symmetric positive definite."""
     whitener = inverse_cholesky(covariance)
-    symmetric = jnp.allclose(covariance, jnp.swapaxes(covariance, -1, -2), rtol=1e-4)
-    return log_diagonal(whitener), symmetric & jnp.isfinite(whitener).all()
+    return log_diagonal(whitener), symmetric(covariance) & jnp.isfinite(whitener).all()
 
 
 def shift_moments(moments: Moments, by: jax.Array) -> Moments:

@@ -225,6 +225,19 @@ def inverse_cholesky(cov: Array) -> Array:
     return _tril_inverse(_cholesky(cov))
 
 
+def symmetric(a: Array) -> Array:
+    """Whether all of some matrices `[..., D, D]` are symmetric, but for what numbers rounded elsewhere may differ in.
+
+    `|a_ij - a_ji| <= 1e-4 sqrt(a_ii a_jj)`, in whatever units the coordinates are.
+
+    Example:
+        >>> bool(symmetric(jnp.array([[1e6, 1e-3], [0.0, 1e-6]]))), bool(symmetric(jnp.array([[1.0, 0.5], [0.0, 1.0]])))
+        (False, False)
+    """
+    size = jnp.sqrt(jnp.diagonal(a, axis1=-2, axis2=-1))
+    return jnp.all(jnp.abs(a - jnp.swapaxes(a, -1, -2)) <= 1e-4 * size[..., :, None] * size[..., None, :])
+
+
 def log_det_tril(lower: Array) -> Array:
     """Log of the absolute determinant of triangular matrices.
 

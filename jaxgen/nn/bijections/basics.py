@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxgen.core.door import context_shape, latent_shape, same_shape
 from jaxgen.core.errors import ModelError, ShapeError
-from jaxgen.core.gate import floating
+from jaxgen.core.gate import floating, widened
 from jaxgen.core.sequences import padded
 
 
@@ -74,10 +74,11 @@ def with_context(seen: jax.Array, context: Any) -> jax.Array:
 
 
 def as_floating(x: Any, *trees: Any) -> Any:
-    """`x` in the floating dtype in which it meets the arrays of `trees`; in its own where they have none."""
+    """`x` in the floating dtype in which it meets the arrays of `trees`, in its own where they have none; 32 bits or
+    more."""
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(trees) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     own = jnp.result_type(x) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else jnp.result_type(float)
-    return jnp.asarray(x).astype(jnp.result_type(*dtypes) if dtypes else own)
+    return widened(jnp.asarray(x).astype(jnp.result_type(*dtypes) if dtypes else own))
 
 
 def vectors(x: Any, called: str) -> tuple[int, Any]:

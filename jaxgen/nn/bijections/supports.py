@@ -22,8 +22,8 @@ from jaxgen.nn.bijections.basics import as_floating, check
 from jaxgen.nn.bijections.elementwise import finite_exp, interior, log_sigmoid_slope, outside
 
 HIGHEST = jax.lax.Precision.HIGHEST
-#: how far the sum of a point of the simplex may be from one, in units of the dtype's rounding and per coordinate
-SUM_SLACK = 16
+#: how far the sum of a point of the simplex may be from one: what is left of coordinates that were rounded to float32
+SUM_SLACK = 1e-5
 
 
 @model
@@ -120,7 +120,8 @@ class Simplex:
     Args:
         size: D, at least 2.
 
-    A point with a coordinate that is not positive, or whose sum is not one, has a log-determinant of -inf.
+    A point with a coordinate that is not positive, or whose sum is not one, has a log-determinant of -inf. A sum within
+    1e-5 of one is one that was rounded: the density is that of the point divided by it.
 
     Source: Egozcue et al. (2003), Isometric logratio transformations for compositional data analysis.
 
@@ -158,8 +159,9 @@ class Simplex:
         """`x` and `log |det dx/dy|`."""
         check(self, "inverse", y, context)
         y = as_floating(y)
-        out = jnp.any(y <= 0) | (jnp.abs(jnp.sum(y) - 1) > SUM_SLACK * self.size * jnp.finfo(y.dtype).eps)
-        log_y = jnp.log(jnp.where(out, 1 / self.size, y))
+        total = jnp.sum(y)
+        out = jnp.any(y <= 0) | (jnp.abs(total - 1) > SUM_SLACK)
+        log_y = jnp.log(jnp.where(out, 1 / self.size, y)) - jnp.log(jnp.where(out, 1, total))
         x = jnp.matmul(log_y - jnp.mean(log_y), self._basis(y.dtype), precision=HIGHEST)
         return x, jnp.where(out, -jnp.inf, -jnp.sum(log_y) - math.log(self.size) / 2)
 
@@ -210,7 +212,8 @@ def _wrapped(x):
 class Support(Protocol):
     """What values an event can take: `real`, `positive`, `simplex`, `circle` and `Interval(low, high)`.
 
-    One with `periodic = True` is no line: its events are not standardised, and its layers close on the circle.
+    One with `periodic = True` is no line: its events are not standardised, and its layers close on the circle. One with
+    a method `fix(x)` says in an error how data that lie outside of it get inside.
     """
 
     def layer(self, event_shape: tuple[int, ...]) -> Any:
@@ -243,9 +246,24 @@ class Interval:
         layer = Bounded.from_bounds(self.low, self.high, event_shape)
         return layer if np.isfinite(layer.low).any() or np.isfinite(layer.high).any() else None
 
+    def fix(self, x: np.ndarray) -> str:
+        """An interval that holds the data."""
+        if (x == np.floor(x)).all():
+            return "jaxgen.Dequantized, for whole numbers"
+        least, most = float(x.min()), float(x.max())
+        margin = 0.01 * (most - least) or 1.0
+        low = np.where(np.min(x, axis=0) <= self.low, least - margin, self.low).min()
+        high = np.where(np.max(x, axis=0) >= self.high, most + margin, self.high).max()
+        return f"support=Interval({low:.6g}, {high:.6g})"
+
 
 @dataclasses.dataclass(frozen=True)
 class _Simplex:
+    def fix(self, x: np.ndarray) -> str:
+        """How parts become parts of one whole."""
+        least = float(np.min(x, where=x > 0, initial=1.0)) / 2
+        return ("" if (x > 0).all() else f"x = np.maximum(x, {least:.3g}), and then ") + "x / x.sum(-1, keepdims=True)"
+
     def layer(self, event_shape: tuple[int, ...]) -> Any:
         if len(event_shape) != 1 or event_shape[0] < 2:
             raise ModelError(
@@ -306,6 +324,6 @@ def to_real(support: Support, x: Any, called: str) -> tuple[Any, Any]:
         raise DataError(
             "data lie outside of the support or on its edge", called=called, expected=f"values inside of {support}",
             got=f"{int(refused.sum())} of {len(x)} events, the first x[{first}] = {np.asarray(x[first])}",
-            fix="an interval that is a little wider, or for whole numbers jaxgen.Dequantized",
+            fix=support.fix(np.asarray(x)) if hasattr(support, "fix") else "",
         )  # fmt: skip
     return z, layer
