@@ -14,6 +14,8 @@ import jaxgen as jg
 from jaxgen.core.gate import widened
 from jaxgen.data import Stream
 from jaxgen.nn.net import Net
+from jaxgen.ops import chains
+from jaxgen.ops.linalg import cholesky
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -148,6 +150,20 @@ def test_a_network_may_work_in_bfloat16_but_no_sum_is():
     net = Net.init(KEY, nn.Dense(3, dtype=jnp.bfloat16), (2,))
     assert net(jnp.ones(2)).dtype == jnp.float32
     np.testing.assert_allclose(net(jnp.ones(2)), net.params["kernel"].sum(0), rtol=2e-2)  # bfloat16
+
+
+def test_chains_and_factors_in_half_precision():
+    rows = np.log(RNG.dirichlet(np.ones(3), 40)).astype(np.float16)
+    half = (rows[0], rows[1:4], rows)
+    wide = tuple(a.astype(np.float32) for a in half)
+    same(chains.log_normalizer(*half), chains.log_normalizer(*wide))
+    state = chains.start_filter(rows[0], rows[1])
+    same(chains.filter_step(state, rows[2], rows[1:4]), chains.filter_step(state, wide[2][2], wide[1]))
+    assert state.log_normalizer.dtype == jnp.float32
+    cov = (np.eye(3) + 0.1).astype(np.float16)
+    same(cholesky(cov), cholesky(cov.astype(np.float32)))
+    draws, _ = jg.samplers.sample_chain(KEY, jg.samplers.MALA(0.1), lambda x: -jnp.sum(x**2), rows[0], draws=2)
+    assert draws.dtype == jnp.float32
 
 
 def test_pieces_of_a_stream_in_several_dtypes():

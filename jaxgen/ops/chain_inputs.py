@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array, lax
 
 from jaxgen.core.errors import DataError, ShapeError
-from jaxgen.core.gate import concrete
+from jaxgen.core.gate import concrete, widened
 from jaxgen.ops.stable import compensated_add, finite_max
 
 #: sums over time are made of this many running sums, however long the sequence; then added up in two stages
@@ -77,7 +77,7 @@ def make_chain(
     name: str, log_initial: Any, log_transition: Any, log_likelihood: Any, length: Any = None, observed: Any = None
 ) -> tuple[Chain, tuple[int, ...]]:
     """The checked chain, and the batch shape to give back to results."""
-    pi, a, b = jnp.asarray(log_initial), jnp.asarray(log_transition), jnp.asarray(log_likelihood)
+    pi, a, b = widened(tuple(map(jnp.asarray, (log_initial, log_transition, log_likelihood))))
     called = f"{name}(log_initial, log_transition, log_likelihood)"
     if b.ndim < 2 or b.shape[-2] == 0 or pi.ndim != 1 or b.shape[-1:] != pi.shape:
         raise ShapeError(

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxgen.core.errors import ShapeError
+from jaxgen.core.gate import widened
 from jaxgen.ops.chain_backends import Associative, Backend, Blocked, Sequential
 from jaxgen.ops.chain_inputs import Filtered, Posterior, make_chain, unbatch
 from jaxgen.ops.chain_logs import fixed_lag_chain
@@ -239,7 +240,8 @@ def start_filter(log_initial: Any, log_likelihood_row: Any) -> FilterState:
 
     Source: as `forward_filter`.
     """
-    return FilterState(*log_normalize(jnp.asarray(log_initial) + jnp.asarray(log_likelihood_row)))
+    start, row = widened((jnp.asarray(log_initial), jnp.asarray(log_likelihood_row)))
+    return FilterState(*log_normalize(start + row))
 
 
 def filter_step(state: FilterState, log_likelihood_row: Any, log_transition: Any) -> FilterState:
@@ -265,8 +267,9 @@ def filter_step(state: FilterState, log_likelihood_row: Any, log_transition: Any
 
     Source: as `forward_filter`.
     """
-    predicted = logsumexp(state.log_filtered[..., :, None] + jnp.asarray(log_transition), axis=-2)
-    log_filtered, evidence = log_normalize(predicted + jnp.asarray(log_likelihood_row))
+    row, move = widened((jnp.asarray(log_likelihood_row), jnp.asarray(log_transition)))
+    predicted = logsumexp(state.log_filtered[..., :, None] + move, axis=-2)
+    log_filtered, evidence = log_normalize(predicted + row)
     return FilterState(log_filtered, state.log_normalizer + evidence)
 
 
@@ -295,7 +298,7 @@ def forecast(log_filtered: Any, log_transition: Any, horizon: int) -> Array:
 
     Source: Cappe, Moulines & Ryden (2005), Inference in Hidden Markov Models, section 3.2 (prediction).
     """
-    now, a = jnp.asarray(log_filtered), jnp.asarray(log_transition)
+    now, a = widened((jnp.asarray(log_filtered), jnp.asarray(log_transition)))
     square = (now.shape[-1],) * 2
     if horizon < 1 or a.shape not in [square, (horizon, *square)]:
         raise ShapeError(

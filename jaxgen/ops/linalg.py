@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxgen.core.errors import ShapeError
+from jaxgen.core.gate import widened
 
 __all__ = [
     "cholesky",
@@ -129,7 +130,7 @@ def tril_inverse(lower: Array) -> Array:
 
     Source: Higham (2002), Accuracy and Stability of Numerical Algorithms, section 14.2, method 1.
     """
-    lower = jnp.asarray(lower)
+    lower = widened(jnp.asarray(lower))
     _check_square("tril_inverse(lower)", lower)
     return _tril_inverse(lower)
 
@@ -156,7 +157,7 @@ def solve_tril(lower: Array, b: Array) -> Array:
 
     Source: Golub & Van Loan (2013), Matrix Computations, algorithm 3.1.3.
     """
-    lower, b = jnp.asarray(lower), jnp.asarray(b)
+    lower, b = widened((jnp.asarray(lower), jnp.asarray(b)))
     _check_square("solve_tril(lower, b)", lower)
     if b.ndim < 2 or b.shape[-2] != lower.shape[-1]:
         raise ShapeError(
@@ -194,7 +195,7 @@ def cholesky(a: Array) -> Array:
 
     Source: Murray (2016), Differentiation of the Cholesky decomposition, equation 8.
     """
-    a = jnp.asarray(a)
+    a = widened(jnp.asarray(a))
     _check_square("cholesky(a)", a)
     return _cholesky(a)
 
@@ -220,7 +221,7 @@ def inverse_cholesky(cov: Array) -> Array:
 
     Source: as `cholesky` and `tril_inverse`.
     """
-    cov = jnp.asarray(cov)
+    cov = widened(jnp.asarray(cov))
     _check_square("inverse_cholesky(cov)", cov)
     return _tril_inverse(_cholesky(cov))
 
@@ -257,7 +258,7 @@ def log_det_tril(lower: Array) -> Array:
         >>> round(float(log_det_tril(jnp.array([[2.0, 0.0], [1.0, 4.0]]))), 4)
         2.0794
     """
-    lower = jnp.asarray(lower)
+    lower = widened(jnp.asarray(lower))
     _check_square("log_det_tril(lower)", lower)
     return jnp.sum(jnp.log(jnp.abs(jnp.diagonal(lower, axis1=-2, axis2=-1))), axis=-1)
 
@@ -316,7 +317,7 @@ def log_det(a: Array) -> Array:
 
     Source: Golub & Van Loan (2013), Matrix Computations, algorithm 3.4.1.
     """
-    a = jnp.asarray(a)
+    a = widened(jnp.asarray(a))
     _check_square("log_det(a)", a)
     return jnp.vectorize(lambda a: _log_det(a)[1], signature="(d,d)->()")(a)
 
@@ -346,7 +347,7 @@ def spectral_bound(a: Array, squarings: int = 6) -> Array:
     Source: Delattre et al. (2023), Efficient bound of Lipschitz constant for convolutional layers by Gram iteration,
     theorem 1.
     """
-    a = jnp.asarray(a)
+    a = widened(jnp.asarray(a))
     if a.ndim != 2:
         raise ShapeError("not one matrix", called="spectral_bound(a)", expected="[M, N]", got=f"{a.shape}")
     # squares of small numbers would underflow; the result does not depend on this unit

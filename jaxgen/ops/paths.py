@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxgen.core.errors import ShapeError
+from jaxgen.core.gate import widened
 from jaxgen.ops.chain_backends import Associative, Backend, Recursion, exact_gap, layout, log_gap, run
 from jaxgen.ops.chain_inputs import Chain, check_transition, make_chain, matrices, shift_rows, sum_over_time, unbatch
 from jaxgen.ops.chain_logs import propagate, shifted
@@ -357,7 +358,7 @@ def sample_path(key: Array, log_initial: Any, log_transition: Any, length: int) 
 
     Source: Devroye (1986), Non-Uniform Random Variate Generation, section III.2 (inversion).
     """
-    pi, a = jnp.asarray(log_initial), jnp.asarray(log_transition)
+    pi, a = widened((jnp.asarray(log_initial), jnp.asarray(log_transition)))
     called = f"sample_path(key, log_initial, log_transition, {length})"
     if length < 1:
         raise ShapeError("an empty path", called=called, expected="length >= 1", got=f"length = {length}")

@@ -22,7 +22,7 @@ from jax.flatten_util import ravel_pytree
 from jaxgen.core.door import check_key
 from jaxgen.core.errors import DataError, FitError, ShapeError
 from jaxgen.core.files import loadable
-from jaxgen.core.gate import concrete
+from jaxgen.core.gate import concrete, widened
 
 __all__ = [
     "HMC", "MALA", "SGLD", "ULA", "ChainInfo", "ChainState", "Sampler", "Spread", "minibatch", "sample_chain",
@@ -416,7 +416,7 @@ def sample_chain(
             "a chain needs steps", called=called, expected="ints: draws and thin of 1 or more, burn_in of 0 or more",
             got=f"draws={draws}, burn_in={burn_in}, thin={thin}",
         )  # fmt: skip
-    x = jax.tree.map(jnp.asarray, x)
+    x = widened(jax.tree.map(jnp.asarray, x))
     if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(x)):
         raise DataError(
             "a chain with gradients moves real numbers", called=called, expected="x of floats",
