@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxgen.core import algebra
 from jaxgen.core.errors import FitError, ModelError
-from jaxgen.core.gate import as_array
+from jaxgen.core.gate import as_array, widened
 from jaxgen.core.protocols import Energy
 
 
@@ -109,11 +109,12 @@ class Trajectory(NamedTuple):
 
 
 def as_path(path: Any, called: str) -> Any:
-    """An `AnnealingPath` as it is, or that of a model that has an `annealing_path()`.
+    """An `AnnealingPath` as it is, or that of a model that has an `annealing_path()`; 16-bit numbers as float32.
 
     Raises:
         ModelError: neither.
     """
+    path = widened(path)
     if all(hasattr(path, name) for name in ("at", "sample", "log_partition")):
         return path
     if not hasattr(path, "annealing_path"):

@@ -14,7 +14,7 @@ import numpy as np
 from jaxgen.core import algebra
 from jaxgen.core.door import batch_axes, check_key
 from jaxgen.core.errors import DataError, FitError, ModelError
-from jaxgen.core.gate import Batch, as_batch
+from jaxgen.core.gate import Batch, as_batch, widened
 from jaxgen.core.protocols import Bound, Density, Energy, Kind, Score
 from jaxgen.metrics.bridge import bracket
 
@@ -62,7 +62,7 @@ def score(key: Any, model: Any, data: Any, *, samples: int = 1) -> Score:
     check_key(key, called)
     if samples < 1:
         raise FitError("a bound needs draws", called=called, expected="samples=1 or more", got=f"samples={samples}")
-    batch = as_batch(data, missing=algebra.accepts_missing(model))
+    model, batch = widened(model), as_batch(data, missing=algebra.accepts_missing(model))
     if len(batch_axes(np.shape(batch.x), model.event_shape, called, "data")) != 1:
         raise DataError(
             "data need one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",
