@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import functools
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +20,21 @@ import numpy as np
 
 from jaxgen import recipes
 from jaxgen._version import __version__
-from jaxgen.core.errors import FileError, FitError, JaxgenError
+from jaxgen.core.errors import FileError, FitError, JaxgenError, JaxgenWarning
 from jaxgen.core.files import load, save
 from jaxgen.data.readers import read
+from jaxgen.data.tables import read_csv
 from jaxgen.fit.driver import fit
 from jaxgen.fit.loop import Status
 from jaxgen.metrics.likelihood import score
+from jaxgen.models.gaussian import Gaussian
 from jaxgen.ops import likelihoods
 from jaxgen.tour import tour
+
+
+def _gaussians(recipe: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any, Any]]:
+    # cells without a number, let in by --allow-nan, are entries that were not seen
+    return lambda key, x, k: recipe(key, x, k, leaf=functools.partial(Gaussian.init, missing=bool(np.isnan(x).any())))
 
 
 def _vae(key: Any, x: Any, k: int, **options: Any) -> Any:
@@ -33,11 +43,13 @@ def _vae(key: Any, x: Any, k: int, **options: Any) -> Any:
     return recipes.vae(key, x, k, likelihood=likelihoods.bernoulli if bits else likelihoods.gaussian, **options)
 
 
+#: options of `read_csv` in messages, which here are flags
+_OPTION = re.compile(r"\b(delimiter|encoding|header|index|allow_nan)=('[^']*'|True|False)")
 #: by name: `(key, x, k[, steps=]) -> (model, algorithm)` for a table, what k counts and its default, and whether the
 #: recipe plans for the number of steps
 FAMILIES: dict[str, tuple[Callable[..., tuple[Any, Any]], str, int, bool]] = {
-    "gaussian-mixture": (recipes.gaussian_mixture, "components", 3, False),
-    "hmm": (recipes.hidden_markov, "states", 3, False),
+    "gaussian-mixture": (_gaussians(recipes.gaussian_mixture), "components", 3, False),
+    "hmm": (_gaussians(recipes.hidden_markov), "states", 3, False),
     "rbm": (recipes.rbm, "hidden units", 16, False),
     "realnvp": (lambda key, x, k, **options: recipes.realnvp(key, x, layers=k, **options), "layers", 12, True),
     "vae": (_vae, "latent dimensions", 8, True),
@@ -55,9 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        return options.run(options)
+        with _said(options.command):
+            return options.run(options)
     except JaxgenError as error:
-        print(f"jaxgen {options.command}: {error}", file=sys.stderr)
+        print(f"jaxgen {options.command}: {_on_the_command_line(error)}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output left: `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -87,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--validation-fraction", type=float, default=0.0, metavar="F",
                          help="share of rows that are held out, to keep the model that is best on them")  # fmt: skip
     command.add_argument("--seed", type=int, default=0)
+    _add_text_options(command)
     command.set_defaults(run=_fit)
 
     command = commands.add_parser("score", help="print the mean log-likelihood of a file under a model, and its kind")
@@ -94,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("data")
     command.add_argument("--samples", type=int, default=64, help="draws per event for a bound (%(default)s)")
     command.add_argument("--seed", type=int, default=0)
+    _add_text_options(command)
     command.set_defaults(run=_score)
 
     command = commands.add_parser("sample", help="draw events from a model, as csv")
@@ -103,6 +118,42 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0)
     command.set_defaults(run=_sample)
     return parser
+
+
+def _add_text_options(command: argparse.ArgumentParser) -> None:
+    """The options of `read_csv`, by the same names."""
+    either, group = argparse.BooleanOptionalAction, command.add_argument_group("tables of text")
+    group.add_argument("--delimiter", help="what separates cells, such as ';' (a comma, in .tsv a tab)")
+    group.add_argument("--encoding", help="of the text, such as latin-1 or utf-16 (utf-8)")
+    group.add_argument("--header", action=either, help="the first line holds names (decided by what it holds)")
+    group.add_argument("--index", action=either, help="the first column numbers the rows (decided by name and numbers)")
+    group.add_argument("--allow-nan", action="store_true", default=None,
+                       help="cells without a number were not seen (for models that can do without)")  # fmt: skip
+
+
+@contextlib.contextmanager
+def _said(command: str) -> Iterator[None]:
+    """Warnings as lines of the program, in terms of its flags."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", JaxgenWarning)
+        warnings.showwarning = lambda message, *_: print(
+            f"jaxgen {command}: {_OPTION.sub(_flag, str(message))}", file=sys.stderr
+        )
+        yield
+
+
+def _flag(option: re.Match[str]) -> str:
+    name, value = option[1].replace("_", "-"), option[2]
+    return {"True": f"--{name}", "False": f"--no-{name}"}.get(value, f"--{name} {value}")
+
+
+def _on_the_command_line(error: JaxgenError) -> JaxgenError:
+    """The error with its fix in flags, where the fix is options of `read_csv`; other code helps nobody here."""
+    if error.code:
+        code = error.code[0]
+        flags = " ".join(_flag(option) for option in _OPTION.finditer(code)) if code.startswith("read_csv(") else ""
+        error.fix = flags + error.fix[len(code) :] if flags else ""
+    return error
 
 
 def _tour(options: argparse.Namespace) -> int:
@@ -117,7 +168,7 @@ def _fit(options: argparse.Namespace) -> int:
         raise FileError("the folder to save into is not there", called=f"fit -o {options.out}", got=str(folder),
                         expected="an existing folder", fix=f"mkdir -p {folder}")  # fmt: skip
     start, split, train = jax.random.split(jax.random.key(options.seed), 3)
-    x = _numbers(options.data)
+    x = _numbers(options.data, options)
     recipe, _, k, plans = FAMILIES[options.family]
     x, held_out = (x[None], None) if options.family == "hmm" else _split(split, x, options.validation_fraction)
     if options.family == "hmm" and options.validation_fraction:
@@ -137,7 +188,8 @@ def _fit(options: argparse.Namespace) -> int:
 
 def _score(options: argparse.Namespace) -> int:
     model = load(options.model)
-    print(score(jax.random.key(options.seed), model, _events(model, _numbers(options.data)), samples=options.samples))
+    x = _events(model, _numbers(options.data, options))
+    print(score(jax.random.key(options.seed), model, x, samples=options.samples))
     return 0
 
 
@@ -155,9 +207,16 @@ def _sample(options: argparse.Namespace) -> int:
     return 0
 
 
-def _numbers(path: str) -> np.ndarray:
+def _numbers(path: str, options: argparse.Namespace) -> np.ndarray:
     """The table in a file, `[N, D]` float32: one event a row, whatever its shape was."""
-    content = read(path)
+    text = {name: getattr(options, name) for name in ("delimiter", "encoding", "header", "index", "allow_nan")}
+    text = {name: value for name, value in text.items() if value is not None}
+    separated = re.search(r"\.([ct])sv(\.gz)?$", path, re.IGNORECASE)
+    if text or separated:
+        tab = {"delimiter": "\t"} if separated and separated[1].lower() == "t" else {}
+        content = read_csv(path, **(tab | text))
+    else:
+        content = read(path)
     if isinstance(content, dict):
         if len(content) != 1 and "x" not in content:
             raise FileError("the file holds several arrays", called=f"read({path!r})", expected="one, or one called x",

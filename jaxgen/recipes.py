@@ -67,7 +67,7 @@ def gaussian_mixture(
         >>> fitted.status.name, fitted.model.components.mean[:, 0].sort().round(1).tolist()
         ('CONVERGED', [2.0, 4.300000190734863])
     """
-    return Mixture.init(key, as_array(x), k, leaf), EM()
+    return Mixture.init(key, x, k, leaf), EM()
 
 
 def hidden_markov(
@@ -93,7 +93,7 @@ def hidden_markov(
         >>> model.transition.shape
         (3, 3)
     """
-    return HMM.init(key, as_array(x), k, leaf, stickiness=stickiness), EM()
+    return HMM.init(key, x, k, leaf, stickiness=stickiness), EM()
 
 
 def rbm(key: Any, x: Any, hidden: int = 16, *, step_size: float = 0.1) -> tuple[RBM, ContrastiveDivergence]:

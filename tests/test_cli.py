@@ -1,9 +1,11 @@
 """The command line: fit, score and sample as a round trip; errors are a message and status 2."""
 
 import re
+import shlex
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 
 import jaxgen as jg
@@ -70,6 +72,42 @@ def test_samples_to_a_file_are_read_back(folder, capsys):
     assert table.columns == ("x0", "x1")
     drawn = jg.load(path).sample(jax.random.key(4), (50,))
     np.testing.assert_allclose(table.values, np.asarray(drawn), rtol=1e-7)  # nine digits hold a float32
+
+
+def test_an_index_is_not_modelled(folder, capsys):
+    x = pd.DataFrame(np.random.default_rng(1).normal(size=(60, 2)), columns=["a", "b"])
+    shown = []
+    for name, options in (("plain", {"index": False}), ("index", {}), ("some", {"sep": ";"})):
+        x.sample(frac=1, random_state=0).to_csv(folder / f"{name}.csv", **options)
+        arguments = ["fit", "gaussian-mixture", str(folder / f"{name}.csv"), "-o", str(folder / "i"), "-k", "1"]
+        assert cli.main([*arguments, "--delimiter", options.get("sep", ",")]) == 0
+        out, err = capsys.readouterr()
+        shown.append(re.search("training: .*", out)[0])
+        assert ("numbers the rows and is left out; --no-index keeps it" in err) == (name != "plain")
+    assert len(set(shown)) == 1
+
+
+@pytest.mark.parametrize(("content", "fix"), [
+    ("größe,b\n1,2\n2,3\n3,5\n".encode("latin-1"), ["--encoding", "latin-1"]),
+    ("a,b\n1,2\n2,3\n3,5\n".encode("utf-16"), ["--encoding", "utf-16"]),
+    (b"a;b\n1;2\n2;3\n3;5\n", ["--delimiter", ";"]),
+    (b"a,b\n1,2\n2,3\n,5\n3,1\n", ["--allow-nan"]),
+    (b"day,b\nMon,2\nTue,3\nWed,5\n", ["--index"]),
+    (b"2019,b\n1,2\n2,3\n3,5\n", ["--header"]),
+])  # fmt: skip
+def test_fixes_are_flags(folder, capsys, content, fix):
+    (folder / "odd.csv").write_bytes(content)
+    arguments = ["fit", "gaussian-mixture", str(folder / "odd.csv"), "-o", str(folder / "f"), "-k", "1", "--steps", "2"]
+    assert cli.main(arguments) == 2
+    assert shlex.split(re.search("fix: +(.*)", capsys.readouterr().err)[1])[: len(fix)] == fix
+    assert cli.main([*arguments, *fix]) == 0
+
+
+def test_no_fix_is_in_python(folder, capsys):
+    for data, family in (("x.csv", "rbm"), ("several.npz", "hmm")):
+        np.savez(folder / "several.npz", a=np.zeros(3), b=np.ones(3))
+        assert cli.main(["fit", family, str(folder / data), "-o", str(folder / "n")]) == 2
+        assert "fix:" not in capsys.readouterr().err
 
 
 def test_validation_fraction(folder, capsys):

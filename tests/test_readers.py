@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from jaxgen.core.errors import FileError
+from jaxgen.core.errors import FileError, JaxgenWarning
 from jaxgen.data import as_array, read, read_csv, read_idx, read_npy, read_npz
 
 # ---- readers: what is right ---------------------------------------------------------------------------------------
@@ -63,7 +63,11 @@ def test_npy_and_npz_round_trip(tmp_path, values):
         ('\ufeff"a, cm","say ""b"""\r\n1e-3,-2.5\r\n\r\n', {}, ("a, cm", 'say "b"'), [[1e-3, -2.5]]),
         ("a;b\n1; 2\n", {"delimiter": ";"}, ("a", "b"), [[1, 2]]),
         ("2019,2020\n1,2\n", {"header": True}, ("2019", "2020"), [[1, 2]]),
-        (",a\n0,5\n", {}, ("x0", "a"), [[0, 5]]),  # pandas with its index
+        (",a\n0,5\n", {"index": False}, ("x0", "a"), [[0, 5]]),
+        ("day,a\nMon,5\nTue,6\n", {"index": True}, ("a",), [[5], [6]]),
+        (",0,1\n3,1.5,2\n", {"index": True}, ("0", "1"), [[1.5, 2]]),  # pandas without names
+        ("0,1\n1,1\n", {}, ("x0", "x1"), [[0, 1], [1, 1]]),
+        ("id,a\n1,2\n1,3\n", {}, ("id", "a"), [[1, 2], [1, 3]]),  # numbers no rows: twice the same
         ("a\n1\n2\n", {}, ("a",), [[1], [2]]),
         ("a,b\n1,\nNA,nan\n", {"allow_nan": True}, ("a", "b"), [[1, np.nan], [np.nan, np.nan]]),
     ],
@@ -106,8 +110,12 @@ def test_tsv_and_numpys_own_text(tmp_path):
         ('a,b\n1,"2\n', ["could not be read"]),
         ("a,b\n1,2\0\n", ["read"]),
         ("a\n" + "1" * 200_000 + "\n", ["could not be read"]),
-        (b"a,b\n1,\xff\n", ["UTF-8", "could not be read"]),
-        (b"\xff\xfea\0,\0b\0", ["UTF-8", "could not be read"]),
+        (b"a,b\n1,\xff\n", ["not in utf-8", "encoding='latin-1'"]),
+        (b"\xff\xfea\0,\0b\0", ["not in utf-8", "encoding='utf-16'"]),
+        (b"\xfe\xff\0a", ["encoding='utf-16'"]),
+        (b"a\0,\0b\0", ["encoding='utf-16-le'"]),
+        (b"\0a\0,\0b", ["encoding='utf-16-be'"]),
+        ("day,b\nMon,2\n", ["'Mon'", "index=True"]),
     ],
 )
 def test_csv_refuses_with_line_and_column(tmp_path, content, matches):
@@ -118,6 +126,27 @@ def test_csv_refuses_with_line_and_column(tmp_path, content, matches):
     assert "bad.csv" in str(caught.value)
     for match in matches:
         caught.match(match)
+
+
+@pytest.mark.parametrize(("content", "says", "columns", "values"), [
+    (",a\n0,5\n1,6\n", "column 1 .without a name. numbers the rows", ("a",), [[5], [6]]),
+    ('"","a"\n"1",5\n"2",6\n', "numbers the rows", ("a",), [[5], [6]]),  # R
+    (",a\n7,5\n3,6\n", "numbers the rows", ("a",), [[5], [6]]),  # some rows of a larger table
+    (",Unnamed: 0,a\n0,0,5\n1,1,6\n", "column 1 .*, column 2 .Unnamed: 0. numbers", ("a",), [[5], [6]]),
+    ("ID,a\n1,5\n2,6\n", "column 1 .ID.", ("a",), [[5], [6]]),
+    (",0,1\n0,5,6\n", "without a name", ("0", "1"), [[5, 6]]),
+    ("0,1\n1.5,2\n", "line 1, 0 to 1, is taken as names", ("0", "1"), [[1.5, 2]]),
+    (",a\n0.5,5\n1,6\n", "is taken as data; index=True", ("x0", "a"), [[0.5, 5], [1, 6]]),
+    ("t,a\n" + "".join(f"{i},0\n" for i in range(12)), "counts the rows but is taken as data", ("t", "a"),
+     [[i, 0] for i in range(12)]),
+    ("".join(f"{i + 1},0.5\n" for i in range(12)), "counts the rows", ("x0", "x1"), [[i + 1, 0.5] for i in range(12)]),
+])  # fmt: skip
+def test_what_is_no_data_is_left_out_and_said(tmp_path, content, says, columns, values):
+    (tmp_path / "x.csv").write_text(content)
+    with pytest.warns(JaxgenWarning, match=says):
+        table = read(tmp_path / "x.csv")
+    assert table.columns == columns
+    np.testing.assert_array_equal(table.values, values)
 
 
 IDX = idx_bytes(np.arange(12, dtype="u1").reshape(3, 4), 8)

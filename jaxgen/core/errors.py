@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import re
+
 
 class JaxgenError(Exception):
     """Base of every error that jaxgen raises on purpose.
@@ -11,7 +14,9 @@ class JaxgenError(Exception):
         called: what the user called.
         expected: what it takes.
         got: what came.
-        fix: the likely fix, in code where possible.
+        fix: the likely fix. It begins with code that works on this input, or is words alone.
+
+    All are attributes too.
 
     Example:
         >>> print(JaxgenError("wrong shape", called="f(x)", expected="[3]", got="[2]", fix="f(x[:3])"))
@@ -23,8 +28,40 @@ class JaxgenError(Exception):
     """
 
     def __init__(self, message: str, *, called: str = "", expected: str = "", got: str = "", fix: str = ""):
-        rows = (("called", called), ("expected", expected), ("got", got), ("fix", fix))
-        super().__init__("\n".join([message] + [f"  {name + ':':<9} {text}" for name, text in rows if text]))
+        self.message, self.called, self.expected, self.got, self.fix = message, called, expected, got, fix
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        rows = (("called", self.called), ("expected", self.expected), ("got", self.got), ("fix", self.fix))
+        return "\n".join([self.message] + [f"  {name + ':':<9} {text}" for name, text in rows if text])
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """The code in the fix: what it begins with, and what follows on an "or"; empty where it is words.
+
+        Example:
+            >>> JaxgenError("no such shape", fix="x[:, None] for one column, or x.T").code
+            ('x[:, None]', 'x.T')
+        """
+        first, *more = (_code(part) for part in re.split("[,;] or ", self.fix))
+        return (first, *(code for code in more if code)) if first else ()
+
+
+def _code(text: str) -> str:
+    """The longest beginning that is Python and not just a word."""
+    for end in range(len(text), 0, -1):
+        head = text[:end]
+        if text[end : end + 1] not in ("", " ", ",", ";", ":") or head[-1] in " ,;:":
+            continue
+        try:
+            (statement,) = ast.parse(head).body
+        except (SyntaxError, ValueError):
+            continue
+        value = getattr(statement, "value", None)  # of an expression or an assignment, not of a loop or a function
+        bare = isinstance(value, ast.Tuple) and head[value.col_offset] != "("
+        if isinstance(statement, ast.FunctionDef) or not (value is None or bare or isinstance(value, ast.Name)):
+            return head
+    return ""
 
 
 class DataError(JaxgenError, ValueError):

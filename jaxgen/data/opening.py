@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from jaxgen.core.errors import FileError, JaxgenError
+from jaxgen.core.errors import FileError, JaxgenError, JaxgenWarning
 
 DEFLATE_RATIO = 1032  # the most that deflate can expand: 258 bytes from 2 bits
 
@@ -34,7 +34,7 @@ def refusing(called: str, expected: str) -> Iterator[None]:
     """Any failure inside becomes a `FileError`."""
     try:
         yield
-    except JaxgenError:
+    except (JaxgenError, JaxgenWarning):
         raise
     except Exception as error:  # zip, gzip, numpy and csv fail on hostile bytes in a dozen ways: all mean one thing
         raise FileError(

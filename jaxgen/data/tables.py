@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import itertools
 import math
 import os
+import re
+import warnings
 from array import array
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from jaxgen.core.errors import FileError
+from jaxgen.core.errors import FileError, JaxgenWarning
 from jaxgen.data.opening import opened
 
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
+#: what a first column is called that numbers the rows: `DataFrame.to_csv` leaves the name out
+_INDEX = re.compile(r"(unnamed: ?\d+|id|index|row|row_?(id|names?|numbers?)|)", re.IGNORECASE)
+_WHOLE = re.compile(r"\s*[+-]?\d*\s*")
+#: rows from which a column that counts them does not do so by chance
+_COUNTS = 10
 
 
 class Table(NamedTuple):
@@ -30,21 +39,27 @@ class Table(NamedTuple):
 
 
 def read_csv(
-    path: str | os.PathLike[str], *, delimiter: str = ",", header: bool | None = None, allow_nan: bool = False
-) -> Table:
+    path: str | os.PathLike[str], *, delimiter: str = ",", header: bool | None = None, index: bool | None = None,
+    allow_nan: bool = False, encoding: str = "utf-8",
+) -> Table:  # fmt: skip
     """Reads a table of numbers in text, with or without a line of names.
 
     Args:
-        path: the file, UTF-8, plain or gzipped.
+        path: the file, plain or gzipped.
         delimiter: what separates cells: `","`, `";"`, `"\\t"`, ...
-        header: whether the first line holds names; None decides: text only is names, numbers only is data.
+        header: whether the first line holds names; None decides: text only is names, numbers only is data, but for
+            the names 0 to D - 1 that tables without names get, above numbers that are not whole or beside an index.
+        index: whether the first column numbers the rows and is left out, whatever it holds; None decides: one without
+            a name, or called id, index or row, of whole numbers, each once, is left out with a `JaxgenWarning`.
         allow_nan: turn missing cells (empty, NA, NaN, null, none, ?) into NaN rather than refuse them.
+        encoding: of the text: `"latin-1"`, `"utf-16"`, ...
 
     Returns:
         `Table(columns, values)`, values `[N, D]` float64.
 
     Raises:
-        FileError: missing; empty; a cell that is no finite number; rows of unequal length (with line and column).
+        FileError: missing; empty; a cell that is no finite number; rows of unequal length (with line and column);
+            text in another encoding.
 
     Example:
         >>> import tempfile, pathlib
@@ -60,23 +75,59 @@ def read_csv(
             "a delimiter is one character", called=called, expected="',' or ';' or a tab ...", got=repr(delimiter),
             fix="read_csv(path, delimiter=';')",
         )  # fmt: skip
-    with opened(path, called, "a table of numbers as UTF-8 text") as (stream, _):
-        text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+    try:
+        codecs.lookup(encoding)
+    except LookupError:
+        raise FileError(
+            "no such encoding", called=called, expected="a name that Python knows", got=repr(encoding),
+            fix="read_csv(path, encoding='utf-8')",
+        ) from None  # fmt: skip
+    with opened(path, called, f"a table of numbers as {encoding} text") as (stream, _):
+        raw = io.BufferedReader(cast(io.RawIOBase, stream))
+        _check_encoding(raw.peek(4)[:4], encoding, called)
+        signed = "utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding
+        text = io.TextIOWrapper(raw, encoding=signed, newline="")
         rows = csv.reader(text, delimiter=delimiter, skipinitialspace=True, strict=True)
-        return _parse_csv(rows, called, header, allow_nan)
+        try:
+            return _parse_csv(rows, called, header, index, allow_nan)
+        except UnicodeDecodeError as error:
+            got = f"{error.reason}, {error.object[error.start] :#04x}"
+            raise _other_encoding(called, encoding, "latin-1", got) from None
 
 
-def _parse_csv(rows: Any, called: str, header: bool | None, allow_nan: bool) -> Table:
+def _check_encoding(head: bytes, encoding: str, called: str) -> None:
+    """Refuses text in 16 bits under the name of another encoding: its zeros would be read as characters."""
+    if encoding.lower().startswith(("utf-16", "utf16", "utf_16")):
+        return
+    marked = head[:2] in (b"\xff\xfe", b"\xfe\xff")
+    if marked or b"\0" in head[:2]:
+        wide = "utf-16" if marked else "utf-16-le" if head[1:2] == b"\0" else "utf-16-be"
+        raise _other_encoding(called, encoding, wide, f"the first bytes {head.hex(' ')}")
+
+
+def _other_encoding(called: str, encoding: str, other: str, got: str) -> FileError:
+    return FileError(
+        f"the text is not in {encoding}", called=called, expected=f"a table of numbers as {encoding} text", got=got,
+        fix=f"read_csv(path, encoding={other!r})",
+    )  # fmt: skip
+
+
+def _parse_csv(rows: Any, called: str, header: bool | None, index: bool | None, allow_nan: bool) -> Table:
     first = next((row for row in rows if row), None)
     if first is None:
         raise FileError("the file is empty", called=called, expected="at least one row of numbers", got="no lines")
-    columns = tuple(cell.strip() or f"x{i}" for i, cell in enumerate(first))
+    line, second = rows.line_num, next(rows, None)
+    left = 1 if index else 0
+    named = header
+    if header is None:  # pandas names an index by nothing, and columns without names by their numbers
+        numbered = len(first) > 1 and [c.strip() for c in first] == ["", *map(str, range(len(first) - 1))]
+        named = numbered or _is_header(first[left:], (second or [])[left:], called, line)
+    columns = tuple((cell.strip() if named else "") or f"x{i}" for i, cell in enumerate(first))
     values = array("d")  # 8 bytes a cell, where a list of floats takes 32
-    if not _is_header(first, called, rows.line_num, header):
-        columns = tuple(f"x{i}" for i in range(len(first)))
-        values.extend(_parse_row(first, columns, called, rows.line_num, allow_nan))
+    if not named:
+        values.extend(_parse_row(first, left, columns, called, line, allow_nan))
     blank = 0
-    for row in rows:
+    for row in itertools.chain([] if second is None else [second], rows):
         if not row:
             blank = blank or rows.line_num
             continue
@@ -84,23 +135,50 @@ def _parse_csv(rows: Any, called: str, header: bool | None, allow_nan: bool) -> 
             raise FileError(
                 f"line {blank or rows.line_num} has another length than the first", called=called,
                 expected=f"{len(columns)} cells", got="a blank line" if blank else f"{len(row)} cells: {_shorten(row)}",
-                fix="remove the line, or quote cells that hold the delimiter" + _fix_for_delimiter(columns),
+                fix=_fix_for_delimiter(columns) or "remove the line, or quote cells that hold the delimiter",
             )  # fmt: skip
-        values.extend(_parse_row(row, columns, called, rows.line_num, allow_nan))
+        values.extend(_parse_row(row, left, columns, called, rows.line_num, allow_nan))
     if not values:
         raise FileError(
             "the file has names but no numbers", called=called, expected="at least one row of numbers",
             got=f"one line: {_shorten(columns)}", fix="read_csv(path, header=False) if that line is data",
         )  # fmt: skip
-    return Table(columns, np.frombuffer(values, dtype=np.float64).reshape(-1, len(columns)))
+    table = Table(columns[left:], np.frombuffer(values, dtype=np.float64).reshape(-1, len(columns) - left))
+    return table if index is not None else _without_index(table, [c.strip() for c in first] if named else None, called)
 
 
-def _is_header(first: list[str], called: str, line: int, header: bool | None) -> bool:
-    if header is not None:
-        return header
+def _without_index(table: Table, names: list[str] | None, called: str) -> Table:
+    """The table without first columns that number its rows: nobody wants those modelled."""
+    columns, values = table
+    left: list[str] = []
+    while len(left) < len(columns) - 1:
+        column, name = values[:, len(left)], names[len(left)] if names else None
+        shown = f"column {len(left) + 1} ({name or 'without a name'})"
+        whole = bool((column == np.round(column)).all())
+        if name is not None and _INDEX.fullmatch(name) and whole and len(np.unique(column)) == len(column):
+            left.append(shown)
+            continue
+        counts = len(column) >= _COUNTS and column[0] in (0, 1) and (np.diff(column) == 1).all()
+        if not left and (counts or name == ""):
+            counted = "counts the rows but " if counts else ""
+            _say(f"{called}: {shown} {counted}is taken as data; index=True leaves it out")
+        break
+    if left:
+        _say(f"{called}: {', '.join(left)} numbers the rows and is left out; index=False keeps it")
+    return Table(columns[len(left) :], values[:, len(left) :])
+
+
+def _say(text: str) -> None:
+    warnings.warn(text, JaxgenWarning, stacklevel=5)
+
+
+def _is_header(first: list[str], second: list[str], called: str, line: int) -> bool:
     given = [cell for cell in first if cell.strip().lower() not in _MISSING]
     texts = [cell for cell in given if _number(cell) is None]
     numbers = [cell for cell in given if _number(cell) is not None]
+    if len(first) > 1 and first == [*map(str, range(len(first)))] and not all(map(_WHOLE.fullmatch, second)):
+        _say(f"{called}: line {line}, 0 to {len(first) - 1}, is taken as names; header=False makes it data")
+        return True
     if texts and numbers:
         raise FileError(
             f"line {line} holds names and numbers", called=called, expected="names only, or numbers only",
@@ -110,18 +188,21 @@ def _is_header(first: list[str], called: str, line: int, header: bool | None) ->
     return bool(texts)
 
 
-def _parse_row(row: list[str], columns: tuple[str, ...], called: str, line: int, allow_nan: bool) -> list[float]:
+def _parse_row(
+    row: list[str], left: int, columns: tuple[str, ...], called: str, line: int, allow_nan: bool
+) -> list[float]:
     numbers = []
-    for index, cell in enumerate(row):
+    for place, cell in enumerate(row[left:], left):
         number = _number(cell)
         if number is None:
             missing = cell.strip().lower() in _MISSING
             if not (missing and allow_nan):
+                index = "read_csv(path, index=True) leaves the first column out" if place == 0 < len(row) - 1 else ""
                 raise FileError(
-                    f"line {line}, column {index + 1} ({columns[index]!r}) is not a number", called=called,
+                    f"line {line}, column {place + 1} ({columns[place]!r}) is not a number", called=called,
                     expected="a finite number", got=f"{_shorten([cell])}" + (" (missing)" if missing else ""),
                     fix="read_csv(path, allow_nan=True) makes it NaN" if missing
-                    else "remove the column, or encode it as numbers" + _fix_for_delimiter(row),
+                    else _fix_for_delimiter(row) or index or "remove the column, or encode it as numbers",
                 )  # fmt: skip
             number = math.nan
         numbers.append(number)
@@ -138,7 +219,7 @@ def _number(cell: str) -> float | None:
 
 def _fix_for_delimiter(row: list[str] | tuple[str, ...]) -> str:
     other = next((d for d in ";\t|" if len(row) == 1 and d in row[0]), None)
-    return f"; or read_csv(path, delimiter={other!r})" if other else ""
+    return f"read_csv(path, delimiter={other!r})" if other else ""
 
 
 def _shorten(row: list[str] | tuple[str, ...]) -> str:
