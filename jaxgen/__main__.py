@@ -179,7 +179,8 @@ def _fit(options: argparse.Namespace) -> int:
     fitted = fit(train, model, x, algorithm, steps=options.steps, validation=held_out)
     save(fitted.model, options.out)
     print(repr(fitted))
-    print(f"{fitted.status.message}; compiled in {fitted.compile_seconds:.1f} s, fitted in {fitted.seconds:.1f} s")
+    why = fitted.failure or fitted.status.message
+    print(f"{why}; compiled in {fitted.compile_seconds:.1f} s, fitted in {fitted.seconds:.1f} s")
     for name, rows in (("training", x), ("held out", held_out)):
         if rows is not None:
             print(f"{name}: {score(split, fitted.model, rows)}")

@@ -176,6 +176,31 @@ def test_places_without_a_density_are_not_taken_and_counted():
     assert (lost[:, 1:] >= lost[:, :-1]).all(), "for good"
 
 
+root = lambda x: jnp.where(x > 0, -jnp.sqrt(x), -jnp.inf)  # noqa: E731  its slope at 0, where x > 0 is false, is NaN
+edge = lambda x: -jnp.sqrt(jnp.abs(x))  # noqa: E731  finite everywhere, its slope at 0 is not
+hollow = lambda x: jnp.where(jnp.abs(x) < 1, jnp.nan, -0.5 * x**2)  # noqa: E731
+
+
+@pytest.mark.parametrize("log_density", [root, edge, hollow])
+@pytest.mark.parametrize("sampler", [ULA(0.1), MALA(0.1), HMC(0.1, 2), Spread(MALA(0.1))])
+def test_a_start_from_which_no_chain_moves_is_refused(sampler, log_density):
+    with pytest.raises(jg.DataError, match=r"(?s)no chain can move.*log_density\(x\) = "):
+        sample_chain(jax.random.key(0), sampler, log_density, jnp.float32(0), draws=3)
+    _, info = chains(sampler, log_density, jnp.zeros(2), 3)
+    if log_density is not root:  # from there a chain may get into the support
+        assert not info.finite.any(), "where nothing can be refused the info says so"
+
+
+def test_a_chain_that_never_moved_or_was_lost_says_so():
+    run = functools.partial(sample_chain, jax.random.key(0), log_density=lambda x: -1e6 * x**2, x=jnp.float32(1))
+    with pytest.warns(jg.JaxgenWarning, match="never moved.*none of 8 proposals"):
+        x, info = run(MALA(1.0), draws=4, thin=2)
+    assert (x == 1).all() and not info.accepted.any()
+    with pytest.warns(jg.JaxgenWarning, match="lost: from draw [0-9]+ of 40"):
+        x, info = run(ULA(1.0), draws=40)
+    assert jnp.isnan(x[-1]) and not info.finite[-1]
+
+
 def test_steep_densities_are_refused_or_survived():
     x, info = chains(MALA(1.0), lambda x: -1e6 * x**2, jnp.ones(20), 10)
     assert jnp.isfinite(x).all() and (info.acceptance == 0).all()

@@ -7,7 +7,6 @@ program serves every number of steps, and results do not depend on where chunks 
 from __future__ import annotations
 
 import functools
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from jaxgen.core.protocols import Bound, Density, Energy
 from jaxgen.core.pytree import _repr, is_model
 from jaxgen.fit import checkpoint as files
 from jaxgen.fit.contrastive import ContrastiveDivergence
+from jaxgen.fit.diagnosis import of_pass, of_step
 from jaxgen.fit.em import EM
 from jaxgen.fit.gradient import Gradient
 from jaxgen.fit.loop import (
@@ -43,6 +43,7 @@ from jaxgen.fit.loop import (
     prepare,
     start,
 )
+from jaxgen.fit.progress import bar
 from jaxgen.fit.streaming import (
     Chunked,
     add_chunk,
@@ -71,6 +72,8 @@ class Fitted:
         state: the algorithm's last state (of all restarts).
         scores: with restarts, each one's score, nats per event, higher is better; -inf for one that failed.
         models: with restarts, all of them as one batch of models.
+        failure: where numbers were not finite: the first metric or parameter of which that is so, and which events it
+            came from; else empty.
         compile_seconds: spent on compiling.
         seconds: spent on steps.
     """
@@ -82,11 +85,13 @@ class Fitted:
     state: Any = field(repr=False)
     scores: np.ndarray | None = None
     models: Any = None
+    failure: str = ""
     compile_seconds: float = 0.0
     seconds: float = 0.0
 
     def __repr__(self) -> str:
-        shown = {k: v[..., -1].max() for k, v in self.history.items() if v.size and not k.startswith("validation")}
+        metrics = {k: v for k, v in self.history.items() if v.size and not k.startswith("validation")}
+        shown = {k: np.fmax.reduce(v[..., -1], axis=None) for k, v in metrics.items()}  # of restarts that did not fail
         last = ", ".join(f"{name}={value:.4f}" for name, value in shown.items())
         return f"Fitted({self.status.name} after {self.steps} steps: {last}; {_repr(self.model)})"
 
@@ -171,7 +176,7 @@ def fit(
     check_counts("fit(...)", counts | {"checkpoint_every": checkpoint_every})
     model = widened(_starts(key, model, restarts))
     one = algebra.element(model) if restarts else model
-    if not concrete(key, model, data):
+    if not concrete(key, model, None if isinstance(data, Iterator) else data):
         raise FitError(
             "fit runs on the host, not inside jit, vmap or grad", called="fit(key, model, data)",
             expected="arrays", got="traced values", fix="jaxgen.scan_fit(key, model, data, algorithm, steps=100)",
@@ -200,8 +205,8 @@ def fit(
         mark = files.fingerprint(key, model, seen, kept, algorithm, options.batch_size, restarts)
         run.restore(files.read(checkpoint, mark, run.snapshot()))
         run.save, run.save_every = (lambda: files.write(checkpoint, mark, run.snapshot())), checkpoint_every
-    with _bar(options.steps, progress) as bar:
-        run.go(bar)
+    with bar(options.steps, progress) as shown:
+        run.go(shown)
     return run.result()
 
 
@@ -384,8 +389,8 @@ class _Run:
         self.save_every = 0
         begun = time.perf_counter()
         if stream is None and source is None:
-            self.batch = batch = _prepare(algorithm, options.batch_size, options.restarts, model, batch)
-        self.carry = _begin(algorithm, options.batch_size, options.restarts, key, model, batch)
+            self.given, self.batch = batch, _prepare(algorithm, options.batch_size, options.restarts, model, batch)
+        self.carry = _begin(algorithm, options.batch_size, options.restarts, key, model, self.batch)
         self.compile_seconds, self.seconds = time.perf_counter() - begun, 0.0
         self.step = 0
         self.status = Status.RUNNING
@@ -552,37 +557,41 @@ class _Run:
         model = state.model if best is None else best[1]
         timing = {"compile_seconds": self.compile_seconds, "seconds": self.seconds}
         failed = np.atleast_1d(np.asarray(self.carry.status) == Status.NON_FINITE)
-        if failed.any():
-            what = f"{failed.sum()} of {o.restarts} restarts" if o.restarts else f"the fit at step {self.step}"
-            warnings.warn(f"{what}: {Status.NON_FINITE.message}", JaxgenWarning, stacklevel=3)
+        failure = self._failure(failed) if failed.any() else ""
+        if failure:
+            what = f"{failed.sum()} of {o.restarts} restarts, the last" if o.restarts else "the fit"
+            warnings.warn(f"{what} {failure}; the model is that before the failing step", JaxgenWarning, stacklevel=3)
         if not o.restarts:
-            return Fitted(model, self.status, self.step, history, state, **timing)
+            return Fitted(model, self.status, self.step, history, state, failure=failure, **timing)
         if best is None:
             scores = self._score(model, self.batch if self.source is None else self.source)
         else:
             scores = best[0]
         scores = np.where(failed | np.isnan(scores), -np.inf, np.asarray(scores, np.float64))
         return Fitted(
-            algebra.take(model, int(np.argmax(scores))), self.status, self.step, history, state, scores, model, **timing
-        )
+            algebra.take(model, int(np.argmax(scores))), self.status, self.step, history, state, scores, model, failure,
+            **timing,
+        )  # fmt: skip
 
-
-class _NoBar:
-    """Stands in for a progress bar where nobody watches."""
-
-    disable = True
-
-    def __enter__(self) -> _NoBar:
-        return self
-
-    def __exit__(self, *_: Any) -> None: ...
-
-    def update(self, _: int) -> None: ...
-
-
-def _bar(total: int, progress: bool | None) -> Any:
-    if not (sys.stderr.isatty() if progress is None else progress):
-        return _NoBar()
-    from tqdm.auto import tqdm
-
-    return tqdm(total=total, unit="step", leave=False, dynamic_ncols=True)
+    def _failure(self, failed: np.ndarray) -> str:
+        """What the last step that failed made not finite; the step is made once more, to be looked at."""
+        o, key, state = self.options, self.key, self.carry.state
+        steps = np.isnan(self.history[self.algorithm.monitor].reshape(self.step, -1)).argmax(axis=0)
+        last = int(np.argmax(np.where(failed, steps, -1)))
+        step = int(steps[last])
+        if o.restarts:
+            key, state = jax.random.split(key, o.restarts)[last], algebra.take(state, last)
+        key = jax.random.fold_in(key, step + 1)
+        if self.exact:
+            found = of_pass(self.algorithm, key, state, lambda: self._chunks(self.source, "data"))
+        elif self.stream is not None:
+            found = of_step(self.algorithm, key, state, self.batch, self.batch, None)
+        elif o.batch_size is None:
+            found = of_step(self.algorithm, key, state, self.batch, self.given, np.arange(self.batch.events))
+        else:
+            size, place = o.batch_size, step % (self.batch.events // o.batch_size)
+            _, order = next_batch(self.key, step - place, self.carry.order, self.batch, size)
+            rows = np.asarray(order)[place * size :][:size]
+            batch = jax.tree.map(lambda a: a[rows], self.batch)
+            found = of_step(self.algorithm, key, state, batch, batch, rows)
+        return f"at step {step + 1}: {found}"

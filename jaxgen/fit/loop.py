@@ -43,8 +43,7 @@ class Status(enum.IntEnum):
     EXHAUSTED = 4, "the iterator of batches ended"
     INTERRUPTED = 5, "interrupted from the keyboard; the model is that of the last finished chunk of steps"
     NON_FINITE = 6, (
-        "a metric or a parameter was not finite (an event of probability zero, or too large a step); "
-        "the model is that before the failing step"
+        "a metric or a parameter was not finite; the model is that before the failing step"
     )
 
 

@@ -14,7 +14,7 @@ from jaxgen.annealing import advanced, as_path, exchanged, ladder, moved, replic
 from jaxgen.core.door import check_key
 from jaxgen.core.errors import FitError, JaxgenWarning
 from jaxgen.core.gate import as_array
-from jaxgen.core.protocols import Kind
+from jaxgen.core.protocols import Kind, plus_minus
 from jaxgen.metrics.partition import PartitionEstimate, annealed, reverse_ais
 from jaxgen.ops.roots import bisect
 from jaxgen.ops.stable import softmax
@@ -214,7 +214,7 @@ class Bracket(NamedTuple):
         return self.high - self.low
 
     def __str__(self) -> str:
-        return f"log Z {self.log_z:.4f} ± {self.standard_error:.4f} in [{self.low:.4f}, {self.high:.4f}] (estimate)"
+        return f"log Z {plus_minus(self.log_z, self.standard_error)} in [{self.low:.4f}, {self.high:.4f}] (estimate)"
 
 
 def bracket(

@@ -16,7 +16,7 @@ from jaxgen.core import algebra
 from jaxgen.core.door import check_key, context_shape
 from jaxgen.core.errors import DataError, FitError, JaxgenWarning, ModelError
 from jaxgen.core.gate import as_array
-from jaxgen.core.protocols import Density, Kind
+from jaxgen.core.protocols import Density, Kind, plus_minus
 from jaxgen.core.value import ByValue
 from jaxgen.metrics.partition import estimated
 
@@ -63,8 +63,8 @@ class Importance(NamedTuple):
         n = len(self.log_weights)
         trust = "" if self.reliable else ", not reliable"
         return (
-            f"log Z {self.log_z:.4f} ± {self.standard_error:.4f} (estimate), ELBO {self.elbo:.4f} ± "
-            f"{self.elbo_error:.4f}, ESS {self.ess:.0f} of {n}, Pareto k {self.pareto_k:.2f}{trust}"
+            f"log Z {plus_minus(self.log_z, self.standard_error)} (estimate), ELBO "
+            f"{plus_minus(self.elbo, self.elbo_error)}, ESS {self.ess:.0f} of {n}, Pareto k {self.pareto_k:.2f}{trust}"
         )
 
 

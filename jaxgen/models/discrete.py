@@ -264,7 +264,7 @@ class Categorical:
     def features(self, x):
         """One-hot labels, `[N, columns * V]`, for clustering; NaN for a label that was not seen."""
         x = x.reshape((x.shape[0], -1))
-        labels = jax.nn.one_hot(x, self.logits.shape[-1], dtype=self.logits.dtype)
+        labels = (x[..., None] == jnp.arange(self.logits.shape[-1])).astype(self.logits.dtype)
         labels = jnp.where((x != x)[..., None], jnp.nan, labels)
         return labels.reshape((x.shape[0], -1))
 

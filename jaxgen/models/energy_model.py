@@ -14,7 +14,7 @@ from jaxgen.core.gate import as_array, floating
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
-from jaxgen.ops.samplers import MALA, Sampler, Spread
+from jaxgen.ops.samplers import MALA, Sampler, Spread, rooted
 from jaxgen.ops.units import mean_and_scale
 
 #: small steps among large ones: with one size all chains stand still once training has made the energy steep
@@ -126,7 +126,7 @@ class EnergyModel:
         """`moves` steps of the sampler, `[*batch, *event] -> [*batch, *event]`.
 
         It leaves p in place if the sampler does, as `MALA` and `HMC` do; `ULA` leaves one near it. Coordinates that are
-        `observed` stay.
+        `observed` stay. From where the energy or its slope is NaN there is no step: that is NaN.
         """
         log_density = lambda z: -self._energy(self.center + self.scale * z)  # noqa: E731
 
@@ -134,9 +134,12 @@ class EnergyModel:
             return self.sampler.step(jax.random.fold_in(key, t), log_density, state, observed)[0]
 
         z = (x - self.center) / self.scale
-        new = jax.lax.fori_loop(0, self.moves, move, self.sampler.init(log_density, z)).x
+        end = jax.lax.fori_loop(0, self.moves, move, self.sampler.init(log_density, z))
         # what did not move is what it was, and not that there and back
-        return jnp.where(new == z, x, self.center + self.scale * new)
+        new = jnp.where(end.x == z, x, self.center + self.scale * end.x)
+        # where energy or slope is NaN a chain stays for good, and looks like one at rest; outside of the support it may
+        stuck = ~rooted(end, observed) & (end.log_density > -jnp.inf)
+        return jnp.where(stuck | jnp.isnan(end.log_density), jnp.nan, new)
 
     @per_sample
     def sample(self, key, *, sweeps=1000):

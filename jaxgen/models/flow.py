@@ -16,6 +16,7 @@ from jaxgen.core.door import check_key, context_shape, latent_shape, per_event, 
 from jaxgen.core.errors import FitError, JaxgenWarning, ModelError, ShapeError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.gate import as_array, floating
+from jaxgen.core.protocols import plus_minus
 from jaxgen.core.pytree import model
 from jaxgen.core.value import ByValue
 from jaxgen.nn.bijections import Chain, Coupling, Permute, Scan, Standardize
@@ -67,7 +68,7 @@ class FlowCheck(NamedTuple):
             ("log-det", f"{self.log_det:.1e} nats from the Jacobian"),
             ("own draws", f"{self.stray:.1%} leave the range of the data"),
             ("data", f"{self.uncovered:.1%} less likely than all own draws"),
-            ("density", f"{self.mean:.4f} ± {self.standard_error:.4f} nats per event{limit}"),
+            ("density", f"{plus_minus(self.mean, self.standard_error)} nats per event{limit}"),
             *(("problem", text) for text in self.problems),
         )
         return "\n".join(f"{name:<11}{text}" for name, text in rows)

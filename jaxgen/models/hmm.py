@@ -152,7 +152,8 @@ class MarkovChain:
     def _seen(self, x):
         """Of paths: the first states as one-hot rows `[N, K]`, and the number of uses of each transition."""
         path, there = (x.x, x.valid) if isinstance(x, Sequences) else (x, jnp.ones(x.shape, bool))
-        state = jax.nn.one_hot(path, self.states, dtype=self.transition_logits.dtype) * there[..., None]
+        state = (path[..., None] == jnp.arange(self.states)) & there[..., None]
+        state = state.astype(self.transition_logits.dtype)
         return state[:, 0], jnp.einsum("nti,ntj->nij", state[:, :-1], state[:, 1:], precision="highest")
 
     @per_sample

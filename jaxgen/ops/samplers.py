@@ -11,6 +11,7 @@ The step size eta is that of `dx = grad log p(x) dt + sqrt(2 T) dW` in one step 
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -20,7 +21,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jaxgen.core.door import check_key
-from jaxgen.core.errors import DataError, FitError, ShapeError
+from jaxgen.core.errors import DataError, FitError, JaxgenWarning, ShapeError
 from jaxgen.core.files import loadable
 from jaxgen.core.gate import concrete, widened
 
@@ -51,8 +52,9 @@ class ChainInfo(NamedTuple):
     Args:
         acceptance: the probability with which the proposal was accepted; 1 for samplers that accept all.
         accepted: whether it was.
-        finite: False where the log-density of the proposal was NaN or plus infinity, or its gradient not finite. An
-            adjusted sampler stays where it is then; an unadjusted one goes there, and its x is NaN from then on.
+        finite: False where the log-density of the proposal was NaN or plus infinity, or its gradient not finite; and
+            where the chain itself has no finite log-density and gradient. An adjusted sampler stays where it is then;
+            an unadjusted one goes there, and its x is NaN from then on.
     """
 
     acceptance: jax.Array
@@ -161,6 +163,7 @@ class MALA:
         free = _free(observed)
         spread = jnp.sqrt(jnp.asarray(2 * eta * temperature, x.dtype))
         noise, slope = free(jax.random.normal(first, x.shape, x.dtype)), free(state.gradient)
+        state = state._replace(gradient=slope)
         new = x + eta * slope + spread * noise
         value, gradient = _value_and_gradient(log_density, rest, new, free)
         # the noise of the way back, without a difference of large numbers: (x - x' - eta g') / spread
@@ -226,7 +229,8 @@ class HMC:
             return x, r + kick * gradient, gradient, value
 
         r = free(jax.random.normal(first, x.shape, x.dtype))
-        start = x, r, free(state.gradient), state.log_density
+        state = state._replace(gradient=free(state.gradient))
+        start = x, r, state.gradient, state.log_density
         new, end, gradient, value = jax.lax.fori_loop(0, self.leapfrogs, leapfrog, start)
         log_ratio = (value - state.log_density) / self.temperature + 0.5 * (jnp.sum(r**2) - jnp.sum(end**2))
         return _decided(second, state, rest, new, value, gradient, log_ratio)
@@ -252,9 +256,10 @@ class Spread:
 
     Example:
         >>> steep, start = lambda x: -1000.0 * x**2, jnp.float32(0.1)
-        >>> one, many = (sample_chain(jax.random.key(0), s, steep, start, draws=100)[1] for s in (MALA(1.0),
-        ...              Spread(MALA(1.0), 1e4)))
-        >>> float(one.acceptance.sum()), float(many.acceptance.mean()) > 0.3
+        >>> chain = lambda key, sampler: sample_chain(key, sampler, steep, start, draws=100)[1].acceptance.mean()
+        >>> keys = jax.random.split(jax.random.key(0), 2)
+        >>> one, many = (jax.vmap(lambda key: chain(key, s))(keys).mean() for s in (MALA(1.0), Spread(MALA(1.0), 1e4)))
+        >>> float(one), float(many) > 0.1
         (0.0, True)
     """
 
@@ -323,9 +328,9 @@ class SGLD:
             )  # fmt: skip
 
     def init(self, log_density, x):
-        """The state before the first step; the gradient is that of the first minibatch, drawn when the step is made."""
+        """The state before the first step; density and gradient are 0 until a step draws its minibatch."""
         flat, _ = ravel_pytree(x)
-        return ChainState(x, jnp.full((), -jnp.inf, flat.dtype), jnp.zeros_like(flat), jnp.zeros((), jnp.int32))
+        return ChainState(x, jnp.zeros((), flat.dtype), jnp.zeros_like(flat), jnp.zeros((), jnp.int32))
 
     def step(self, key, log_density, state, observed=None):
         """One step."""
@@ -399,8 +404,10 @@ def sample_chain(
         whether any was accepted, and whether all were finite.
 
     Raises:
-        FitError: counts that are too small. DataError: a start that is not of floats or has no finite density.
-        ShapeError: a log-density of more than one number, or a mask that does not fit.
+        FitError: counts that are too small. DataError: a start that is not of floats, or where log-density or gradient
+        is not finite. ShapeError: a log-density of more than one number, or a mask that does not fit.
+
+    A chain that never moved, or was lost, is a `JaxgenWarning`; inside `jit` and `vmap` only `ChainInfo` says so.
 
     Example:
         >>> normal = lambda x: -jnp.sum(x**2) / 2
@@ -429,10 +436,13 @@ def sample_chain(
                 "observed is no mask of the event", called=called, expected=f"bools of shapes {shapes}", got=str(masks)
             )
     state = sampler.init(log_density, x)
-    if concrete(state.log_density) and (jnp.isnan(state.log_density) or state.log_density == jnp.inf):
+    state = state._replace(gradient=_free(observed)(state.gradient))
+    if concrete(state) and not rooted(state):
+        slope = int(jnp.sum(~jnp.isfinite(state.gradient)))
         raise DataError(
-            "the chain starts where there is no finite density", called=called, got=str(state.log_density),
-            expected="log_density(x) below infinity",
+            "the chain starts where no chain can move", called=called,
+            expected="a start x where log_density(x) and its gradient are finite",
+            got=f"log_density(x) = {state.log_density}, {slope} of {state.gradient.size} slopes not finite",
         )  # fmt: skip
     first, second = jax.random.split(key)
 
@@ -446,7 +456,23 @@ def sample_chain(
         info = ChainInfo(jnp.mean(info.acceptance), jnp.any(info.accepted), jnp.all(info.finite))
         return state, (state.x, info)
 
-    return jax.lax.scan(draw, state, jnp.arange(draws))[1]
+    x, info = jax.lax.scan(draw, state, jnp.arange(draws))[1]
+    if concrete(info):
+        _tell(info, thin, called)
+    return x, info
+
+
+def _tell(info: ChainInfo, thin: int, called: str) -> None:
+    """Warns of a chain whose draws are none."""
+    accepted, finite = np.asarray(info.accepted), np.asarray(info.finite)
+    if not accepted.any():
+        why = "took too large steps, or met no finite density" if finite.any() else "met no finite density"
+        text = f"the chain never moved: it {why}; none of {accepted.size * thin} proposals was accepted"
+    elif accepted.all() and not finite[-1]:  # an unadjusted one never comes back
+        text = f"the chain was lost: from draw {np.argmin(finite)} of {finite.size} on its density is not finite"
+    else:
+        return
+    warnings.warn(f"{called}: {text}; try a smaller step_size", JaxgenWarning, stacklevel=3)
 
 
 def _check_options(sampler: Any, adjusted: bool = False) -> None:
@@ -476,6 +502,11 @@ def _value_and_gradient(log_density: Callable[..., Any], rest: Callable[..., Any
     return value, free(gradient)
 
 
+def rooted(state: ChainState, observed: Any = None) -> jax.Array:
+    """True where a chain can move: log-density and gradient, but for that of observed coordinates, are finite."""
+    return jnp.isfinite(state.log_density) & jnp.all(jnp.isfinite(_free(observed)(state.gradient)))
+
+
 def _start(log_density: Callable[..., Any], x: Any) -> ChainState:
     flat, rest = ravel_pytree(x)
     value, gradient = _value_and_gradient(log_density, rest, flat, _free(None))
@@ -496,7 +527,7 @@ def _sound(value: jax.Array, gradient: jax.Array) -> jax.Array:
 
 def _unadjusted(state: ChainState, x: Any, value: jax.Array, gradient: jax.Array) -> tuple[ChainState, ChainInfo]:
     """The next place, whatever it is; a chain that is where there is no density is lost, and shows it."""
-    sound, one = _sound(value, gradient), jnp.ones((), gradient.dtype)
+    sound, one = _sound(value, gradient) & (value > -jnp.inf), jnp.ones((), gradient.dtype)
     next_state = ChainState(x, value, jnp.where(sound, gradient, jnp.nan), state.steps + 1)
     return next_state, ChainInfo(one, jnp.ones((), bool), sound)
 
@@ -513,4 +544,4 @@ def _decided(
     accepted = jax.random.uniform(key, (), acceptance.dtype) < acceptance
     moved = ChainState(rest(new), value, gradient, state.steps)
     kept = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), moved, state)
-    return kept._replace(steps=state.steps + 1), ChainInfo(acceptance, accepted, sound)
+    return kept._replace(steps=state.steps + 1), ChainInfo(acceptance, accepted, sound & rooted(kept))
