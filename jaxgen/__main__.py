@@ -215,7 +215,7 @@ def _numbers(path: str, options: argparse.Namespace) -> np.ndarray:
     separated = re.search(r"\.([ct])sv(\.gz)?$", path, re.IGNORECASE)
     if text or separated:
         tab = {"delimiter": "\t"} if separated and separated[1].lower() == "t" else {}
-        content = read_csv(path, **(tab | text))
+        content: Any = read_csv(path, **(tab | text))
     else:
         content = read(path)
     if isinstance(content, dict):
