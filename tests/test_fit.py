@@ -341,7 +341,7 @@ def test_restarts_that_fail_are_counted_and_never_chosen():
     def start(key):
         return Walker(jnp.float32(0.0), jnp.where(jax.random.uniform(key) < 0.5, 0.35, 9.0))
 
-    with pytest.warns(jg.JaxgenWarning, match=r"\d of 9 restarts: a metric") as warned:
+    with pytest.warns(jg.JaxgenWarning, match=r"\d of 9 restarts, the last at step 5: the metric loss") as warned:
         fitted = jg.fit(KEY, start, X, WALK, restarts=9, steps=8)
     failed = np.isneginf(fitted.scores)
     assert 0 < failed.sum() < 9
