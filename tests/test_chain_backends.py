@@ -10,8 +10,6 @@ import pytest
 
 from jaxgen.ops import chains
 from jaxgen.ops.chain_backends import choose, layout, ratio_gap
-from jaxgen.ops.chain_inputs import make_chain
-from jaxgen.ops.chain_scaled import smooth_scaled
 from jaxgen.ops.chains import Associative, Blocked, Sequential
 
 INF = np.inf
@@ -297,42 +295,6 @@ def test_slow_chains_fall_back(stay):
     for _ in range(511):
         exact.append(exact[-1] * stay + (1 - exact[-1]) * (1 - stay))
     np.testing.assert_allclose(got.marginals[0, :, 0], exact, rtol=3e-5)
-
-
-def test_scaled_space_is_left_where_underflow_could_be_seen():
-    sound = jax.jit(lambda pi, a, b: smooth_scaled(make_chain("", pi, a, b)[0], Sequential())[1][0])
-    flat = jnp.zeros((20, 3))
-    full = jnp.log(jnp.full((3, 3), 1 / 3))
-    assert sound(jnp.log(jnp.full(3, 1 / 3)), full, flat)
-    # any data at all, if the transitions are of ordinary size
-    assert sound(jnp.log(jnp.full(3, 1 / 3)), full, -1e4 * jnp.eye(3)[jnp.arange(20) % 3])
-    # hard zeros alone cost nothing
-    cycle = jnp.log(jnp.array([[0.5, 0.5, 0.0], [0.0, 0.5, 0.5], [0.5, 0.0, 0.5]]))
-    start = jnp.array([0.0, -jnp.inf, -jnp.inf])
-    assert sound(start, cycle, flat)
-    # but an improbable state may be the only way on
-    assert not sound(start, cycle, jnp.where(jnp.arange(3) == 1, -200.0, flat))
-    assert not sound(jnp.array([0.0, -200.0, -200.0]), cycle, flat)
-    assert not sound(start, full, flat.at[4].set(-jnp.inf))
-    assert not sound(start, full, flat.at[4, 1].set(jnp.nan))
-
-
-def test_underflow_is_never_seen():
-    """Random sparse chains with likelihoods hundreds of nats apart, float32 against log space in float64."""
-    rng = np.random.default_rng(7)
-    pi, b = log(np.array([1.0, 0, 0, 0])), np.zeros((64, 12, 4))
-    for n in range(64):
-        b[n] = -rng.choice([0, 30, 60, 120], (12, 4))
-    for zeros in range(4):
-        shape = np.eye(4) + (rng.random((4, 4)) < 0.4) * 10.0 ** -rng.choice([0, 10, 25, 40], (4, 4))
-        a = log(shape / shape.sum(1, keepdims=True))
-        got = smooth(*(jnp.asarray(x, jnp.float32) for x in (pi, a, b)), backend=Sequential())
-        with jax.enable_x64(True):
-            want = smooth(*(jnp.asarray(x, float) for x in (pi, a, b)), backend=Associative())
-        # messages reach -1000 nats, of which float32 keeps 6e-5
-        np.testing.assert_allclose(got.marginals, want.marginals, atol=2e-3, err_msg=str(zeros))
-        np.testing.assert_allclose(got.transition_counts, want.transition_counts, atol=8e-3)
-        np.testing.assert_allclose(got.log_normalizer, want.log_normalizer, rtol=1e-6)
 
 
 def test_a_million_steps_in_float32():

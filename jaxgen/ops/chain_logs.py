@@ -8,9 +8,11 @@ computed afterwards for all times together.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -167,6 +169,7 @@ def _sum_pairs(before: Array, log_transition: Array, onward: Array) -> Array:
     return jnp.sum(lax.scan(add, zeros, pairs)[0], axis=1)
 
 
+@functools.partial(jax.jit, static_argnames="lag")  # one program where the caller has none
 def fixed_lag_chain(chain: Chain, log_filtered: Array, lag: int) -> Array:
     """`p(z[t] | y[..t + lag])` `[B, T, K]`: for all times together, `lag` steps back from `t + lag` to t."""
     rows, _ = shift_rows(chain.log_likelihood)

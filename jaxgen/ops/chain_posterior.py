@@ -8,12 +8,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
-from jaxgen.ops.chain_backends import Associative, Backend, Sequential, choose, unless
+from jaxgen.ops.chain_backends import Associative, Backend, Sequential, choose
 from jaxgen.ops.chain_inputs import Chain, Filtered, Posterior
 from jaxgen.ops.chain_logs import filter_logs, smooth_logs
-from jaxgen.ops.chain_scaled import filter_scaled, smooth_scaled
+from jaxgen.ops.chain_scaled import filter_scaled, normalize_scaled, smooth_scaled
+from jaxgen.ops.gaussians import any_lane
+
+#: sequences of a batch that are computed again at once; other devices have no use for small pieces
+GROUP = {"cpu": 8}
 
 
 def _chain(parameters: Any, length: Array | None) -> Chain:
@@ -25,17 +29,31 @@ def choose_for(chain: Chain, backend: Backend | None) -> Backend:
     return choose(backend, *chain.log_likelihood.shape)
 
 
-def _pick(chain: Chain, fast: tuple[Any, Array], exact: Callable[[], Any]) -> Any:
-    """Sequence by sequence, so that no sequence's result depends on the others of its batch."""
+def _mend(chain: Chain, fast: tuple[Any, Array], exact: Callable[[Chain], Any]) -> Any:
+    """Results of sequences, of which those that are not right are computed again, `GROUP` neighbours at a time.
+
+    Sequence by sequence, so that no sequence's result depends on the others of its batch.
+    """
     results, sound = fast
+    group = min(GROUP.get(jax.default_backend(), len(sound)), len(sound))
 
-    def mixed() -> Any:
-        def one(x: Array, y: Array) -> Array:
-            return jnp.where(sound.reshape(-1, *(1,) * (x.ndim - 1)), x, y)
+    def again(state: tuple[Array, Any]) -> tuple[Array, Any]:
+        wrong, results = state
+        first = jnp.minimum(jnp.argmax(wrong), len(sound) - group)
+        cut = lambda x: lax.dynamic_slice_in_dim(x, first, group)  # noqa: E731
+        a = cut(chain.log_transition) if chain.log_transition.ndim == 4 else chain.log_transition
+        length = None if chain.length is None else cut(chain.length)
+        new = exact(Chain(chain.log_initial, a, cut(chain.log_likelihood), length))
 
-        return jax.tree.map(one, results, exact())
+        def put(x: Array, y: Array) -> Array:
+            y = jnp.where(cut(wrong).reshape(-1, *(1,) * (x.ndim - 1)), y, cut(x))
+            return lax.dynamic_update_slice_in_dim(x, y, first, 0)
 
-    return unless(jnp.any(~sound), results, mixed)
+        left = lax.dynamic_update_slice_in_dim(wrong, jnp.zeros((group,), bool), first, 0)
+        return left, jax.tree.map(put, results, new)
+
+    # a loop of no round where all is right: a `lax.cond` would copy large results through the branch that returns them
+    return lax.while_loop(lambda state: any_lane(jnp.any(state[0])), again, (~sound, results))[1]
 
 
 # Derivatives of filtered and smoothed probabilities are those of the sequential recursion in log space: it is made of
@@ -53,7 +71,7 @@ def _filter(backend: Backend, parameters: Any, length: Array | None) -> Filtered
     chain = _chain(parameters, length)
     if isinstance(backend, Associative):
         return filter_logs(chain, backend)[0]
-    return _pick(chain, filter_scaled(chain, backend), lambda: filter_logs(chain, backend)[0])
+    return _mend(chain, filter_scaled(chain, backend), lambda c: filter_logs(c, backend)[0])
 
 
 @filter_chain.defjvp
@@ -74,7 +92,7 @@ def _smooth(backend: Backend, parameters: Any, length: Array | None) -> Posterio
     chain = _chain(parameters, length)
     if isinstance(backend, Associative):
         return smooth_logs(chain, backend)
-    return _pick(chain, smooth_scaled(chain, backend), lambda: smooth_logs(chain, backend))
+    return _mend(chain, smooth_scaled(chain, backend), lambda c: smooth_logs(c, backend))
 
 
 @smooth_chain.defjvp
@@ -87,7 +105,14 @@ def _smooth_chain_jvp(backend: Backend, primals: Any, tangents: Any) -> Any:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def normalize_chain(backend: Backend, parameters: Any, length: Array | None) -> Array:
     """The log-normalisers `[B]`."""
-    return filter_chain(backend, parameters, length).log_normalizer
+    return _normalize(backend, parameters, length)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _normalize(backend: Backend, parameters: Any, length: Array | None) -> Array:
+    chain = _chain(parameters, length)
+    exact = lambda c: filter_logs(c, backend)[0].log_normalizer  # noqa: E731
+    return exact(chain) if isinstance(backend, Associative) else _mend(chain, normalize_scaled(chain, backend), exact)
 
 
 @normalize_chain.defjvp

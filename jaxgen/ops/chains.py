@@ -17,6 +17,7 @@ Most probable and sampled paths are in `ops.paths`, and found here as well.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -308,13 +309,16 @@ def forecast(log_filtered: Any, log_transition: Any, horizon: int) -> Array:
             got=f"horizon = {horizon}, transitions {a.shape}",
         )
     dtype = jnp.result_type(now, a, float)
+    return _forecast(now.astype(dtype), a.astype(dtype), horizon)
 
+
+@functools.partial(jax.jit, static_argnames="horizon")  # one program where the caller has none
+def _forecast(now: Array, a: Array, horizon: int) -> Array:
     def step(log_p: Array, own: Array | None) -> tuple[Array, Array]:
-        log_p = logsumexp(log_p[..., :, None] + (a.astype(dtype) if own is None else own), axis=-2)
+        log_p = logsumexp(log_p[..., :, None] + (a if own is None else own), axis=-2)
         return log_p, log_p
 
-    out = jax.lax.scan(step, now.astype(dtype), a.astype(dtype) if a.ndim == 3 else None, length=horizon)[1]
-    return jnp.moveaxis(out, 0, -2)
+    return jnp.moveaxis(jax.lax.scan(step, now, a if a.ndim == 3 else None, length=horizon)[1], 0, -2)
 
 
 def fixed_lag(

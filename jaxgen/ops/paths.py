@@ -9,6 +9,7 @@ over the others and does not grow with time. Walks of two different starts meet,
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -141,10 +142,14 @@ def viterbi(
     Source: Viterbi (1967), Error bounds for convolutional codes; Rabiner (1989), section III.B.
     """
     chain, batch = make_chain("viterbi", log_initial, log_transition, log_likelihood, length, observed)
-    backend = choose_for(chain, backend)
+    return unbatch(_viterbi(choose_for(chain, backend), chain), batch)
+
+
+@functools.partial(jax.jit, static_argnames="backend")  # one program where the caller has none
+def _viterbi(backend: Backend, chain: Chain) -> Decoded:
     path = _walk_back(chain, backend, lambda into, s: _first_best(s + into), _scores(chain, backend))
     log_prob = _log_joint(chain, path)
-    return unbatch(Decoded(_within(chain, path, log_prob > -jnp.inf), log_prob), batch)
+    return Decoded(_within(chain, path, log_prob > -jnp.inf), log_prob)
 
 
 def _log_joint(chain: Chain, path: Array) -> Array:
@@ -196,6 +201,11 @@ def viterbi_best(
     if best < 1:
         raise ShapeError("no paths", called=f"viterbi_best(..., best={best})", expected="best >= 1")
     chain, batch = make_chain("viterbi_best", log_initial, log_transition, log_likelihood, length, observed)
+    return unbatch(_viterbi_best(chain, best), batch)
+
+
+@functools.partial(jax.jit, static_argnames="best")
+def _viterbi_best(chain: Chain, best: int) -> Decoded:
     rows, _ = shift_rows(chain.log_likelihood)
     a = chain.log_transition
     one = lambda a, rows, length: _best_paths(chain.log_initial, a, rows, length, best)  # noqa: E731
@@ -204,7 +214,7 @@ def viterbi_best(
     log_prob = jax.vmap(lambda path: _log_joint(chain, path), 1, 1)(paths)
     log_prob = jnp.where(exists, log_prob, -jnp.inf)
     path = jnp.where(chain.present[:, None] & (log_prob > -jnp.inf)[..., None], paths, -1)
-    return unbatch(Decoded(path, log_prob), batch)
+    return Decoded(path, log_prob)
 
 
 def _best_paths(pi: Array, a: Array, rows: Array, length: Array | None, best: int) -> tuple[Array, Array]:
@@ -318,7 +328,11 @@ def sample_posterior(
     Source: Chib (1996), Calculating posterior distributions and modal estimates in Markov mixture models, section 2.
     """
     chain, batch = make_chain("sample_posterior", log_initial, log_transition, log_likelihood, length, observed)
-    backend = choose_for(chain, backend)
+    return unbatch(_sample_posterior(choose_for(chain, backend), key, chain), batch)
+
+
+@functools.partial(jax.jit, static_argnames="backend")
+def _sample_posterior(backend: Backend, key: Array, chain: Chain) -> Array:
     filtered = filter_chain(backend, chain[:3], chain.length)
     log_filtered = filtered.log_filtered
     # time leads, so that a longer padding leaves the numbers of the steps before it as they are
@@ -330,7 +344,7 @@ def sample_posterior(
 
     shape = layout(backend, *chain.log_likelihood.shape[:2])
     path = _walk_back(chain, backend, draw, (shape.cut(log_filtered), shape.cut(uniform)))
-    return unbatch(_within(chain, path, filtered.log_normalizer > -jnp.inf), batch)
+    return _within(chain, path, filtered.log_normalizer > -jnp.inf)
 
 
 def sample_path(key: Array, log_initial: Any, log_transition: Any, length: int) -> Array:
@@ -364,9 +378,14 @@ def sample_path(key: Array, log_initial: Any, log_transition: Any, length: int) 
         raise ShapeError("an empty path", called=called, expected="length >= 1", got=f"length = {length}")
     check_transition(called, pi, a, length)
     dtype = jnp.result_type(pi, a, float)
-    uniform = jax.random.uniform(key, (length,), dtype)
-    first = _pick(_cumulative(jnp.exp(shifted(pi.astype(dtype)))), uniform[0])
-    rows = jnp.exp(shifted(a.astype(dtype)))
+    return _sample_path(key, pi.astype(dtype), a.astype(dtype), length)
+
+
+@functools.partial(jax.jit, static_argnames="length")
+def _sample_path(key: Array, pi: Array, a: Array, length: int) -> Array:
+    uniform = jax.random.uniform(key, (length,), pi.dtype)
+    first = _pick(_cumulative(jnp.exp(shifted(pi))), uniform[0])
+    rows = jnp.exp(shifted(a))
     # A table of cumulative rows, built row by row: at once it would pass through [K, K, K].
     table = lax.map(_cumulative, rows.reshape(-1, pi.shape[0])).reshape(rows.shape)
 

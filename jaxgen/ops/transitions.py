@@ -58,6 +58,7 @@ def sticky(k: int, *, concentration: float = 1.0, extra: float = 0.0) -> np.ndar
     return np.full((k, k), float(concentration)) + extra * np.eye(k)
 
 
+@jax.jit  # a loop called outside of a program would be compiled anew at every call
 def stationary(transition: jax.Array) -> jax.Array:
     """`pi` with `pi A = pi`, of `A [K, K]`; of a reducible chain the one that a uniform start ends in.
 
