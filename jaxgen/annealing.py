@@ -72,7 +72,8 @@ class Trajectory(NamedTuple):
         Raises:
             ModelError: no models, or a first one without a path.
         """
-        stacked = algebra.stack(models) if type(models) in (tuple, list) and models else models
+        listed = type(models) in (tuple, list) and models
+        stacked = algebra.batch_of(models, "Trajectory.from_models(models)") if listed else models
         leaves = jax.tree.leaves(stacked)
         if not leaves or np.ndim(leaves[0]) == 0 or len({np.shape(leaf)[:1] for leaf in leaves}) != 1:
             raise ModelError(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxgen.core import algebra
 from jaxgen.core.errors import FitError
-from jaxgen.core.gate import Batch, widened
+from jaxgen.core.gate import Batch, floating, widened
 from jaxgen.core.pytree import combine, partition
 from jaxgen.core.value import algorithm
 
@@ -134,8 +134,9 @@ class DenoisingScoreMatching:
         energy = getattr(type(model), "energy", None)
         if energy is None:
             _check("denoising_score_matching", model, "log_prob", "a model with energy or log_prob")
-        e = jax.random.normal(key, batch.x.shape, batch.x.dtype)
-        noisy = batch.x + self.noise * e
+        x = floating(batch.x)
+        e = jax.random.normal(key, x.shape, x.dtype)
+        noisy = x + self.noise * e
 
         def log_density(x: jax.Array, context: Any) -> jax.Array:
             return model.log_prob(x, context=context) if energy is None else -model.energy(x)

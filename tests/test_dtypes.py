@@ -1,12 +1,14 @@
 """Numbers of few bits: 16-bit floats are widened where they enter; small integers and counters do not overflow."""
 
 import functools
+import io
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 import pytest
 from cases import as_dtype
 
@@ -166,6 +168,19 @@ def test_chains_and_factors_in_half_precision():
     assert draws.dtype == jnp.float32
 
 
+def test_numbers_that_ended_a_rounding_beyond_their_range():
+    """Shares added up in float32, and greys times 1/255, may end at 1.0000001."""
+    over = np.nextafter(np.float32(1), np.float32(2))
+    assert jg.Bernoulli.from_probs([over, 0.5]).probs.tolist() == jg.Bernoulli.from_probs([1.0, 0.5]).probs.tolist()
+    grey = np.float32([[0.0, 0.5], [over, 0.2]])
+    vae = jg.VAE.init(KEY, grey, jg.StandardNormal((1,)), hidden=(2,))
+    vae.check_data(grey)
+    with pytest.raises(jg.DataError, match="support"):
+        vae.check_data(grey * 1.001)
+    with pytest.raises(jg.ModelError, match="between 0 and 1"):
+        jg.Bernoulli.from_probs([1.001])
+
+
 def test_pieces_of_a_stream_in_several_dtypes():
     """As `pandas.read_csv(chunksize=)` gives them: a column is whole numbers here, and has fractions there."""
     x = np.concatenate([np.arange(50), np.arange(60) / 8])[:, None]
@@ -186,6 +201,11 @@ def test_pieces_of_a_stream_in_several_dtypes():
         np.testing.assert_allclose(fitted.model.scale, whole.model.scale, rtol=1e-6)
     back = Stream(pieces(np.float64, np.int64), chunk=30)
     assert {b.x.dtype for b in back} == {np.dtype(float)}
+    table = io.StringIO("a,b\n" + "\n".join(f"{i},{i / 4 if i > 5 else i}" for i in range(12)))
+    read = list(pd.read_csv(table, chunksize=4))
+    assert {str(piece.b.dtype) for piece in read} == {"int64", "float64"}
+    x = pd.concat(read).to_numpy()
+    np.testing.assert_array_equal(np.concatenate([b.x[b.weight > 0] for b in Stream(lambda: iter(read), chunk=5)]), x)
 
 
 def test_small_integers_do_not_overflow():
@@ -204,6 +224,9 @@ def test_small_integers_do_not_overflow():
     levels = jg.Dequantized.init(KEY, x, lambda key, y: jg.DiagonalGaussian.init(key, y), low=-1, high=200)
     for kind in (np.int8, np.uint8, np.uint32):
         same(levels.elbo(KEY, x.astype(kind)), levels.elbo(KEY, x))
+    noisy = jg.losses.denoising_score_matching(0.5)
+    whole, real = (jg.Batch(jnp.asarray(x.astype(kind))) for kind in (np.int8, np.float32))
+    np.testing.assert_array_equal(noisy(KEY, start, whole), noisy(KEY, start, real))
     flags = jg.fit(KEY, start, (x, None, np.arange(300) % 2 == 0), steps=2).model
     np.testing.assert_allclose(flags.mean, x[::2].mean(axis=0), rtol=1e-6)
 

@@ -21,7 +21,7 @@ from jaxgen.core import algebra
 from jaxgen.core.door import per_event, per_sample, weighted_events
 from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import as_distribution, distrax
-from jaxgen.core.gate import as_array, concrete, probabilities
+from jaxgen.core.gate import as_array, concrete, floating, probabilities
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops.chunks import sum_over_chunks
 from jaxgen.ops.stable import log_normalize, softmax
@@ -31,6 +31,8 @@ HIGHEST = jax.lax.Precision.HIGHEST
 NARROW = 8
 #: events counted one after the other: a float32 counter stops at 2^24, and rounds fractions long before
 COUNTED = 2**16
+#: how far beyond 0 and 1 a probability may be: a sum of shares in float32 ends at 1.0000001
+SLACK = 1e-5
 #: `log n! - n log n + n` for n = 0 to 15; from 16 on Stirling's series is exact to float64 rounding
 _STIRLING = tuple(math.lgamma(n + 1) - (n * math.log(n) if n else 0.0) + n for n in range(16))
 
@@ -322,15 +324,15 @@ class Bernoulli:
         """From probabilities of a one `[*K, *event]`; 0 and 1 become the smallest normal number's distance from them.
 
         Raises:
-            ModelError: values outside 0 to 1.
+            ModelError: values outside 0 to 1, but for what rounding elsewhere leaves.
         """
-        probs = jnp.asarray(as_array(probs, name="probs"))
-        probs = probs.astype(_float_type(probs))
-        if concrete(probs) and not ((probs >= 0) & (probs <= 1)).all():
+        probs = floating(probs, name="probs")
+        if concrete(probs) and not ((probs >= -SLACK) & (probs <= 1 + SLACK)).all():
             raise ModelError(
                 "probabilities lie between 0 and 1", called="Bernoulli.from_probs(probs)", expected="0 <= probs <= 1",
                 got=f"values from {probs.min()} to {probs.max()}", fix="Bernoulli(logits) takes log odds",
             )  # fmt: skip
+        probs = jnp.clip(probs, 0, 1)
         return cls(_log_odds(1 - probs, probs), _prior(prior, (*probs.shape, 2), probs.dtype), missing)
 
     @property

@@ -255,7 +255,9 @@ def _check_support(likelihood: Any, event: tuple[int, ...], x: Any, called: str)
     if limits is None or not concrete(x):
         return
     low, high = float(np.min(x)), float(np.max(x))
-    if low < limits[0] or high > limits[1]:
+    # x * (1 / 255) ends at 1.0000001 in float32, where a density is as good as at 1
+    slack = 1e-5 * (limits[1] - limits[0]) if math.isfinite(limits[1] - limits[0]) else 0.0
+    if low < limits[0] - slack or high > limits[1] + slack:
         raise DataError(
             "the data lie outside the support of the likelihood", called=called, got=f"values from {low} to {high}",
             expected=f"values from {limits[0]} to {limits[1]}, where {_name(likelihood)} has a density",
