@@ -148,6 +148,15 @@ def test_models_in_half_precision_answer_and_train_in_single(dtype):
     assert {leaf.dtype for leaf in jax.tree.leaves(jg.fit(KEY, half, x, steps=3).model)} == {jnp.dtype(jnp.float32)}
 
 
+def test_exact_sums_over_models_in_half_precision():
+    """Partition functions add up thousands of states: in bfloat16 they would stop after a few hundred."""
+    field = jg.RandomField.from_edges(jg.units.Spin.zeros(12), [[0, 1], [1, 2]], [0.5, -0.25])
+    machine = jg.RBM.from_parameters(np.zeros(12), np.zeros(12), np.zeros((12, 12)))
+    for model, exact in ((field, 12 * np.log(2) + np.log(np.cosh([0.5, 0.25])).sum()), (machine, 24 * np.log(2))):
+        half = as_dtype(model, jnp.bfloat16)  # of these numbers an exact copy
+        np.testing.assert_allclose(half.log_partition(), exact, rtol=1e-5)
+
+
 def test_a_network_may_work_in_bfloat16_but_no_sum_is():
     net = Net.init(KEY, nn.Dense(3, dtype=jnp.bfloat16), (2,))
     assert net(jnp.ones(2)).dtype == jnp.float32

@@ -70,7 +70,7 @@ def batch_of(models: Any, called: str) -> Any:
                 raise ModelError(
                     "the models are of several kinds or shapes", called=called,
                     expected="models of one class, one structure and one shape, which differ in their numbers",
-                    got=f"models 0 and {i} differ in {found}"[:300], fix=_of_one_kind(models[0], other),
+                    got=f"in models 0 and {i}: {found}"[:300], fix=_of_one_kind(models[0], other),
                 )  # fmt: skip
         models = jax.tree.map(lambda *leaves: jnp.stack(leaves), *models)
     axes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(models)}
@@ -78,7 +78,7 @@ def batch_of(models: Any, called: str) -> Any:
         raise ModelError(
             "that is no batch of models", called=called, got=repr(models)[:300],
             expected="a list of models, or one whose arrays all have a leading axis with an entry for each",
-            fix="a list of one, [model]" if axes else "a model that has parameters",
+            fix="a list of one, [model]" if axes else "models with parameters, such as DiagonalGaussian",
         )  # fmt: skip
     return models
 

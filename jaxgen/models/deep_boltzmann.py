@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxgen.core.door import per_batch, per_event, per_sample
 from jaxgen.core.errors import ModelError
-from jaxgen.core.gate import as_array, floating
+from jaxgen.core.gate import as_array, floating, widened
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.nn.units import bipartite
 from jaxgen.nn.units.algebra import neutral, table
@@ -243,4 +243,4 @@ class DeepBoltzmann:
 
 @jax.jit
 def _log_partition(dbm: DeepBoltzmann) -> jax.Array:
-    return bipartite.log_partition(bipartite.enumerable(dbm.sides(), "DeepBoltzmann.log_partition()"))
+    return bipartite.log_partition(bipartite.enumerable(widened(dbm).sides(), "DeepBoltzmann.log_partition()"))

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxgen.core.door import per_batch, per_event, per_sample
 from jaxgen.core.errors import ModelError, ShapeError
-from jaxgen.core.gate import as_array
+from jaxgen.core.gate import as_array, widened
 from jaxgen.core.pytree import combine, fixed, float_type, model, partition
 from jaxgen.nn.units.algebra import carried, is_discrete, joint_states, log_sum, neutral, parts
 from jaxgen.nn.units.bipartite import ENUMERABLE
@@ -313,6 +313,7 @@ def _field(t, others, weights):
 
 @jax.jit
 def _log_partition(field_model, tilt):
+    field_model, tilt = widened((field_model, tilt))
     units = field_model.units
     count = joint_states(units) if is_discrete(units) else None
     if count is None or count > ENUMERABLE:

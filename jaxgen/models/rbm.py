@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxgen.core.door import per_batch, per_event, per_latent, per_sample
 from jaxgen.core.errors import ModelError
-from jaxgen.core.gate import as_array
+from jaxgen.core.gate import as_array, widened
 from jaxgen.core.pytree import fixed, model
 from jaxgen.nn.units import bipartite
 from jaxgen.nn.units.algebra import neutral, table
@@ -373,12 +373,12 @@ class RBM:
 
 @jax.jit
 def _log_partition(rbm: RBM) -> jax.Array:
-    return bipartite.log_partition(bipartite.enumerable(rbm.sides(), "RBM.log_partition()"))
+    return bipartite.log_partition(bipartite.enumerable(widened(rbm).sides(), "RBM.log_partition()"))
 
 
 @jax.jit
 def _marginals(rbm: RBM) -> Marginals:
-    sides = rbm.sides()
+    sides = widened(rbm).sides()
     few = bipartite.enumerable(sides, "RBM.marginals()")
     near, far = bipartite.means(few)
     visible, hidden = (near, far) if few.near is sides.near else (far, near)
