@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +22,14 @@ from jaxgen.core.door import check_key
 from jaxgen.core.errors import FitError, ModelError
 from jaxgen.core.gate import Batch, as_batch, as_events
 from jaxgen.core.pytree import float_type
-from jaxgen.core.value import ByValue, algorithm
+from jaxgen.core.value import ByValue
 from jaxgen.fit.em import EM
 from jaxgen.fit.loop import Carry, Status, check_counts, guarded_step, prepare, start
 from jaxgen.metrics.information import Evidence, doubt, evidence, observations
 from jaxgen.models.gaussian import DiagonalGaussian, Gaussian
 from jaxgen.models.mixture import Mixture
-from jaxgen.ops.kmeans import kmeans_plus_plus, squared_distances
+from jaxgen.ops.kmeans import cluster_means, kmeans_plus_plus, squared_distances
+from jaxgen.ops.starts import blended, cluster_features
 
 #: events times components up to which one program, for the largest K, fits all K: there compiling costs more than
 #: components that do nothing (on two cores a program takes seconds, a fit of that size less)
@@ -369,7 +370,7 @@ class _Found(NamedTuple):
 def _fit(key, batch, k, width, *, leaf, restarts, steps, tolerance) -> _Found:
     models, status, score, repaired = _search(key, batch, k, steps, tolerance, leaf, width, restarts)
     if width > k:  # the components that are not there say that they have no mass
-        one = jax.tree.map(lambda leaf: leaf[0, -1], models.components)
+        one = jax.tree.map(lambda leaf: leaf[0, -1:], models.components)
         repaired = np.maximum(repaired - (width - k) * int(_repairs_without_mass(one, batch.x[:1])), 0)
     found = _best(models, status, score, repaired)
     log_weights, components = jax.tree.map(lambda a: a[:k], (found.padded.log_weights, found.padded.components))
@@ -450,32 +451,12 @@ def _cross(search: Any, key: Any, parts: Any, k: int, width: int | None, called:
     return total / weight
 
 
-@algorithm
-class _ZeroStays:
-    """EM under which a weight that is exactly zero stays so, as in exact arithmetic."""
-
-    monitor: ClassVar[str] = "objective"
-
-    def init(self, key: Any, model: Any) -> Any:
-        return EM().init(key, model)
-
-    def prepare(self, model: Any, batch: Batch) -> Batch:
-        return EM().prepare(model, batch)
-
-    def step(self, key: Any, state: Any, batch: Batch) -> Any:
-        new, metrics = EM().step(key, state, batch)
-        gone = jnp.isneginf(state.model.logits)
-        logits = jnp.where(gone, -jnp.inf, new.model.logits)
-        model = Mixture(logits, new.model.components, new.model.prior)
-        return new._replace(model=model), metrics
-
-
 @functools.partial(jax.jit, static_argnames=("leaf", "width", "restarts"))
 def _search(key, batch, k, steps, tolerance, leaf, width, restarts):
     """All restarts, side by side: models, statuses, mean log-likelihoods and repairs, leading axis `restarts`."""
     keys = jax.random.split(key, restarts)
     models = jax.vmap(lambda one, i: _start(one, batch, k, i % 2 == 1, leaf, width))(keys, jnp.arange(restarts))
-    return _climb(_ZeroStays(), keys, models, batch, steps, tolerance)
+    return _climb(EM(), keys, models, batch, steps, tolerance)
 
 
 @jax.jit
@@ -500,42 +481,39 @@ def _climb(em, keys, models, batch, steps, tolerance):
 
 @jax.jit
 def _repairs_without_mass(component, x):
-    return algebra.maximize(component, component.e_step(x, jnp.zeros(1, float_type(component)))[0])[1]
+    nothing = jnp.zeros(1, float_type(component))
+    statistics = algebra.component_e_step(component, x, nothing[None])
+    return algebra.component_maximize(component, statistics, nothing)[1]
 
 
 def _start(key, batch, k, scaled, leaf, width):
     """A mixture of `width` components of which the first k have a cluster each, and the others weight zero."""
     cluster, made = jax.random.split(key)
-    x = algebra.features(leaf(made, batch.x), batch.x)
-    center = jnp.nanmean(x, axis=0)
-    d = x - jnp.where(jnp.isnan(center), 0, center)
-    d = jnp.where(jnp.isnan(d), 0, d)  # good enough to find clusters by
-    spread = jnp.sqrt(jnp.mean(d * d, axis=0))
-    d = jnp.where(scaled & (spread > 0), d / jnp.where(spread > 0, spread, 1), d)
+    x = cluster_features(leaf(made, batch.x), batch.x)
+    spread = jnp.std(x, axis=0)
+    x = jnp.where(scaled & (spread > 0), x / jnp.where(spread > 0, spread, 1), x)
     there = jnp.arange(width) < k
-    share = _clusters(cluster, d, there)
-    # every cluster keeps a little of all the data, so that a cluster of one event is no point mass
-    share = jnp.where(there, 0.95 * share + 0.05 / k, 0)
+    member, distance = _clusters(cluster, x, there)
+    share = jnp.where(there, blended(member, distance, k).T, 0)
     mixture = Mixture.init(made, batch.x, width, leaf, weight=batch.weight, responsibilities=share)
     return Mixture(jnp.where(there, mixture.logits, -jnp.inf), mixture.components, mixture.prior)
 
 
 def _clusters(key, x, there):
-    """k-means with a number of clusters that a program need not know: `[N, width]`, one where an event belongs."""
+    """k-means with a number of clusters that a program need not know: ones where an event belongs, `[width, N]`, and
+    squared distances, a feature."""
 
     def assign(centers):
         distances = jnp.where(there[:, None], squared_distances(x, centers), jnp.inf)
-        return jax.nn.one_hot(jnp.argmin(distances, axis=0), len(there), dtype=x.dtype)
+        return jnp.argmin(distances, axis=0), distances
 
     def lloyd(centers, _):
-        member = assign(centers)
-        size = jnp.sum(member, axis=0)[:, None]
-        new = jnp.matmul(member.T, x, precision="highest") / jnp.maximum(size, 1)
-        return jnp.where(size > 0, new, centers), None
+        return cluster_means(x, assign(centers)[0], centers), None
 
     # the first k of so many centers are k centers
     centers, _ = jax.lax.scan(lloyd, kmeans_plus_plus(key, x, len(there)), None, length=LLOYD_STEPS)
-    return assign(centers)
+    chosen, distances = assign(centers)
+    return jax.nn.one_hot(chosen, len(there), axis=0, dtype=x.dtype), distances / x.shape[1]
 
 
 def _bar(total: int, progress: bool | None) -> Any:

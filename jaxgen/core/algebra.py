@@ -277,18 +277,37 @@ def default_e_step(components: Any, x: Any, weight: Any, context: Any = None) ->
 def maximize(model: Any, statistics: Any) -> tuple[Any, jax.Array]:
     """`m_step`, and how many dead or singular parts it repaired by its stated rule.
 
-    A model that repairs has a method `maximize` which returns both, and `m_step` is its first half.
+    A model that repairs has a method `maximize` which returns both, and `m_step` is its first half. A part of a model
+    that got no mass is the business of the model that it is a part of: `component_maximize`.
     """
     method = getattr(type(model), "maximize", None)
     return (model.m_step(statistics), jnp.zeros((), jnp.int32)) if method is None else method(model, statistics)
 
 
-def component_maximize(components: Any, statistics: Any) -> tuple[Any, jax.Array]:
-    """`maximize` of each of K models, repairs summed. Override: `maximize_components(statistics)` (tied parameters)."""
+def component_maximize(components: Any, statistics: Any, mass: Any = None) -> tuple[Any, jax.Array]:
+    """`maximize` of each of K models, repairs summed. Override: `maximize_components(statistics, mass)`, for parameters
+    that are tied, or parts with mass of their own.
+
+    Args:
+        components: K models.
+        statistics: of their E-steps, leading axis K.
+        mass: `[K]`, the total weight that each of them got, or None where nobody knows. One that got none keeps its
+            parameters, whatever its M-step makes of sums of zeros, and counts as repaired; an override sees to that
+            itself.
+    """
     if override := getattr(type(components), "maximize_components", None):
-        return override(components, statistics)
+        return override(components, statistics, mass)
     models, repaired = jax.vmap(maximize)(components, statistics)
-    return models, jnp.sum(repaired)
+    if mass is None:
+        return models, jnp.sum(repaired)
+    alive = mass > float(jnp.finfo(mass.dtype).tiny) ** 0.5  # as `ops.stable.has_mass`
+    models = jax.tree.map(lambda new, old: jnp.where(_per_model(alive, old), new, old), models, components)
+    return models, jnp.sum(jnp.where(alive, repaired, 1))
+
+
+def _per_model(flag: jax.Array, leaf: jax.Array) -> jax.Array:
+    """`[K]` in the shape that broadcasts against a leaf `[K, ...]`."""
+    return flag.reshape(flag.shape + (1,) * (leaf.ndim - 1))
 
 
 def accepts_missing(model: Any) -> bool:
@@ -406,6 +425,11 @@ def element(models: Any) -> Any:
 def repeat(model: Any, k: int) -> Any:
     """A batch of K copies of a model."""
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (k, *np.shape(leaf))), model)
+
+
+def has_features(model: Any) -> bool:
+    """True for a model with `features(x)` of its own, vectors whose distances have no units."""
+    return hasattr(type(model), "features")
 
 
 def features(model: Any, x: Any) -> jax.Array:

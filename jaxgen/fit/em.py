@@ -26,19 +26,33 @@ CHUNK_EVENTS = 64
 CHUNK_COLUMN_BYTES, CHUNK_COLUMN_EVENTS = 5 * 2**19, 8192
 #: bytes that columns kept for the whole fit may take; beyond, each chunk makes its own
 COLUMNS_LIMIT = 2**29
+#: roundings of the objective, or of 1, that a step may seem to lose without having lost
+ROUNDINGS = 100
 
 
 class EMState(NamedTuple):
-    """The state of `EM`: the model is all there is."""
+    """The state of `EM`.
+
+    Args:
+        model: after the last M-step.
+        before: the model that it was made from.
+        metrics: of the last step, which are about `before`.
+        stalled: whether a step was taken back: the model stays from then on.
+    """
 
     model: Any
+    before: Any
+    metrics: dict[str, jax.Array]
+    stalled: jax.Array
 
 
 @algorithm
 class EM:
     """Expectation maximisation: `theta' = argmax E_{p(z | x, theta)} log p(x, z | theta')`.
 
-    The E-step runs over chunks of events that fit the cache and adds their statistics with compensation.
+    The E-step runs over chunks of events that fit the cache and adds their statistics with compensation. No step loses:
+    one after which the objective is lower by more than rounding (of singular covariances in float32) is taken back, and
+    ends the ascent.
 
     Args:
         chunk: events per chunk; None chooses by the size of an event.
@@ -94,7 +108,9 @@ class EM:
                 got=repr(self.chunk),
             )  # fmt: skip
         self._held(model)
-        return EMState(model)
+        lowest = jnp.full((), -jnp.inf, float_type(model))
+        metrics = {"log_likelihood": lowest, "objective": lowest, "repaired": jnp.zeros((), jnp.int32)}
+        return EMState(model, model, metrics, jnp.zeros((), bool))
 
     def prepare(self, model: Any, batch: Batch) -> Batch:
         """The batch as the E-steps like best to see it: what they need of the data in every step is made once."""
@@ -105,23 +121,36 @@ class EM:
         model, batch = state.model, self._prepared(state.model, batch)
         ready = algebra.ready(model, batch.x)
         if not isinstance(batch.x, algebra.Events):
-            return self.maximize(model, *self._expect(ready, batch))
+            return self._accepted(state, *self.maximize(model, *self._expect(ready, batch)))
 
-        def attempt(precise: Any) -> tuple[EMState, dict[str, jax.Array], jax.Array]:
+        def attempt(precise: Any) -> tuple[Any, dict[str, jax.Array], jax.Array]:
             new, metrics = self.maximize(model, *self._expect(ready.precisely(precise), batch))
             # sums by columns are too coarse for components that turn out narrow: then they are made again without
-            return new, metrics, algebra.narrow(new.model, batch.x) & ~precise
+            return new, metrics, algebra.narrow(new, batch.x) & ~precise
 
-        return _until_fine(attempt, ready.precise)
+        return self._accepted(state, *_until_fine(attempt, ready.precise))
 
-    def maximize(self, model: Any, statistics: Any, total: Any, weight: Any) -> tuple[EMState, dict[str, jax.Array]]:
-        """The M-step, on statistics, log-likelihood and weight of all events."""
+    def advance(self, state: EMState, statistics: Any, total: Any, weight: Any) -> tuple[EMState, dict[str, jax.Array]]:
+        """One step, from statistics, log-likelihood and weight of all events."""
+        return self._accepted(state, *self.maximize(state.model, statistics, total, weight))
+
+    def _accepted(self, state: EMState, new: Any, metrics: dict[str, jax.Array]) -> tuple[EMState, dict[str, jax.Array]]:
+        """The state after a step, or that before the last one where the last one lost."""
+        value, last = metrics["objective"], state.metrics["objective"]
+        lost = value < last - ROUNDINGS * jnp.finfo(value.dtype).eps * jnp.maximum(1, jnp.abs(last))
+        choose = lambda flag, a, b: jax.tree.map(lambda a, b: jnp.where(flag, a, b.astype(a.dtype)), a, b)  # noqa: E731
+        kept = choose(lost, state.before, choose(state.stalled, state.model, new))
+        metrics = choose(lost, state.metrics, metrics)
+        return EMState(kept, choose(lost, state.before, state.model), metrics, state.stalled | lost), metrics
+
+    def maximize(self, model: Any, statistics: Any, total: Any, weight: Any) -> tuple[Any, dict[str, jax.Array]]:
+        """The M-step, on statistics, log-likelihood and weight of all events: the model, and metrics."""
         held = self._held(model)
         seen = statistics if held is None else algebra.hold(model, statistics, held)
         new, repaired = algebra.maximize(model, seen)
         objective = (total + algebra.log_prior(model)) / weight
         metrics = {"log_likelihood": total / weight, "objective": objective, "repaired": repaired}
-        return EMState(put_back(new, model, held)), metrics
+        return put_back(new, model, held), metrics
 
     def evaluate(self, key: Any, model: Any, batch: Batch) -> jax.Array:
         """Mean log-likelihood, nats per event."""

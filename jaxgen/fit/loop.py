@@ -117,8 +117,11 @@ def guarded_step(
     new_state, new_metrics = algorithm.step(jax.random.fold_in(key, step + 1), state, batch)
     running = status == Status.RUNNING
     good = _finite(new_state.model, new_metrics)
-    change = jnp.abs(new_metrics[algorithm.monitor] - metrics[algorithm.monitor])
-    outcome = jnp.where(change < tolerance, Status.CONVERGED, Status.RUNNING)
+    watched = new_metrics[algorithm.monitor]
+    change = jnp.abs(watched - metrics[algorithm.monitor])
+    # a last digit that goes to and fro is no change; a tolerance of zero asks for all steps
+    rounding = jnp.where(tolerance > 0, 2 * jnp.finfo(watched.dtype).eps * jnp.abs(watched), 0)
+    outcome = jnp.where((change < tolerance) | (change < rounding), Status.CONVERGED, Status.RUNNING)
     outcome = jnp.where(good, outcome, Status.NON_FINITE).astype(jnp.int32)
 
     def keep(new: jax.Array, old: jax.Array) -> jax.Array:

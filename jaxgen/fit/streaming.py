@@ -43,10 +43,10 @@ def sums_over_passes(algorithm: Any) -> bool:
     """True for algorithms whose step is a function of sums over all events, so that it can be made chunk by chunk.
 
     They have `expect(model, batch) -> (statistics, total, weight)`, additive over events, and
-    `maximize(model, statistics, total, weight) -> (state, metrics)`.
+    `advance(state, statistics, total, weight) -> (state, metrics)`.
     """
     whole = getattr(algorithm, "full_batch", False)
-    return whole and all(hasattr(algorithm, name) for name in ("expect", "maximize"))
+    return whole and all(hasattr(algorithm, name) for name in ("expect", "advance"))
 
 
 def endless(data: Iterable[Batch], skip: int = 0) -> Iterator[Batch]:
@@ -100,7 +100,7 @@ class _FromSums:
         self.algorithm, self.monitor = algorithm, algorithm.monitor
 
     def step(self, key: Any, state: Any, sums: Any) -> Any:
-        return self.algorithm.maximize(state.model, *sums)
+        return self.algorithm.advance(state, *sums)
 
 
 @functools.partial(jax.jit, static_argnames=("algorithm", "restarts"))

@@ -24,7 +24,7 @@ from jaxgen.core.exchange import as_distribution, distrax
 from jaxgen.core.gate import as_array, concrete, floating, probabilities
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops.chunks import sum_over_chunks
-from jaxgen.ops.stable import log_normalize, softmax
+from jaxgen.ops.stable import has_mass, log_normalize, softmax
 
 HIGHEST = jax.lax.Precision.HIGHEST
 #: up to so many coordinates the mapped Poisson log-mass costs what the matrix product does (measured, CPU)
@@ -43,11 +43,6 @@ def _float_type(x):
 
 def _tiny(dtype):
     return float(jnp.finfo(dtype).tiny)
-
-
-def _alive(weight):
-    # below this total weight a ratio of counts is rounding noise
-    return weight > 10 * jnp.finfo(weight.dtype).eps
 
 
 def _whole(x, below, xp=jnp):
@@ -239,10 +234,10 @@ class Categorical:
         """`m_step`, and 1 where a column has no mass, else 0."""
         total = jnp.sum(statistics, axis=-1, keepdims=True)
         counts = statistics if self.prior is None else jnp.maximum(statistics + self.prior - 1, 0)
-        share = counts / jnp.where(_alive(total), jnp.sum(counts, axis=-1, keepdims=True), 1)
+        share = counts / jnp.where(has_mass(total), jnp.sum(counts, axis=-1, keepdims=True), 1)
         logits = jnp.log(jnp.maximum(share, _tiny(share.dtype)))
-        logits = jnp.where(_alive(total) & (self.logits > -jnp.inf), logits, self.logits)
-        return dataclasses.replace(self, logits=logits), jnp.any(~_alive(total)).astype(jnp.int32)
+        logits = jnp.where(has_mass(total) & (self.logits > -jnp.inf), logits, self.logits)
+        return dataclasses.replace(self, logits=logits), jnp.any(~has_mass(total)).astype(jnp.int32)
 
     def log_prior(self):
         """Of the Dirichlet prior, nats up to a constant; labels that cannot be are left out."""
@@ -397,7 +392,7 @@ class Bernoulli:
         if self.prior is not None:
             ones = jnp.maximum(ones + self.prior[..., 0] - 1, 0)
             zeros = jnp.maximum(zeros + self.prior[..., 1] - 1, 0)
-        alive = _alive(statistics.zeros + statistics.ones)
+        alive = has_mass(statistics.zeros + statistics.ones)
         total = jnp.where(alive, zeros + ones, 1)
         logits = jnp.where(alive, _log_odds(zeros / total, ones / total), self.logits)
         return dataclasses.replace(self, logits=logits), jnp.any(~alive).astype(jnp.int32)
@@ -553,7 +548,7 @@ class Poisson:
         if self.prior is not None:
             total = jnp.maximum(total + self.prior[..., 0] - 1, 0)
             weight = weight + self.prior[..., 1]
-        alive = _alive(statistics.weight)
+        alive = has_mass(statistics.weight)
         log_rate = jnp.where(alive, _log_rate(total / jnp.where(alive, weight, 1)), self.log_rate)
         return dataclasses.replace(self, log_rate=log_rate), jnp.any(~alive).astype(jnp.int32)
 

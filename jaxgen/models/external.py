@@ -15,6 +15,7 @@ from jaxgen.core.exchange import distrax
 from jaxgen.core.gate import floating
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops.linalg import inverse_cholesky
+from jaxgen.ops.stable import has_mass
 
 HIGHEST = jax.lax.Precision.HIGHEST
 #: how far along its plan an E-step tries: back (all of it undoes a first step), a little, all, beyond
@@ -174,7 +175,7 @@ class DistraxLeaf:
     def maximize(self, statistics):
         """`m_step`, and 1 where there was no mass, or no number, to go by."""
         weight, free, score, ahead, gains = statistics
-        alive = weight > 10 * jnp.finfo(weight.dtype).eps
+        alive = has_mass(weight)
         start, back = ravel_pytree(self.params)
         plan = ravel_pytree(self.plan)[0]
         best = jnp.argmax(gains)
@@ -200,9 +201,8 @@ class DistraxLeaf:
         scores = jnp.where(jnp.isfinite(scores) & free, scores, 0)
         fisher = jnp.matmul(scores.T, scores, precision=HIGHEST) / DRAWS
         diagonal = jnp.diagonal(fisher)
-        # units may differ from one parameter to the next, but one without any influence has none
-        least = RIDGE * jnp.maximum(jnp.max(diagonal), jnp.finfo(at.dtype).tiny ** 0.5)
-        ridge = jnp.where(free, RIDGE * jnp.maximum(diagonal, least), 1)
+        # each parameter in its own units; one without any influence has none
+        ridge = jnp.where(free & has_mass(diagonal), RIDGE * diagonal, 1)
         whitener = inverse_cholesky(fisher + jnp.diag(ridge))
         white = jnp.matmul(whitener, score, precision=HIGHEST)
         # an event far out in a light tail has a score whose square overflows

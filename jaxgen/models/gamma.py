@@ -16,6 +16,7 @@ from jaxgen.core.exchange import distrax
 from jaxgen.core.gate import as_array, concrete, floating
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops.special import digamma_gaps, excess, stirling_error
+from jaxgen.ops.stable import has_mass
 
 HIGHEST = jax.lax.Precision.HIGHEST
 #: default floor of 1 / shape, the squared relative spread, as a share of the data's: that of a Gaussian's variance
@@ -187,7 +188,7 @@ class Gamma:
     def maximize(self, statistics):
         """`m_step`, and 1 where a coordinate has no mass or stops at the largest shape, else 0."""
         eps = float(jnp.finfo(self.log_mean.dtype).eps)
-        alive = statistics.weight > 10 * eps  # below it a mean is rounding noise
+        alive = has_mass(statistics.weight)
         weight, first, total = jax.tree.map(jnp.add, statistics, self._pseudo())
         weight = jnp.where(alive, weight, 1)
         shift = jnp.where(alive, first / weight, 0)

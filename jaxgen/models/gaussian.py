@@ -11,12 +11,10 @@ from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import distrax
 from jaxgen.core.gate import as_array, concrete, floating
 from jaxgen.core.pytree import fixed, model, static
-from jaxgen.ops import gaussians, linalg
+from jaxgen.ops import gaussians, linalg, scales
 from jaxgen.ops.conjugate import NormalInverseWishart
 from jaxgen.ops.gaussians import LOG_2PI, Moments, log_diagonal, matmul, raw_whitener
-
-#: default floor of a variance, as a share of the data's: far below any structure, above float32 rounding
-RELATIVE_FLOOR = 1e-6
+from jaxgen.ops.stable import has_mass
 
 
 @model
@@ -61,19 +59,6 @@ class StandardNormal:
         return dx.Independent(normal, len(self.event_shape))
 
 
-def _center(x):
-    """A point amid the data `[N, D]`, NaN left out."""
-    anchor = jnp.nan_to_num(x[0])  # nothing is hidden: it is subtracted, and added again
-    return anchor + jnp.nan_to_num(jnp.nanmean(x - anchor, axis=0))
-
-
-def _floor(x, floor):
-    """The variance floor: as given, or a small share of the data's mean variance (of 1 where all is constant)."""
-    variance = jnp.nanmean(jnp.nanmean((x - _center(x)) ** 2, axis=0))
-    scale = jnp.where(variance > 0, variance, 1.0)
-    return jnp.asarray(RELATIVE_FLOOR * scale if floor is None else floor, x.dtype)
-
-
 def _table(x, missing, called):
     """Data `[N, D]` as floats."""
     x = jnp.asarray(as_array(x, name="x", called=called, allow_nan=missing))
@@ -88,11 +73,6 @@ def _table(x, missing, called):
 def _check_seen(x, missing, called):
     """Refuses NaN where it has no meaning, and infinities everywhere."""
     as_array(x, name="x", called=called, allow_nan=missing)
-
-
-def _alive(weight):
-    # below this total weight a mean is rounding noise
-    return weight > 10 * jnp.finfo(weight.dtype).eps
 
 
 def _each(prior, mean):
@@ -129,13 +109,14 @@ class Gaussian:
         offset: `[D]`, the mean relative to `origin`.
         raw: `[D, D]`, `W` below the diagonal and the logarithm of its diagonal on it; the rest is not used.
         origin: `[D]`, a point amid the data, never trained: data far from zero lose no digits to float32.
-        floor: the smallest variance in any direction, `cov >= floor I`; never trained.
+        floor: `[D]`, the smallest variances, `cov >= diag(floor)` in every direction; never trained.
         prior: of mean and covariance, or None for maximum likelihood; never trained.
         tied: components of one mixture share their covariance.
         missing: NaN in an event is an entry that was not seen, and is integrated out, exactly.
 
-    The M-step is the maximum under `cov >= floor I`: eigenvalues below the floor are raised to it. It repairs: a
-    component of no mass keeps its parameters; a covariance with raised eigenvalues (singular) counts as repaired.
+    The M-step is the maximum under `cov >= diag(floor)`: in units in which the floor is one, eigenvalues below it are
+    raised to it. It repairs: a component of no mass keeps its parameters; a covariance with raised eigenvalues
+    (singular) counts as repaired.
 
     Source: Anderson and Olkin (1985), Maximum-likelihood estimation of the parameters of a multivariate normal
     distribution; Little and Rubin (2002), section 11.2, for missing entries.
@@ -160,15 +141,21 @@ class Gaussian:
 
     @classmethod
     def init(cls, key, x, *, floor=None, prior=None, tied=False, missing=False) -> Gaussian:
-        """The maximum-likelihood Gaussian of data `[N, D]`; `floor` defaults to 1e-6 of their mean variance.
+        """The maximum-likelihood Gaussian of data `[N, D]`.
 
         With missing entries, what one step of EM makes of the means and variances of the columns.
+
+        Args:
+            key: not used.
+            x: measurements; NaN where `missing`.
+            floor: one variance, or `[D]`; None is 1e-6 of each column's own squared scale (`ops.scales`).
+            prior, tied, missing: see the class.
         """
         x = _table(x, missing, "Gaussian.init(key, x)")
-        origin = _center(x)
-        scale = jnp.sqrt(jnp.maximum(jnp.nanmean((x - origin) ** 2, axis=0), _floor(x, floor)))
+        origin, floor = scales.columns(x).center, scales.variance_floor(x, floor)
+        scale = jnp.sqrt(jnp.maximum(jnp.nan_to_num(jnp.nanmean((x - origin) ** 2, axis=0)), floor))
         raw = jnp.diag(-jnp.log(jnp.where(scale > 0, scale, 1)))
-        start = cls(jnp.zeros_like(origin), raw, origin, _floor(x, floor), prior, tied, missing)
+        start = cls(jnp.zeros_like(origin), raw, origin, floor, prior, tied, missing)
         return start.m_step(start.e_step(x, jnp.ones(x.shape[0], x.dtype))[0])
 
     @classmethod
@@ -191,7 +178,7 @@ class Gaussian:
                 "the covariance is not symmetric positive definite", called=called, fix="add a ridge: cov + 1e-6 * I",
                 expected="a positive definite matrix", got=f"diagonal {jnp.diagonal(covariance, axis1=-2, axis2=-1)}",
             )  # fmt: skip
-        floor = jnp.broadcast_to(jnp.asarray(floor, mean.dtype), mean.shape[:-1])
+        floor = jnp.broadcast_to(jnp.asarray(floor, mean.dtype), mean.shape)
         return cls(jnp.zeros_like(mean), raw, mean, floor, _each(prior, mean), tied, missing)
 
     @property
@@ -273,21 +260,22 @@ class Gaussian:
         return Moments(jnp.sum(weight), matmul(weight, d), matmul((d * weight[:, None]).T, d) + uncertain)
 
     def m_step(self, statistics) -> Gaussian:
-        """The maximum of the weighted likelihood, or with a prior of the posterior, under `cov >= floor I`."""
+        """The maximum of the weighted likelihood, or with a prior of the posterior, under `cov >= diag(floor)`."""
         return self.maximize(statistics)[0]
 
     def maximize(self, statistics):
         """`m_step`, and 1 where it had to repair this density, else 0."""
         return _of_one(Gaussian.maximize_components, self, statistics)
 
-    def maximize_components(self, statistics):
+    def maximize_components(self, statistics, mass=None):
         """`maximize` of K components; tied ones get the covariance that is best for all of them."""
-        alive, shift, scatter, count = jax.vmap(Gaussian._update)(self, statistics)
+        shift, scatter, count = jax.vmap(Gaussian._update)(self, statistics)
+        alive = counted = has_mass(statistics.weight)
         if self.tied:
             scatter, count = (jnp.broadcast_to(jnp.sum(a, axis=0), a.shape) for a in (scatter, count))
+            counted = jnp.broadcast_to(jnp.any(alive), alive.shape)
         if self.prior is not None:
             scatter, count = scatter + self.prior.scale, count + self.prior.degrees + shift.shape[-1] + 1
-        counted = _alive(count)
         covariance = scatter / jnp.where(counted, count, 1)[:, None, None]
         whitener, singular = gaussians.floored_whitener(covariance, self.floor)
         offset = jnp.where(alive[:, None], self.offset + shift, self.offset)
@@ -296,16 +284,15 @@ class Gaussian:
         return new, jnp.sum(~alive | (counted & singular)).astype(jnp.int32)
 
     def _update(self, statistics):
-        """Whether there is mass, the mean's move, the scatter around the new mean and the events it stands for."""
+        """The mean's move, the scatter around the new mean and the events it stands for."""
         weight, first, second = statistics
         if self.prior is None:
-            alive = _alive(weight)
-            shift = first / jnp.where(alive, weight, 1.0)
-            return alive, shift, second - jnp.outer(first, shift), weight
+            shift = first / jnp.where(has_mass(weight), weight, 1.0)
+            return shift, second - jnp.outer(first, shift), weight
         strength, at = self.prior.strength, self._prior_mean()
         shift = (first + strength * at) / (weight + strength)
         scatter = second - jnp.outer(first, shift) - jnp.outer(shift, first) + weight * jnp.outer(shift, shift)
-        return jnp.ones((), bool), shift, scatter + strength * jnp.outer(shift - at, shift - at), weight + 1
+        return shift, scatter + strength * jnp.outer(shift - at, shift - at), weight + 1
 
     def _prior_mean(self):
         """The prior's mean relative to the mean."""
@@ -373,7 +360,7 @@ class Gaussian:
         """The density of some coordinates, those at `indices` (static), in their order."""
         chosen, _ = _chosen(indices, self.offset.shape[-1], "Gaussian.marginal(indices)")
         raw = log_diagonal(linalg.inverse_cholesky(self.covariance[..., chosen, :][..., chosen]))
-        return self._part(self.offset[..., chosen], raw, self.origin[..., chosen])
+        return self._part(chosen, self.offset[..., chosen], raw, self.origin[..., chosen])
 
     def condition(self, indices, values) -> Gaussian:
         """The density of the other coordinates given those at `indices` (static), `values [len(indices)]`.
@@ -392,10 +379,10 @@ class Gaussian:
         pull = jnp.sum(precision[..., rest, :][..., chosen] * d[..., None, :], axis=-1)
         shift = -jnp.sum(covariance * pull[..., None, :], axis=-1)
         raw = log_diagonal(linalg.inverse_cholesky(covariance))
-        return self._part(self.offset[..., rest] + shift, raw, self.origin[..., rest])
+        return self._part(rest, self.offset[..., rest] + shift, raw, self.origin[..., rest])
 
-    def _part(self, offset, raw, origin):
-        return Gaussian(offset, raw, origin, self.floor, None, self.tied, self.missing)
+    def _part(self, chosen, offset, raw, origin):
+        return Gaussian(offset, raw, origin, self.floor[..., chosen], None, self.tied, self.missing)
 
     def distribution(self):
         """The distrax distribution."""
@@ -412,13 +399,14 @@ class DiagonalGaussian:
         offset: `[D]`, the mean relative to `origin`.
         log_scale: `[D]`, logarithm of the standard deviations.
         origin: `[D]`, a point amid the data, never trained: data far from zero lose no digits to float32.
-        floor: the smallest variance; never trained.
+        floor: `[D]`, the smallest variances; never trained.
         prior: of means and variances, one for each coordinate, with a diagonal `scale [D]`; None for maximum
             likelihood; never trained.
         spherical: all coordinates have the same variance.
         missing: NaN in an event is an entry that was not seen, and is integrated out.
 
-    The M-step repairs: a component of no mass keeps its parameters; a variance below the floor becomes the floor.
+    The M-step repairs: a component of no mass keeps its parameters; a variance below the floor becomes the floor (a
+    spherical one, below the mean of the floors, that mean).
 
     Example:
         >>> g = DiagonalGaussian.from_scale([0.0, 1.0], [1.0, 2.0])
@@ -436,11 +424,18 @@ class DiagonalGaussian:
 
     @classmethod
     def init(cls, key, x, *, floor=None, prior=None, spherical=False, missing=False) -> DiagonalGaussian:
-        """The maximum-likelihood density of data `[N, D]`; `floor` defaults to 1e-6 of their mean variance."""
+        """The maximum-likelihood density of data `[N, D]`.
+
+        Args:
+            key: not used.
+            x: measurements; NaN where `missing`.
+            floor: one variance, or `[D]`; None is 1e-6 of each column's own squared scale (`ops.scales`).
+            prior, spherical, missing: see the class.
+        """
         x = _table(x, missing, "DiagonalGaussian.init(key, x)")
-        origin = _center(x)
+        origin, floor = scales.columns(x).center, scales.variance_floor(x, floor)
         zero = jnp.zeros_like(origin)
-        start = cls(zero, zero, origin, _floor(x, floor), prior, spherical, missing)
+        start = cls(zero, 0.5 * jnp.log(jnp.where(floor > 0, floor, 1)), origin, floor, prior, spherical, missing)
         return start.m_step(start.e_step(x, jnp.ones(x.shape[0], x.dtype))[0])
 
     @classmethod
@@ -458,7 +453,7 @@ class DiagonalGaussian:
                 "scales must be positive, one for each mean", called="DiagonalGaussian.from_scale(mean, scale)",
                 expected=f"positive, shape {list(mean.shape)}", got=f"shape {list(scale.shape)}: {scale}",
             )  # fmt: skip
-        floor = jnp.broadcast_to(jnp.asarray(floor, mean.dtype), mean.shape[:-1])
+        floor = jnp.broadcast_to(jnp.asarray(floor, mean.dtype), mean.shape)
         return cls(jnp.zeros_like(mean), jnp.log(scale), mean, floor, _each(prior, mean), spherical, missing)
 
     @property
@@ -544,7 +539,7 @@ class DiagonalGaussian:
         weight, first, second = statistics
         weight = jnp.broadcast_to(weight, first.shape)
         if self.prior is None:
-            alive = _alive(weight)
+            alive = has_mass(weight)
             shift = first / jnp.where(alive, weight, 1.0)
             scatter, count = second - first * shift, weight
         else:
@@ -552,11 +547,13 @@ class DiagonalGaussian:
             shift = (first + strength * at) / (weight + strength)
             scatter = second - shift * (2 * first - weight * shift) + strength * (shift - at) ** 2 + self.prior.scale
             count = weight + self.prior.degrees + 3
+        floor = self.floor
         if self.spherical:
             scatter, count = (jnp.broadcast_to(jnp.sum(a), a.shape) for a in (scatter, count))
-        counted = _alive(count)
+            floor = jnp.mean(floor)
+        counted = has_mass(count)
         variance = scatter / jnp.where(counted, count, 1)
-        lowest = jnp.maximum(self.floor, jnp.finfo(shift.dtype).tiny)
+        lowest = jnp.maximum(floor, jnp.finfo(shift.dtype).tiny)
         singular = counted & (variance < lowest)
         log_scale = jnp.where(counted, 0.5 * jnp.log(jnp.maximum(variance, lowest)), self.log_scale)
         offset = jnp.where(alive, self.offset + shift, self.offset)
@@ -612,8 +609,8 @@ class DiagonalGaussian:
         return self._part(rest)
 
     def _part(self, chosen):
-        parts = (a[..., chosen] for a in (self.offset, self._log_scale, self.origin))
-        return DiagonalGaussian(*parts, self.floor, None, self.spherical, self.missing)
+        parts = (a[..., chosen] for a in (self.offset, self._log_scale, self.origin, self.floor))
+        return DiagonalGaussian(*parts, None, self.spherical, self.missing)
 
     def distribution(self):
         """The distrax distribution."""

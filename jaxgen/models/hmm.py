@@ -20,8 +20,8 @@ from jaxgen.core.sequences import Sequences, padded
 from jaxgen.core.value import ByValue
 from jaxgen.ops import chains, transitions
 from jaxgen.ops.chunks import sum_over_chunks
-from jaxgen.ops.kmeans import kmeans
-from jaxgen.ops.stable import log_normalize, softmax
+from jaxgen.ops.stable import has_mass, log_normalize, softmax
+from jaxgen.ops.starts import START_STEPS, cluster_shares
 
 #: time steps whose emission statistics are summed at once: they stay in the cache, and a float32 sum keeps its digits
 BLOCK = 4096
@@ -38,10 +38,11 @@ class ChainStatistics(NamedTuple):
 
 
 class HMMStatistics(NamedTuple):
-    """The statistics of the chain, and those of the emissions with a leading axis E."""
+    """The statistics of the chain, those of the emissions with a leading axis E, and the time spent in each, `[E]`."""
 
     chain: Any
     emissions: Any
+    mass: jax.Array
 
 
 class Forecast(NamedTuple):
@@ -181,7 +182,7 @@ class MarkovChain:
         start = transitions.log_shares(statistics.initial, self.initial_logits, self.initial_prior)
         if self.stationary:
             start, move = self.initial_logits, self._climb(statistics)
-        never_left = jnp.sum(~transitions.alive(jnp.sum(counts, axis=-1)))
+        never_left = jnp.sum(~has_mass(jnp.sum(counts, axis=-1)))
         new = MarkovChain(start, move, self.initial_prior, prior, self.stationary)
         return new, never_left.astype(jnp.int32)
 
@@ -657,7 +658,7 @@ class HMM:
             share = jnp.matmul(share, member, precision="highest")
         given = None if self._emission_context is None else _rows(context)
         emissions = _emission_statistics(self.emissions, _steps(x), _rows(share), given)
-        return HMMStatistics(chain, emissions), posterior.log_normalizer
+        return HMMStatistics(chain, emissions, jnp.sum(share, axis=(0, 1))), posterior.log_normalizer
 
     def m_step(self, statistics) -> HMM:
         """Weighted maximum likelihood of start, transitions and emissions."""
@@ -666,7 +667,7 @@ class HMM:
     def maximize(self, statistics):
         """`m_step`, and the number of states that are never left and of emissions that had to be repaired."""
         chain, never_left = algebra.maximize(self.chain, statistics.chain)
-        emissions, repaired = algebra.component_maximize(self.emissions, statistics.emissions)
+        emissions, repaired = algebra.component_maximize(self.emissions, statistics.emissions, statistics.mass)
         return HMM(chain, emissions, self.tie, self.backend), never_left + repaired
 
     def hold(self, statistics, held):
@@ -674,6 +675,7 @@ class HMM:
         return HMMStatistics(
             algebra.hold(self.chain, statistics.chain, held.chain),
             algebra.component_hold(self.emissions, statistics.emissions, held.emissions),
+            statistics.mass,
         )
 
     def rebase(self, old, statistics):
@@ -681,6 +683,7 @@ class HMM:
         return HMMStatistics(
             algebra.rebase(self.chain, old.chain, statistics.chain),
             algebra.component_rebase(self.emissions, old.emissions, statistics.emissions),
+            statistics.mass,
         )
 
     def log_prior(self):
@@ -765,11 +768,11 @@ def _init_context(context, axes, called):
 def _init_emissions(key, steps, context, k, leaf):
     cluster, whole = jax.random.split(key)
     template = leaf(whole, steps) if context is None else leaf(whole, steps, context)
-    features = algebra.features(template, steps)
-    features = jnp.where(jnp.isnan(features), jnp.nanmean(features, axis=0), features)
-    _, label = kmeans(cluster, features, k)
-    share = jax.nn.one_hot(label, k, dtype=features.dtype)
-    # every cluster keeps a little of all the data, so that a cluster of one step is no point mass
-    share = 0.95 * share + 0.05 / k
-    emissions = algebra.repeat(template, k)
-    return algebra.component_maximize(emissions, _emission_statistics(emissions, steps, share, context))[0]
+    share = cluster_shares(cluster, template, steps, k).T
+    mass = jnp.sum(share, axis=0)
+
+    def step(_, emissions):
+        statistics = _emission_statistics(emissions, steps, share, context)
+        return algebra.component_maximize(emissions, statistics, mass)[0]
+
+    return jax.lax.fori_loop(0, START_STEPS, step, algebra.repeat(template, k))

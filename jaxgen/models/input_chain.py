@@ -13,7 +13,7 @@ from jaxgen.core.gate import as_array, concrete, floating, probabilities
 from jaxgen.core.pytree import fixed, model
 from jaxgen.ops import chains, linalg, transitions
 from jaxgen.ops.gaussians import matmul
-from jaxgen.ops.stable import log_normalize
+from jaxgen.ops.stable import has_mass, log_normalize
 
 
 class InputStatistics(NamedTuple):
@@ -182,7 +182,7 @@ class InputChain:
         initial, gradient, inputs = statistics
         start = transitions.log_shares(initial, self.initial_logits)
         turn, known = jax.vmap(_climb)(gradient, inputs)
-        alive = transitions.alive(inputs[:, -1, -1])
+        alive = has_mass(inputs[:, -1, -1])
         turn = jnp.where(alive[:, None, None] & (self.transition_logits > -jnp.inf)[..., None], turn, 0)
         move = (self.transition_logits + turn[..., -1]).astype(self.transition_logits.dtype)
         weight = (self.weight + turn[..., :-1]).astype(self.weight.dtype)
@@ -233,7 +233,7 @@ class InputChain:
 def _climb(gradient, inputs):
     """How the weights of one row move: `2 inputs^-1 gradient`, `[K, C + 1]`, around the mean of the inputs."""
     total = inputs[-1, -1]
-    total = jnp.where(transitions.alive(total), total, 1)
+    total = jnp.where(has_mass(total), total, 1)
     mean = inputs[:-1, -1] / total
     spread = inputs[:-1, :-1] - total * jnp.outer(mean, mean)
     solve, known = linalg.inverse_of_sums(spread, jnp.diagonal(inputs)[:-1])

@@ -13,11 +13,9 @@ from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import distrax
 from jaxgen.core.gate import as_array, concrete, floating
 from jaxgen.core.pytree import fixed, model, static
-from jaxgen.ops import gaussians, linalg
+from jaxgen.ops import gaussians, linalg, scales
 from jaxgen.ops.gaussians import LOG_2PI, matmul
-
-#: default floor of psi, as a share of the data's mean variance: far below any structure, above float32 rounding
-RELATIVE_FLOOR = 1e-6
+from jaxgen.ops.stable import has_mass
 
 
 class FactorStatistics(NamedTuple):
@@ -76,11 +74,6 @@ def _orthonormal(scaled):
     return done[..., :d, :], done[..., d:, :]
 
 
-def _alive(weight):
-    # below this total weight a mean is rounding noise
-    return weight > 10 * jnp.finfo(weight.dtype).eps
-
-
 def _chosen(indices, d, called):
     """Coordinates as a static array, and those that are left."""
     chosen = np.asarray(indices, int).reshape(-1)
@@ -109,7 +102,7 @@ class LowRankGaussian:
         factor: `[D, q]`, F.
         log_psi: `[D]`, logarithm of the variances of the noise.
         origin: `[D]`, a point amid the data, never trained: data far from zero lose no digits to float32.
-        floor: the smallest psi; never trained.
+        floor: `[D]`, the smallest psi; never trained.
         missing: NaN in an event is an entry that was not seen, and is integrated out, exactly.
 
     The M-step regresses events on their factors, under `psi >= floor`. It is that of the model in which the factors
@@ -147,7 +140,7 @@ class LowRankGaussian:
             key: not used.
             x: measurements; NaN where `missing`.
             rank: the number of factors q, 1 to D.
-            floor: the smallest psi; defaults to 1e-6 of the mean variance of the data.
+            floor: the smallest psi, one number or `[D]`; None is 1e-6 of each column's squared scale (`ops.scales`).
             missing: see the class.
 
         Source: Tipping and Bishop (1999), Probabilistic principal component analysis, equation 7.
@@ -162,21 +155,20 @@ class LowRankGaussian:
             raise ModelError("the number of factors does not fit the data", called=called, got=str(rank),
                              expected=f"a number from 1 to {d}, the number of columns")  # fmt: skip
         x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
-        first = jnp.nan_to_num(x[0])  # nothing is hidden: it is subtracted, and added again
-        origin = first + jnp.nan_to_num(jnp.nanmean(x - first, axis=0))
-        variance = jnp.nan_to_num(jnp.nanmean((x - origin) ** 2, axis=0))
-        mean_variance = jnp.mean(variance)
-        lowest = RELATIVE_FLOOR * jnp.where(mean_variance > 0, mean_variance, 1)
-        floor = jnp.asarray(lowest if floor is None else floor, x.dtype)
+        own, floor = scales.columns(x), scales.variance_floor(x, floor)
+        unseen = jnp.isnan(x).all(axis=0)
+        shift = jnp.where(unseen, 0, jnp.nanmean(x - own.center, axis=0))
+        origin = own.center + shift
+        variance = jnp.where(unseen, 0, jnp.nanmean((x - origin) ** 2, axis=0))
         # each column by itself: their units may be far apart
-        scale = jnp.sqrt(jnp.where(variance > 0, variance, lowest))
-        z = jnp.nan_to_num((x - origin) / scale)
+        scale = jnp.sqrt(jnp.where(variance > 0, variance, scales.RELATIVE_FLOOR * own.scale**2))
+        z = jnp.where(jnp.isnan(x), 0, (x - origin) / scale)
         correlation = matmul(z.T, z) / n
         value, vector = jnp.linalg.eigh(correlation)  # rising
         noise = jnp.mean(value[: d - rank]) if rank < d else value[0] / 2
         factor = vector[:, d - rank :] * jnp.sqrt(jnp.maximum(value[d - rank :] - noise, 0))
         # columns that are not all seen, or constant, have the rest of their variance as noise
-        share = jnp.maximum(noise + 1 - jnp.diagonal(correlation), RELATIVE_FLOOR)
+        share = jnp.maximum(noise + 1 - jnp.diagonal(correlation), scales.RELATIVE_FLOOR)
         psi = jnp.maximum(scale**2 * share, jnp.maximum(floor, jnp.finfo(x.dtype).tiny))
         return cls(jnp.zeros_like(origin), scale[:, None] * factor, jnp.log(psi), origin, floor, missing)
 
@@ -197,7 +189,7 @@ class LowRankGaussian:
         if concrete(psi) and not (psi > 0).all():
             raise ModelError("psi holds variances", called="LowRankGaussian.from_values(mean, factor, psi)",
                              expected="positive numbers", got=f"{psi}"[:80])  # fmt: skip
-        floor = jnp.broadcast_to(jnp.asarray(floor, mean.dtype), mean.shape[:-1])
+        floor = jnp.broadcast_to(jnp.asarray(floor, mean.dtype), mean.shape)
         return cls(jnp.zeros_like(mean), factor, jnp.log(psi), mean, floor, missing)
 
     @property
@@ -317,7 +309,7 @@ class LowRankGaussian:
 
     def maximize(self, statistics):
         """`m_step`, and 1 where it had to repair this density, else 0."""
-        alive = _alive(statistics.weight)
+        alive = has_mass(statistics.weight)
         mean, second, cross, factors, square = (s / jnp.where(alive, statistics.weight, 1) for s in statistics[1:])
         eye, limits = jnp.eye(self.rank, dtype=square.dtype), jnp.finfo(square.dtype)
         root = linalg.cholesky(square - jnp.outer(factors, factors))
@@ -346,7 +338,7 @@ class LowRankGaussian:
         those of the model.
         """
         weight, first, second, cross, factors, square = statistics
-        safe = jnp.where(_alive(weight), weight, 1)
+        safe = jnp.where(has_mass(weight), weight, 1)
         q = self.rank
         design = jnp.block([[square, factors[:, None]], [factors[None], weight[None, None]]]) / safe
         target = jnp.concatenate([cross, first[:, None]], axis=1) / safe
@@ -413,11 +405,11 @@ class LowRankGaussian:
         factors = jnp.sum(bottom * within[..., None, :], axis=-1)
         offset = left.offset + jnp.sum(left.factor * factors[..., None, :], axis=-1)
         factor = matmul(left.factor, bottom)
-        return LowRankGaussian(offset, factor, left.log_psi, left.origin, self.floor, self.missing)
+        return LowRankGaussian(offset, factor, left.log_psi, left.origin, left.floor, self.missing)
 
     def _part(self, chosen):
-        offset, log_psi, origin = (a[..., chosen] for a in (self.offset, self.log_psi, self.origin))
-        return LowRankGaussian(offset, self.factor[..., chosen, :], log_psi, origin, self.floor, self.missing)
+        offset, log_psi, origin, floor = (a[..., chosen] for a in (self.offset, self.log_psi, self.origin, self.floor))
+        return LowRankGaussian(offset, self.factor[..., chosen, :], log_psi, origin, floor, self.missing)
 
     def distribution(self):
         """The distrax distribution."""

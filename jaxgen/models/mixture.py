@@ -17,8 +17,9 @@ from jaxgen.core.exchange import as_distribution
 from jaxgen.core.gate import as_batch, as_events, concrete, floating, probabilities
 from jaxgen.core.pytree import fixed, model
 from jaxgen.core.value import ByValue
-from jaxgen.ops.kmeans import kmeans, nearest
+from jaxgen.ops import transitions
 from jaxgen.ops.stable import finite_max, logsumexp
+from jaxgen.ops.starts import START_STEPS, cluster_shares
 
 
 class MixtureStatistics(NamedTuple):
@@ -42,8 +43,8 @@ class Mixture:
     Events may have labels in `EM`: the component that an event is known to come from, -1 where it is not. Where the
     components allow missing entries, so does the mixture.
 
-    The M-step gives a component of no mass a weight of rounding size and leaves its parameters to the component's own
-    rule; `EM` counts such repairs in its metrics.
+    A component of no mass keeps its parameters in the M-step, and `EM` counts it among the repairs in its metrics. A
+    weight that is exactly zero stays zero; one that training drives to zero stops at the smallest normal number.
 
     Source: Dempster, Laird and Rubin (1977), Maximum likelihood from incomplete data via the EM algorithm.
 
@@ -278,13 +279,9 @@ class Mixture:
 
     def maximize(self, statistics):
         """`m_step`, and the number of components that had to be repaired."""
-        floor = 10 * jnp.finfo(statistics.weight.dtype).eps
-        weight = statistics.weight
-        if self.prior is not None:
-            weight = jnp.maximum(weight + self.prior.astype(weight.dtype) - 1, 0)
-        logits = jnp.log(weight + floor)
-        components, repaired = algebra.component_maximize(self.components, statistics.components)
-        logits = (logits - logsumexp(logits, axis=0)).astype(self.logits.dtype)
+        mass = statistics.weight
+        components, repaired = algebra.component_maximize(self.components, statistics.components, mass)
+        logits = transitions.log_shares(mass, self.logits, self.prior)
         return Mixture(logits, components, self.prior), repaired
 
     def hold(self, statistics, held):
@@ -341,11 +338,13 @@ def _init(key, x, context, weight, label, start, prior, k, leaf):
     template = leaf(whole, x) if context is None else leaf(whole, x, context)
     share = _shares(cluster, template, x, label, start, k)
     share = share if weight is None else share * weight.astype(share.dtype)
-    components = algebra.repeat(template, k)
-    statistics = algebra.component_e_step(components, x, share, context)
-    return Mixture(jnp.zeros(k, share.dtype), components, prior).m_step(
-        MixtureStatistics(jnp.sum(share, axis=1), statistics)
-    )
+    mass = jnp.sum(share, axis=1)
+
+    def step(_, mixture):
+        return mixture.m_step(MixtureStatistics(mass, algebra.component_e_step(mixture.components, x, share, context)))
+
+    start = Mixture(jnp.zeros(k, share.dtype), algebra.repeat(template, k), prior)
+    return jax.lax.fori_loop(0, START_STEPS, step, start)
 
 
 def _shares(key, template, x, label, start, k):
@@ -353,22 +352,4 @@ def _shares(key, template, x, label, start, k):
     if start is not None and "responsibilities" in start:
         share = start["responsibilities"]
         return (share / jnp.sum(share, axis=1, keepdims=True)).T
-    # given means get their features beside the events, since a family may scale its features by what it sees
-    seen = x if start is None else jnp.concatenate([x, start["means"].astype(x.dtype)])
-    features, means = jnp.split(_filled(algebra.features(template, seen)), [x.shape[0]])
-    known = None if label is None else label >= 0
-    if start is not None:
-        chosen = nearest(features, means)
-    else:
-        _, chosen = kmeans(key, features, k, label=label)
-    if known is not None:
-        chosen = jnp.where(known, label, chosen)
-    share = jax.nn.one_hot(chosen, k, axis=0, dtype=features.dtype)
-    # every cluster keeps a little of all the data, so that a cluster of one event is no point mass
-    return 0.95 * share + 0.05 / k
-
-
-def _filled(features):
-    """Features with what was not seen (NaN) at the column's mean: good enough to find clusters by."""
-    mean = jnp.nanmean(features, axis=0)
-    return jnp.where(jnp.isnan(features), jnp.where(jnp.isnan(mean), 0, mean), features)
+    return cluster_shares(key, template, x, k, label=label, means=None if start is None else start["means"])

@@ -16,6 +16,7 @@ from jaxgen.core.exchange import as_distribution
 from jaxgen.core.gate import as_array, concrete, floating
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops.special import digamma_gaps, excess, stirling_error
+from jaxgen.ops.stable import has_mass
 
 HIGHEST = jax.lax.Precision.HIGHEST
 #: the dispersion stays above this, and below `MOST` times the mean or one, whichever is larger: there the variance is
@@ -200,7 +201,7 @@ class NegativeBinomial:
     def maximize(self, statistics):
         """`m_step`, and 1 where a coordinate has no mass, else 0."""
         weight, positive, total, *curved = statistics
-        alive = weight > 10 * jnp.finfo(weight.dtype).eps  # below it a mean is rounding noise
+        alive = has_mass(weight)
         any_positive = alive & (positive > 0)
         weight, positive = jnp.where(alive, weight, 1), jnp.where(any_positive, positive, 1)
         old, mean = self.dispersion, jnp.where(alive, total / weight, 1)

@@ -20,7 +20,7 @@ from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.gate import as_array, concrete, floating
 from jaxgen.core.pytree import fixed, model
-from jaxgen.ops import linalg, wishart
+from jaxgen.ops import linalg, scales, wishart
 from jaxgen.ops.gaussians import log_diagonal
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -56,15 +56,17 @@ def _positive(scale, diagonal):
     return bool(linalg.symmetric(jnp.asarray(scale))) and (np.linalg.eigvalsh(scale) > 0).all()
 
 
-def _spread(x, diagonal):
-    """The sample covariance of centred data `[N, D]`, or its diagonal; made regular by a ridge only where it is not."""
+def _spread(x, size, diagonal):
+    """The sample covariance of centred data `[N, D]`, or its diagonal; made regular by a ridge only where it is not.
+
+    The ridge is relative to a column's own variance, to its size `[D]` where it does not vary.
+    """
     n, d = x.shape
     covariance = _product(x.T, x) / max(n - 1, 1)
     variance = _diagonal(covariance)
     eps = float(jnp.finfo(x.dtype).eps)
-    typical = jnp.mean(variance)
     # half the digits for the ridge, half for what is above it
-    ridge = max(RIDGE, eps**0.5) * jnp.where(variance > 0, variance, jnp.where(typical > 0, typical, 1))
+    ridge = max(RIDGE, eps**0.5) * jnp.where(variance > 0, variance, size**2)
     if diagonal:
         return jnp.where(variance > 0, variance, ridge)
     # a pivot that is all rounding is no variance
@@ -157,7 +159,7 @@ class NormalWishart:
                 expected="[D]" if diagonal else "[D, D]", got=f"shape {list(given.shape)}",
                 fix="init takes a matrix, init_diagonal a vector",
             )  # fmt: skip
-        given = _spread(x - origin, diagonal) if given is None else given
+        given = _spread(x - origin, scales.columns(x).scale, diagonal) if given is None else given
         prior = cls.from_prior(origin if mean is None else mean, given, strength=strength, degrees=degrees)
         # moments around the data, wherever the prior has its mean
         start = dataclasses.replace(prior, origin=origin, prior_offset=prior.origin - origin)

@@ -16,6 +16,7 @@ from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.gate import as_array, concrete
 from jaxgen.core.pytree import float_type, model, static
+from jaxgen.ops.scales import standardized
 
 Columns = int | tuple[int, ...]
 
@@ -229,10 +230,9 @@ class Product:
 
     def maximize(self, statistics):
         """`m_step`, and the number of blocks that had to be repaired."""
-        return self._maximize(algebra.maximize, statistics)
+        return self._maximized([algebra.maximize(*pair) for pair in zip(self.blocks, statistics, strict=True)])
 
-    def _maximize(self, of_block, statistics):
-        steps = [of_block(block, own) for block, own in zip(self.blocks, statistics, strict=True)]
+    def _maximized(self, steps):
         return Product(tuple(block for block, _ in steps), self.columns), sum(repaired for _, repaired in steps)
 
     def hold(self, statistics, held):
@@ -257,9 +257,10 @@ class Product:
         """A tuple of the blocks' statistics, leading axis K, from weights `[K, N]`."""
         return tuple(algebra.component_e_step(block, part, weight) for block, part in self._parts(x))
 
-    def maximize_components(self, statistics):
+    def maximize_components(self, statistics, mass):
         """`maximize` of K products, block by block."""
-        return self._maximize(algebra.component_maximize, statistics)
+        pairs = zip(self.blocks, statistics, strict=True)
+        return self._maximized([algebra.component_maximize(*pair, mass) for pair in pairs])
 
     def log_prior_components(self):
         """The sum of the log priors of all blocks of K products."""
@@ -268,22 +269,13 @@ class Product:
     def features(self, x):
         """The blocks' features for clustering, `[N, F]`, where each column of the table has the same say.
 
-        Every feature gets unit variance over the events seen, and a block a total variance of its number of columns:
+        Every feature is in units of its own scale (`ops.scales`), and a block has the weight of its number of columns:
         a label that is spread over ten indicators counts as much as one measurement. NaN stays NaN.
         """
         out = []
         for columns, (block, part) in zip(self.columns, self._parts(x), strict=True):
             own = algebra.features(block, part)
-            seen = ~jnp.isnan(own)
-            count = jnp.maximum(jnp.sum(seen, axis=0), 1)
-            # from one event's values, so that large numbers keep the digits in which they differ
-            first = jnp.take_along_axis(own, jnp.argmax(seen, axis=0)[None], axis=0)
-            centred = own - first
-            centred = centred - jnp.sum(jnp.where(seen, centred, 0), axis=0) / count
-            spread = jnp.sqrt(jnp.sum(jnp.where(seen, centred, 0) ** 2, axis=0) / count)
-            share = math.sqrt(np.size(columns) / own.shape[1])
-            # a feature in which nothing was seen is left NaN; one that does not vary is zero
-            out.append(centred * share / jnp.where(spread > 0, spread, 1))
+            out.append(standardized(own) * math.sqrt(np.size(columns) / own.shape[1]))
         return jnp.concatenate(out, axis=1)
 
     def distribution(self):

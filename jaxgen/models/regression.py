@@ -13,11 +13,13 @@ from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.gate import as_array, concrete, floating
 from jaxgen.core.pytree import fixed, model
 from jaxgen.core.sequences import Sequences
-from jaxgen.ops import linalg
+from jaxgen.ops import linalg, scales
 from jaxgen.ops.gaussians import LOG_2PI, floored_whitener, log_diagonal, matmul, raw_whitener
+from jaxgen.ops.stable import has_mass
 
-#: default floor of a variance, as a share of the data's: far below any structure, above float32 rounding
-RELATIVE_FLOOR = 1e-6
+#: default floor of a variance, as a share of the squared scale of what is explained: a residual of less than a part in
+#: 10^5 is rounding in float32
+RELATIVE_FLOOR = 1e-10
 
 
 class RegressionStatistics(NamedTuple):
@@ -51,12 +53,12 @@ class LinearRegression:
         origin: `[D]`, a point amid the x, and
         center: `[P]`, one amid the inputs: data far from zero lose no digits to float32. The M-step moves the center
             to the mean of the inputs that the density is responsible for; a gradient never trains either.
-        floor: the smallest variance in any direction, `cov >= floor I`; never trained.
+        floor: `[D]`, the smallest variances, `cov >= diag(floor)` in every direction; never trained.
 
-    The M-step is weighted least squares, and the maximum of the likelihood under `cov >= floor I`. It repairs: a
+    The M-step is weighted least squares, and the maximum of the likelihood under `cov >= diag(floor)`. It repairs: a
     component of no mass keeps its parameters; where the inputs do not vary (in some direction, to the precision of
     their sums: fewer events than inputs, collinear ones) the weights in that direction stay as they are; eigenvalues
-    of the covariance below the floor are raised to it. Each of these counts as repaired.
+    of the covariance, in units in which the floor is one, below it are raised to it. Each of these counts as repaired.
 
     Source: Quandt and Ramsey (1978), Estimating mixtures of normal distributions and switching regressions;
     Hamilton (1990), Analysis of time series subject to changes in regime.
@@ -89,7 +91,8 @@ class LinearRegression:
             key: not used.
             x: what is to be explained.
             context: what explains it; None starts with weights of zero, for `inputs` (P) of them.
-            floor: defaults to 1e-6 of the mean variance of x.
+            floor: of the variances, one number or `[D]`; None is 1e-10 of the squared scale of each column of x
+                (`ops.scales`): a regression may leave next to nothing.
 
         Raises:
             ShapeError: no tables, or of different lengths; neither contexts nor their number.
@@ -103,14 +106,11 @@ class LinearRegression:
                 got=f"x {list(x.shape)}, context {None if u is None else list(u.shape)}, inputs={inputs}",
                 fix="context[:, None] for one column; HMM.init and Mixture.init take a context=",
             )  # fmt: skip
-        origin = x[0] + jnp.mean(x - x[0], axis=0)
-        variance = jnp.mean((x - origin) ** 2)
-        scale = jnp.where(variance > 0, variance, 1.0)
-        floor = jnp.asarray(RELATIVE_FLOOR * scale if floor is None else floor, x.dtype)
-        center = jnp.zeros(inputs, x.dtype) if u is None else u[0] + jnp.mean(u - u[0], axis=0)
+        origin, scale = scales.columns(x)
+        floor = scales.variance_floor(x, RELATIVE_FLOOR * scale**2 if floor is None else floor)
+        center = jnp.zeros(inputs, x.dtype) if u is None else scales.columns(u).center
         zero = jnp.zeros((x.shape[1], len(center)), x.dtype)
-        start = cls(zero, jnp.zeros_like(origin), -0.5 * jnp.log(scale) * jnp.eye(x.shape[1], dtype=x.dtype),
-                    origin, center, floor)  # fmt: skip
+        start = cls(zero, jnp.zeros_like(origin), jnp.diag(-jnp.log(scale)), origin, center, floor)
         u = jnp.broadcast_to(center, (len(x), len(center))) if u is None else u
         one = jnp.ones(len(x), x.dtype)
         for _ in range(2):  # the second round is around the first one's prediction, which rids it of its rounding
@@ -150,7 +150,7 @@ class LinearRegression:
             raise ModelError("the center does not fit the weights", called=called, expected=f"shape {list(inputs)}",
                              got=f"shape {list(center.shape)}")  # fmt: skip
         center = jnp.broadcast_to(center.astype(weight.dtype), inputs)
-        floor = jnp.broadcast_to(jnp.asarray(floor, weight.dtype), bias.shape[:-1])
+        floor = jnp.broadcast_to(jnp.asarray(floor, weight.dtype), bias.shape)
         origin = bias + _apply(weight, center)
         return cls(weight, jnp.zeros_like(origin), raw, origin, center, floor)
 
@@ -228,14 +228,14 @@ class LinearRegression:
         return RegressionStatistics(matmul(of_r, r), matmul(of_r, v), matmul(of_v, v))
 
     def m_step(self, statistics) -> LinearRegression:
-        """Weighted least squares, and the covariance of what is left, under `cov >= floor I`."""
+        """Weighted least squares, and the covariance of what is left, under `cov >= diag(floor)`."""
         return self.maximize(statistics)[0]
 
     def maximize(self, statistics):
         """`m_step`, and 1 where it had to repair this density, else 0."""
         second, cross, inputs = statistics
         total = inputs[-1, -1]
-        alive = total > 10 * jnp.finfo(total.dtype).eps  # below it a mean is rounding noise
+        alive = has_mass(total)
         weight = jnp.where(alive, total, 1)
         # around the means of residuals and inputs
         at, shift = inputs[:-1, -1] / weight, cross[:, -1] / weight

@@ -12,7 +12,7 @@ from jaxgen.core.errors import ModelError
 from jaxgen.core.gate import concrete, floating, probabilities
 from jaxgen.core.pytree import fixed, model
 from jaxgen.ops import chains, transitions
-from jaxgen.ops.stable import log_normalize, softmax
+from jaxgen.ops.stable import has_mass, log_normalize, softmax
 
 
 class SemiMarkovStatistics(NamedTuple):
@@ -184,7 +184,7 @@ class SemiMarkovChain:
         """`m_step`, and the number of rows of `A` and `dur` that were never used."""
         priors = (self.initial_prior, self.transition_prior, self.duration_prior)
         new = [transitions.log_shares(*row) for row in zip(statistics, _logits(self), priors, strict=True)]
-        unused = [jnp.sum(~transitions.alive(jnp.sum(counts, axis=-1))) for counts in statistics[1:]]
+        unused = [jnp.sum(~has_mass(jnp.sum(counts, axis=-1))) for counts in statistics[1:]]
         return SemiMarkovChain(*new, *priors), (unused[0] + unused[1]).astype(jnp.int32)
 
     def hold(self, statistics, held):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import NamedTuple
 
@@ -15,17 +16,17 @@ from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.gate import as_array, concrete, floating
 from jaxgen.core.pytree import fixed, model, static
-from jaxgen.ops import linalg
-from jaxgen.ops.gaussians import LOG_2PI, fill_missing, log_diagonal, matmul, raw_whitener
+from jaxgen.ops import linalg, scales
+from jaxgen.ops.gaussians import LOG_2PI, fill_missing, floored_whitener, log_diagonal, matmul, raw_whitener
+from jaxgen.ops.stable import has_mass
 
-#: default floor of a scale's diagonal, as a share of the data's variance: far below any structure, above float32
-#: rounding
-RELATIVE_FLOOR = 1e-6
 #: where the M-step looks for degrees of freedom: draws of less leave float32 too often, and more is a Gaussian (the
 #: log-densities differ by less than (D + 1)^2 / 4 df near the bulk)
-DF_RANGE = (0.5, 1e4)
+DF_RANGE = (0.1, 1e4)
 #: where a fit starts: tails heavy enough to see outliers, light enough not to call all events outliers
 DF_START = 10.0
+#: M-steps that a start makes from a diagonal scale, at the degrees of freedom that it starts with
+START_STEPS = 10
 
 
 class StudentStatistics(NamedTuple):
@@ -86,11 +87,6 @@ def _invert_gap(gap, low, high):
     return jnp.exp((low + high) / 2)
 
 
-def _alive(weight):
-    # below this total weight a mean is rounding noise
-    return weight > 10 * jnp.finfo(weight.dtype).eps
-
-
 @model
 class StudentT:
     """The multivariate Student t density with a full scale matrix: heavy tails, down to Cauchy's and below.
@@ -105,14 +101,14 @@ class StudentT:
     Args:
         offset: `[D]`, the location relative to `origin`.
         raw: `[D, D]`, `W` below the diagonal and the logarithm of its diagonal on it; the rest is not used.
-        log_df: scalar, logarithm of the degrees of freedom; the M-step keeps them from 0.5 to 1e4.
+        log_df: scalar, logarithm of the degrees of freedom; the M-step keeps them from 0.1 to 1e4.
         origin: `[D]`, a point amid the data, never trained: data far from zero lose no digits to float32.
-        floor: scalar added to the diagonal of the scale in the M-step; never trained.
+        floor: `[D]`, `scale >= diag(floor)` in every direction; never trained.
         missing: NaN entries of an event were not seen, and are marginalised exactly: what is left of an event has a
             t density with the same df.
 
-    The M-step repairs: a component of no mass keeps its parameters; a scale without a Cholesky factor keeps only its
-    diagonal, floored. Events of which nothing was seen have no mass. There is no prior.
+    The M-step repairs: a component of no mass keeps its parameters; in units in which the floor is one, eigenvalues of
+    the scale below it are raised to it. Events of which nothing was seen have no mass. There is no prior.
 
     Source: Liu and Rubin (1995), ML estimation of the t distribution using EM and its extensions, ECM and ECME;
     Liu, Rubin and Wu (1998), Parameter expansion to accelerate EM, section 4 (the step used here).
@@ -134,30 +130,23 @@ class StudentT:
 
     @classmethod
     def init(cls, key, x, *, df=DF_START, floor=None, missing=False) -> StudentT:
-        """A start from data `[N, D]`: their mean and covariance, far outliers aside, with tails.
+        """A start from data `[N, D]`: location and scale at given tails, which no outlier sets.
 
         Args:
             key: not used.
             x: measurements; NaN where `missing`.
             df: degrees of freedom to start from.
-            floor: defaults to 1e-6 of the mean variance of the data.
+            floor: of the scale, one number or `[D]`; None is 1e-6 of each column's own squared scale (`ops.scales`).
             missing: see the class.
         """
         x = jnp.asarray(as_array(x, name="x", called="StudentT.init(key, x)", allow_nan=missing))
         x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
-        first = jnp.where(jnp.isnan(x[0]), jnp.nanmax(x, axis=0), x[0]) if missing else x[0]
-        first = jnp.where(jnp.isnan(first), 0, first)  # a column in which nothing was seen
-        seen, d = ~jnp.isnan(x) if missing else jnp.ones(x.shape, bool), x - first
-        count = jnp.maximum(jnp.sum(seen, axis=0), 1)
-        shift = jnp.sum(jnp.where(seen, d, 0), axis=0) / count
-        variance = jnp.sum(jnp.where(seen, (d - shift) ** 2, 0), axis=0) / count
-        variance = jnp.where(variance > 0, variance, jnp.where(jnp.any(variance > 0), jnp.max(variance), 1))
-        floor = jnp.asarray(RELATIVE_FLOOR * jnp.mean(variance) if floor is None else floor, x.dtype)
-        # the end of the range is next to a Gaussian, whose M-step gives the moments
-        wide = jnp.asarray(math.log(DF_RANGE[1]), x.dtype)
-        start = cls(jnp.zeros_like(shift), jnp.diag(-0.5 * jnp.log(variance)), wide, first + shift, floor, missing)
-        whole = start.m_step(start.e_step(x, jnp.ones(x.shape[0], x.dtype))[0])
-        return cls(whole.offset, whole.raw, jnp.log(jnp.asarray(df, x.dtype)), whole.origin, floor, missing)
+        center, scale = scales.columns(x)
+        zero, log_df = jnp.zeros_like(center), jnp.log(jnp.asarray(df, x.dtype))
+        start = cls(zero, jnp.diag(-jnp.log(scale)), log_df, center, scales.variance_floor(x, floor), missing)
+        one = jnp.ones(x.shape[0], x.dtype)
+        step = lambda _, t: dataclasses.replace(t.m_step(t.e_step(x, one)[0]), log_df=log_df)  # noqa: E731
+        return jax.lax.fori_loop(0, START_STEPS, step, start)
 
     @classmethod
     def from_scale(cls, location, scale, df, *, floor=0.0, missing=False) -> StudentT:
@@ -183,7 +172,7 @@ class StudentT:
                 expected="a symmetric positive definite scale and df > 0",
                 got=f"diagonal {jnp.diagonal(scale, axis1=-2, axis2=-1)}, df {df}",
             )  # fmt: skip
-        floor = jnp.broadcast_to(jnp.asarray(floor, location.dtype), location.shape[:-1])
+        floor = jnp.broadcast_to(jnp.asarray(floor, location.dtype), location.shape)
         return cls(jnp.zeros_like(location), raw, jnp.log(df), location, floor, missing)
 
     @property
@@ -284,27 +273,24 @@ class StudentT:
         return statistics, self.log_prob(x)
 
     def m_step(self, statistics) -> StudentT:
-        """Weighted maximum likelihood of the expanded model, with `floor` added to the scale's diagonal."""
+        """Weighted maximum likelihood of the expanded model, under `scale >= diag(floor)`."""
         return self.maximize(statistics)[0]
 
     def maximize(self, statistics):
         """`m_step`, and 1 where it had to repair this density, else 0."""
         weight, precision, first, second, spread = statistics
         tiny = jnp.finfo(weight.dtype).tiny
-        alive = _alive(weight) & (precision > tiny)
+        alive = has_mass(weight) & (precision > tiny)
         weight, precision = (jnp.where(alive, total, 1.0) for total in (weight, precision))
         shift = first / precision
-        scale = second / precision - jnp.outer(shift, shift) + self.floor * jnp.eye(len(shift), dtype=shift.dtype)
-        whitener = linalg.inverse_cholesky(scale)
-        regular = jnp.isfinite(whitener).all()
-        diagonal = jnp.maximum(jnp.diagonal(scale), jnp.maximum(self.floor, tiny))
-        diagonal = jnp.where(jnp.isfinite(diagonal), diagonal, jnp.finfo(diagonal.dtype).max)  # squares that overflow
-        raw = jnp.where(regular, log_diagonal(whitener), jnp.diag(-0.5 * jnp.log(diagonal)))
+        scale = second / precision - jnp.outer(shift, shift)
+        whitener, singular = floored_whitener(scale[None], self.floor[None])
+        raw = log_diagonal(whitener[0])
         new = StudentT(
             self.offset + shift, raw, self._log_df(weight, precision, spread), self.origin, self.floor, self.missing
         )
         kept = jax.tree.map(lambda new, old: jnp.where(alive, new, old), new, self)
-        return kept, (~(alive & regular)).astype(jnp.int32)
+        return kept, (~alive | singular[0]).astype(jnp.int32)
 
     def _log_df(self, weight, precision, spread):
         """Degrees of freedom: of the gamma density with mean one that fits tau best, tau scaled by its mean."""
@@ -332,7 +318,7 @@ class StudentT:
         """
         weight, precision, first, second, spread = statistics
         kept, fixed_scale = held.offset, jnp.any(jnp.tril(held.raw))
-        alive = _alive(weight) & (precision > jnp.finfo(weight.dtype).tiny)
+        alive = has_mass(weight) & (precision > jnp.finfo(weight.dtype).tiny)
         safe = jnp.where(alive, precision, 1)
         mean = first / safe
         scale = jnp.where(fixed_scale, self.scale, second / safe - jnp.outer(mean, mean))

@@ -20,8 +20,8 @@ from jaxgen.core.gate import as_array, concrete, floating
 from jaxgen.core.pytree import fixed, float_type, model
 from jaxgen.core.value import ByValue
 from jaxgen.ops import wishart
-from jaxgen.ops.kmeans import kmeans
 from jaxgen.ops.stable import logsumexp
+from jaxgen.ops.starts import START_STEPS, cluster_shares
 
 
 class VariationalStatistics(NamedTuple):
@@ -233,6 +233,7 @@ class VariationalMixture:
         count = statistics.weight
         later = jnp.concatenate([jnp.cumsum(count[::-1])[::-1][1:], jnp.zeros_like(count, shape=(1,))])
         sticks = self.prior_sticks + jnp.stack([count, later], axis=1)[: len(self.prior_sticks)]
+        # no mass is the prior, and no repair: components see to it themselves
         components, repaired = algebra.component_maximize(self.components, statistics.components)
         log_sticks = jnp.log(sticks).astype(self.log_sticks.dtype)
         return VariationalMixture(log_sticks, components, self.prior_sticks), repaired
@@ -283,8 +284,12 @@ def _updated(template, x, share, concentration, stick_breaking):
     """The posterior of K components like `template` from responsibilities `[N, K]`."""
     components = algebra.repeat(template, share.shape[1])
     share = share.T.astype(float_type(components))
-    statistics = VariationalStatistics(jnp.sum(share, axis=1), algebra.component_e_step(components, x, share))
-    return _at_prior(components, concentration, stick_breaking).m_step(statistics)
+    mass = jnp.sum(share, axis=1)
+
+    def step(_, mixture):
+        return mixture.m_step(VariationalStatistics(mass, algebra.component_e_step(mixture.components, x, share)))
+
+    return jax.lax.fori_loop(0, START_STEPS, step, _at_prior(components, concentration, stick_breaking))
 
 
 @functools.partial(jax.jit, static_argnames=("leaf", "stick_breaking"))
@@ -296,7 +301,6 @@ def _from_responsibilities(key, x, share, leaf, concentration, stick_breaking):
 def _init(key, x, k, leaf, concentration, stick_breaking):
     cluster, whole = jax.random.split(key)
     template = leaf(whole, x)
-    features = algebra.features(template, x)
-    _, label = kmeans(cluster, features, k)
-    share = jax.nn.one_hot(label, k, dtype=features.dtype)
+    # the prior gives a cluster of one event a width
+    share = cluster_shares(cluster, template, x, k, blend=0.0).T
     return _updated(template, x, share, concentration, stick_breaking)

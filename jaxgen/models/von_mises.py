@@ -15,6 +15,7 @@ from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import distrax
 from jaxgen.core.gate import as_array, concrete, floating
 from jaxgen.core.pytree import fixed, model, static
+from jaxgen.ops.stable import has_mass
 
 HIGHEST = jax.lax.Precision.HIGHEST
 #: default floor of 1 / concentration, a variance in the narrow limit, as a share of the data's: as for a Gaussian
@@ -201,7 +202,7 @@ class VonMises:
     def maximize(self, statistics):
         """`m_step`, and 1 where a coordinate has no mass or stops at the largest concentration, else 0."""
         eps = float(jnp.finfo(self.loc.dtype).eps)
-        alive = statistics.weight > 10 * eps  # below it a mean is rounding noise
+        alive = has_mass(statistics.weight)
         weight, sine, versine = jax.tree.map(jnp.add, statistics, self._pseudo())
         weight = jnp.where(alive, weight, 1)
         s, v = (jnp.where(alive, part / weight, 0) for part in (sine, versine))

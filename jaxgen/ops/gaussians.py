@@ -29,6 +29,8 @@ HIGHEST = jax.lax.Precision.HIGHEST
 #: rounding of an exponent, nats, beyond which columns give way to residuals (measured: the mean log-likelihood is off
 #: by a tenth of it); and the number of events from which that holds. Fewer average less, and have time for residuals
 COLUMN_ERROR, COLUMN_EVENTS = 5e-5, 6000
+#: roundings that the entries of a correlation matrix of sums are off by, for each root of its size
+NOISE = 16
 
 
 class Moments(NamedTuple):
@@ -96,32 +98,43 @@ def _any_lane(size: int, batched: Any, flag: jax.Array) -> tuple[jax.Array, bool
 
 
 def floored_whitener(covariance: jax.Array, floor: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Whiteners of covariances `[K, D, D]` with eigenvalues raised to the floor `[K]`, and which had to be raised.
+    """Whiteners of covariances `[K, D, D]` under `cov >= diag(floor)`, floors `[K, D]`, and which had to be raised.
+
+    With `u = 1 / sqrt(lowest)` for the larger of the floor and of what rounding leaves of a column's own variance, the
+    eigenvalues of `diag(u) cov diag(u)` below one become one: the likeliest covariance in that set, in any units.
+
+    Source: Anderson and Olkin (1985), Maximum-likelihood estimation of the parameters of a multivariate normal
+    distribution.
 
     Example:
-        >>> whitener, raised = floored_whitener(jnp.array([[[4.0, 0.0], [0.0, 0.0]]]), jnp.array([1.0]))
+        >>> whitener, raised = floored_whitener(jnp.array([[[4.0, 0.0], [0.0, 0.0]]]), jnp.array([[1.0, 1.0]]))
         >>> whitener.tolist(), raised.tolist()
         ([[[0.5, 0.0], [0.0, 1.0]]], [True])
     """
-    whitener = inverse_cholesky(covariance)
-    # the sum of the eigenvalues of the inverse bounds the smallest of the covariance from below
-    regular = jnp.sum(whitener**2, axis=(-2, -1)) * floor <= 1
+    size, kind = covariance.shape[-1], jnp.finfo(covariance.dtype)
+    variance = jnp.diagonal(covariance, axis1=-2, axis2=-1)
+    # an eigenvalue of a correlation below this is the rounding of its entries
+    lowest = jnp.maximum(jnp.maximum(floor, NOISE * size**0.5 * float(kind.eps) * variance), kind.tiny)
+    scale = jnp.sqrt(jnp.maximum(variance, lowest))
+    correlation = covariance / (scale[..., None] * scale[..., None, :])
+    share = lowest / scale**2
+    white = inverse_cholesky(correlation)
+    # the sum of the eigenvalues of an inverse bounds the smallest of the matrix from below
+    regular = jnp.sum(white**2 * share[..., None, :], axis=(-2, -1)) <= 1
 
     def raised() -> tuple[jax.Array, jax.Array]:
-        value, vector = jnp.linalg.eigh(covariance)
-        # below this an eigenvalue is rounding noise
-        kind = jnp.finfo(value.dtype)
-        noise = 4 * kind.eps * jnp.maximum(jnp.max(jnp.abs(value), axis=-1), kind.tiny)
-        lowest = jnp.maximum(floor, noise)[:, None]
-        low = value[:, 0] < lowest[:, 0]
-        higher = matmul(vector * jnp.maximum(value, lowest)[:, None], jnp.swapaxes(vector, -1, -2))
-        new = inverse_cholesky(higher)
-        variance = jnp.maximum(jnp.diagonal(covariance, axis1=-2, axis2=-1), lowest)
-        diagonal = variance[..., None] ** -0.5 * jnp.eye(value.shape[-1], dtype=value.dtype)
-        new = jnp.where(jnp.isfinite(new).all(axis=(-2, -1), keepdims=True), new, diagonal)
-        return jnp.where(low[:, None, None], new, whitener), low
+        root = jnp.sqrt(share)
+        value, vector = jnp.linalg.eigh(correlation / (root[..., None] * root[..., None, :]))
+        low = ~(value[:, 0] >= 1) | ~jnp.isfinite(white).all(axis=(-2, -1))
+        higher = matmul(vector * jnp.maximum(value, 1)[:, None], jnp.swapaxes(vector, -1, -2))
+        new = inverse_cholesky(higher * root[..., None] * root[..., None, :])
+        # where rounding leaves no factor, the columns by themselves; what is no number stays none
+        failed = ~jnp.isfinite(new).all(axis=(-2, -1)) & jnp.isfinite(value).all(axis=-1)
+        new = jnp.where(failed[:, None, None], jnp.eye(size, dtype=new.dtype), new)
+        return jnp.where(low[:, None, None], new, white), low
 
-    return jax.lax.cond(any_lane(~jnp.all(regular)), raised, lambda: (whitener, ~regular))
+    chosen, low = jax.lax.cond(any_lane(~jnp.all(regular)), raised, lambda: (white, ~regular))
+    return chosen / scale[..., None, :], low
 
 
 def full_columns(x: jax.Array) -> jax.Array:

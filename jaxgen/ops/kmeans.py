@@ -11,11 +11,13 @@ HIGHEST = jax.lax.Precision.HIGHEST
 
 
 def squared_distances(x: jax.Array, centers: jax.Array) -> jax.Array:
-    """`|x_n - c_k|^2`, `[K, N]`, around the mean of the centers so that far-off data lose no digits."""
-    middle = jnp.mean(centers, axis=0)
-    x, centers = x - middle, centers - middle
-    cross = jnp.matmul(centers, x.T, precision=HIGHEST)
-    return jnp.maximum(jnp.sum(centers**2, axis=1)[:, None] - 2 * cross + jnp.sum(x**2, axis=1), 0)
+    """`|x_n - c_k|^2`, `[K, N]`: differences first, so that no digit is lost to a center far away.
+
+    Example:
+        >>> squared_distances(jnp.array([[1.0], [1e6]]), jnp.array([[0.0], [1e6]])).tolist()
+        [[1.0, 999999995904.0], [999998029824.0, 0.0]]
+    """
+    return jax.lax.map(lambda center: jnp.sum((x - center) ** 2, axis=1), centers)
 
 
 def kmeans_plus_plus(key: jax.Array, x: jax.Array, k: int) -> jax.Array:
@@ -58,6 +60,17 @@ def nearest(x: jax.Array, centers: jax.Array) -> jax.Array:
     return jnp.argmin(squared_distances(x, centers), axis=0).astype(jnp.int32)
 
 
+def cluster_means(x: jax.Array, chosen: jax.Array, centers: jax.Array) -> jax.Array:
+    """The means of clusters `[K, D]`, from the cluster `[N]` of each row, -1 for none; one of no rows stays at its
+    center.
+    """
+    member = jax.nn.one_hot(chosen, len(centers), axis=0, dtype=x.dtype)
+    size = jnp.sum(member, axis=1)[:, None]
+    # what each row adds to its own center: no digit of one cluster is lost to another far away
+    apart = jnp.matmul(member, x - centers[chosen], precision=HIGHEST)
+    return centers + apart / jnp.maximum(size, 1)
+
+
 @functools.partial(jax.jit, static_argnames=("k", "steps"))
 def kmeans(
     key: jax.Array, x: jax.Array, k: int, *, steps: int = 10, label: jax.Array | None = None
@@ -88,17 +101,10 @@ def kmeans(
         return chosen if label is None else jnp.where(label >= 0, label, chosen)
 
     def lloyd(centers, _):
-        return means(assign(centers), centers), None
-
-    def means(chosen, centers):
-        member = jax.nn.one_hot(chosen, k, axis=0, dtype=x.dtype)  # -1, an unknown label, is in none
-        size = jnp.sum(member, axis=1)[:, None]
-        shift = jnp.mean(x, axis=0)
-        new = jnp.matmul(member, x - shift, precision=HIGHEST) / jnp.maximum(size, 1) + shift
-        return jnp.where(size > 0, new, centers)
+        return cluster_means(x, assign(centers), centers), None
 
     centers = kmeans_plus_plus(key, x, k)
     if label is not None:
-        centers = means(label, centers)
+        centers = cluster_means(x, label, centers)
     centers, _ = jax.lax.scan(lloyd, centers, None, length=steps)
     return centers, assign(centers)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.errors import ModelError
+from jaxgen.ops.stable import has_mass
 
 HIGHEST = jax.lax.Precision.HIGHEST
 #: squarings of a transition matrix: 2^30 steps, enough for a chain that moves once in 10^8
@@ -77,11 +78,6 @@ def stationary(transition: jax.Array) -> jax.Array:
     return jnp.mean(jax.lax.scan(square, lazy, None, length=SQUARINGS)[0], axis=0)
 
 
-def alive(weight: jax.Array) -> jax.Array:
-    """True where a total weight is more than rounding noise."""
-    return weight > 10 * jnp.finfo(weight.dtype).eps
-
-
 def log_shares(counts: jax.Array, logits: jax.Array, prior: jax.Array | None = None) -> jax.Array:
     """Logarithms of the likeliest shares given counts `[..., K]` and a Dirichlet prior of the same shape.
 
@@ -96,9 +92,9 @@ def log_shares(counts: jax.Array, logits: jax.Array, prior: jax.Array | None = N
     counts = counts if prior is None else jnp.maximum(counts + prior.astype(counts.dtype) - 1, 0)
     counts = jnp.where(possible, counts, 0)
     total = jnp.sum(counts, axis=-1, keepdims=True)
-    shares = counts / jnp.where(alive(total), total, 1)
+    shares = counts / jnp.where(has_mass(total), total, 1)
     new = jnp.log(jnp.maximum(shares, jnp.finfo(counts.dtype).tiny)).astype(logits.dtype)
-    return jnp.where(alive(total) & possible, new, logits)
+    return jnp.where(has_mass(total) & possible, new, logits)
 
 
 def hold_shares(counts: jax.Array, logits: jax.Array, held: jax.Array) -> jax.Array:
