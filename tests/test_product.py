@@ -14,6 +14,7 @@ from jaxgen.core.errors import DataError, ModelError, ShapeError
 from jaxgen.core.pytree import held_leaves, model, static
 from jaxgen.core.value import value_key
 from jaxgen.models.product import Product
+from jaxgen.ops import scales
 
 RNG = np.random.default_rng(0)
 SCALE = np.array([[1.0, 0.4], [0.4, 0.5]])
@@ -83,14 +84,15 @@ def test_every_column_has_the_same_say_in_the_start():
     made = Product.init(jax.random.key(0), TABLE, LEAVES)
     features = np.asarray(made.features(TABLE))
     assert features.shape == (300, 2 + 3 + 1)
-    variance = features.var(axis=0)
-    np.testing.assert_allclose([variance[:2].sum(), variance[2:5].sum(), variance[5]], [2, 1, 1], rtol=1e-4)
+    # in units of each feature's own scale; three indicators share the weight of one column
+    weight = np.asarray(scales.columns(jnp.asarray(features)).scale) ** 2
+    np.testing.assert_allclose([weight[:2].sum(), weight[2:5].sum(), weight[5]], [2, 1, 1], rtol=1e-4)
     holed = TABLE.copy()
     holed[:200, 2] = np.nan
     holed[:, 3] = 7.0
     features = np.asarray(made.features(holed))
     assert np.isnan(features[:200, 1]).all() and np.isfinite(features[200:]).all()
-    np.testing.assert_allclose(features[200:, 1].var(), 1, rtol=1e-4)
+    np.testing.assert_allclose(scales.columns(jnp.asarray(features)).scale[1], 1, rtol=1e-4)
     assert (features[:, 5] == 0).all()
 
 

@@ -134,8 +134,9 @@ def test_parameters_are_recovered(dtype):
     with jax.enable_x64(dtype == np.float64):
         light = heavy(4000, 50.0).astype(dtype)
         start = StudentT.init(jax.random.key(0), light)
-        np.testing.assert_allclose(start.location, light.mean(axis=0), atol=1e-3)  # df 1e4 is nearly a Gaussian
-        np.testing.assert_allclose(start.scale, np.cov(light.T, bias=True), rtol=1e-2, atol=1e-3)
+        # a third of a standard error; the scale at 10 degrees of freedom is a little narrower than the covariance
+        np.testing.assert_allclose(start.location, light.mean(axis=0), atol=6e-3)
+        np.testing.assert_allclose(start.scale, np.cov(light.T, bias=True) * 0.87, rtol=0.05, atol=1e-2)
         x = heavy(4000).astype(dtype)
         start = StudentT.init(jax.random.key(0), x)
         fitted = jg.fit(jax.random.key(1), start, x, jg.EM(), steps=100, tolerance=0.0).model
@@ -174,7 +175,7 @@ def test_no_mass_and_singular_scales_are_repaired_and_counted():
     unseen = StudentT.init(jax.random.key(0), x, missing=True)
     nothing = np.full((3, 3), np.nan, np.float32)
     assert int(unseen.maximize(unseen.e_step(nothing)[0])[1]) == 1
-    flat = StudentT(model.offset, model.raw, model.log_df, model.origin, jnp.float32(0))
+    flat = StudentT(model.offset, model.raw, model.log_df, model.origin, jnp.zeros(3, jnp.float32))
     for events in (x[:1], np.repeat(x[:1], 9, axis=0), np.full((4, 3), 1e30, np.float32)):
         for one in (model, flat):
             new, repairs = one.maximize(one.e_step(events)[0])

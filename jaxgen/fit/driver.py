@@ -152,7 +152,8 @@ def fit(
         validation: data, also a `data.Stream`, to score the model on every `every` steps; the best on it is returned.
         patience: end after so many validations without a better one.
         every: steps between validations; None is one epoch, and at least a 50th of all steps.
-        restarts: fit so many starts at once by `vmap` and return the best, by validation or else training score.
+        restarts: fit so many starts at once by `vmap` and return the best, by validation or else training score, of
+            those whose last step repaired nothing where there are any.
         checkpoint: a folder; the fit is saved there every `checkpoint_every` steps and resumes from there.
         progress: a bar on standard error; None shows it on a terminal only.
 
@@ -561,16 +562,21 @@ class _Run:
         if failure:
             what = f"{failed.sum()} of {o.restarts} restarts, the last" if o.restarts else "the fit"
             warnings.warn(f"{what} {failure}; the model is that before the failing step", JaxgenWarning, stacklevel=3)
+        repaired = np.atleast_1d(history["repaired"][..., -1]) if "repaired" in history else np.zeros(len(failed), int)
         if not o.restarts:
+            _say_repaired(repaired[0])
             return Fitted(model, self.status, self.step, history, state, failure=failure, **timing)
         if best is None:
             scores = self._score(model, self.batch if self.source is None else self.source)
         else:
             scores = best[0]
         scores = np.where(failed | np.isnan(scores), -np.inf, np.asarray(scores, np.float64))
+        # a part at its floor has a likelihood that the floor made
+        sound = ~failed & (repaired == 0)
+        top = int(np.argmax(np.where(sound, scores, -np.inf) if sound.any() else scores))
+        _say_repaired(repaired[top])
         return Fitted(
-            algebra.take(model, int(np.argmax(scores))), self.status, self.step, history, state, scores, model, failure,
-            **timing,
+            algebra.take(model, top), self.status, self.step, history, state, scores, model, failure, **timing
         )  # fmt: skip
 
     def _failure(self, failed: np.ndarray) -> str:
@@ -595,3 +601,12 @@ class _Run:
             batch = jax.tree.map(lambda a: a[rows], self.batch)
             found = of_step(self.algorithm, key, state, batch, batch, rows)
         return f"at step {step + 1}: {found}"
+
+
+def _say_repaired(parts: Any) -> None:
+    if parts:
+        warnings.warn(
+            f"the last step repaired {parts} of the model's parts: no mass, or a variance raised to its floor (constant "
+            "or dependent columns, a component of too few events); the likelihood then depends on the floor",
+            JaxgenWarning, stacklevel=4,
+        )  # fmt: skip

@@ -134,7 +134,7 @@ class EM:
         """One step, from statistics, log-likelihood and weight of all events."""
         return self._accepted(state, *self.maximize(state.model, statistics, total, weight))
 
-    def _accepted(self, state: EMState, new: Any, metrics: dict[str, jax.Array]) -> tuple[EMState, dict[str, jax.Array]]:
+    def _accepted(self, state: EMState, new: Any, metrics: Any) -> tuple[EMState, dict[str, jax.Array]]:
         """The state after a step, or that before the last one where the last one lost."""
         value, last = metrics["objective"], state.metrics["objective"]
         lost = value < last - ROUNDINGS * jnp.finfo(value.dtype).eps * jnp.maximum(1, jnp.abs(last))

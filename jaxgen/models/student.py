@@ -107,8 +107,9 @@ class StudentT:
         missing: NaN entries of an event were not seen, and are marginalised exactly: what is left of an event has a
             t density with the same df.
 
-    The M-step repairs: a component of no mass keeps its parameters; in units in which the floor is one, eigenvalues of
-    the scale below it are raised to it. Events of which nothing was seen have no mass. There is no prior.
+    The M-step repairs: a component of no mass, or whose squares overflow, keeps its parameters; in units in which the
+    floor is one, eigenvalues of the scale below it are raised to it. Events of which nothing was seen have no mass.
+    There is no prior.
 
     Source: Liu and Rubin (1995), ML estimation of the t distribution using EM and its extensions, ECM and ECME;
     Liu, Rubin and Wu (1998), Parameter expansion to accelerate EM, section 4 (the step used here).
@@ -284,7 +285,8 @@ class StudentT:
         weight, precision = (jnp.where(alive, total, 1.0) for total in (weight, precision))
         shift = first / precision
         scale = second / precision - jnp.outer(shift, shift)
-        whitener, singular = floored_whitener(scale[None], self.floor[None])
+        alive = alive & jnp.isfinite(scale).all()  # squares that overflow
+        whitener, singular = floored_whitener(jnp.where(alive, scale, jnp.eye(len(scale)))[None], self.floor[None])
         raw = log_diagonal(whitener[0])
         new = StudentT(
             self.offset + shift, raw, self._log_df(weight, precision, spread), self.origin, self.floor, self.missing

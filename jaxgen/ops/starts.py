@@ -13,8 +13,8 @@ from jaxgen.ops.scales import standardized
 
 #: the share of its events that a cluster gives to all clusters, so that one of a single event is no point mass
 BLEND = 0.05
-#: M-steps of a start: the first is around the middle of all events, whose rounding may hide a cluster, the second around
-#: the cluster's own
+#: M-steps of a start: the first is around the middle of all events, whose rounding may hide a cluster, the second
+#: around the cluster's own
 START_STEPS = 2
 
 
