@@ -606,7 +606,7 @@ class _Run:
 def _say_repaired(parts: Any) -> None:
     if parts:
         warnings.warn(
-            f"the last step repaired {parts} of the model's parts: no mass, or a variance raised to its floor (constant "
-            "or dependent columns, a component of too few events); the likelihood then depends on the floor",
+            f"the last step repaired {parts} of the model's parts: no mass, or a variance raised to its floor ("
+            "constant or dependent columns, a component of too few events); the likelihood then depends on the floor",
             JaxgenWarning, stacklevel=4,
         )  # fmt: skip
