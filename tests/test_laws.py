@@ -312,7 +312,6 @@ def test_e_step_is_linear_and_additive(case):
         np.testing.assert_allclose(a + b, w, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:the last step repaired")  # forty events may leave a component too few
 @having(algebra.supports_em)
 def test_em_never_decreases_the_likelihood(case):
     start, data, _ = training(case)

@@ -183,7 +183,6 @@ def test_a_mixture_ends_where_the_score_is_zero(missing):
         assert max(float(jnp.abs(leaf).max()) for leaf in (score.offset, score.factor, score.log_psi)) < 1e-5
 
 
-@pytest.mark.filterwarnings("ignore:the last step repaired")
 @pytest.mark.parametrize("copies", [1, 2])
 def test_steps_in_float32_never_decrease(copies):
     """Columns that repeat, whose noise goes to the floor, and data far from zero."""
@@ -291,7 +290,6 @@ def five(model, x):
     return jax.lax.fori_loop(0, 5, lambda _, model: model.m_step(model.e_step(x)[0]), model)
 
 
-@pytest.mark.filterwarnings("ignore:the last step repaired")
 def test_repairs_are_counted_and_nothing_is_lost():
     x = data(20, 4).astype(np.float32)
     model = LowRankGaussian.init(jax.random.key(0), x, rank=2)

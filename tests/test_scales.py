@@ -71,7 +71,6 @@ FAMILIES = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:the last step repaired")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_change_of_units_changes_the_likelihood_by_the_jacobian(name):
     x = table()
@@ -144,7 +143,6 @@ def test_kmeans_keeps_the_digits_of_near_clusters():
     assert len(set(chosen[:3])) == len(set(chosen[3:6])) == 1 and len({chosen[0], chosen[3], chosen[6]}) == 3
 
 
-@pytest.mark.filterwarnings("ignore:the last step repaired")
 def test_starts_are_not_steered_by_one_far_value():
     given = jg.Mixture.init(KEY, FAR, 3, jg.Gaussian.init, means=[[1.0], [11.0], [1e6]])
     np.testing.assert_allclose(given.components.mean[:, 0], [1, 11, 1e6], rtol=0.1)
@@ -208,6 +206,12 @@ def test_a_part_without_mass_keeps_its_parameters():
     leaf = lambda key, x: Divided(jnp.mean(x, axis=0))  # noqa: E731
     table = jg.select(KEY, x, (1, 2, 3), {"divided": leaf})
     assert table.best().k == 2 and all(np.isfinite(row.bic) for row in table.rows)
+
+
+def test_a_fit_that_ends_at_a_floor_says_so():
+    x = np.stack([np.arange(8.0), np.full(8, 3.0)], axis=1).astype(np.float32)
+    with pytest.warns(jg.JaxgenWarning, match="the last step repaired 1 of the model's parts"):
+        jg.fit(KEY, jg.Gaussian.init(KEY, x), x, steps=2)
 
 
 def test_no_step_in_float32_loses_where_covariances_are_singular():
