@@ -40,7 +40,7 @@ def of_pass(algorithm: Any, key: Any, state: Any, chunks: Callable[[], Iterator[
     """The same of a step that is a pass over a source."""
     zero = no_sums(algorithm, None, state.model, next(chunks()))
     sums = passed(chunks(), functools.partial(add_chunk, algorithm, None, state.model), zero)
-    new, metrics = jax.jit(algorithm.maximize)(state.model, *sums[0])
+    new, metrics = jax.jit(algorithm.advance)(state, *sums[0])
     name, parts, masks = "", [], []
     for chunk in chunks():
         name, values = _numbers(key, state.model, chunk)

@@ -137,7 +137,8 @@ class EM:
     def _accepted(self, state: EMState, new: Any, metrics: Any) -> tuple[EMState, dict[str, jax.Array]]:
         """The state after a step, or that before the last one where the last one lost."""
         value, last = metrics["objective"], state.metrics["objective"]
-        lost = value < last - ROUNDINGS * jnp.finfo(value.dtype).eps * jnp.maximum(1, jnp.abs(last))
+        slack = ROUNDINGS * jnp.finfo(value.dtype).eps * jnp.maximum(1, jnp.abs(last))
+        lost = jnp.isfinite(value) & (value < last - slack)  # what is not finite ends the fit, with a word
         choose = lambda flag, a, b: jax.tree.map(lambda a, b: jnp.where(flag, a, b.astype(a.dtype)), a, b)  # noqa: E731
         kept = choose(lost, state.before, choose(state.stalled, state.model, new))
         metrics = choose(lost, state.metrics, metrics)
