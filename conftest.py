@@ -4,21 +4,48 @@ import copy
 import gc
 import importlib.metadata
 import os
+import pathlib
 
 import pytest
 
 # the suite proves numbers of the CPU
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # its programs are many, small and run once: two thirds of its time went into LLVM's optimiser. Code generation without
-# it keeps the arithmetic; timings belong to benchmarks/, which run with XLA's defaults. XLA's older way to write fused
-# loops halves what is left; later versions may not know it, and XLA refuses flags that it does not know.
+# it keeps the arithmetic; timings belong to benchmarks/, which run with XLA's defaults. One piece of code a program, not
+# one a thread, takes a quarter less again, and a third fewer memory maps. XLA's older way to write fused loops halves
+# what is left; later versions may not know it, and XLA refuses flags that it does not know.
 flags = [os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0"]
+flags.append("--xla_cpu_parallel_codegen_split_count=1")
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     flags.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join(flags)
+# what one worker compiled, the other one, the notebooks' kernels and the next run read: all of it, however small. JAX
+# makes the key of a program of its text, its flags, the version of XLA and the features of the machine.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parent / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 
+#: memory maps of a process, an eighth of what Linux allows (of memory they are about two gigabytes); and tests between
+#: two looks
+MAPS, TESTS = 8_000, 10
 _DONE = 0
 _FRESH: dict[str, object] = {}
+
+
+def pytest_collection_modifyitems(items):
+    """One worker takes all tests of a file, or of a group that a test names: they share models and programs."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def maps():
+    """Memory maps of this process; where none can be counted, as many as one may have."""
+    try:
+        with open("/proc/self/maps", "rb") as file:
+            return sum(1 for _ in file)
+    except OSError:
+        return MAPS
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +54,7 @@ def few_programs():
     yield
     global _DONE
     _DONE += 1
-    if _DONE % 50 == 0:
+    if _DONE % TESTS == 0 and maps() >= MAPS:
         import jax  # not before the environment is set
 
         jax.clear_caches()

@@ -139,7 +139,7 @@ def test_second_call_compiles_nothing(case):
 
 @having(answers)
 def test_jit_equals_eager(case):
-    model, x, context = example(case, 2)
+    model, x, context = example(case)
     compiled = jax.jit(answer)(model, x, context)
     with jax.disable_jit():
         eager = answer(model, x, context)
@@ -161,18 +161,24 @@ def test_vmap_over_models_equals_loop(case):
 @having()
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_dtype_is_kept(case, dtype):
-    made = case.make(key_of(case))
-    with jax.enable_x64(True):
-        model = as_dtype(made, dtype)
-        if not any(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(model)):
-            return  # no leaf says which precision is meant
-        x, context = case.events(jax.random.key(3), model, 3)
+    """Traced only: what is drawn and answered has the dtype of the model's leaves where float64 is enabled."""
+    model = example(case)[0]
+    if not any(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(model)):
+        return  # no leaf says which precision is meant
+
+    def draw_and_answer(model):
+        model = as_dtype(model, dtype)
+        context = case.contexts(jax.random.key(3), 3)
         context = None if context is None else context.astype(dtype)
         x = model.sample(jax.random.key(3), (3,), context=context, **({"length": case.length} if case.length else {}))
-        if jnp.issubdtype(x.dtype, jnp.floating):
-            assert x.dtype == dtype
-        if answers(model):
-            assert answer(model, x, context).dtype == dtype
+        return x, answer(model, x, context) if answers(model) else None
+
+    with jax.enable_x64(True):
+        x, y = jax.eval_shape(draw_and_answer, model)
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        assert x.dtype == dtype
+    if answers(model):
+        assert y.dtype == dtype
 
 
 @having(answers)
@@ -255,7 +261,8 @@ def test_samples_match_the_density(case):
     points, volume = case.space
     context = None if case.context is None else case.contexts(jax.random.key(2), 1)[0]
     options = {} if case.length is None else {"length": case.length}
-    x = np.asarray(model.sample(jax.random.key(11), (n,), context=context, **options), np.float64).reshape(n, -1)
+    x = example(case, n)[1] if context is None else model.sample(jax.random.key(11), (n,), context=context, **options)
+    x = np.asarray(x, np.float64).reshape(n, -1)
     mass = np.exp(np.asarray(model.log_prob(points, context=context), np.float64)) * volume
     flat = points.reshape(len(points), -1)
     features = lambda v: np.concatenate([v, v**2, v[:, :1] * v[:, -1:]], axis=1)  # noqa: E731
@@ -269,12 +276,11 @@ def test_samples_match_the_density(case):
 @having(Density)
 def test_mean_score_is_zero(case):
     """Fisher's identity: the gradient of log p has mean zero under p."""
-    model = example(case)[0]
+    n = 4000
+    model, x, context = example(case, n)
     trained, rest = partition(model)
     if not jax.tree.leaves(trained):
         return
-    n = 3000
-    x, context = case.events(jax.random.key(13), model, n)
 
     def score(x, context):
         return jax.grad(lambda t: combine(t, rest).log_prob(x, context=context))(trained)
@@ -300,12 +306,12 @@ def test_e_step_is_linear_and_additive(case):
     model, x, context = example(case)
     cut = lambda a, rows: None if a is None else a[rows]  # noqa: E731
     weight = jnp.asarray(np.random.default_rng(0).uniform(0.5, 2, 6), jnp.float32)
-    whole, log_prob = model.e_step(x, weight, context=context)
-    expected = algebra.step_log_prob(model, x) if context is None else model.log_prob(x, context=context)
+    e_step = jax.jit(lambda x, weight, context: model.e_step(x, weight, context=context))
+    whole, log_prob = e_step(x, weight, context)
+    expected = jax.jit(algebra.step_log_prob)(model, x) if context is None else model.log_prob(x, context=context)
     np.testing.assert_allclose(log_prob, expected, rtol=2e-5, atol=2e-5)
-    double, _ = model.e_step(x, 2 * weight, context=context)
-    first, second = (model.e_step(x[rows], weight[rows], context=cut(context, rows))[0]
-                     for rows in (slice(None, 3), slice(3, None)))  # fmt: skip
+    double, _ = e_step(x, 2 * weight, context)
+    first, second = (e_step(x[rows], weight[rows], cut(context, rows))[0] for rows in (slice(None, 3), slice(3, None)))
     for w, d, a, b in zip(*map(jax.tree.leaves, (whole, double, first, second)), strict=True):
         # float32 sums of six events in another order
         np.testing.assert_allclose(d, 2 * w, rtol=1e-4, atol=1e-4)
@@ -327,10 +333,10 @@ def test_em_never_decreases_the_likelihood(case):
 def test_fast_paths_equal_the_default(case):
     _, x, context = example(case)
     models = cases.batch_of(case.make, 3)(key_of(case))
-    fast = algebra.component_log_prob(models, x, context)
-    np.testing.assert_allclose(fast, algebra.default_log_prob(models, x, context), rtol=2e-5, atol=2e-5)
+    fast, slow = (jax.jit(f)(models, x, context) for f in (algebra.component_log_prob, algebra.default_log_prob))
+    np.testing.assert_allclose(fast, slow, rtol=2e-5, atol=2e-5)
     weight = jnp.asarray(np.random.default_rng(0).uniform(0, 1, (3, 6)), jnp.float32)
-    fast, slow = (e_step(models, x, weight, context) for e_step in (algebra.component_e_step, algebra.default_e_step))
+    fast, slow = (jax.jit(f)(models, x, weight, context) for f in (algebra.component_e_step, algebra.default_e_step))
     for a, b in zip(jax.tree.leaves(fast), jax.tree.leaves(slow), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
@@ -353,7 +359,7 @@ def test_kernel_leaves_the_distribution_invariant(case):
 
 @having()
 def test_resume_is_bit_exact(case, tmp_path):
-    """200 steps = 100 steps, save, load, and 100 more."""
+    """60 steps = 31 steps, save, load, and 29 more: amid an epoch of three batches."""
     model, data, algorithm = training(case)
     if not jax.tree.leaves(partition(model)[0]):
         return
@@ -361,15 +367,15 @@ def test_resume_is_bit_exact(case, tmp_path):
     options = {"batch_size": None if algorithm.full_batch else 16, "tolerance": None}
     options |= {"tolerance": 0.0} if algorithm.full_batch else {}
     fit = functools.partial(jg.fit, jax.random.key(31), model, data, algorithm, **options)
-    straight = fit(steps=200)
+    straight = fit(steps=60)
     assert straight.status == jg.Status.FINISHED
-    fit(steps=100, checkpoint=tmp_path / "run")
-    resumed = fit(steps=200, checkpoint=tmp_path / "run")
+    fit(steps=31, checkpoint=tmp_path / "run")
+    resumed = fit(steps=60, checkpoint=tmp_path / "run")
     leaves_equal(straight.state, resumed.state)
     for name, values in straight.history.items():
         np.testing.assert_array_equal(values, resumed.history[name])
     with Compilations() as compilations:
-        fit(steps=150)
+        fit(steps=45)
     assert compilations.count == 0, "a fit of equal shapes compiled again"
 
 
@@ -382,12 +388,12 @@ def test_samples_have_the_event_shape(case):
 
 @pytest.mark.parametrize("name", BIJECTIONS)
 def test_bijections_invert_and_their_log_det_is_the_jacobians(name):
-    layer = BIJECTIONS[name](jax.random.key(1))
+    layer = jax.jit(BIJECTIONS[name])(jax.random.key(1))
     x, of = jax.random.normal(jax.random.key(2), (20, *latent_shape(layer))), context_shape(layer)
     context = None if of is None else jax.random.normal(jax.random.key(3), of)
-    y, log_det = jax.vmap(lambda x: layer.forward(x, context))(x)
+    y, log_det = jax.jit(jax.vmap(lambda x: layer.forward(x, context)))(x)
     assert y.shape == (20, *layer.event_shape)
-    back, inverse_log_det = jax.vmap(lambda y: layer.inverse(y, context))(y)
+    back, inverse_log_det = jax.jit(jax.vmap(lambda y: layer.inverse(y, context)))(y)
     # float32: inputs of size 1 to 3 through a few products; half an ulp of y comes back up to a hundred times as large
     # in the log-determinant of each of three coordinates where the inverse is steep, as that of tanh
     np.testing.assert_allclose(back, x, atol=1e-5)
@@ -401,7 +407,7 @@ def test_bijections_invert_and_their_log_det_is_the_jacobians(name):
     np.testing.assert_allclose(log_det, np.linalg.slogdet(square)[1], atol=1e-5)
     bijector = layer.bijector() if context is None else layer.bijector(context)
     # of one event and not of twenty: another program, another order of its sums
-    np.testing.assert_allclose(bijector.forward(x[0]), y[0], atol=1e-5)
+    np.testing.assert_allclose(jax.jit(bijector.forward)(x[0]), y[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", BIJECTIONS)
