@@ -35,4 +35,4 @@ $(VENV)/.installed-test: $(VENV)/.python-$(PYTHON_ID) pyproject.toml constraints
 	touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) tour build *.egg-info
+	rm -rf $(VENV) tour build *.egg-info .pytest_cache

@@ -11,9 +11,9 @@ import pytest
 # the suite proves numbers of the CPU
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # its programs are many, small and run once: two thirds of its time went into LLVM's optimiser. Code generation without
-# it keeps the arithmetic; timings belong to benchmarks/, which run with XLA's defaults. One piece of code a program, not
-# one a thread, takes a quarter less again, and a third fewer memory maps. XLA's older way to write fused loops halves
-# what is left; later versions may not know it, and XLA refuses flags that it does not know.
+# it keeps the arithmetic; timings belong to benchmarks/, which run with XLA's defaults. One piece of code for a program,
+# not one for a thread, takes a quarter less again, and a third fewer memory maps. XLA's older way to write fused loops
+# halves what is left; later versions may not know it, and XLA refuses flags that it does not know.
 flags = [os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0"]
 flags.append("--xla_cpu_parallel_codegen_split_count=1")
 if importlib.metadata.version("jaxlib").startswith("0.10."):
@@ -21,7 +21,7 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
 os.environ["XLA_FLAGS"] = " ".join(flags)
 # what one worker compiled, the other one, the notebooks' kernels and the next run read: all of it, however small. JAX
 # makes the key of a program of its text, its flags, the version of XLA and the features of the machine.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parent / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parent / ".pytest_cache" / "d" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 

@@ -112,7 +112,8 @@ SHORT_AND_LONG = (12, 30, 7)
 def counts():
     """A hidden Markov model of counts, and sequences of several lengths from it."""
     hmm = jg.HMM.from_values([0.5, 0.5], [[0.9, 0.1], [0.2, 0.8]], jg.Poisson.from_rate([1.0, 8.0]))
-    return hmm, [np.asarray(hmm.sample(jax.random.key(i), length=n)) for i, n in enumerate(SHORT_AND_LONG)]
+    drawn = np.asarray(hmm.sample(jax.random.key(0), (3,), length=max(SHORT_AND_LONG)))
+    return hmm, [row[:n] for row, n in zip(drawn, SHORT_AND_LONG, strict=True)]
 
 
 def test_criteria_of_sequences_count_steps(counts, monkeypatch):
@@ -287,9 +288,9 @@ def test_select_finds_the_number_of_states():
     move = 0.85 * np.eye(3) + 0.05
     truth = jg.HMM.from_values(None, move, jg.Poisson.from_rate([1.0, 12.0, 40.0]))
     lengths = (100, 128, 60)
-    rows = [np.asarray(truth.sample(jax.random.key(i), length=n)) for i, n in enumerate(lengths)]
-    data, key = jg.Sequences.pack(rows), jax.random.key(0)
-    new = truth.sample(jax.random.key(9), (4,), length=100)
+    drawn = np.asarray(truth.sample(jax.random.key(0), (7,), length=128))
+    data, key = jg.Sequences.pack([row[:n] for row, n in zip(drawn, lengths, strict=False)]), jax.random.key(0)
+    new = drawn[3:, :100]
     leaves = {"counts": jg.Poisson.init}
     table = jg.select(key, data, (2, 3, 4), leaves, family=jg.HMM.init, restarts=3, steps=100, validation=new)
     assert table.events == 288
