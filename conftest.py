@@ -11,9 +11,9 @@ import pytest
 # the suite proves numbers of the CPU
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # its programs are many, small and run once: two thirds of its time went into LLVM's optimiser. Code generation without
-# it keeps the arithmetic; timings belong to benchmarks/, which run with XLA's defaults. One piece of code for a program,
-# not one for a thread, takes a quarter less again, and a third fewer memory maps. XLA's older way to write fused loops
-# halves what is left; later versions may not know it, and XLA refuses flags that it does not know.
+# it keeps the arithmetic; timings belong to benchmarks/, which run with XLA's defaults. One piece of code to a program,
+# not one to a thread, takes a quarter less, and a third fewer memory maps. XLA's older way to write fused loops halves
+# what is left; later versions may not know it, and XLA refuses flags that it does not know.
 flags = [os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0"]
 flags.append("--xla_cpu_parallel_codegen_split_count=1")
 if importlib.metadata.version("jaxlib").startswith("0.10."):
