@@ -25,6 +25,9 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).pa
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 
+# tracing makes and drops objects by the million: looking for cycles every 700 of them was a sixteenth of the time
+gc.set_threshold(50_000)
+
 #: memory maps of a process, an eighth of what Linux allows (of memory they are about two gigabytes); and tests between
 #: two looks
 MAPS, TESTS = 8_000, 10
