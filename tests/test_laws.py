@@ -329,6 +329,20 @@ def test_em_never_decreases_the_likelihood(case):
     assert history[-1] > history[0] - 1e-5
 
 
+@having(algebra.supports_em)
+def test_no_mass_is_no_change(case):
+    """In a mixture, a part without mass keeps its parameters and is counted; a weight of zero stays zero."""
+    model, x, context = example(case)
+    if isinstance(model, jg.VariationalMixture):
+        return  # a posterior without data is its prior, and its log_prob is no part's
+    parts = cases.batch_of(case.make, 2)(key_of(case))
+    both = jg.Mixture(jnp.array([0.0, -jnp.inf]), parts)
+    statistics, _ = both.e_step(x, jnp.ones(6), context=context)
+    new, repaired = both.maximize(statistics)
+    assert new.logits[1] == -jnp.inf and int(repaired) >= 1
+    leaves_equal(algebra.take(new.components, 1), algebra.take(parts, 1))
+
+
 @having(lambda m: algebra.supports_em(m) or hasattr(type(m), "log_prob_components"))
 def test_fast_paths_equal_the_default(case):
     _, x, context = example(case)
