@@ -1,6 +1,7 @@
 """What holds for every model, run on every case of `cases.py`."""
 
 import functools
+import inspect
 import zlib
 
 import cases
@@ -135,6 +136,74 @@ def test_second_call_compiles_nothing(case):
         answer(other, x, context)
         case.events(key, other, 6)
     assert compilations.count == 0
+
+
+def a_case_of_each_class():
+    """`(case, model of that case)`: of each class the first case whose model or, of mixtures, component it is."""
+    chosen = {}
+    for case in CASES:
+        chosen.setdefault(type(abstract(case)), pytest.param(case, lambda model: model, id=case.name))
+        if hasattr(abstract(case), "components"):
+            part = algebra.element(abstract(case).components)
+            one = lambda model: algebra.take(model.components, 0)  # noqa: E731
+            chosen.setdefault(type(part), pytest.param(case, one, id=f"component of {case.name}"))
+    return pytest.mark.parametrize(("case", "part"), chosen.values())
+
+
+def arguments(case, model, x, context, seed):
+    """What a public method gets, by the name of its parameter."""
+    k = len(getattr(model, "logits", jnp.zeros(2)))
+    keys = jax.random.split(jax.random.key(seed), 3)
+    by_name = {
+        "key": keys[0], "x": x, "y": x, "context": context, "weight": jax.random.uniform(keys[1], (6,)), "shape": (6,),
+        "length": case.length, "indices": (0,), "values": jnp.full(1, 0.5 + seed), "order": np.arange(k)[::-1],
+        "old": model, "held": jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, bool), model), "draws": 3, "samples": 3,
+    }  # fmt: skip
+    if None not in latent_shape(model):
+        by_name["z"] = jax.random.normal(keys[2], (6, *latent_shape(model)))
+    if algebra.supports_em(model):
+        by_name["statistics"] = model.e_step(x, **({} if context is None else {"context": context}))[0]
+    return by_name
+
+
+def member(model, name, by_name):
+    """A public property of a model, or what a public method gives; nothing where it cannot be called by names alone."""
+    method = getattr(model, name)
+    if not inspect.isroutine(method) and not hasattr(method, "__wrapped__"):
+        return method
+    parameters = inspect.signature(method).parameters
+    if any(p.default is p.empty and n not in by_name for n, p in parameters.items()):
+        return None
+    by_keyword = {n: by_name[n] for n in ("context", "length") if n in parameters and by_name[n] is not None}
+    return method(*(by_name[n] for n, p in parameters.items() if p.default is p.empty and n not in by_keyword
+                    and by_name[n] is not None), **by_keyword)  # fmt: skip
+
+
+@a_case_of_each_class()
+def test_a_second_look_compiles_nothing(case, part):
+    """Every public property, and every public method that names alone can call, constructors from data included."""
+    model, x, context = example(case)
+    other = case.make(jax.random.key(7))
+    events = case.events(jax.random.key(3), other, 6)
+    model, other = part(model), part(other)
+    first, second = arguments(case, model, x, context, 0), arguments(case, other, *events, 1)
+    anew = {}
+    for name in dir(type(model)):
+        if name.startswith("_") or name.endswith("_components") or name in INSIDE:
+            continue
+        try:
+            member(model, name, first)
+        except (jg.JaxgenError, AttributeError):
+            continue  # an optional capability that this model's parts have not
+        with Compilations() as compilations:
+            member(other, name, second)
+        if compilations.count:
+            anew[name] = compilations.count
+    assert not anew
+
+
+#: of prepared models, inside of EM only; and the exchange with another library, which computes as it likes
+INSIDE = {"ready", "precise", "precisely", "finish", "prepare", "distribution", "bijector"}
 
 
 @having(answers)

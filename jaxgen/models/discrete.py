@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import algebra
+from jaxgen.core.compiled import compiled
 from jaxgen.core.door import per_event, per_sample, weighted_events
 from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import as_distribution, distrax
@@ -230,6 +231,7 @@ class Categorical:
         """Weighted maximum likelihood; with a prior, the posterior mode."""
         return self.maximize(statistics)[0]
 
+    @compiled
     def maximize(self, statistics):
         """`m_step`, and 1 where a column has no mass, else 0."""
         total = jnp.sum(statistics, axis=-1, keepdims=True)
@@ -386,6 +388,7 @@ class Bernoulli:
         """Weighted maximum likelihood; with a prior, the posterior mode."""
         return self.maximize(statistics)[0]
 
+    @compiled
     def maximize(self, statistics):
         """`m_step`, and 1 where a coordinate has no mass, else 0."""
         zeros, ones = statistics
@@ -542,6 +545,7 @@ class Poisson:
         """Weighted maximum likelihood; with a prior, the posterior mode."""
         return self.maximize(statistics)[0]
 
+    @compiled
     def maximize(self, statistics):
         """`m_step`, and 1 where there is no mass (of a coordinate, where entries may be missing), else 0."""
         weight, total = statistics

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from jaxgen.core.compiled import compiled
 from jaxgen.core.door import per_event, per_sample, weighted_events
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import distrax
@@ -172,6 +173,7 @@ class DistraxLeaf:
         """To the best rung of the ladder, with a plan from there."""
         return self.maximize(statistics)[0]
 
+    @compiled
     def maximize(self, statistics):
         """`m_step`, and 1 where there was no mass, or no number, to go by."""
         weight, free, score, ahead, gains = statistics

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.compiled import compiled, compiled_by_trace
 from jaxgen.core.door import per_event, per_sample, weighted_events
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import distrax
@@ -140,6 +141,7 @@ class Gaussian:
     missing: bool = static(False)
 
     @classmethod
+    @compiled_by_trace
     def init(cls, key, x, *, floor=None, prior=None, tied=False, missing=False) -> Gaussian:
         """The maximum-likelihood Gaussian of data `[N, D]`.
 
@@ -209,11 +211,13 @@ class Gaussian:
         return jnp.tril(self.raw, -1) + diagonal[..., None] * jnp.eye(self.raw.shape[-1], dtype=self.raw.dtype)
 
     @property
+    @compiled
     def scale_tril(self) -> jax.Array:
         """The Cholesky factor of the covariance, `[*K, D, D]`."""
         return linalg.tril_inverse(self.whitener)
 
     @property
+    @compiled
     def covariance(self) -> jax.Array:
         """`[*K, D, D]`, units of x squared."""
         factor = self.scale_tril
@@ -263,10 +267,12 @@ class Gaussian:
         """The maximum of the weighted likelihood, or with a prior of the posterior, under `cov >= diag(floor)`."""
         return self.maximize(statistics)[0]
 
+    @compiled
     def maximize(self, statistics):
         """`m_step`, and 1 where it had to repair this density, else 0."""
         return _of_one(Gaussian.maximize_components, self, statistics)
 
+    @compiled
     def maximize_components(self, statistics, mass=None):
         """`maximize` of K components; tied ones get the covariance that is best for all of them."""
         shift, scatter, count = jax.vmap(Gaussian._update)(self, statistics)
@@ -356,12 +362,14 @@ class Gaussian:
             return jax.lax.map(lambda pair: pair[0]._moments(x, pair[1]), (self._shared(), weight))
         return gaussians.full_moments(x, self.origin, self.offset, weight)
 
+    @compiled_by_trace
     def marginal(self, indices) -> Gaussian:
         """The density of some coordinates, those at `indices` (static), in their order."""
         chosen, _ = _chosen(indices, self.offset.shape[-1], "Gaussian.marginal(indices)")
         raw = log_diagonal(linalg.inverse_cholesky(self.covariance[..., chosen, :][..., chosen]))
         return self._part(chosen, self.offset[..., chosen], raw, self.origin[..., chosen])
 
+    @compiled_by_trace
     def condition(self, indices, values) -> Gaussian:
         """The density of the other coordinates given those at `indices` (static), `values [len(indices)]`.
 
@@ -423,6 +431,7 @@ class DiagonalGaussian:
     missing: bool = static(False)
 
     @classmethod
+    @compiled_by_trace
     def init(cls, key, x, *, floor=None, prior=None, spherical=False, missing=False) -> DiagonalGaussian:
         """The maximum-likelihood density of data `[N, D]`.
 
@@ -534,6 +543,7 @@ class DiagonalGaussian:
         """The maximum of the weighted likelihood, or with a prior of the posterior, under `variance >= floor`."""
         return self.maximize(statistics)[0]
 
+    @compiled
     def maximize(self, statistics):
         """`m_step`, and 1 where it had to repair this density, else 0."""
         weight, first, second = statistics
@@ -598,11 +608,13 @@ class DiagonalGaussian:
             return jax.lax.map(lambda pair: pair[0]._moments(x, pair[1]), (self, weight))
         return gaussians.diagonal_moments(x, self.origin, self.offset, weight)
 
+    @compiled_by_trace
     def marginal(self, indices) -> DiagonalGaussian:
         """The density of some coordinates, those at `indices` (static), in their order."""
         chosen, _ = _chosen(indices, self.offset.shape[-1], "DiagonalGaussian.marginal(indices)")
         return self._part(chosen)
 
+    @compiled_by_trace
     def condition(self, indices, values) -> DiagonalGaussian:
         """The density of the other coordinates; those at `indices` say nothing of them."""
         _, rest = _chosen(indices, self.offset.shape[-1], "DiagonalGaussian.condition(indices, values)")

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import algebra
+from jaxgen.core.compiled import compiled
 from jaxgen.core.door import context_shape, per_batch, per_event, per_sample, weighted_events
 from jaxgen.core.errors import JaxgenError, ModelError, ShapeError
 from jaxgen.core.gate import as_events, concrete, floating, probabilities
@@ -175,6 +176,7 @@ class MarkovChain:
         """Weighted maximum likelihood, or the mode under the priors."""
         return self.maximize(statistics)[0]
 
+    @compiled
     def maximize(self, statistics):
         """`m_step`, and the number of states that are never left."""
         counts, prior = statistics.transition, self.transition_prior
@@ -614,6 +616,7 @@ class HMM:
         log_filtered = getattr(state, "log_filtered", state)
         return Forecast(chains.forecast(log_filtered, self.log_transition, horizon))
 
+    @compiled
     def step_log_prob(self, x):
         """What `e_step` returns beside the statistics, `[N]`: `log_prob`, but for emissions that bound theirs."""
         arrays, given = self._arrays(x, None, algebra.component_step_log_prob)
@@ -664,6 +667,7 @@ class HMM:
         """Weighted maximum likelihood of start, transitions and emissions."""
         return self.maximize(statistics)[0]
 
+    @compiled
     def maximize(self, statistics):
         """`m_step`, and the number of states that are never left and of emissions that had to be repaired."""
         chain, never_left = algebra.maximize(self.chain, statistics.chain)
@@ -690,6 +694,7 @@ class HMM:
         """Log density of the priors of chain and emissions, nats up to a constant."""
         return algebra.log_prior(self.chain) + algebra.component_log_prior(self.emissions)
 
+    @compiled
     def features(self, x):
         """Sequences `[N, T, *event]` as the share of time in each state and each transition, `[N, K + K K]`.
 

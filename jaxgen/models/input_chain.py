@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.compiled import compiled
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.gate import as_array, concrete, floating, probabilities
 from jaxgen.core.pytree import fixed, model
@@ -177,6 +178,7 @@ class InputChain:
         """A step up the bound, and the shares of first states."""
         return self.maximize(statistics)[0]
 
+    @compiled
     def maximize(self, statistics):
         """`m_step`, and the number of states that are never left, or whose inputs do not vary in some direction."""
         initial, gradient, inputs = statistics

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.compiled import compiled, compiled_by_trace
 from jaxgen.core.door import per_event, per_sample, weighted_events
 from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import distrax
@@ -131,6 +132,7 @@ class LowRankGaussian:
     missing: bool = static(False)
 
     @classmethod
+    @compiled_by_trace
     def init(cls, key, x, *, rank: int, floor=None, missing: bool = False) -> LowRankGaussian:
         """A start from data `[N, D]`: the principal components of the columns in units of their standard deviations.
 
@@ -307,6 +309,7 @@ class LowRankGaussian:
         """Weighted maximum likelihood of the expanded model under `psi >= floor`."""
         return self.maximize(statistics)[0]
 
+    @compiled
     def maximize(self, statistics):
         """`m_step`, and 1 where it had to repair this density, else 0."""
         alive = has_mass(statistics.weight)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import algebra
+from jaxgen.core.compiled import compiled, compiled_by_trace
 from jaxgen.core.door import context_shape, per_batch, per_sample, weighted_events
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_distribution
@@ -169,6 +170,7 @@ class Mixture:
     def _step_joint(self, x, context=None):
         return self.log_weights[:, None] + algebra.component_step_log_prob(self.components, x, context)
 
+    @compiled
     def step_log_prob(self, x):
         """What `e_step` returns beside the statistics, `[N]`: `log_prob`, but for components that bound theirs."""
         return logsumexp(self._step_joint(x), axis=0)
@@ -206,10 +208,12 @@ class Mixture:
         prior = None if self.prior is None else self.prior[order]
         return Mixture(self.logits[order], algebra.take(self.components, order), prior)
 
+    @compiled_by_trace
     def marginal(self, indices) -> Mixture:
         """The mixture of the components' marginals of the coordinates at `indices` (static)."""
         return Mixture(self.logits, self.components.marginal(indices), self.prior)
 
+    @compiled_by_trace
     def condition(self, indices, values) -> Mixture:
         """The density of the other coordinates given those at `indices` (static): a mixture again.
 
@@ -277,6 +281,7 @@ class Mixture:
         """Weighted maximum likelihood of weights and components."""
         return self.maximize(statistics)[0]
 
+    @compiled
     def maximize(self, statistics):
         """`m_step`, and the number of components that had to be repaired."""
         mass = statistics.weight

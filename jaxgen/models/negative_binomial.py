@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.compiled import compiled, compiled_by_trace
 from jaxgen.core.door import per_event, per_sample, weighted_events
 from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import as_distribution
@@ -86,6 +87,7 @@ class NegativeBinomial:
     missing: bool = static(False)
 
     @classmethod
+    @compiled_by_trace
     def init(cls, key, x, *, prior=None, missing=False) -> NegativeBinomial:
         """The maximum-likelihood density of counts `[N, *event]`: moments, then ten steps of EM.
 
@@ -198,6 +200,7 @@ class NegativeBinomial:
         """A mean at its weighted maximum likelihood, and a dispersion of higher likelihood or posterior density."""
         return self.maximize(statistics)[0]
 
+    @compiled
     def maximize(self, statistics):
         """`m_step`, and 1 where a coordinate has no mass, else 0."""
         weight, positive, total, *curved = statistics

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.compiled import compiled
 from jaxgen.core.door import per_event, per_sample, weighted_events
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_distribution
@@ -327,6 +328,7 @@ class NormalWishart:
         """The posterior given the statistics: the prior, updated."""
         return self.maximize(statistics)[0]
 
+    @compiled
     def maximize(self, statistics):
         """`m_step`, and 1 where it had to repair this posterior, else 0."""
         weight, first, second = statistics

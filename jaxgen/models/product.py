@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import algebra
+from jaxgen.core.compiled import compiled
 from jaxgen.core.door import context_shape, per_event, per_sample, weighted_events
 from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import as_distribution
@@ -228,6 +229,7 @@ class Product:
         """Weighted maximum likelihood of each block."""
         return self.maximize(statistics)[0]
 
+    @compiled
     def maximize(self, statistics):
         """`m_step`, and the number of blocks that had to be repaired."""
         return self._maximized([algebra.maximize(*pair) for pair in zip(self.blocks, statistics, strict=True)])
@@ -257,6 +259,7 @@ class Product:
         """A tuple of the blocks' statistics, leading axis K, from weights `[K, N]`."""
         return tuple(algebra.component_e_step(block, part, weight) for block, part in self._parts(x))
 
+    @compiled
     def maximize_components(self, statistics, mass):
         """`maximize` of K products, block by block."""
         pairs = zip(self.blocks, statistics, strict=True)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.compiled import compiled
 from jaxgen.core.door import per_event, per_sample, weighted_events
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.gate import as_array, concrete, floating
@@ -231,6 +232,7 @@ class LinearRegression:
         """Weighted least squares, and the covariance of what is left, under `cov >= diag(floor)`."""
         return self.maximize(statistics)[0]
 
+    @compiled
     def maximize(self, statistics):
         """`m_step`, and 1 where it had to repair this density, else 0."""
         second, cross, inputs = statistics

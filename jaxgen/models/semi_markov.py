@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.compiled import compiled
 from jaxgen.core.errors import ModelError
 from jaxgen.core.gate import concrete, floating, probabilities
 from jaxgen.core.pytree import fixed, model
@@ -180,6 +181,7 @@ class SemiMarkovChain:
         """Weighted maximum likelihood, or the mode under the priors."""
         return self.maximize(statistics)[0]
 
+    @compiled
     def maximize(self, statistics):
         """`m_step`, and the number of rows of `A` and `dur` that were never used."""
         priors = (self.initial_prior, self.transition_prior, self.duration_prior)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import algebra
+from jaxgen.core.compiled import compiled, compiled_by_trace
 from jaxgen.core.door import per_event, per_sample, weighted_events
 from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import as_distribution
@@ -130,6 +131,7 @@ class StudentT:
     missing: bool = static(False)
 
     @classmethod
+    @compiled_by_trace
     def init(cls, key, x, *, df=DF_START, floor=None, missing=False) -> StudentT:
         """A start from data `[N, D]`: location and scale at given tails, which no outlier sets.
 
@@ -277,6 +279,7 @@ class StudentT:
         """Weighted maximum likelihood of the expanded model, under `scale >= diag(floor)`."""
         return self.maximize(statistics)[0]
 
+    @compiled
     def maximize(self, statistics):
         """`m_step`, and 1 where it had to repair this density, else 0."""
         weight, precision, first, second, spread = statistics

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.core import algebra
+from jaxgen.core.compiled import compiled
 from jaxgen.core.door import per_batch, per_sample, weighted_events
 from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import as_distribution
@@ -179,6 +180,7 @@ class VariationalMixture:
         return self.components.mean
 
     @property
+    @compiled
     def covariances(self) -> jax.Array:
         """Inverses of the components' posterior mean precisions, `[K, D, D]`, or `[K, D]` for diagonal ones."""
         return self.components.covariance
@@ -193,6 +195,7 @@ class VariationalMixture:
         return logsumexp(self.log_weights[:, None] + algebra.component_log_prob(self.components, x), axis=0)
 
     @per_batch
+    @compiled
     def step_log_prob(self, x, context):
         """An event's term of the lower bound, `log sum_k exp(E log w_k + E log p(x | k))`: nats, `[*batch]`."""
         return logsumexp(self._joint(x), axis=0)
@@ -228,6 +231,7 @@ class VariationalMixture:
         """The posterior given the statistics: the priors, updated."""
         return self.maximize(statistics)[0]
 
+    @compiled
     def maximize(self, statistics):
         """`m_step`, and the number of components that had to be repaired."""
         count = statistics.weight

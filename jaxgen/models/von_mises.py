@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.compiled import compiled, compiled_by_trace
 from jaxgen.core.door import per_event, per_sample, weighted_events
 from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import distrax
@@ -72,6 +73,7 @@ class VonMises:
     missing: bool = static(False)
 
     @classmethod
+    @compiled_by_trace
     def init(cls, key, x, *, floor=None, prior=None, missing=False) -> VonMises:
         """The maximum-likelihood density of angles `[N, *event]`; the key is not used.
 
@@ -199,6 +201,7 @@ class VonMises:
         """Weighted maximum likelihood; with a prior, the posterior mode."""
         return self.maximize(statistics)[0]
 
+    @compiled
     def maximize(self, statistics):
         """`m_step`, and 1 where a coordinate has no mass or stops at the largest concentration, else 0."""
         eps = float(jnp.finfo(self.loc.dtype).eps)

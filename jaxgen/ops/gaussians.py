@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.compiled import compiled
 from jaxgen.core.pytree import registered
 from jaxgen.ops.linalg import inverse_cholesky, symmetric, tril_inverse
 
@@ -57,7 +58,7 @@ def log_diagonal(whitener: jax.Array) -> jax.Array:
     return jnp.tril(whitener, -1) + jnp.log(diagonal)[..., None] * jnp.eye(diagonal.shape[-1], dtype=whitener.dtype)
 
 
-@jax.jit
+@compiled
 def raw_whitener(covariance: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`log_diagonal` of the whiteners of covariances `[..., D, D]`, and whether all are symmetric positive definite."""
     whitener = inverse_cholesky(covariance)
@@ -97,6 +98,7 @@ def _any_lane(size: int, batched: Any, flag: jax.Array) -> tuple[jax.Array, bool
     return (any_lane(jnp.any(flag)) if batched[0] else any_lane(flag)), False
 
 
+@compiled
 def floored_whitener(covariance: jax.Array, floor: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Whiteners of covariances `[K, D, D]` under `cov >= diag(floor)`, floors `[K, D]`, and which had to be raised.
 
@@ -166,6 +168,7 @@ def each(function: Callable[..., Any], *args: Any) -> Any:
     return jax.vmap(function)(*args)
 
 
+@compiled
 def full_log_prob(x: jax.Array, origin: jax.Array, offset: jax.Array, whitener: jax.Array) -> jax.Array:
     """`log N` of K components, means `origin + offset [K, D]` and whiteners `[K, D, D]`, on events `[N, D]`: `[K, N]`.
 
@@ -180,6 +183,7 @@ def full_log_prob(x: jax.Array, origin: jax.Array, offset: jax.Array, whitener: 
     return each(one, origin, offset, whitener)
 
 
+@compiled
 def full_moments(x: jax.Array, origin: jax.Array, offset: jax.Array, weight: jax.Array) -> Moments:
     """`Moments` of K components around their means `[K, D]` from events `[N, D]` and weights `[K, N]`."""
     rows = x.T
@@ -191,6 +195,7 @@ def full_moments(x: jax.Array, origin: jax.Array, offset: jax.Array, weight: jax
     return each(one, origin, offset, weight)
 
 
+@compiled
 def diagonal_log_prob(x: jax.Array, origin: jax.Array, offset: jax.Array, log_scale: jax.Array) -> jax.Array:
     """`log N` of K components from means and logarithms of scales `[K, D]` on events `[N, D]`: `[K, N]`."""
     rows = x.T
@@ -202,6 +207,7 @@ def diagonal_log_prob(x: jax.Array, origin: jax.Array, offset: jax.Array, log_sc
     return each(one, origin, offset, log_scale)
 
 
+@compiled
 def diagonal_moments(x: jax.Array, origin: jax.Array, offset: jax.Array, weight: jax.Array) -> Moments:
     """`Moments` of K components, second moments of each coordinate, from events `[N, D]` and weights `[K, N]`."""
     rows = x.T
@@ -332,6 +338,7 @@ class Filled(NamedTuple):
     correction: jax.Array
 
 
+@compiled
 def fill_missing(whitener: jax.Array, d: jax.Array) -> Filled:
     """The conditional moments of the missing entries (NaN) of one event, exactly.
 

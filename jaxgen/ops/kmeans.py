@@ -7,6 +7,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from jaxgen.core.compiled import compiled
+
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -20,6 +22,7 @@ def squared_distances(x: jax.Array, centers: jax.Array) -> jax.Array:
     return jax.lax.map(lambda center: jnp.sum((x - center) ** 2, axis=1), centers)
 
 
+@functools.partial(compiled, static_argnames="k")
 def kmeans_plus_plus(key: jax.Array, x: jax.Array, k: int) -> jax.Array:
     """Chooses K rows as centers, each new one with probability proportional to its squared distance to the nearest.
 

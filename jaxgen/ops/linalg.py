@@ -8,10 +8,13 @@ same size for every dimension; other platforms get their own triangular solve.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxgen.core.compiled import compiled
 from jaxgen.core.errors import ShapeError
 from jaxgen.core.gate import widened
 
@@ -109,6 +112,7 @@ def _cholesky_jvp(primals, tangents):
     return lower, _matmul(lower, inner * half_diagonal)
 
 
+@compiled
 def tril_inverse(lower: Array) -> Array:
     """Inverse of lower triangular matrices by forward substitution.
 
@@ -135,6 +139,7 @@ def tril_inverse(lower: Array) -> Array:
     return _tril_inverse(lower)
 
 
+@compiled
 def solve_tril(lower: Array, b: Array) -> Array:
     """Solution of lower triangular systems by forward substitution.
 
@@ -173,6 +178,7 @@ def solve_tril(lower: Array, b: Array) -> Array:
     return _solve_tril(lower, jnp.broadcast_to(b.astype(dtype), batch + b.shape[-2:]))
 
 
+@compiled
 def cholesky(a: Array) -> Array:
     """Cholesky factor of symmetric positive definite matrices, with a derivative that cannot hang either.
 
@@ -200,6 +206,7 @@ def cholesky(a: Array) -> Array:
     return _cholesky(a)
 
 
+@compiled
 def inverse_cholesky(cov: Array) -> Array:
     """Whitening matrix: the inverse of the Cholesky factor.
 
@@ -239,6 +246,7 @@ def symmetric(a: Array) -> Array:
     return jnp.all(jnp.abs(a - jnp.swapaxes(a, -1, -2)) <= 1e-4 * size[..., :, None] * size[..., None, :])
 
 
+@compiled
 def log_det_tril(lower: Array) -> Array:
     """Log of the absolute determinant of triangular matrices.
 
@@ -296,6 +304,7 @@ def _log_det_jvp(primals, tangents):
     return (inverse, log_det), (-_matmul(inverse, _matmul(change, inverse)), jnp.sum(inverse.T * change))
 
 
+@compiled
 def log_det(a: Array) -> Array:
     """Log of the absolute determinant of square matrices, by elimination with partial pivoting.
 
@@ -322,6 +331,7 @@ def log_det(a: Array) -> Array:
     return jnp.vectorize(lambda a: _log_det(a)[1], signature="(d,d)->()")(a)
 
 
+@functools.partial(compiled, static_argnames="squarings")
 def spectral_bound(a: Array, squarings: int = 6) -> Array:
     """An upper bound of the largest singular value that is a smooth function of the matrix and nearly exact.
 
@@ -365,6 +375,7 @@ def spectral_bound(a: Array, squarings: int = 6) -> Array:
     return jnp.where(found[0], unit * jnp.exp(jnp.sum(logs * 0.5 ** jnp.arange(1, squarings + 2, dtype=logs.dtype))), 0)
 
 
+@compiled
 def inverse_of_sums(matrix: Array, scale: Array) -> tuple[Array, Array]:
     """The inverse of a matrix of weighted sums, such as normal equations, on the directions that it knows.
 

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxgen.core.compiled import compiled_by_trace
+
 __all__ = ["bisect", "fixed_point"]
 
 #: how often the first step of a search may double; 2^64 units away there is nothing to find
@@ -21,6 +23,7 @@ DOUBLINGS = 64
 ROUNDINGS = 16
 
 
+@compiled_by_trace
 def bisect(function: Callable[[Any], Any], y: Any, *, guess: Any = None, width: Any = 1.0) -> jax.Array:
     """Where an increasing function takes a value, for each element by itself.
 
@@ -93,6 +96,7 @@ def bisect(function: Callable[[Any], Any], y: Any, *, guess: Any = None, width: 
     return lax.custom_root(lambda x: function(x) - y, guess, solve, tangent_solve)
 
 
+@compiled_by_trace
 def fixed_point(
     function: Callable[[Any], Any], start: Any, *, steps: int = 1000, settle: bool = True
 ) -> jax.Array:

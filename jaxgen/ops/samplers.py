@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from jaxgen.core.compiled import compiled_by_trace
 from jaxgen.core.door import check_key
 from jaxgen.core.errors import DataError, FitError, JaxgenWarning, ShapeError
 from jaxgen.core.files import loadable
@@ -385,9 +386,8 @@ def sample_chain(
 ) -> tuple[Any, ChainInfo]:  # fmt: skip
     """A chain from x, in one compiled loop.
 
-    For many chains map it: `jax.vmap(lambda k, x: sample_chain(k, sampler, log_density, x))(keys, starts)`. What is to
-    be called again and again belongs inside of a `jax.jit` that takes the model as its argument: outside of one every
-    call compiles anew.
+    For many chains map it: `jax.vmap(lambda k, x: sample_chain(k, sampler, log_density, x))(keys, starts)`. Outside
+    of a `jax.jit` every call traces anew, and only the first one compiles.
 
     Args:
         key: typed key.
@@ -444,6 +444,13 @@ def sample_chain(
             expected="a start x where log_density(x) and its gradient are finite",
             got=f"log_density(x) = {state.log_density}, {slope} of {state.gradient.size} slopes not finite",
         )  # fmt: skip
+    return _draws(key, sampler, log_density, state, observed, draws, burn_in, thin)
+
+
+@compiled_by_trace
+def _draws(
+    key: Any, sampler: Any, log_density: Any, state: ChainState, observed: Any, draws: int, burn_in: int, thin: int
+) -> tuple[Any, ChainInfo]:
     first, second = jax.random.split(key)
 
     def step(t: Any, carry: Any, key: Any) -> Any:

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxgen.core.compiled import compiled
+
 __all__ = ["compensated_add", "compensated_sum", "finite_max", "has_mass", "log_normalize", "logsumexp", "softmax"]
 
 Tree = TypeVar("Tree")
@@ -189,6 +191,7 @@ def compensated_add(total: Tree, carry: Tree, x: Tree) -> tuple[Tree, Tree]:
     return jax.tree.unflatten(structure, [s[0] for s in sums]), jax.tree.unflatten(structure, [s[1] for s in sums])
 
 
+@compiled
 def compensated_sum(x: Array) -> Array:
     """Sum over the leading axis, rounded once however long it is.
 

@@ -1,0 +1,75 @@
+"""Eager calls that compile once: what has a loop in it would otherwise compile anew at every call outside of `jit`."""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
+
+from jaxgen.core.gate import concrete
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: a method or function of arrays and models as one program for each of their shapes, which is part of a larger program
+#: where it is called inside of one; a property goes on top: `@property` over `@compiled`
+compiled: Callable[[F], F] = functools.partial(jax.jit, inline=True)  # type: ignore[assignment]
+
+#: programs of `compiled_by_trace` that are kept, those used last
+KEPT = 256
+_PROGRAMS: OrderedDict[Any, Callable[..., Any]] = OrderedDict()
+
+
+def compiled_by_trace(function: F) -> F:
+    """Opens a function of functions, or of options of any kind, to eager calls: traced in each, compiled once.
+
+    What a lambda does cannot be seen in it, since it closes over arrays that differ from call to call; but it can in a
+    trace, where they are arguments. In an eager call values are known while it is traced: they can be checked, as long
+    as nothing was computed of them by jax.
+
+    Example:
+        >>> @compiled_by_trace
+        ... def twice(function, x):
+        ...     return jax.lax.fori_loop(0, 2, lambda _, x: function(x), x)
+        >>> [float(twice(lambda x: x + a, 1.0)) for a in (jnp.ones(()), jnp.zeros(()))]
+        [3.0, 1.0]
+    """
+
+    @functools.wraps(function)
+    def public(*args: Any, **options: Any) -> Any:
+        if not concrete(args, options):
+            return function(*args, **options)
+        closed, shape = jax.make_jaxpr(lambda: function(*args, **options), return_shape=True)()
+        if not concrete(closed.consts):
+            return function(*args, **options)  # it closes over what a larger program traces
+        # a number in the text has all its digits, an array inside of an inner program is seen apart
+        key = str(closed.jaxpr), *_inner_arrays(closed.jaxpr), *(c.dtype for c in closed.consts)
+        program = _PROGRAMS.setdefault(key, jax.jit(lambda consts: jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, consts))()))
+        _PROGRAMS.move_to_end(key)
+        if len(_PROGRAMS) > KEPT:
+            _PROGRAMS.popitem(last=False)
+        return jax.tree.unflatten(jax.tree.structure(shape), program(closed.consts))
+
+    return public  # type: ignore[return-value]
+
+
+def _inner_arrays(jaxpr: Any) -> Iterator[Any]:
+    """The arrays that stand inside of a program without being written in its text."""
+    for equation in jaxpr.eqns:
+        for variable in equation.invars:
+            if isinstance(variable, Literal) and np.ndim(variable.val):
+                yield _content(variable.val)
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")):
+            for constant in getattr(value, "consts", ()):
+                yield _content(constant)
+            if hasattr(value, "eqns"):
+                yield from _inner_arrays(getattr(value, "jaxpr", value))
+
+
+def _content(array: Any) -> Any:
+    raw = jax.random.key_data(array) if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key) else array
+    return str(array.dtype), np.shape(array), np.asarray(raw).tobytes()
