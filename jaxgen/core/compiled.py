@@ -32,6 +32,7 @@ def compiled_by_trace(function: F) -> F:
     as nothing was computed of them by jax.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> @compiled_by_trace
         ... def twice(function, x):
         ...     return jax.lax.fori_loop(0, 2, lambda _, x: function(x), x)

@@ -388,10 +388,12 @@ class LowRankGaussian:
             return jax.lax.map(lambda pair: pair[0]._expect(x, pair[1])[0], (self, weight))
         return gaussians.each(lambda one, *given: one._expect(x, *given)[0], self, weight, self._blocks())
 
+    @compiled_by_trace
     def marginal(self, indices) -> LowRankGaussian:
         """The density of some coordinates, those at `indices` (static), in their order."""
         return self._part(_chosen(indices, self.offset.shape[-1], "LowRankGaussian.marginal(indices)")[0])
 
+    @compiled_by_trace
     def condition(self, indices, values) -> LowRankGaussian:
         """The density of the other coordinates given those at `indices` (static), `values [len(indices)]`.
 

@@ -7,8 +7,6 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core.compiled import compiled
-
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
@@ -22,7 +20,7 @@ def squared_distances(x: jax.Array, centers: jax.Array) -> jax.Array:
     return jax.lax.map(lambda center: jnp.sum((x - center) ** 2, axis=1), centers)
 
 
-@functools.partial(compiled, static_argnames="k")
+@functools.partial(jax.jit, static_argnames="k", inline=True)
 def kmeans_plus_plus(key: jax.Array, x: jax.Array, k: int) -> jax.Array:
     """Chooses K rows as centers, each new one with probability proportional to its squared distance to the nearest.
 

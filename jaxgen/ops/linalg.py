@@ -331,7 +331,7 @@ def log_det(a: Array) -> Array:
     return jnp.vectorize(lambda a: _log_det(a)[1], signature="(d,d)->()")(a)
 
 
-@functools.partial(compiled, static_argnames="squarings")
+@functools.partial(jax.jit, static_argnames="squarings", inline=True)
 def spectral_bound(a: Array, squarings: int = 6) -> Array:
     """An upper bound of the largest singular value that is a smooth function of the matrix and nearly exact.
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.core import algebra
+from jaxgen.core.compiled import compiled
 from jaxgen.core.door import context_shape, latent_shape
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_bijector
@@ -204,6 +205,7 @@ class Scan:
     def context_shape(self):
         return context_shape(algebra.element(self.layers))
 
+    @compiled
     def forward(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
         check(self, "forward", x, context)
@@ -212,6 +214,7 @@ class Scan:
         # emitted and summed outside: the sum of L numbers rounds less than a running total
         return y, jnp.sum(log_dets)
 
+    @compiled
     def inverse(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
         check(self, "inverse", y, context)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.compiled import compiled
 from jaxgen.core.door import check_key
 from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import as_bijector
@@ -197,10 +198,12 @@ class Householder:
         x = as_floating(x, x, units)
         return jax.lax.scan(one, x, units, reverse=method == "inverse")[0], jnp.zeros((), x.dtype)
 
+    @compiled
     def forward(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
         return self._reflect(x, context, "forward")
 
+    @compiled
     def inverse(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
         return self._reflect(y, context, "inverse")

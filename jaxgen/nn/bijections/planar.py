@@ -7,6 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from jaxgen.core.compiled import compiled
 from jaxgen.core.door import check_key
 from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import as_bijector
@@ -274,6 +275,7 @@ class Sylvester:
         h = jnp.tanh(a)
         return x + self._back(matmul(outer, h) + (gain - 1) / scale * h), jnp.sum(_log_slope(gain, a))
 
+    @compiled
     def inverse(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
         check(self, "inverse", y, context)

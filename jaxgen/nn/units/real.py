@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.compiled import compiled
 from jaxgen.core.pytree import fixed, model
 from jaxgen.nn.units.algebra import open_interval, refuse, table
 from jaxgen.ops.truncated import truncated_log_partition, truncated_mean, truncated_quantile, truncated_variance
@@ -144,13 +145,7 @@ class Rectified:
         """Biases whose means are those of data `[N, n]`; a column of zeros counts as one of mean 1/N."""
         x = table(x, called)
         cls.zeros(0).check(x, called)
-        wanted = jnp.maximum(jnp.mean(x, axis=0), 1 / x.shape[0])
-
-        # the mean rises with the bias, is convex, and at this start too large: Newton's steps go down to the root
-        def newton(_, bias):
-            return bias - (truncated_mean(bias) - wanted) / truncated_variance(bias)
-
-        return cls(jax.lax.fori_loop(0, 30, newton, wanted))
+        return cls(_bias_of(jnp.maximum(jnp.mean(x, axis=0), 1 / x.shape[0])))
 
     @property
     def sites(self) -> int:
@@ -185,3 +180,14 @@ class Rectified:
 
     def to_values(self, mean):
         return mean
+
+
+@compiled
+def _bias_of(mean):
+    """The biases of rectified units with these means."""
+
+    # the mean rises with the bias, is convex, and at this start too large: Newton's steps go down to the root
+    def newton(_, bias):
+        return bias - (truncated_mean(bias) - mean) / truncated_variance(bias)
+
+    return jax.lax.fori_loop(0, 30, newton, mean)

@@ -1,0 +1,84 @@
+"""Eager calls of functions compile once: a second call on other values of equal shapes compiles nothing."""
+
+import cases
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_laws import Compilations
+
+from jaxgen.core.compiled import compiled_by_trace
+from jaxgen.core.door import context_shape, latent_shape
+from jaxgen.ops import gaussians, linalg, roots, samplers, stable
+from jaxgen.ops.kmeans import kmeans, kmeans_plus_plus
+
+LOWER = jnp.array([[[2.0, 0.0], [1.0, 4.0]], [[1.0, 0.0], [-1.0, 0.5]]])
+COVARIANCE = LOWER @ jnp.swapaxes(LOWER, -1, -2)
+X = jnp.linspace(-1.0, 1.0, 12).reshape(6, 2)
+#: `a -> value`, a is 1 and then 2
+CALLS = {
+    "tril_inverse": lambda a: linalg.tril_inverse(a * LOWER),
+    "solve_tril": lambda a: linalg.solve_tril(a * LOWER, jnp.ones((2, 1))),
+    "cholesky": lambda a: linalg.cholesky(a * COVARIANCE),
+    "inverse_cholesky": lambda a: linalg.inverse_cholesky(a * COVARIANCE),
+    "log_det_tril": lambda a: linalg.log_det_tril(a * LOWER),
+    "log_det": lambda a: linalg.log_det(a * COVARIANCE),
+    "spectral_bound": lambda a: linalg.spectral_bound(a * LOWER[0], squarings=3),
+    "inverse_of_sums": lambda a: linalg.inverse_of_sums(a * COVARIANCE[0], jnp.ones(2)),
+    "derivative of log_det": lambda a: jax.grad(lambda c: linalg.log_det(c).sum())(a * COVARIANCE),
+    "bisect": lambda a: roots.bisect(lambda x: a * x + stable.logsumexp(jnp.stack([x, x]), 0), X[:, 0]),
+    "fixed_point": lambda a: roots.fixed_point(lambda x: jnp.cos(x) / a, jnp.float32(1)),
+    "sample_chain": lambda a: samplers.sample_chain(
+        jax.random.key(0), samplers.MALA(0.5), lambda x: -a * jnp.sum(x**2), X[0], draws=3
+    ),
+    "compensated_sum": lambda a: stable.compensated_sum(a * X),
+    "kmeans_plus_plus": lambda a: kmeans_plus_plus(jax.random.key(0), a * X, 2),
+    "kmeans": lambda a: kmeans(jax.random.key(0), a * X, 2),
+    "floored_whitener": lambda a: gaussians.floored_whitener(a * COVARIANCE, jnp.ones(2)),
+    "full_log_prob": lambda a: gaussians.full_log_prob(a * X, jnp.zeros((2, 2)), jnp.ones((2, 2)), LOWER),
+    "full_moments": lambda a: gaussians.full_moments(a * X, jnp.zeros((2, 2)), jnp.ones((2, 2)), jnp.ones((2, 6))),
+    "fill_missing": lambda a: gaussians.fill_missing(a * LOWER[0], jnp.array([1.0, jnp.nan])),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_second_call_compiles_nothing(name):
+    one, two = jnp.float32(1), jnp.float32(2)
+    CALLS[name](one)
+    with Compilations() as compilations:
+        CALLS[name](two)
+    assert compilations.count == 0
+
+
+@pytest.mark.parametrize("name", cases.BIJECTIONS)
+def test_layers_compile_once(name):
+    layers = [cases.BIJECTIONS[name](jax.random.key(seed)) for seed in (1, 2)]
+    of = context_shape(layers[0])
+    context = None if of is None else jnp.ones(of)
+    x = [jax.random.normal(jax.random.key(seed), latent_shape(layers[0])) for seed in (3, 4)]
+    both = lambda i: layers[i].inverse(layers[i].forward(x[i], context)[0], context)  # noqa: E731
+    both(0)
+    with Compilations() as compilations:
+        both(1)
+    assert compilations.count == 0
+
+
+@compiled_by_trace
+def twice(function, x):
+    return jax.lax.fori_loop(0, 2, lambda _, x: function(x), x)
+
+
+def test_programs_with_other_numbers_inside_are_others():
+    """What a trace does not show in its text (arrays inside of inner programs) tells programs apart too."""
+    for by in (np.arange(3.0), np.arange(3.0) + 1):
+        inner = jax.jit(lambda x, by=by: x + by.astype(np.float32))
+        np.testing.assert_array_equal(twice(inner, jnp.zeros(3)), 2 * by)
+    for power in (1, 2):
+        assert twice(lambda x, power=power: x**power + 1, jnp.float32(1)) == (3, 5)[power - 1]
+
+
+def test_what_is_traced_around_goes_through():
+    by = jnp.arange(3.0)
+    np.testing.assert_array_equal(jax.vmap(lambda b: twice(lambda x: x + b, 1.0))(by), 1 + 2 * by)
+    np.testing.assert_array_equal(jax.jit(lambda b: twice(lambda x: x * b, by))(2.0), 4 * by)
+    assert jax.grad(lambda b: twice(lambda x: x * b, 1.0))(3.0) == 6
