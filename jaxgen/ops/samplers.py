@@ -444,7 +444,10 @@ def sample_chain(
             expected="a start x where log_density(x) and its gradient are finite",
             got=f"log_density(x) = {state.log_density}, {slope} of {state.gradient.size} slopes not finite",
         )  # fmt: skip
-    return _draws(key, sampler, log_density, state, observed, draws, burn_in, thin)
+    x, info = _draws(key, sampler, log_density, state, observed, draws, burn_in, thin)
+    if concrete(info):
+        _tell(info, thin, called)
+    return x, info
 
 
 @compiled_by_trace
@@ -463,10 +466,7 @@ def _draws(
         info = ChainInfo(jnp.mean(info.acceptance), jnp.any(info.accepted), jnp.all(info.finite))
         return state, (state.x, info)
 
-    x, info = jax.lax.scan(draw, state, jnp.arange(draws))[1]
-    if concrete(info):
-        _tell(info, thin, called)
-    return x, info
+    return jax.lax.scan(draw, state, jnp.arange(draws))[1]
 
 
 def _tell(info: ChainInfo, thin: int, called: str) -> None:
