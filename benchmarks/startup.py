@@ -1,11 +1,12 @@
-"""How long a new process waits: the import, and the first small mixture fit with its compilation, without and with
-JAX's persistent compilation cache.
+"""How long a new process waits: the import, and the first small start and fit of each family with their compilation,
+without and with JAX's persistent compilation cache.
 
-    python benchmarks/startup.py
+    python benchmarks/startup.py [--rounds 3] [name ...]
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -14,51 +15,75 @@ import tempfile
 from common import report
 
 IMPORT = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
-FIT = """
+#: prints the seconds of the start and of the fit
+FIRST = """
 import time
 import jax, numpy as np, jaxgen as jg
-x = np.random.default_rng(0).normal(size=(5000, 2)).astype(np.float32)
+rng = np.random.default_rng(0)
+x = rng.normal(size=(5000, 2)).astype(np.float32)
 x[:2500] += 4
-jax.devices()
+bits = (rng.random((2000, 64)) < 0.3).astype(np.float32)
+first, second = jax.random.split(jax.random.key(0))
+jax.block_until_ready(second)
 t = time.perf_counter()
-start = jg.Mixture.init(jax.random.key(0), x, 5, jg.Gaussian.init)
-jax.block_until_ready(start)
+made = {start}
+model, algorithm = made if isinstance(made, tuple) else (made, None)
+jax.block_until_ready(jax.tree.leaves(model))
 middle = time.perf_counter()
-jg.fit(jax.random.key(1), start, x, steps=50)
-print(time.perf_counter() - middle, middle - t)
+{fit}
+print(middle - t, time.perf_counter() - middle)
 """
+FIT = "jg.fit(second, model, {}, algorithm, steps=50)"
+#: name: (start, fit)
+CASES = {
+    "mixture, 5000 x 2, K=5": ("jg.Mixture.init(first, x, 5, jg.Gaussian.init)", FIT.format("x")),
+    "HMM, 10 x 500 x 2, K=4": (
+        "jg.HMM.init(first, x.reshape(10, 500, 2), 4, jg.Gaussian.init)", FIT.format("x.reshape(10, 500, 2)"),
+    ),
+    "RBM, 2000 x 64, 32 hidden": ("jg.recipes.rbm(first, bits, 32)", FIT.format("bits")),
+    "RealNVP, 5000 x 2": ("jg.recipes.realnvp(first, x, steps=50)", FIT.format("x")),
+    "spline flow, 5000 x 2": ("jg.recipes.neural_spline_flow(first, x, steps=50)", FIT.format("x")),
+    "VAE, 2000 x 64": ("jg.recipes.vae(first, bits, 4, hidden=(64,), steps=50)", FIT.format("bits")),
+    "select, 1000 x 2, K=1..4": ("None", "jg.select(first, x[::5], range(1, 5))"),
+}  # fmt: skip
 
 
 def run(code: str, cache: str | None = None) -> list[float]:
     """The numbers that a new Python prints; `cache` is a folder for compiled programs."""
-    keep = {"JAX_COMPILATION_CACHE_DIR": cache or "", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    environment = os.environ | (keep if cache else {})
+    environment = {name: value for name, value in os.environ.items() if "CACHE" not in name}
+    if cache:
+        environment |= {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     return [float(word) for word in done.stdout.split()]
 
 
-def median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
+def medians(code: str, rounds: int, cache: str | None = None) -> list[float]:
+    """Of each number that the code prints."""
+    columns = zip(*(run(code, cache) for _ in range(rounds)), strict=True)
+    return [round(sorted(column)[rounds // 2], 3) for column in columns]
 
 
 def main() -> None:
-    rounds = [(run(IMPORT.format("jax"))[0], run(IMPORT.format("jax, jaxgen"))[0], *run(FIT)) for _ in range(5)]
-    jax, both, fit, init = (median(list(column)) for column in zip(*rounds, strict=True))
-    with tempfile.TemporaryDirectory() as cache:
-        run(FIT, cache)
-        again = [run(FIT, cache) for _ in range(5)]
-        cached, cached_init = (median(list(column)) for column in zip(*again, strict=True))
-    report(
-        "startup",
-        {
-            "import jax, s": jax,
-            "import jaxgen over import jax, s": both - jax,
-            "first fit of a mixture (5000 x 2, K=5), cold, s": fit,
-            "its k-means start before that, cold, s": init,
-            "first fit with the persistent cache, s": cached,
-            "its k-means start with the persistent cache, s": cached_init,
-        },
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="beginnings of names; none is all, and the import")
+    parser.add_argument("--rounds", type=int, default=3, help="processes, of which the median counts")
+    options = parser.parse_args()
+    row: dict[str, object] = {}
+    if not options.names:
+        jax, both = (medians(IMPORT.format(what), options.rounds)[0] for what in ("jax", "jax, jaxgen"))
+        row = {"import jax, s": jax, "import jaxgen over import jax, s": both - jax}
+    chosen = [name for name in CASES if not options.names or any(name.startswith(n) for n in options.names)]
+    total = 0.0
+    for name in chosen:
+        code = FIRST.format(start=CASES[name][0], fit=CASES[name][1])
+        start, fit = medians(code, options.rounds)
+        with tempfile.TemporaryDirectory() as cache:
+            run(code, cache)
+            cached = sum(medians(code, options.rounds, cache))
+        row[name] = {"start, cold, s": start, "fit, cold, s": fit, "both with the persistent cache, s": cached}
+        total += start + fit
+    row["all cold, s"] = total
+    report("startup", row) if not options.names else print(row)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import numpy as np
 
 from jaxgen import recipes
 from jaxgen._version import __version__
+from jaxgen.core.compiled import keep_programs
 from jaxgen.core.errors import FileError, FitError, JaxgenError, JaxgenWarning
 from jaxgen.core.files import load, save
 from jaxgen.data.readers import read
@@ -66,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         the exit status: 0, 1 where the work itself failed, 2 where the request could not be served.
     """
     options = _parser().parse_args(arguments)
+    if arguments is None:  # a process of its own
+        keep_programs()
     try:
         with _said(options.command):
             return options.run(options)

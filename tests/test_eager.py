@@ -1,5 +1,7 @@
 """Eager calls of functions compile once: a second call on other values of equal shapes compiles nothing."""
 
+import stat
+
 import cases
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,8 @@ import numpy as np
 import pytest
 from test_laws import Compilations
 
-from jaxgen.core.compiled import compiled_by_trace
+import jaxgen as jg
+from jaxgen.core.compiled import compiled_by_trace, keep_programs
 from jaxgen.core.door import context_shape, latent_shape
 from jaxgen.ops import gaussians, linalg, roots, samplers, stable
 from jaxgen.ops.kmeans import kmeans, kmeans_plus_plus
@@ -15,6 +18,14 @@ from jaxgen.ops.kmeans import kmeans, kmeans_plus_plus
 LOWER = jnp.array([[[2.0, 0.0], [1.0, 4.0]], [[1.0, 0.0], [-1.0, 0.5]]])
 COVARIANCE = LOWER @ jnp.swapaxes(LOWER, -1, -2)
 X = jnp.linspace(-1.0, 1.0, 12).reshape(6, 2)
+
+
+def hmm(a, **options):
+    stay = 0.5 + float(a) / 10
+    emissions = jg.Bernoulli.from_probs([[0.1], [0.8]])
+    return jg.HMM.from_values(None, [[stay, 1 - stay], [1 - stay, stay]], emissions, **options)
+
+
 #: `a -> value`, a is 1 and then 2
 CALLS = {
     "tril_inverse": lambda a: linalg.tril_inverse(a * LOWER),
@@ -31,6 +42,8 @@ CALLS = {
     "sample_chain": lambda a: samplers.sample_chain(
         jax.random.key(0), samplers.MALA(0.5), lambda x: -a * jnp.sum(x**2), X[0], draws=3
     ),
+    "HMM.forecast": lambda a: hmm(a).forecast(jnp.log(jnp.array([0.3, 0.7])), 4),
+    "HMM.initial of a stationary chain": lambda a: hmm(a, stationary=True).initial,
     "compensated_sum": lambda a: stable.compensated_sum(a * X),
     "kmeans_plus_plus": lambda a: kmeans_plus_plus(jax.random.key(0), a * X, 2),
     "kmeans": lambda a: kmeans(jax.random.key(0), a * X, 2),
@@ -82,3 +95,25 @@ def test_what_is_traced_around_goes_through():
     np.testing.assert_array_equal(jax.vmap(lambda b: twice(lambda x: x + b, 1.0))(by), 1 + 2 * by)
     np.testing.assert_array_equal(jax.jit(lambda b: twice(lambda x: x * b, by))(2.0), 4 * by)
     assert jax.grad(lambda b: twice(lambda x: x * b, 1.0))(3.0) == 6
+
+
+def test_programs_are_kept_in_a_private_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxgen.core.compiled._cache_home", lambda: tmp_path / "home")
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    try:
+        for chosen in ("", str(tmp_path)):  # by the user: none, or another
+            jax.config.update(names[0], chosen)
+            assert keep_programs() is None
+            assert jax.config.jax_compilation_cache_dir == chosen
+        jax.config.update(names[0], None)
+        folder = keep_programs()
+        assert jax.config.jax_compilation_cache_dir == str(folder)
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        jax.config.update(names[0], None)
+        folder.chmod(0o777)  # others could put programs there
+        assert keep_programs() is None
+        assert jax.config.jax_compilation_cache_dir is None
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)

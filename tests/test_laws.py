@@ -203,7 +203,7 @@ def test_a_second_look_compiles_nothing(case, part):
 
 
 #: what is called inside of doors and of EM only; and the exchange with another library, which computes as it likes
-INSIDE = {"ready", "precise", "precisely", "finish", "prepare", "sample_states", "distribution", "bijector"}
+INSIDE = {"ready", "precise", "precisely", "finish", "prepare", "distribution", "bijector"}
 
 
 @having(answers)

@@ -1,10 +1,13 @@
-"""Eager calls that compile once: what has a loop in it would otherwise compile anew at every call outside of `jit`."""
+"""What compiles once: eager calls, which compile anew at every call where they have a loop, and whole processes."""
 
 from __future__ import annotations
 
 import functools
+import os
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -74,3 +77,37 @@ def _inner_arrays(jaxpr: Any) -> Iterator[Any]:
 def _content(array: Any) -> Any:
     raw = jax.random.key_data(array) if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key) else array
     return str(array.dtype), np.shape(array), np.asarray(raw).tobytes()
+
+
+def keep_programs() -> Path | None:
+    """Lets JAX keep this process's compiled programs for the next ones, in a folder of this user alone.
+
+    The folder is `jaxgen/programs` where the platform keeps caches: it may be deleted at any time. A cache that was
+    chosen by `JAX_COMPILATION_CACHE_DIR` or `jax.config` stays, also none (an empty name).
+
+    Returns:
+        The folder; None where another choice was made or there can be no private folder: nothing is kept then. What
+        others may write there would run here.
+    """
+    if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
+        return None
+    folder = _cache_home() / "jaxgen" / "programs"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.name == "posix" and (folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077):
+            return None
+    except (OSError, RuntimeError):
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    # most programs of a first fit take less than the second from which JAX keeps them
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    return folder
+
+
+def _cache_home() -> Path:
+    """Where the platform keeps what can be made again."""
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

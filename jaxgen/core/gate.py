@@ -240,16 +240,18 @@ def probabilities(rows: Any, *, name: str, called: str, shape: tuple[int, ...] |
         )  # fmt: skip
     kind = getattr(rows, "dtype", value.dtype)
     slack = max(SUM_SLACK, float(jnp.finfo(kind).eps)) if jax.dtypes.issubdtype(kind, np.floating) else SUM_SLACK
+    known = concrete(value)
+    value = np.asarray(value) if known else value  # type: ignore[assignment]  # on the host each line here is no program
     total = value.sum(-1, keepdims=True)
-    if concrete(total) and not ((value >= 0).all() and (jnp.abs(total - 1) < slack).all()):
+    if known and not ((value >= 0).all() and (np.abs(total - 1) < slack).all()):
         shares = (value >= 0).all() and (total > 0).all()
         array = name if hasattr(rows, "sum") else f"np.asarray({name})"
         raise ModelError(
             f"{name} holds no probabilities", called=called, expected="values from 0 to 1, rows that sum to one",
-            got=f"smallest {value.min()}, sums from {total.min()} to {total.max()}",
+            got=f"smallest {value.min()!s}, sums from {total.min()!s} to {total.max()!s}",
             fix=f"{array} / {array}.sum(-1, keepdims=True)" if shares else f"jax.nn.softmax({array}) of logarithms",
         )  # fmt: skip
-    return value / total
+    return jnp.asarray(value / total)
 
 
 def as_events(data: Any, *, name: str, called: str, allow_nan: bool = False) -> Any:
