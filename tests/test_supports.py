@@ -221,6 +221,7 @@ def test_what_an_error_of_a_support_tells_to_do_works():
     names = {"np": np, "jaxgen": jg, "Interval": Interval}
     for support, data, says in (
         (simplex, x, "x / x.sum(-1, keepdims=True)"), (simplex, np.where(x > 2, 0, x), "np.maximum"),
+        (simplex, (x / x.sum(-1, keepdims=True)).astype(np.float16), "astype"),
         (Interval(0.0, 1.0), x, "Interval(0, "), (positive, x - 1, "Interval(-"),
         (Interval((0.0, -1.0, -np.inf), 2.0), x, "Interval(-inf"), (Interval(0, 9), x.round(), "Dequantized"),
     ):  # fmt: skip

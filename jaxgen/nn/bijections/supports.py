@@ -261,8 +261,10 @@ class Interval:
 class _Simplex:
     def fix(self, x: np.ndarray) -> str:
         """How parts become parts of one whole."""
-        least = float(np.min(x, where=x > 0, initial=1.0)) / 2
-        return ("" if (x > 0).all() else f"x = np.maximum(x, {least:.3g}), and then ") + "x / x.sum(-1, keepdims=True)"
+        least = float(np.min(x, where=x > 0, initial=1)) / 2
+        steps = [] if x.dtype.itemsize > 2 else ["x = x.astype('float32')"]  # parts in 16 bits are rounded as before
+        steps += [] if (x > 0).all() else [f"x = np.maximum(x, {least:.3g})"]
+        return ", and then ".join([*steps, "x / x.sum(-1, keepdims=True)"])
 
     def layer(self, event_shape: tuple[int, ...]) -> Any:
         if len(event_shape) != 1 or event_shape[0] < 2:
@@ -313,7 +315,7 @@ def to_real(support: Support, x: Any, called: str) -> tuple[Any, Any]:
         >>> z.round(4).tolist()
         [[0.0], [0.6930999755859375]]
     """
-    x = as_floating(jnp.asarray(as_array(x, name="x", called=called)))
+    given, x = x, as_floating(jnp.asarray(as_array(x, name="x", called=called)))
     layer = layer_of(support, x, called)
     if layer is None:
         return x, None
@@ -324,6 +326,6 @@ def to_real(support: Support, x: Any, called: str) -> tuple[Any, Any]:
         raise DataError(
             "data lie outside of the support or on its edge", called=called, expected=f"values inside of {support}",
             got=f"{int(refused.sum())} of {len(x)} events, the first x[{first}] = {np.asarray(x[first])}",
-            fix=support.fix(np.asarray(x)) if hasattr(support, "fix") else "",
+            fix=support.fix(np.asarray(given)) if hasattr(support, "fix") else "",
         )  # fmt: skip
     return z, layer
