@@ -171,7 +171,7 @@ def test_what_is_no_chain_with_inputs():
     make = jg.InputChain.from_values
     with pytest.raises(jg.ModelError, match="probabilities"):
         make([0.5, 0.6], np.full((2, 2), 0.5), 1)
-    with pytest.raises(jg.ModelError, match="probabilities"):
+    with pytest.raises(jg.ModelError, match="another shape"):
         make(None, np.full((2, 3), 0.5), 1)
     with pytest.raises(jg.ModelError, match="weights do not fit"):
         make(None, np.full((2, 2), 0.5), np.zeros((2, 3, 1)))
@@ -321,7 +321,7 @@ def test_what_is_no_semi_markov_chain():
         make(None, np.full((2, 2), 0.5), np.full((2, 2), 0.5))
     with pytest.raises(jg.ModelError, match="probabilities"):
         make(None, None, [[0.5, 0.6], [0.5, 0.5]])
-    with pytest.raises(jg.ModelError, match="probabilities"):
+    with pytest.raises(jg.ModelError, match="another shape"):
         make([0.5, 0.5, 0.0], None, np.full((2, 2), 0.5))
     with pytest.raises(jg.ModelError, match="Dirichlet"):
         make(None, None, np.full((2, 2), 0.5), duration_prior=0.0)

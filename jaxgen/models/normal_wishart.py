@@ -54,7 +54,9 @@ def _positive(scale, diagonal):
     """True for symmetric positive definite matrices, or positive numbers, on the host."""
     if diagonal:
         return (scale > 0).all()
-    return bool(linalg.symmetric(jnp.asarray(scale))) and (np.linalg.eigvalsh(scale) > 0).all()
+    with jax.ensure_compile_time_eval():  # a mixture's start may be being traced
+        alike = bool(linalg.symmetric(jnp.asarray(scale)))
+    return alike and (np.linalg.eigvalsh(scale) > 0).all()
 
 
 def _spread(x, size, diagonal):
