@@ -9,7 +9,9 @@ once by a seed; of the other tables the first fold alone. A tenth of each traini
 mixture and the kernel density find their size and width, the flows their strength of regularisation and each its time
 to stop. The recipe of the flows is one for all tables: one autoregressive layer whose conditional densities are
 mixtures of logistics, as RNADE has them of Gaussians, with dropout and noise on the data. It was chosen on the first
-two folds of red wine, the second strength on the validation parts of abalone and parkinsons. A row that is in the table
+two folds of red wine, the second strength on the validation parts of abalone and parkinsons. The number of steps grows
+with the root of the number of rows: on the validation part of protein one flow has 0.82 nats after the 2500 steps of
+128 rows that red wine takes, and 2.26 after 15000 of 256; no other number was tried. A row that is in the table
 twice may be in both parts, as in the published figures.
 
 Published, red wine: Gaussian -13.18, mixture of factor analysers -10.19 (Tang, Salakhutdinov and Hinton 2012), RNADE
@@ -51,8 +53,8 @@ MEMBERS, FEATURES, COMPONENTS = 8, (132, 132), 16
 #: two strengths of regularisation, of which the validation part chooses: noise on the data in standard deviations, and
 #: the share of hidden units that are left out
 STRENGTHS = ((0.02, 0.35), (0.002, 0.05))
-#: training: decay of weights, steps and their size
-DECAY, STEPS, STEP_SIZE, BATCH = 0.01, 2500, 2e-3, 128
+#: training: decay of weights, steps of a table of so many rows and their size; steps grow with the root of the rows
+DECAY, STEPS, ROWS, STEP_SIZE, BATCH = 0.01, 2500, 1296, 2e-3, 128
 WIDTHS = np.geomspace(0.05, 1.0, 12)
 SIZES = (1, 2, 4, 8, 16, 32)
 
@@ -162,7 +164,8 @@ def flows(key: Any, train: np.ndarray, valid: np.ndarray) -> tuple[Callable[[np.
     def start(key: Any) -> Any:
         return jg.Flow.init(key, train, normal, layer, layers=1)
 
-    schedule = optax.cosine_decay_schedule(STEP_SIZE, STEPS, 0.02)
+    steps = round(STEPS * max(1.0, len(train) / ROWS) ** 0.5)
+    schedule = optax.cosine_decay_schedule(STEP_SIZE, steps, 0.02)
     optimizer = optax.chain(optax.clip_by_global_norm(5.0), optax.adamw(schedule, weight_decay=DECAY))
 
     def ensemble(models: Any, x: np.ndarray) -> np.ndarray:
@@ -173,7 +176,7 @@ def flows(key: Any, train: np.ndarray, valid: np.ndarray) -> tuple[Callable[[np.
     for noise, dropped in STRENGTHS:
         algorithm = jg.Gradient(regularised(noise, dropped), optimizer, validate=jg.losses.nll)
         fitted = jg.fit(
-            key, start, train, algorithm, steps=STEPS, batch_size=BATCH, validation=valid[:2000], every=50,
+            key, start, train, algorithm, steps=steps, batch_size=BATCH, validation=valid[:2000], every=50,
             restarts=MEMBERS, progress=False,
         )  # fmt: skip
         score = ensemble(fitted.models, valid[:2000]).mean()
@@ -249,7 +252,7 @@ def main() -> None:
         print(rows)
         return
     recipe = {"members": MEMBERS, "features": FEATURES, "components": COMPONENTS, "strengths": STRENGTHS,
-              "decay": DECAY, "steps": STEPS, "step_size": STEP_SIZE, "batch": BATCH}  # fmt: skip
+              "decay": DECAY, "steps": STEPS, "rows": ROWS, "step_size": STEP_SIZE, "batch": BATCH}  # fmt: skip
     path = RESULTS / "density.json"
     before = json.loads(path.read_text()) if path.exists() else {}
     if before.get("recipe") == json.loads(json.dumps(recipe)):  # what was measured by the same recipe stays

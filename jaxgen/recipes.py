@@ -131,7 +131,7 @@ def realnvp(
     Args:
         key: typed key.
         x: events `[N, D]`, D at least 2.
-        base: any density of events `[D]`, in units of the data's standard deviation; None is the standard normal.
+        base: any density of events `[D]`, in units of the data's scale; None is the standard normal.
         layers: number of coupling layers.
         features: hidden widths of each layer's network.
         context_shape: shape of one context for a conditional density; None for none.
@@ -158,7 +158,7 @@ def realnvp(
 
 def neural_spline_flow(
     key: Any, x: Any, *, base: Any = None, layers: int = 8, features: tuple[int, ...] = (64, 64), bins: int = 16,
-    bound: float = 4.0, autoregressive: bool = False, context_shape: tuple[int, ...] | None = None,
+    bound: float = 5.0, autoregressive: bool = False, context_shape: tuple[int, ...] | None = None,
     support: Support = real, step_size: float = 4e-3, steps: int = Gradient.default_steps,
 ) -> tuple[Flow, Gradient]:  # fmt: skip
     """A flow of rational-quadratic splines, and Adam on the exact likelihood.
@@ -173,7 +173,8 @@ def neural_spline_flow(
         layers: number of layers.
         features: hidden widths of each layer's network.
         bins: pieces of a spline.
-        bound: splines act on the interval `[-bound, bound]`, in units of the data's standard deviation.
+        bound: splines act on the interval `[-bound, bound]`, in units of the data's scale and around where each network
+            puts it; outside of it they are straight.
         autoregressive: False for couplings, which sample as fast as they score; True for autoregressive layers, more
             flexible, whose samples take several passes.
         context_shape: shape of one context for a conditional density; None for none.
@@ -266,7 +267,7 @@ def residual_flow(
     Args:
         key: typed key.
         x: events `[N, D]`.
-        base: any density of events `[D]`, in units of the data's standard deviation; None is the standard normal.
+        base: any density of events `[D]`, in units of the data's scale; None is the standard normal.
         layers: number of blocks.
         features: hidden widths of each block's network.
         bound: of each network's Lipschitz constant, between 0 and 1.
@@ -305,7 +306,7 @@ def bnaf(
     Args:
         key: typed key.
         x: events `[N, D]`.
-        base: any density of events `[D]`, in units of the data's standard deviation; None is the standard normal.
+        base: any density of events `[D]`, in units of the data's scale; None is the standard normal.
         layers: number of layers, with permutations between them.
         hidden: hidden units of each coordinate in each layer.
         depth: hidden layers of each layer's network.

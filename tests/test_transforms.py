@@ -261,8 +261,8 @@ def test_densities_integrate_to_one(name):
     trained, rest = partition(flow.bijection)
     noisy = jax.tree.map(lambda a: a + 0.3 * jax.random.normal(jax.random.key(a.size), a.shape), trained)
     flow = Flow(flow.base, combine(noisy, rest))
-    # the scales of a mixture carry its tails further out
-    high, n = (45.0, 450) if "logistic" in name else (12.0, 700)
+    # the scales of a mixture, and the frames of splines, carry tails further out
+    high, n = {"logistic coupling": (45.0, 450), "inverse autoregressive": (12.0, 700)}.get(name, (40.0, 1000))
     low = -high
     axis = low + (high - low) / n * (np.arange(n) + 0.5)
     points = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2).astype(np.float32)

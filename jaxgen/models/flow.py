@@ -21,15 +21,17 @@ from jaxgen.core.pytree import model
 from jaxgen.core.value import ByValue
 from jaxgen.nn.bijections import Chain, Coupling, Permute, Scan, Standardize
 from jaxgen.nn.bijections.basics import as_floating, shared_context
-from jaxgen.nn.bijections.checks import log_det_error, round_trip
+from jaxgen.nn.bijections.checks import log_det_error, outside, round_trip
 from jaxgen.nn.bijections.supports import Support, real, to_real
-from jaxgen.ops.units import mean_and_scale
+from jaxgen.ops.units import center_and_scale
 
 #: what float32 may lose on the way there and back, in standard deviations, and of a log-determinant, in nats, before
 #: `Flow.check` calls it a problem: a hundred times what layers lose at usual parameters
 ROUND_TRIP, LOG_DET = 1e-3, 1e-2
 #: shares of events or draws in the wrong places that are a problem, beyond what chance explains
 MISPLACED = 0.05
+#: share of the data outside of the splines' intervals that is a problem: there the flow is straight
+OUTSIDE = 0.005
 
 
 class FlowCheck(NamedTuple):
@@ -42,6 +44,8 @@ class FlowCheck(NamedTuple):
         stray: share of own draws that leave the range of the data in some coordinate; `2 D / (N + 1)` by chance.
         uncovered: share of the data that are less likely than the least likely of the own draws: tails or modes that
             the flow does not reach.
+        outside: share of the data that some spline on their way meets outside of its interval.
+        outside_mean: log-density of those, nats per event; NaN where there are none.
         mean: log-density of the data, nats per event.
         standard_error: of `mean`.
         bound: what `mean` cannot exceed, None where nobody said.
@@ -52,6 +56,8 @@ class FlowCheck(NamedTuple):
     log_det: float
     stray: float
     uncovered: float
+    outside: float
+    outside_mean: float
     mean: float
     standard_error: float
     bound: float | None
@@ -68,6 +74,8 @@ class FlowCheck(NamedTuple):
             ("log-det", f"{self.log_det:.1e} nats from the Jacobian"),
             ("own draws", f"{self.stray:.1%} leave the range of the data"),
             ("data", f"{self.uncovered:.1%} less likely than all own draws"),
+            ("splines", f"{self.outside:.2%} of the data outside of an interval" + (
+                f", there {self.outside_mean:.4f} nats per event" if self.outside else "")),
             ("density", f"{plus_minus(self.mean, self.standard_error)} nats per event{limit}"),
             *(("problem", text) for text in self.problems),
         )
@@ -107,8 +115,8 @@ class Flow:
         """Layers of one kind with permutations between them, then the units of the data, then their support.
 
         Couplings and autoregressive layers start as the identity, so that the flow starts as the base in the data's
-        mean and standard deviation. Permutations come in pairs: one reverses the order, so that a pair of couplings
-        moves every coordinate; the next is a random cycle, so that all sides mix.
+        center and scale, see `Standardize`. Permutations come in pairs: one reverses the order, so that a pair of
+        couplings moves every coordinate; the next is a random cycle, so that all sides mix.
 
         Args:
             key: typed key.
@@ -118,7 +126,7 @@ class Flow:
                 `functools.partial(Coupling.init, transform=SplineTransform())`.
             layers: L, the number of layers.
             support: what values x can take: `real`, `positive`, `simplex`, `circle` or `Interval(low, high)`, of
-                `jaxgen.nn.bijections`. The layers work on unbounded numbers, in units of their standard deviation; the
+                `jaxgen.nn.bijections`. The layers work on unbounded numbers, in units of their scale; the
                 density is one of x, and zero outside of the support. On the circle the layers take angles as they are,
                 from -pi to pi, and have a `CircularSplineTransform`; the base is a density of angles.
 
@@ -274,7 +282,7 @@ def _check(flow, key, x, context, bound, draws) -> FlowCheck:
         flow.bijection, x[:few], flow.encode(own[:few], context=context[rows][:few] if contexts else None),
         context[:few] if contexts else None,
     )  # fmt: skip
-    scale = np.asarray(mean_and_scale(x.reshape(n, -1))[1])
+    scale = np.asarray(center_and_scale(x.reshape(n, -1))[1])
     lost = float(max((there.reshape(few, -1) / scale).max(), back.max()))
     # the cost of a Jacobian grows with the square of the size
     seen = max(1, min(n, 32, 2**14 // scale.size))
@@ -283,6 +291,8 @@ def _check(flow, key, x, context, bound, draws) -> FlowCheck:
     flat, drawn = (np.asarray(a, np.float64).reshape(len(a), -1) for a in (x, own))
     stray = float(((drawn < flat.min(axis=0)) | (drawn > flat.max(axis=0))).any(axis=1).mean())
     uncovered = float((log_prob < own_log_prob.min()).mean())
+    far = outside(flow.bijection, x, context)
+    beyond, beyond_mean = float(far.mean()), float(log_prob[far].mean()) if far.any() else float("nan")
     mean, finite = float(log_prob.mean()), log_prob[np.isfinite(log_prob)]
     error = float(finite.std(ddof=1) / np.sqrt(finite.size)) if finite.size > 1 else float("nan")
     by_chance = min(1.0, 2 * flat.shape[1] / (n + 1))
@@ -296,11 +306,14 @@ def _check(flow, key, x, context, bound, draws) -> FlowCheck:
             (not log_det <= LOG_DET, f"a log-determinant is off by {log_det:.1e} nats: densities are wrong by as much"),
             (stray > allowed, f"{stray:.1%} of own draws leave the range of the data, {by_chance:.1%} would by chance"),
             (uncovered > MISPLACED + 4 / draws, f"{uncovered:.1%} of the data are less likely than all own draws"),
+            (beyond > OUTSIDE,
+             f"{beyond:.1%} of the data lie outside of the splines' intervals, at {beyond_mean:.1f} nats per "
+             "event: a larger bound"),
             (bound is not None and mean > bound + 3 * np.nan_to_num(error),
              f"the data's density, {mean:.4f}, exceeds the bound {bound}: learned by heart, or not a density"),
         ) if wrong
     ]  # fmt: skip
-    return FlowCheck(lost, log_det, stray, uncovered, mean, error, bound, tuple(problems))
+    return FlowCheck(lost, log_det, stray, uncovered, beyond, beyond_mean, mean, error, bound, tuple(problems))
 
 
 def _orders(key, size, layers):

@@ -219,8 +219,9 @@ def _free(params, x, bound, circular, back):
     if not circular:
         left, right = jnp.where(index == 0, 1, left), jnp.where(index == bins - 1, 1, right)
     found = _Bin(
-        across * _sum(width, index, jnp.less) - bound, across * _sum(width, index, jnp.equal),
-        up * _sum(height, index, jnp.less) - bound, up * _sum(height, index, jnp.equal), left, right,
+        # from the middle, so that what is near it keeps its digits
+        across * (_sum(width, index, jnp.less) - total_width / 2), across * _sum(width, index, jnp.equal),
+        up * (_sum(height, index, jnp.less) - total_height / 2), up * _sum(height, index, jnp.equal), left, right,
     )  # fmt: skip
     y, log_slope = (_inverse if back else _forward)(found, z)
     return jnp.where(inside, y, x), jnp.where(inside, log_slope, 0)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxgen.nn.bijections.autoregressive import Autoregressive
+from jaxgen.nn.bijections.coupling import Coupling
+from jaxgen.nn.bijections.transforms import SplineTransform
 
 
 @jax.jit
@@ -72,3 +77,58 @@ def log_det_error(layer: Any, x: Any, context: Any = None) -> np.ndarray:
     jacobian, log_det, inverse_log_det = (np.asarray(a, np.float64) for a in _log_dets(layer, x, context))
     exact = np.linalg.slogdet(jacobian)[1]
     return np.maximum(np.abs(log_det - exact), np.abs(inverse_log_det + exact))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Counting:
+    """A spline whose log-derivatives are larger by one outside of its interval."""
+
+    spline: SplineTransform
+    size = property(lambda self: self.spline.size)
+    features = property(lambda self: self.spline.features)
+
+    def seen(self, x):
+        return self.spline.seen(x)
+
+    def forward(self, params, x):
+        y, log_slope = self.spline.forward(params, x)
+        return y, log_slope + (jnp.abs(x) > self.spline.bound)
+
+    def inverse(self, params, y):
+        x, log_slope = self.spline.inverse(params, y)
+        return x, log_slope + (jnp.abs(x) > self.spline.bound)
+
+
+def outside(layer: Any, x: Any, context: Any = None) -> np.ndarray:
+    """Whether some spline on the way to the base meets an event outside of its interval, where it is a straight line.
+
+    Args:
+        layer: any bijection; one without splines has no outside.
+        x: events `[N, *event]`.
+        context: `[N, *context]` or None.
+
+    Returns:
+        bools `[N]`.
+
+    Example:
+        >>> layer = Coupling.init(jax.random.key(0), jnp.zeros((1, 2)), SplineTransform(4, bound=3.0), features=(8,))
+        >>> outside(layer, jnp.array([[0.0, 2.0], [0.0, 4.0]])).tolist()
+        [False, True]
+    """
+    has_splines = lambda a: (  # noqa: E731
+        isinstance(a, Coupling | Autoregressive) and isinstance(a.transform, SplineTransform)
+    )
+    # the same layers, counting: whatever they are parts of adds up their log-determinants
+    counting = jax.tree.map(
+        lambda a: dataclasses.replace(a, transform=_Counting(a.transform)) if has_splines(a) else a, layer,
+        is_leaf=has_splines,
+    )  # fmt: skip
+    return np.asarray(_counts(counting, layer, x, context)) > 0.5
+
+
+@jax.jit
+def _counts(counting: Any, layer: Any, x: Any, context: Any) -> jax.Array:
+    def one(x: Any, context: Any) -> jax.Array:
+        return counting.inverse(x, context)[1] - layer.inverse(x, context)[1]
+
+    return jax.vmap(one, in_axes=(0, None if context is None else 0))(x, context)

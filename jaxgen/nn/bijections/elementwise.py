@@ -17,7 +17,7 @@ from jaxgen.core.exchange import as_bijector
 from jaxgen.core.gate import floating
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.nn.bijections.basics import as_floating, check
-from jaxgen.ops.units import mean_and_scale
+from jaxgen.ops.units import bent, center_and_scale, tails, unbent
 
 
 @model
@@ -41,18 +41,19 @@ class Affine:
 
     @classmethod
     def from_data(cls, x) -> Affine:
-        """The mean and standard deviation of each coordinate of events `[N, *event]`: on the side of the base they have
-        mean 0 and scale 1. A coordinate that is the same in all events keeps the scale 1.
+        """The median of each coordinate of events `[N, *event]` and its scale by the deciles, which no outlier moves:
+        on the side of the base they have center 0 and scale 1. A coordinate that is the same in all events keeps the
+        scale 1.
 
         Source: Kingma and Dhariwal (2018), Glow, section 3.1: the start of an activation normalisation.
 
         Example:
-            >>> layer = Affine.from_data(jnp.array([[1.0, 7.0], [3.0, 7.0]]))
-            >>> layer.shift.tolist(), layer.log_scale.tolist()
-            ([2.0, 7.0], [0.0, 0.0])
+            >>> layer = Affine.from_data(jnp.array([[1.0, 7.0], [2.0, 7.0], [3.0, 7.0]]))
+            >>> layer.shift.tolist(), jnp.exp(layer.log_scale).round(4).tolist()
+            ([2.0, 7.0], [0.6241999864578247, 1.0])
         """
-        units = Standardize.from_data(x)
-        return cls(units.mean, jnp.log(units.scale))
+        center, scale = center_and_scale(x)
+        return cls(center, jnp.log(scale))
 
     def started(self, x, context=None):
         """Itself from events `[N, *event]` on the side of the data, and those on the side of the base."""
@@ -80,46 +81,53 @@ class Affine:
 
 @model
 class Standardize:
-    """Data of mean zero and unit variance to the data's own units; never trained.
+    """Numbers of about unit size to the data's own units; never trained.
 
-    `y = mean + scale x`, `log |det| = sum log scale`
+    `y = center + scale u`, `u = x` in the bulk, `|x| <= 3`. Where a column has data further out than 5, the tail on
+    that side is logarithmic, `x = sign(u) (3 + log(1 + b (|u| - 3)) / b)`, so that all data lie within 5.
 
     Args:
-        mean: `[*event]`, units of the data.
+        center: `[*event]`, units of the data.
         scale: `[*event]`, positive, units of the data.
+        bend: b, `[2, *event]`, of the lower and the upper tail, 0 for none; None for none at all.
 
     Example:
-        >>> layer = Standardize.from_data(jnp.array([[1.0, 7.0], [3.0, 7.0]]))
-        >>> layer.mean.tolist(), layer.scale.tolist()
-        ([2.0, 7.0], [1.0, 1.0])
+        >>> layer = Standardize.from_data(jnp.array([[1.0, 7.0], [2.0, 7.0], [3.0, 7.0]]))
+        >>> layer.center.tolist(), layer.scale.round(4).tolist(), layer.bend.tolist()
+        ([2.0, 7.0], [0.6241999864578247, 1.0], [[0.0, 0.0], [0.0, 0.0]])
     """
 
-    mean: jax.Array = fixed()
+    center: jax.Array = fixed()
     scale: jax.Array = fixed()
+    bend: jax.Array | None = fixed(None)
 
     @classmethod
     def from_data(cls, x) -> Standardize:
-        """The mean and standard deviation of each coordinate of events `[N, *event]`.
+        """The median of each coordinate of events `[N, *event]`, its scale by the deciles, and its far tails.
 
-        A coordinate that is the same in all events has no scale of its own and keeps 1.
+        No outlier moves the scale, see `ops.units.center_and_scale`. A coordinate that is the same in all events has
+        no scale of its own and keeps 1.
         """
         x = floating(x)
-        mean, scale = mean_and_scale(x.reshape((x.shape[0], -1)))
-        return cls(mean.reshape(x.shape[1:]), scale.reshape(x.shape[1:]))
+        center, scale = center_and_scale(x)
+        return cls(center, scale, tails((x - center) / scale))
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        return self.mean.shape
+        return self.center.shape
 
     def forward(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
         check(self, "forward", x, context)
-        return self.mean + self.scale * x, jnp.sum(jnp.log(self.scale))
+        u, log_slope = (x, 0) if self.bend is None else unbent(x, self.bend)
+        return self.center + self.scale * u, jnp.sum(jnp.log(self.scale) + log_slope)
 
     def inverse(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
         check(self, "inverse", y, context)
-        return (y - self.mean) / self.scale, -jnp.sum(jnp.log(self.scale))
+        u = (y - self.center) / self.scale
+        x, log_slope = (u, 0) if self.bend is None else bent(u, self.bend)
+        return x, jnp.sum(log_slope - jnp.log(self.scale))
 
     def bijector(self):
         """The distrax bijector."""

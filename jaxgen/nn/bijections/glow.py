@@ -14,7 +14,7 @@ from jaxgen.core.errors import ModelError
 from jaxgen.core.gate import floating
 from jaxgen.nn.bijections.compose import Chain, Scan
 from jaxgen.nn.bijections.coupling import Coupling
-from jaxgen.nn.bijections.elementwise import Affine
+from jaxgen.nn.bijections.elementwise import Affine, Standardize
 from jaxgen.nn.bijections.images import MultiScale, Squeeze, conv1x1, every_pixel, image_shape
 from jaxgen.nn.bijections.starts import initialize
 from jaxgen.nn.bijections.transforms import AFFINE, Transform
@@ -27,9 +27,10 @@ def glow(
 ) -> MultiScale:  # fmt: skip
     """Glow for images: per level a squeeze and K steps, then half of the channels leave for the base.
 
-    One step, on the way to the base: the channels in their own units (`Affine`), a 1x1 convolution (`LULinear`), and a
-    coupling in which half of the channels, through a network of convolutions, transform the others. Layers of a level
-    are scanned. The units start from the data, so that x takes part with more than its shape.
+    First each channel of the data is brought to unit scale and within the reach of splines (`Standardize`). One step,
+    on the way to the base: the channels in their own units (`Affine`), a 1x1 convolution (`LULinear`), and a coupling
+    in which half of the channels, through a network of convolutions, transform the others. Layers of a level are
+    scanned. The units start from the data, so that x takes part with more than its shape.
 
     Args:
         key: typed key.
@@ -66,12 +67,15 @@ def glow(
         )  # fmt: skip
     shape = None if context_shape is None else tuple(context_shape)
     network = functools.partial(ConvNet, width=width) if network is None else network
+    # next to the data
+    units: tuple[Any, ...] = (every_pixel(Standardize.from_data(x.reshape((-1, channels))), height, width_),)
     made = []
     for of_level in jax.random.split(key, levels):
         squeeze = Squeeze.from_shape((height, width_, channels))
         like = jnp.zeros((1, *squeeze.latent_shape), x.dtype)
         step = functools.partial(_step, x=like, transform=transform, network=network, context_shape=shape)
-        made.append(Chain((Scan(jax.jit(jax.vmap(step))(jax.random.split(of_level, steps))), squeeze)))
+        made.append(Chain((Scan(jax.jit(jax.vmap(step))(jax.random.split(of_level, steps))), squeeze, *units)))
+        units = ()
         # half of the channels stay
         height, width_, channels = height // 2, width_ // 2, 2 * channels
     # couplings start as the identity: no context is seen yet

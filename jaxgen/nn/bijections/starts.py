@@ -27,8 +27,8 @@ def started(layer: Any, x: Any, context: Any = None) -> tuple[Any, jax.Array]:
 def initialize(bijection: Any, x: Any, context: Any = None) -> Any:
     """The same bijection with every `Affine` in it started from data.
 
-    The events pass from the data to the base; each `Affine` on the way takes the mean and the standard deviation of
-    what reaches it, so that each layer below sees numbers of mean 0 and scale 1. All other parameters stay.
+    The events pass from the data to the base; each `Affine` on the way takes the median and the robust scale of
+    what reaches it, so that each layer below sees numbers of center 0 and scale 1. All other parameters stay.
 
     Args:
         bijection: any; `Chain`, `Scan` and what else is made of layers start their parts one after the other.

@@ -140,14 +140,25 @@ class AffineTransform:
         return (y - shift) * jnp.exp(-log_scale), -log_scale
 
 
+#: what layers use where no transform is named, and the frame of splines
+AFFINE = AffineTransform()
+
+
 @loadable
 @dataclasses.dataclass(frozen=True)
 class SplineTransform:
-    """A monotone rational-quadratic spline of an interval onto itself; the identity outside of it.
+    """A monotone rational-quadratic spline of an interval onto itself, in a frame that moves: straight outside of it.
+
+    `y = exp(s) spline(x) + t`, the frame `(t, s)` that of an `AffineTransform`
+
+    The network moves the interval to where the coordinate is, given the others, so that a tail which leaves any fixed
+    interval (that of `a^2 + noise` given a) is inside of it. Outside of the interval the map continues along the
+    straight line `exp(s) x + t`, with the slope of the interval's ends.
 
     Args:
-        bins: K, the number of pieces, 2 or more; there are 3 K - 1 parameters.
-        bound: the interval is `[-bound, bound]`, in units of the layer's input: standard deviations of the data.
+        bins: K, the number of pieces, 2 or more; there are 3 K + 1 parameters, the frame's last.
+        bound: the interval is `[-bound, bound]`, in units of the layer's input. Data that a flow standardises lie
+            within 5, see `Standardize`.
 
     Raises:
         ModelError: fewer than two bins, or a bound that is not positive.
@@ -155,7 +166,7 @@ class SplineTransform:
     Source: Durkan et al. (2019), Neural spline flows; the bounds that make it exact in float32 are in `ops.splines`.
 
     Example:
-        >>> y, log_slope = SplineTransform(4).forward(jnp.zeros(11), jnp.float32(2.0))
+        >>> y, log_slope = SplineTransform(4).forward(jnp.zeros(13), jnp.float32(2.0))
         >>> round(float(y), 5), round(float(log_slope), 5)
         (2.0, 0.0)
     """
@@ -169,7 +180,7 @@ class SplineTransform:
 
     @property
     def size(self) -> int:
-        return 3 * self.bins - 1
+        return 3 * self.bins + 1
 
     @property
     def features(self) -> int:
@@ -181,11 +192,17 @@ class SplineTransform:
 
     def forward(self, params, x):
         """`y` and `log dy/dx`."""
-        return free_spline_forward(params, x, self.bound)
+        spline, frame = pieces(params, (self.size - 2, 2))
+        y, log_slope = free_spline_forward(spline, x, self.bound)
+        y, log_scale = AFFINE.forward(frame, y)
+        return y, log_slope + log_scale
 
     def inverse(self, params, y):
         """`x` and `log dx/dy`."""
-        return free_spline_inverse(params, y, self.bound)
+        spline, frame = pieces(params, (self.size - 2, 2))
+        y, log_scale = AFFINE.inverse(frame, y)
+        x, log_slope = free_spline_inverse(spline, y, self.bound)
+        return x, log_slope + log_scale
 
 
 @loadable
@@ -308,7 +325,3 @@ class LogisticMixtureTransform:
         mixture, shift, log_scale = self._parts(params)
         x, log_slope = logistic_mixture_logit(y, *mixture)
         return (x - shift) * jnp.exp(-log_scale), log_slope - log_scale
-
-
-#: what layers use where no transform is named
-AFFINE = AffineTransform()
