@@ -101,7 +101,7 @@ def center_and_scale(x) -> tuple[jax.Array, jax.Array]:
 
 
 def tails(u) -> jax.Array:
-    """How much to bend the two tails of each column so that all of it lies within the limit, see `bent`.
+    """How much to bend the two tails of each column so that it lies within the limit, up to a million scales; see `bent`.
 
     Args:
         u: events `[N, *event]` in units of their scale, as by `center_and_scale`, up to a million of them.
@@ -111,8 +111,8 @@ def tails(u) -> jax.Array:
     """
     room = LIMIT - BULK
     far = (jnp.stack([jnp.max(-u, axis=0), jnp.max(u, axis=0)]) - BULK) / room
-    # log(1 + far b) = b, from above, so that whatever is left is inside. No more than what brings a million scales within
-    # the limit: float32 has to find the way back
+    # log(1 + far b) = b, from above, so that what is left is inside; no more than brings a million scales within the
+    # limit, since float32 has to find the way back
     bend = 2 * jnp.maximum(far - 1, 0)
     for _ in range(8):
         bend = jnp.minimum(jnp.log1p(jnp.maximum(far, 0) * bend), 16)
