@@ -17,7 +17,7 @@ import numpy as np
 from jaxgen.core.errors import ModelError
 from jaxgen.core.gate import concrete
 from jaxgen.core.pytree import difference, float_type, parameter_count, registered
-from jaxgen.core.sequences import Sequences, padded
+from jaxgen.core.sequences import Joined, Sequences, padded
 
 
 def count(models: Any) -> int:
@@ -184,6 +184,17 @@ def prepare(model: Any, x: Any, limit: int = 0) -> Any:
     """
     method = getattr(type(model), "prepare", None)
     return x if method is None or isinstance(x, Events) else method(model, x, limit)
+
+
+def joins(model: Any) -> bool:
+    """True where the E-step of a model takes rows of several sequences, and is faster for it: the model's `joins`."""
+    return bool(getattr(model, "joins", False))
+
+
+def counted(x: Any) -> Any:
+    """How many events there are in each row of x: one, but for sequences that were joined."""
+    x = x.x if isinstance(x, Events) else x
+    return x.count if isinstance(x, Joined) else 1
 
 
 def ready(model: Any, x: Any) -> Any:

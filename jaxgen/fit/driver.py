@@ -390,7 +390,10 @@ class _Run:
         self.save_every = 0
         begun = time.perf_counter()
         if stream is None and source is None:
-            self.given, self.batch = batch, _prepare(algorithm, options.batch_size, options.restarts, model, batch)
+            self.given = batch
+            if options.batch_size is None and (arrange := getattr(algorithm, "arrange", None)) is not None:
+                batch = arrange(one, batch)
+            self.batch = _prepare(algorithm, options.batch_size, options.restarts, model, batch)
         self.carry = _begin(algorithm, options.batch_size, options.restarts, key, model, self.batch)
         self.compile_seconds, self.seconds = time.perf_counter() - begun, 0.0
         self.step = 0
@@ -593,7 +596,7 @@ class _Run:
         elif self.stream is not None:
             found = of_step(self.algorithm, key, state, self.batch, self.batch, None)
         elif o.batch_size is None:
-            found = of_step(self.algorithm, key, state, self.batch, self.given, np.arange(self.batch.events))
+            found = of_step(self.algorithm, key, state, self.batch, self.given, np.arange(self.given.events))
         else:
             size, place = o.batch_size, step % (self.batch.events // o.batch_size)
             _, order = next_batch(self.key, step - place, self.carry.order, self.batch, size)

@@ -8,11 +8,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxgen.core import algebra
 from jaxgen.core.errors import FitError
 from jaxgen.core.gate import Batch, widened
 from jaxgen.core.pytree import float_type, held_leaves, put_back
+from jaxgen.core.sequences import Sequences, join
 from jaxgen.core.value import algorithm
 from jaxgen.fit.devices import divided, on_each
 from jaxgen.ops.chunks import sum_over_chunks
@@ -112,6 +114,14 @@ class EM:
         metrics = {"log_likelihood": lowest, "objective": lowest, "repaired": jnp.zeros((), jnp.int32)}
         return EMState(model, model, metrics, jnp.zeros((), bool))
 
+    def arrange(self, model: Any, batch: Batch) -> Batch:
+        """The batch with sequences of many lengths joined to rows of one; on the host, before anything is compiled."""
+        plain = batch.weight is None and batch.context is None and self.devices is None
+        if not (plain and isinstance(batch.x, Sequences) and np.ndim(batch.x.length) == 1 and algebra.joins(model)):
+            return batch
+        rows = join(batch.x, batch.label)
+        return batch if rows is None else batch._replace(x=rows[0], label=rows[1])
+
     def prepare(self, model: Any, batch: Batch) -> Batch:
         """The batch as the E-steps like best to see it: what they need of the data in every step is made once."""
         return self._prepared(model, batch, COLUMNS_LIMIT)
@@ -192,7 +202,7 @@ class EM:
         statistics, total = on_each(self._sums, self.devices)(ready, batch)
         if isinstance(batch.x, algebra.Events):
             statistics = ready.finish(statistics)
-        return statistics, total, jnp.sum(batch.weight)
+        return statistics, total, jnp.sum(batch.weight * algebra.counted(batch.x))
 
     def _sums(self, ready: Any, batch: Batch) -> tuple[Any, jax.Array]:
         """Statistics and log-likelihood, summed over the events."""

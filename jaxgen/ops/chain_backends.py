@@ -215,7 +215,7 @@ def _spread(difference: Array, new: Array, old: Array) -> Array:
 
 def run(
     backend: Backend, recursion: Recursion, shape: Layout, weights: Any, matrices: Array | None,
-    present: Array | None, reverse: bool,
+    present: Array | None, reverse: bool, starts: Array | None = None,
 ) -> Any:  # fmt: skip
     """The outs of a recursion, in the layout.
 
@@ -228,16 +228,17 @@ def run(
         present: `[B, T]` bool, or None where all steps are there. Other steps are run on whatever is there, so their
             outs mean nothing; against time (`reverse`) the last step that is there starts anew.
         reverse: from the last step to the first.
+        starts: `[B, T]` bool, the steps at which it starts anew; against time it does at the steps before.
     """
-    ends = None
-    if reverse and (present is not None or shape.size is not None):
+    anew = None if starts is None or reverse else shape.cut(starts)
+    if reverse and (present is not None or shape.size is not None or starts is not None):
         there = jnp.ones((shape.batch, shape.steps), bool) if present is None else present
-        after = jnp.concatenate([there[:, 1:], jnp.zeros_like(there[:, :1])], axis=1)
-        ends = shape.cut(there & ~after)
-    body = _starting(recursion, ends is not None and not shape.alone)
+        goes_on = there if starts is None else there & ~starts
+        anew = shape.cut(there & ~jnp.pad(goes_on[:, 1:], ((0, 0), (0, 1))))
+    body = _starting(recursion, anew is not None and not shape.alone)
     if matrices is not None and (matrices.ndim == 4 or shape.size is not None):
         matrices = shape.cut(jnp.broadcast_to(matrices, (shape.batch, *matrices.shape[-3:])))
-    pieces = (weights, matrices, ends)
+    pieces = (weights, matrices, anew)
     if shape.size is None:
         start = recursion.start if shape.alone else _spread_out(recursion.start, shape.batch)
         return lax.scan(body, start, pieces, reverse=reverse)[1]

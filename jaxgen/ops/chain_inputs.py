@@ -53,6 +53,8 @@ class Chain(NamedTuple):
     """`[B, T, K]`, zero at steps that were not seen."""
     length: Array | None
     """`[B]` int32, or None where all steps are there."""
+    starts: Array | None = None
+    """`[B, T]` bool, the steps at which a sequence begins, or None where that is the first one only."""
 
     @property
     def present(self) -> Array:
@@ -63,19 +65,18 @@ class Chain(NamedTuple):
     @property
     def moves(self) -> Array:
         """`[B, T - 1]`, or `[1, T - 1]`: whether the transition from this step to the next is made."""
-        return self.present[:, 1:]
+        return self.present[:, 1:] if self.starts is None else self.present[:, 1:] & ~self.starts[:, 1:]
 
-    def last(self, x: Array) -> Array:
-        """`[B, T, ...] -> [B, ...]`, at the last step within the length."""
-        if self.length is None:
-            return x[:, -1]
-        at = jnp.maximum(self.length - 1, 0)
-        return jnp.take_along_axis(x, at.reshape(-1, *(1,) * (x.ndim - 1)), axis=1)[:, 0]
+    @property
+    def leads(self) -> Array:
+        """`[B, T]` or `[1, T]`: whether a step is followed by another of its sequence."""
+        return jnp.pad(self.moves, ((0, 0), (0, 1)))
 
 
 def make_chain(
-    name: str, log_initial: Any, log_transition: Any, log_likelihood: Any, length: Any = None, observed: Any = None
-) -> tuple[Chain, tuple[int, ...]]:
+    name: str, log_initial: Any, log_transition: Any, log_likelihood: Any, length: Any = None, observed: Any = None,
+    starts: Any = None,
+) -> tuple[Chain, tuple[int, ...]]:  # fmt: skip
     """The checked chain, and the batch shape to give back to results."""
     pi, a, b = widened(tuple(map(jnp.asarray, (log_initial, log_transition, log_likelihood))))
     called = f"{name}(log_initial, log_transition, log_likelihood)"
@@ -97,6 +98,8 @@ def make_chain(
     b = b.reshape(-1, steps, states)
     a = a.astype(dtype)
     chain = Chain(pi.astype(dtype), a.reshape(len(b), *a.shape[-3:]) if a.ndim > 3 else a, b, length)
+    if starts is not None:
+        chain = chain._replace(starts=_fit(called, "starts", starts, (*batch, steps)).reshape(-1, steps))
     if length is not None:
         chain = chain._replace(log_likelihood=jnp.where(chain.present[..., None], b, 0))
     return chain, tuple(batch)

@@ -61,12 +61,12 @@ def propagate(
     zeros = jnp.zeros_like(chain.log_initial)
     start = zeros if reverse else chain.log_initial
     step = _step(fixed, reduce)
-    if isinstance(backend, Associative):
+    if isinstance(backend, Associative) and chain.starts is None:
         return _tree(step, start, rows, fixed, own, chain.length, reduce, reverse)
     shape = layout(backend, *rows.shape[:2])
     there = None if chain.length is None else chain.present
     recursion = Recursion(step, start, zeros, log_gap, tolerance)
-    return shape.join(run(backend, recursion, shape, shape.cut(rows), own, there, reverse))
+    return shape.join(run(backend, recursion, shape, shape.cut(rows), own, there, reverse, chain.starts))
 
 
 def _tree(
@@ -122,11 +122,11 @@ def filter_logs(chain: Chain, backend: Backend) -> tuple[Filtered, Array]:
     log_filtered, mass = log_normalize(joint - shift[..., None])
     # predicted[t] came from a message of mass[t - 1] instead of 1. Once the data is impossible the mass is zero (-inf)
     # for good, and the evidence is left at -inf instead of -inf - (-inf).
-    before = jnp.where(jnp.isneginf(mass), 0, mass)[:, :-1]
+    before = jnp.where(jnp.isneginf(mass) | ~chain.leads, 0, mass)[:, :-1]
     evidence = (mass + shift).at[:, 1:].add(-before) + row_shift
     present = chain.present
     total = sum_over_time(jnp.where(present, shift, 0)) + sum_over_time(jnp.where(present, row_shift, 0))
-    total = total + chain.last(mass)
+    total = total + sum_over_time(jnp.where(present & ~chain.leads, mass, 0))
     if chain.length is not None:
         total = jnp.where(chain.length > 0, total, 0)
     log_filtered = jnp.where(present[..., None], log_filtered, -jnp.inf)

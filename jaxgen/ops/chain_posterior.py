@@ -20,8 +20,8 @@ from jaxgen.ops.gaussians import any_lane
 GROUP = {"cpu": 8}
 
 
-def _chain(parameters: Any, length: Array | None) -> Chain:
-    return Chain(parameters[0], parameters[1], parameters[2], length)
+def _chain(parameters: Any, length: Array | None, starts: Array | None = None) -> Chain:
+    return Chain(parameters[0], parameters[1], parameters[2], length, starts)
 
 
 def choose_for(chain: Chain, backend: Backend | None) -> Backend:
@@ -42,8 +42,8 @@ def _mend(chain: Chain, fast: tuple[Any, Array], exact: Callable[[Chain], Any]) 
         first = jnp.minimum(jnp.argmax(wrong), len(sound) - group)
         cut = lambda x: lax.dynamic_slice_in_dim(x, first, group)  # noqa: E731
         a = cut(chain.log_transition) if chain.log_transition.ndim == 4 else chain.log_transition
-        length = None if chain.length is None else cut(chain.length)
-        new = exact(Chain(chain.log_initial, a, cut(chain.log_likelihood), length))
+        length, starts = (None if x is None else cut(x) for x in (chain.length, chain.starts))
+        new = exact(Chain(chain.log_initial, a, cut(chain.log_likelihood), length, starts))
 
         def put(x: Array, y: Array) -> Array:
             y = jnp.where(cut(wrong).reshape(-1, *(1,) * (x.ndim - 1)), y, cut(x))
@@ -82,14 +82,16 @@ def _filter_chain_jvp(backend: Backend, primals: Any, tangents: Any) -> Any:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def smooth_chain(backend: Backend, parameters: Any, length: Array | None) -> Posterior:
+def smooth_chain(
+    backend: Backend, parameters: Any, length: Array | None, starts: Array | None = None
+) -> Posterior:
     """`Posterior` of `(log_initial, log_transition, log_likelihood [B, T, K])`."""
-    return _smooth(backend, parameters, length)
+    return _smooth(backend, parameters, length, starts)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _smooth(backend: Backend, parameters: Any, length: Array | None) -> Posterior:
-    chain = _chain(parameters, length)
+def _smooth(backend: Backend, parameters: Any, length: Array | None, starts: Array | None) -> Posterior:
+    chain = _chain(parameters, length, starts)
     if isinstance(backend, Associative):
         return smooth_logs(chain, backend)
     return _mend(chain, smooth_scaled(chain, backend), lambda c: smooth_logs(c, backend))
@@ -97,9 +99,9 @@ def _smooth(backend: Backend, parameters: Any, length: Array | None) -> Posterio
 
 @smooth_chain.defjvp
 def _smooth_chain_jvp(backend: Backend, primals: Any, tangents: Any) -> Any:
-    parameters, length = primals
-    reference = lambda *p: smooth_logs(Chain(p[0], p[1], p[2], length), Sequential())  # noqa: E731
-    return smooth_chain(backend, parameters, length), jax.jvp(reference, parameters, tangents[0])[1]
+    parameters, *where = primals
+    reference = lambda *p: smooth_logs(_chain(p, *where), Sequential())  # noqa: E731
+    return smooth_chain(backend, parameters, *where), jax.jvp(reference, parameters, tangents[0])[1]
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -147,7 +147,7 @@ def _run(chain: Chain, scaled: _Scaled, backend: Backend, shape: Layout, reverse
     start = ones if reverse else scaled.initial
     recursion = Recursion(_step(fixed, gain), start, ones, ratio_gap, _tolerance(chain))
     there = None if chain.length is None else chain.present
-    return run(backend, recursion, shape, scaled.likelihood, own, there, reverse)
+    return run(backend, recursion, shape, scaled.likelihood, own, there, reverse, chain.starts)
 
 
 def _sum_states(x: Array) -> Array:
@@ -159,7 +159,9 @@ def _log_z(chain: Chain, scaled: _Scaled, shape: Layout, mass: Array) -> Array:
     there = chain.present
     logs = sum_over_time(jnp.where(there, jnp.log(mass), 0)) + sum_over_time(jnp.where(there, scaled.row_shift, 0))
     moves = jnp.where(chain.moves, scaled.transition_shift, 0)
-    log_z = logs + jnp.sum(jnp.broadcast_to(moves, (moves.shape[0], shape.steps - 1)), axis=1) + scaled.initial_shift
+    log_z = logs + jnp.sum(jnp.broadcast_to(moves, (moves.shape[0], shape.steps - 1)), axis=1)
+    sequences = 1 if chain.starts is None else jnp.sum(chain.starts & there, axis=1)
+    log_z = log_z + sequences * scaled.initial_shift
     return log_z if chain.length is None else jnp.where(chain.length > 0, log_z, 0)
 
 
@@ -244,7 +246,8 @@ def smooth_scaled(chain: Chain, backend: Backend) -> tuple[Posterior, Array]:
 
     there = scaled.present[:, None]
     marginals = jnp.where(chain.present[..., None], shape.join(m * r / d[:, None]), 0)
-    left = shape.join_whole(jnp.where(there, m / c[:, None], 0))
+    leads = shape.cut(jnp.broadcast_to(chain.leads, scaled.row_shift.shape))[:, None]
+    left = shape.join_whole(jnp.where(leads, m / c[:, None], 0))
     right = shape.join_whole(jnp.where(there, scaled.likelihood * r / d[:, None], 0))
     return Posterior(log_z, marginals, _counts(left, scaled.transition, right, shape.steps)), sound
 

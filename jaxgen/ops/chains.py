@@ -143,7 +143,7 @@ def log_normalizer(
 
 def smoother(
     log_initial: Any, log_transition: Any, log_likelihood: Any, *, length: Any = None, observed: Any = None,
-    backend: Backend | None = None,
+    backend: Backend | None = None, starts: Any = None,
 ) -> Posterior:  # fmt: skip
     """State and transition probabilities given all the data.
 
@@ -157,6 +157,9 @@ def smoother(
         length: [*batch] int, the steps that are there, or None for all.
         observed: [*batch, T] bool, the steps that were seen, or None for all.
         backend: how to run; None chooses.
+        starts: [*batch, T] bool, the steps at which a sequence begins, the first of each row among them, where rows
+            hold several sequences one after the other; results are then those of all sequences of a row. None for
+            rows of one sequence.
 
     Returns:
         `Posterior`. Impossible data has no posterior: all marginals and counts are then zero, and `log_normalizer` is
@@ -180,8 +183,8 @@ def smoother(
 
     Source: Baum, Petrie, Soules & Weiss (1970); Rabiner (1989), equations 27 and 37.
     """
-    chain, batch = make_chain("smoother", log_initial, log_transition, log_likelihood, length, observed)
-    return unbatch(smooth_chain(choose_for(chain, backend), chain[:3], chain.length), batch)
+    chain, batch = make_chain("smoother", log_initial, log_transition, log_likelihood, length, observed, starts)
+    return unbatch(smooth_chain(choose_for(chain, backend), chain[:3], *chain[3:]), batch)
 
 
 def pair_posteriors(
