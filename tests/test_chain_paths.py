@@ -71,3 +71,25 @@ def test_every_path(start, move, seen, length, observed):
     else:
         assert (decoded.path == -1).all()
     assert (decoded.path[length:] == -1).all()
+
+
+def test_posterior_samples_of_many_states():
+    """Drawn in two stages: the frequencies are the marginals, and what has probability zero never comes."""
+    rng, states, n = np.random.default_rng(3), 30, 4000
+    share = rng.dirichlet(np.full(states, 0.3), states) * (rng.random((states, states)) < 0.7)
+    a = np.log(share + 1e-3 * np.eye(states) + np.finfo(float).tiny)
+    a = np.where(a < -100, -np.inf, a - np.log(np.exp(a).sum(1, keepdims=True)))
+    b = np.where(rng.random((4, states)) < 0.3, -np.inf, 2 * rng.normal(size=(4, states)))
+    b[:, 0] = 0.0
+    chain = [jnp.asarray(x, jnp.float32) for x in (np.full(states, -np.log(states)), a, b)]
+    keys = jax.random.split(jax.random.key(1), n)
+    drawn = np.asarray(jax.jit(jax.vmap(lambda key: chains.sample_posterior(key, *chain)))(keys))
+    batch = jnp.broadcast_to(chain[2], (n, *b.shape))
+    together = np.asarray(jax.jit(chains.sample_posterior)(keys[0], chain[0], chain[1], batch))
+    share = np.asarray(chains.smoother(*chain).marginals)
+    for paths in (drawn, together):
+        seen = (paths[..., None] == np.arange(states)).mean(0)
+        assert seen[share == 0].max() == 0
+        # five standard deviations, and one draw for the rare ones
+        assert (np.abs(seen - share) <= 5 * np.sqrt(share / n) + 1 / n).all()
+        assert np.isfinite(np.asarray(a)[paths[:, :-1], paths[:, 1:]]).all()

@@ -228,17 +228,17 @@ def run(
         present: `[B, T]` bool, or None where all steps are there. Other steps are run on whatever is there, so their
             outs mean nothing; against time (`reverse`) the last step that is there starts anew.
         reverse: from the last step to the first.
-        starts: `[B, T]` bool, the steps at which it starts anew; against time it does at the steps before.
+        starts: `[B, T]` bool, the steps at which it starts anew; against time it does at the steps before them.
     """
-    anew = None if starts is None or reverse else shape.cut(starts)
+    # whether a step hands anything on; what only fills the last block does not
+    hands_on = None if starts is None or reverse else shape.cut(~jnp.pad(starts[:, 1:], ((0, 0), (0, 1))))
     if reverse and (present is not None or shape.size is not None or starts is not None):
         there = jnp.ones((shape.batch, shape.steps), bool) if present is None else present
-        goes_on = there if starts is None else there & ~starts
-        anew = shape.cut(there & ~jnp.pad(goes_on[:, 1:], ((0, 0), (0, 1))))
-    body = _starting(recursion, anew is not None and not shape.alone)
+        hands_on = shape.cut(there if starts is None else there & ~starts)
+    body = _starting(recursion, hands_on is not None and not shape.alone)
     if matrices is not None and (matrices.ndim == 4 or shape.size is not None):
         matrices = shape.cut(jnp.broadcast_to(matrices, (shape.batch, *matrices.shape[-3:])))
-    pieces = (weights, matrices, anew)
+    pieces = (weights, matrices, hands_on)
     if shape.size is None:
         start = recursion.start if shape.alone else _spread_out(recursion.start, shape.batch)
         return lax.scan(body, start, pieces, reverse=reverse)[1]
@@ -251,14 +251,16 @@ def _spread_out(tree: Any, *sizes: int) -> Any:
 
 
 def _starting(recursion: Recursion, rows: bool) -> Callable[[Any, Any], tuple[Any, Any]]:
-    """The step, but started anew where its inputs say so."""
+    """The step, but what it hands on is the start where its inputs say so."""
     start = _spread_out(recursion.start, 1) if rows else recursion.start
 
     def body(carry: Any, x: Any) -> tuple[Any, Any]:
-        weight, matrix, here = x
-        if here is not None:
-            carry = jax.tree.map(lambda s, c: jnp.where(here, s, c), start, carry)
-        return recursion.step(carry, (weight, matrix))
+        weight, matrix, hands_on = x
+        carry, out = recursion.step(carry, (weight, matrix))
+        if hands_on is not None:
+            # at the end of a step it is part of what makes the carry; at its beginning it would be a pass of its own
+            carry = jax.tree.map(lambda s, c: jnp.where(hands_on, c, s), start, carry)
+        return carry, out
 
     return body
 

@@ -10,6 +10,7 @@ over the others and does not grow with time. Walks of two different starts meet,
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,6 +27,9 @@ from jaxgen.ops.chain_posterior import choose_for, filter_chain, smooth_chain
 from jaxgen.ops.stable import finite_max
 
 __all__ = ["Decoded", "decode_posterior", "sample_path", "sample_posterior", "viterbi", "viterbi_best"]
+
+#: so many states are drawn among at once: their K^2 additions are fewer operations than two stages
+DIRECT = 12
 
 
 class Decoded(NamedTuple):
@@ -293,6 +297,27 @@ def _pick(cumulative: Array, uniform: Array) -> Array:
     return jnp.minimum(state, cumulative.shape[0] - 1)
 
 
+def _draw(weights: Array, uniform: Array) -> Array:
+    """The state of weights `[K, ...]` that `uniform` picks: among many states first a block of them, then one in it.
+
+    K sqrt(K) additions in place of K^2. A state of weight zero is picked in neither stage.
+    """
+    states, rest = weights.shape[0], weights.shape[1:]
+    if states <= DIRECT:
+        return _pick(_cumulative(weights), uniform)
+    size = math.isqrt(states - 1) + 1
+    fill = -states % size
+    parts = jnp.concatenate([weights, jnp.zeros((fill, *rest), weights.dtype)]).reshape(-1, size, *rest)
+    until = _cumulative(jnp.sum(parts, axis=1))
+    block = _pick(until, uniform)
+    number = jnp.arange(len(parts)).reshape(-1, *(1,) * len(rest))
+    inside = jnp.sum(jnp.where((number == block)[:, None], parts, 0), axis=0)
+    before = jnp.sum(jnp.where(number == block - 1, until, 0), axis=0)
+    share = (uniform * until[-1] - before) / jnp.sum(inside, axis=0)
+    below_one = 1 - float(jnp.finfo(weights.dtype).eps)
+    return block * size + _pick(_cumulative(inside), jnp.clip(share, 0, below_one))
+
+
 def sample_posterior(
     key: Array, log_initial: Any, log_transition: Any, log_likelihood: Any, *, length: Any = None,
     observed: Any = None, backend: Backend | None = None,
@@ -340,7 +365,7 @@ def _sample_posterior(backend: Backend, key: Array, chain: Chain) -> Array:
 
     def draw(into: Array, x: tuple[Array, Array]) -> Array:
         log_weight, u = x
-        return _pick(_cumulative(jnp.exp(shifted(log_weight + into, axis=0))), u)
+        return _draw(jnp.exp(shifted(log_weight + into, axis=0)), u)
 
     shape = layout(backend, *chain.log_likelihood.shape[:2])
     path = _walk_back(chain, backend, draw, (shape.cut(log_filtered), shape.cut(uniform)))
