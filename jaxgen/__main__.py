@@ -224,7 +224,7 @@ def _numbers(path: str, options: argparse.Namespace) -> np.ndarray:
     if isinstance(content, dict):
         if len(content) != 1 and "x" not in content:
             raise FileError("the file holds several arrays", called=f"read({path!r})", expected="one, or one called x",
-                            got=", ".join(content), fix="numpy.savez(path, x=data)")  # fmt: skip
+                            got=", ".join(content), fix="numpy.savez(path, x=data) names the one to take")  # fmt: skip
         content = content["x"] if "x" in content else next(iter(content.values()))
     values = content if isinstance(content, np.ndarray) else content.values
     return values.reshape(len(values), -1).astype(np.float32) if values.ndim else values

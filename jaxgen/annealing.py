@@ -79,7 +79,7 @@ class Trajectory(NamedTuple):
             raise ModelError(
                 "there are no checkpoints", called="Trajectory.from_models(models)", got=repr(models)[:200],
                 expected="models of one structure, or one model whose leaves carry a leading axis",
-                fix="Trajectory.from_models([first, second, third])",
+                fix="take a list of models",
             )  # fmt: skip
         first = algebra.take(stacked, 0)
         return cls(as_path(first if start is None else start, "Trajectory.from_models(models)"), stacked)
@@ -148,7 +148,7 @@ def ladder(betas: Any, steps: int, called: str) -> jax.Array:
             raise FitError(
                 "betas are no ladder", called=called, expected="[steps + 1], increasing from 0 to 1",
                 got=f"shape {list(host.shape)}, from {host.flat[0]:g} to {host.flat[-1]:g}",
-                fix="jnp.linspace(0, 1, 1001), or leave it out",
+                fix="np.linspace(0, 1, 1001), for example",
             )  # fmt: skip
         return jnp.asarray(host).at[0].set(0).at[-1].set(1)
     return betas

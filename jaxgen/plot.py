@@ -153,7 +153,7 @@ def ellipses(
     if mean.ndim != 2 or not covered or (mean.shape[1] != 2 and coordinates is None):
         raise ModelError(
             "ellipses need Gaussians in the plane", called="ellipses(mixture)", expected="mean [K, 2] and covariance",
-            got=repr(mixture)[:200], fix="coordinates=(0, 1) shows two of more; density(mixture, x) any density",
+            got=repr(mixture)[:200], fix="coordinates = (0, 1) shows two of more; density shows any density",
         )  # fmt: skip
     pair = _pair(coordinates, mean.shape[1], "ellipses(mixture, coordinates=...)")
     if hasattr(parts, "covariance"):
@@ -197,11 +197,11 @@ def responsibilities(
     ax, called = _clean(ax), "responsibilities(mixture, x)"
     if not hasattr(mixture, "responsibilities"):
         raise ModelError("nothing is shared between components", called=called, expected="a mixture",
-                         got=type(mixture).__name__, fix="points(x)")  # fmt: skip
+                         got=type(mixture).__name__, fix="jaxgen.plot.points(x)")  # fmt: skip
     size = mixture.event_shape[0] if len(mixture.event_shape) == 1 else 0
     if size != 2 and (coordinates is None or size < 2):
         raise ShapeError("only points in the plane are drawn", called=called, expected="events [2]",
-                         got=f"events {list(mixture.event_shape)}", fix="coordinates=(0, 1)")  # fmt: skip
+                         got=f"events {list(mixture.event_shape)}", fix="coordinates = (0, 1)")  # fmt: skip
     pair = _pair(coordinates, size, called)
     dots = _columns(x, pair, size, called)
     share = np.asarray(mixture.responsibilities(x), np.float64)
@@ -324,7 +324,8 @@ def decoded(
     called = "decoded(model, x)"
     if not (hasattr(model, "viterbi") and hasattr(model, "smooth")):
         raise ModelError("there are no states to decode", called=called, expected="a model with viterbi and smooth",
-                         got=type(model).__name__, fix="states(x, path) draws a path that is known")  # fmt: skip
+                         got=type(model).__name__,
+                         fix="jaxgen.plot.states(x, path) draws a path that is known")  # fmt: skip
     x = as_array(x, name="x", called=called, allow_nan=True)
     if np.ndim(x) != len(model.event_shape) or np.ndim(x) > 2:
         raise ShapeError("one series is drawn", called=called, got=f"shape {list(np.shape(x))}",

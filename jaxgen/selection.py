@@ -104,13 +104,13 @@ class Selection:
         called = f"Selection.best({by!r})"
         if by not in CRITERIA[: 4 if self.held_out else 3]:
             raise FitError("no such criterion", called=called, expected=", ".join(CRITERIA), got=repr(by),
-                           fix="select(key, x, validation=data) or folds=5, for held_out")  # fmt: skip
+                           fix="select with validation data or folds, for held_out")  # fmt: skip
         rows = [r for r in self.rows if r.sound or (repaired and r.status != Status.NON_FINITE)]
         rows = [r for r in rows if math.isfinite(getattr(r, by))]
         if not rows:
             raise FitError(
                 "no fit may compete", called=called, expected="one that is finite and without repairs",
-                got=f"{len(self.rows)} that failed or were repaired", fix="smaller ks, or best(repaired=True)",
+                got=f"{len(self.rows)} that failed or were repaired", fix="smaller ks, or let repaired ones compete",
             )  # fmt: skip
         return max(rows, key=lambda r: getattr(r, by))
 
@@ -327,7 +327,7 @@ def _numbers(ks: Iterable[int], n: int | None, called: str) -> list[int]:
         raise ModelError(
             "these numbers of components do not fit the data", called=called, got=repr((bad or numbers)[:5]),
             expected="one or more from 1" + ("" if n is None else f" to {n}, the number of events"),
-            fix="select(key, x, range(1, 6))",
+            fix=f"range(1, {min(5, last) + 1})",
         )  # fmt: skip
     return sorted({int(k) for k in numbers})
 

@@ -250,7 +250,7 @@ def test_each_event_has_a_key_of_its_own():
 
 
 def test_swapped_arguments_are_told():
-    refused(DataError, lambda: plain.elbo(X, KEY), "Plain.elbo needs one typed random key")
+    refused(DataError, lambda: plain.elbo(X, KEY), "one typed random key is needed")
     refused(DataError, lambda: plain.sample(X), "typed random key")
 
 

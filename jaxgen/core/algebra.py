@@ -326,6 +326,17 @@ def accepts_missing(model: Any) -> bool:
     return bool(getattr(model, "missing", False))
 
 
+def unseen(model: Any, name: str = "model") -> str:
+    """Code for a model like this one that takes NaN as not seen; empty where there is none."""
+    fields = {f.name for f in dataclasses.fields(model)}
+    if "missing" in fields:
+        return f"dataclasses.replace({name}, missing=True)"
+    for part in fields & {"components", "emissions"}:
+        if inner := unseen(getattr(model, part), f"{name}.{part}"):
+            return f"dataclasses.replace({name}, {part}={inner})"
+    return ""
+
+
 def accepts_label(model: Any) -> bool:
     """True where events may come with a label, the latent class that is known of them: models with `check_label`."""
     return hasattr(type(model), "check_label")

@@ -54,7 +54,7 @@ def check_key(key: Any, called: str) -> None:
     """Refuses anything but one typed key (`jax.random.key`)."""
     if not (hasattr(key, "dtype") and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
         raise DataError(
-            f"{called} needs one typed random key", called=called, expected="jax.random.key(seed)",
+            "one typed random key is needed", called=called, expected="jax.random.key(seed)",
             got=f"{type(key).__name__} {getattr(key, 'dtype', '')}{list(getattr(key, 'shape', []))}",
             fix="key = jax.random.key(0), and jax.random.split(key) for more",
         )  # fmt: skip
@@ -74,10 +74,10 @@ def batch_axes(shape: tuple[int, ...], event: Shape, called: str, what: str = "x
     if not fits:
         wanted = ", ".join("length" if e is None else str(e) for e in event)
         tail = " (leading axes are a batch)"
-        hint = f"reshape {what} so that it ends in [{wanted}]"
+        hint = f"reshape {what}, so that it ends in an event"
         hint = f"{what}[..., None] adds a last axis of 1" if event == (1,) else hint
         raise ShapeError(
-            f"{called}: {what} does not end in the shape of one event", called=called,
+            f"{what} does not end in the shape of one event", called=called,
             expected=f"[*batch{', ' if wanted else ''}{wanted}]{tail}", got=f"shape {list(shape)}", fix=hint,
         )  # fmt: skip
     return shape[:split]
@@ -133,7 +133,7 @@ def _sample_axes(shape: Any, called: str) -> tuple[int, ...]:
     axes = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
     if not all(map(_is_count, axes)):
         raise ShapeError(
-            f"{called}: that is no shape", called=called, expected="a number of events, or a tuple of numbers",
+            "that is no shape", called=called, expected="a number of events, or a tuple of numbers",
             got=repr(shape)[:80], fix="model.sample(key, (1000,))",
         )  # fmt: skip
     return tuple(map(int, axes))
@@ -156,9 +156,9 @@ def check_observed(observed: Any, x: Any, event: Shape, called: str) -> Any:
     mask = jnp.asarray(observed)
     if mask.dtype != bool or mask.shape not in (x.shape, x.shape[x.ndim - len(event) :]):
         raise ShapeError(
-            f"{called}: observed is no mask of the events", called=called,
+            "observed is no mask of the events", called=called,
             expected=f"bools, of shape {list(x.shape)} or of one event", got=f"{mask.dtype}{list(mask.shape)}",
-            fix="observed = np.isin(np.arange(n), seen), True where x is to stay",
+            fix=f"observed = np.zeros({tuple(e or 1 for e in event)}, bool), with True where x is to stay",
         )  # fmt: skip
     return jnp.broadcast_to(mask, x.shape)
 
@@ -327,7 +327,7 @@ def weighted_events(method: Callable[..., Any]) -> Callable[..., Any]:
         further = {"label": label, "context": context}
         for name, given in further.items():
             if given is not None and name not in takes:
-                raise ShapeError(f"{called} takes no {name}", called=called, expected="x and weight", got=f"a {name}")
+                raise ShapeError(f"there is no {name} to take", called=called, expected="x and weight", got=f"a {name}")
         events, x = (x, x.x) if isinstance(x, Events) else (None, _as_events(x, called))
         batch = batch_axes(x.shape, self.event_shape, called)
         dtype = jnp.result_type(float) if not jnp.issubdtype(x.dtype, jnp.floating) else x.dtype
@@ -335,8 +335,9 @@ def weighted_events(method: Callable[..., Any]) -> Callable[..., Any]:
         weight = jnp.ones(batch, dtype) if given is None else jnp.asarray(given)
         if len(batch) != 1 or weight.shape != batch:
             raise ShapeError(
-                f"{called}: one weight per event", called=called, expected="x [N, *event] and weight [N]",
-                got=f"x {list(x.shape)}, weight {list(weight.shape)}", fix="x.reshape(-1, *model.event_shape)",
+                "one weight per event", called=called, expected="x [N, *event] and weight [N]",
+                got=f"x {list(x.shape)}, weight {list(weight.shape)}",
+                fix="give each event a weight" if len(batch) == 1 else "x.reshape(-1, *model.event_shape)",
             )  # fmt: skip
         weight = weight if jnp.issubdtype(weight.dtype, jnp.floating) else weight.astype(dtype)
         further["context"], _ = _check_context(self, context, batch, called)

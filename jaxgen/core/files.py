@@ -84,7 +84,7 @@ def write_arrays(path: str | os.PathLike[str], arrays: dict[str, Any], descripti
     if not path.parent.is_dir():
         raise FileError(
             "the folder to save into is not there", called=called, expected="an existing folder",
-            got=str(path.parent), fix="pathlib.Path(path).parent.mkdir(parents=True)",
+            got=str(path.parent), fix=f"os.makedirs({str(path.parent)!r})",
         )  # fmt: skip
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
@@ -155,7 +155,7 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
     if not is_model(model):
         raise FileError(
             "only models are saved", called="save(model, path)", expected="an @model instance",
-            got=type(model).__name__, fix="jaxgen.save(fitted.model, path)",
+            got=type(model).__name__, fix="jaxgen.save(fitted.model, path) saves the model of a fit",
         )  # fmt: skip
     arrays: dict[str, Any] = {}
     description = _encode(model, "", arrays)
@@ -186,7 +186,10 @@ def load(path: str | os.PathLike[str], *, like: Any = None) -> Any:
             raise FileError("the file describes no model", got=type(loaded).__name__)
         _try_out(loaded)
     except JaxgenError as error:
-        raise FileError(f"refused: {error}", called=called, expected="a model that jaxgen.save wrote") from None
+        raise FileError(
+            f"refused: {error.message}", called=called, expected=error.expected or "a model that jaxgen.save wrote",
+            got=error.got, fix=error.fix,
+        ) from None  # fmt: skip
     except Exception as error:  # whatever a hostile description provokes is a refusal
         raise FileError(
             "refused: the description does not fit together", called=called, expected="a model that jaxgen.save wrote",
@@ -370,7 +373,7 @@ def _fill(like: Any, arrays: dict[str, np.ndarray], description: Any, called: st
         raise FileError(
             "the file holds another model than `like`", called=called, expected=repr(like)[:300],
             got=str(description.get("model") if isinstance(description, dict) else description)[:300],
-            fix="build `like` with the same classes, shapes and static options as the saved model",
+            fix="a model of the same classes, shapes and static options as the saved one",
         )  # fmt: skip
     for name in wanted.keys() | arrays.keys():
         mine, got = wanted.get(name), arrays.get(name)

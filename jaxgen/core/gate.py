@@ -9,14 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core import remedies
 from jaxgen.core.errors import DataError, ModelError, ShapeError
-
-#: what to do with an array of a kind that is not numbers
-_REMEDY = {
-    "M": "(data - data.min()) / np.timedelta64(1, 's') turns dates into seconds",
-    "m": "data / np.timedelta64(1, 's') turns durations into seconds",
-    "c": "np.stack([data.real, data.imag], axis=-1)",
-}
 
 
 class Batch(NamedTuple):
@@ -59,7 +53,7 @@ def widened(tree: Any) -> Any:
 
 
 def as_array(
-    data: Any, *, name: str = "data", called: str = "", allow_nan: bool = False
+    data: Any, *, name: str = "data", called: str = "", allow_nan: bool = False, missing: str = ""
 ) -> np.ndarray | jax.Array:
     """Turns lists, numpy arrays, pandas tables and jax arrays into a numeric array, or refuses.
 
@@ -68,6 +62,7 @@ def as_array(
         name: what to call it in errors.
         called: what the user called, for errors.
         allow_nan: let NaN pass (infinities never do).
+        missing: code after which NaN would pass, for errors.
 
     Returns:
         the array: a jax array is returned as it is, anything else as numpy; nothing is copied without need. 16-bit
@@ -86,31 +81,30 @@ def as_array(
           called:   as_array(data)
           expected: finite numbers
           got:      1 of 2 values NaN, the first at index (1,)
-          fix:      drop or impute them, for example data[np.isfinite(data)]
+          fix:      np.asarray(data)[np.isfinite(np.asarray(data))]
     """
     if isinstance(data, jax.core.Tracer):
         return widened(data)
     if isinstance(data, (list, tuple)) and not concrete(data):
         return widened(jnp.asarray(data))
-    called = called or f"as_array({name})"
+    called, given = called or f"as_array({name})", data
     if isinstance(data, np.ma.MaskedArray):
-        data = _unmasked(data, name, called)
+        data = _unmasked(data, name, called, allow_nan)
     elif not isinstance(data, (np.ndarray, jax.Array)):
         data = _convert(data, name, called)
     if jax.dtypes.issubdtype(data.dtype, jax.dtypes.prng_key):
         raise DataError(
             f"{name} is a random key, not data", called=called, expected="numbers", got="a PRNG key",
-            fix="the order is key first, model second, data third: fit(key, model, data)",
+            fix="jaxgen.fit(key, model, data): the order is key first, model second, data third",
         )  # fmt: skip
-    if not (jax.dtypes.issubdtype(data.dtype, np.number) or data.dtype == bool) or data.dtype.kind in _REMEDY:
-        labels = "encode it first: np.unique(data, return_inverse=True)[1] turns labels into integers"
+    if not (jax.dtypes.issubdtype(data.dtype, np.number) or data.dtype == bool) or data.dtype.kind in "mc":
         raise DataError(
             f"{name} is not numeric", called=called, expected="real numbers", got=f"dtype {data.dtype}",
-            fix=_REMEDY.get(data.dtype.kind, labels),
+            fix=remedies.for_kind(data.dtype.kind, given, name),
         )  # fmt: skip
     if data.size == 0:
         raise DataError(f"{name} is empty", called=called, expected="at least one event", got=f"shape {data.shape}")
-    _check_values(data, name, called, allow_nan)
+    _check_values(data, given, name, called, allow_nan, missing)
     return widened(data if data.dtype.isnative else data.astype(data.dtype.newbyteorder("=")))
 
 
@@ -126,11 +120,11 @@ def _convert(data: Any, name: str, called: str) -> np.ndarray:
         if isinstance(error, ValueError):
             raise DataError(
                 f"{name} is ragged", called=called, expected="rows of one length", got=got,
-                fix="for sequences of different lengths: jaxgen.Sequences.pack(data)",
+                fix=f"jaxgen.Sequences.pack({name})" if all(map(np.ndim, data)) else "make all rows of one length",
             ) from None  # fmt: skip
         raise DataError(
             f"{name} is not an array of numbers", called=called, expected="numbers", got=got,
-            fix="pass np.asarray(data, dtype=float) once that works",
+            fix=remedies.for_objects(data, name),
         ) from None  # fmt: skip
     if array.dtype == object:
         numbers = (int, float, np.number)
@@ -138,7 +132,7 @@ def _convert(data: Any, name: str, called: str) -> np.ndarray:
         raise DataError(
             f"{name} is not an array of numbers", called=called, expected="lists, numpy, pandas or jax numbers",
             got=f"{type(data).__name__} holding {type(first).__name__} {str(first)[:40]!r}",
-            fix="pass np.asarray(data, dtype=float) once that works",
+            fix=remedies.for_objects(data, name),
         )  # fmt: skip
     return array
 
@@ -152,27 +146,28 @@ def _from_table(data: Any, name: str, called: str) -> np.ndarray:
     columns = list(dtypes.items()) if hasattr(dtypes, "items") else [(name, dtypes)]
     foreign = {str(c): str(t) for c, t in columns if getattr(t, "kind", "O") not in "biuf"}
     if foreign:
-        table = hasattr(dtypes, "items")
         raise DataError(
             f"{name} has columns that are not numeric", called=called, expected="numeric columns", got=str(foreign),
-            fix="keep the numeric ones: data.select_dtypes('number')" if table else "data.astype(float)",
+            fix=remedies.for_table(data, name),
         )  # fmt: skip
     # columns of numbers, of which some are bool or may be missing, have no common dtype but this one
     return data.to_numpy(dtype=float, na_value=np.nan)
 
 
-def _unmasked(data: np.ma.MaskedArray, name: str, called: str) -> np.ndarray:
+def _unmasked(data: np.ma.MaskedArray, name: str, called: str, allow_nan: bool) -> np.ndarray:
     hidden = int(np.ma.count_masked(data))
     if hidden:
         raise DataError(
             f"{name} has masked values", called=called, expected="an array without a mask",
             got=f"{hidden} of {data.size} values masked",
-            fix="drop the rows, or give them weight 0: fit(key, model, (x.filled(0), None, weight))",
+            fix=remedies.for_masked(data, name, allow_nan),
         )  # fmt: skip
     return np.ma.getdata(data)
 
 
-def _check_values(data: np.ndarray | jax.Array, name: str, called: str, allow_nan: bool) -> None:
+def _check_values(
+    data: np.ndarray | jax.Array, given: Any, name: str, called: str, allow_nan: bool, missing: str
+) -> None:  # fmt: skip
     host = np.asarray(data)
     wide = not jax.config.jax_enable_x64 and host.dtype.itemsize > 4  # type: ignore[attr-defined]
     if host.dtype.kind in "iu":
@@ -195,8 +190,7 @@ def _check_values(data: np.ndarray | jax.Array, name: str, called: str, allow_na
         raise DataError(
             f"{name} has values that are not finite", called=called, expected="finite numbers",
             got=f"{int(bad.sum())} of {bad.size} values {kind}, the first at index {where}",
-            fix=f"drop or impute them, for example {name}[np.isfinite({name})]"
-            if kind != "too large for float32" else f"scale it: {name} / np.abs({name}).max()",
+            fix=remedies.for_values(kind, given, name, host.ndim, missing),
         )  # fmt: skip
 
 
@@ -254,14 +248,16 @@ def probabilities(rows: Any, *, name: str, called: str, shape: tuple[int, ...] |
     return jnp.asarray(value / total)
 
 
-def as_events(data: Any, *, name: str, called: str, allow_nan: bool = False) -> Any:
+def as_events(data: Any, *, name: str, called: str, allow_nan: bool = False, missing: str = "") -> Any:
     """`as_array`, or for events in several arrays, such as `Sequences`, their own check."""
     if checked := getattr(data, "checked", None):
         return checked(name=name, called=called, allow_nan=allow_nan)
-    return as_array(data, name=name, called=called, allow_nan=allow_nan)
+    return as_array(data, name=name, called=called, allow_nan=allow_nan, missing=missing)
 
 
-def as_batch(data: Any, *, name: str = "data", called: str = "", missing: bool = False) -> Batch:
+def as_batch(
+    data: Any, *, name: str = "data", called: str = "", missing: bool = False, unseen: str = ""
+) -> Batch:  # fmt: skip
     """Turns what `fit` accepts into a `Batch`: an array, a tuple `(x, context, weight, label)`, or a dict.
 
     Args:
@@ -269,6 +265,7 @@ def as_batch(data: Any, *, name: str = "data", called: str = "", missing: bool =
         name: what to call it in errors.
         called: what the user called, for errors.
         missing: NaN in x is an entry that was not seen, and passes.
+        unseen: code after which it would, for errors.
 
     Raises:
         DataError: unknown names, or anything `as_array` refuses; negative weights; labels that are no whole numbers.
@@ -281,24 +278,27 @@ def as_batch(data: Any, *, name: str = "data", called: str = "", missing: bool =
         2
     """
     called = called or f"as_batch({name})"
+    names = {field: f"{name}[{field!r}]" for field in Batch._fields}
     if isinstance(data, Batch):
-        parts = data._asdict()
+        parts, names = data._asdict(), {field: f"{name}.{field}" for field in Batch._fields}
     elif isinstance(data, Mapping):
         parts = dict(data)
     elif isinstance(data, tuple):
         parts = dict(zip(Batch._fields, data, strict=False))
+        names = {field: f"{name}[{i}]" for i, field in enumerate(Batch._fields)}
         if len(data) > len(Batch._fields):
             parts["a fifth entry"] = data[4]
     else:
-        parts = {"x": data}
+        parts, names = {"x": data}, {"x": name}
     if unknown := sorted(set(map(str, parts)) - set(Batch._fields)) or (["no x"] if parts.get("x") is None else []):
         raise DataError(
             f"{name} is not a batch", called=called, got=", ".join(unknown),
             expected="x, or (x, context, weight, label), or a dict of them",
-            fix=f"{name} = dict(x=..., context=..., weight=..., label=...)",
+            fix="dict(x=x, context=context, weight=weight, label=label), without those that there are not",
         )  # fmt: skip
-    unseen = {"x": missing, "label": True}
-    parts = {k: as_events(v, name=f"{name}[{k!r}]", called=called, allow_nan=unseen.get(k, False))
+    nan = {"x": missing, "label": True}
+    parts = {k: as_events(v, name=names.get(k, k), called=called, allow_nan=nan.get(k, False),
+                          missing=unseen if k == "x" else "")
              for k, v in parts.items() if v is not None}  # fmt: skip
     batch = Batch(**parts)
     for part, value in batch._asdict().items():

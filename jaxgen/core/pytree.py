@@ -205,7 +205,7 @@ def held_leaves(tree: T, frozen: Any) -> T:
         if not under:
             raise ModelError(
                 "there is no such field to freeze", called=f"frozen={dict(frozen)!r}", got=repr(path),
-                expected="the path of a field: " + ", ".join(names), fix="print(jaxgen.summary(model)) lists them",
+                expected="the path of a field: " + ", ".join(names), fix="jaxgen.summary(model) lists them",
             )  # fmt: skip
         for i in under:
             rows = np.asarray(which, bool)

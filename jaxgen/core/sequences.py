@@ -71,7 +71,7 @@ class Sequences:
         if len(events) > 1 or rows[0].ndim == 0:
             raise ShapeError(
                 "sequences of several kinds of events", called=called, expected="arrays [T_n, *event], one event shape",
-                got=", ".join(sorted(str(list(row.shape)) for row in rows)[:4]), fix="x[..., None] for single numbers",
+                got=", ".join(sorted(str(list(row.shape)) for row in rows)[:4]), fix="give all events one shape",
             )  # fmt: skip
         length = np.array([len(row) for row in rows], np.int32)
         longest = int(length.max())
@@ -126,7 +126,8 @@ class Sequences:
             raise ShapeError(
                 f"the parts of {name} do not belong together", called=called,
                 expected="x [*batch, T, *event], length [*batch], observed [*batch, T]",
-                got=f"x {list(self.shape)}, length {list(np.shape(length))}{seen}", fix="Sequences.pack(arrays)",
+                got=f"x {list(self.shape)}, length {list(np.shape(length))}{seen}",
+                fix="Sequences.pack, of the arrays themselves",
             )  # fmt: skip
         if isinstance(length, np.ndarray) and (
             length.dtype.kind not in "iu" or (length < 1).any() or (length > self.shape[axes]).any()

@@ -55,7 +55,7 @@ def read(path: str | os.PathLike[str]) -> np.ndarray | dict[str, np.ndarray] | T
         "the file's name does not say what is in it", called=called,
         expected="a name ending in " + " ".join(e for endings, _ in readers for e in endings) + ", or those and .gz",
         got=Path(path).name,
-        fix="call the reader itself: read_csv(path, delimiter=...), read_idx(path), read_npy(path) or read_npz(path)",
+        fix="read_csv(path), or read_idx(path), or read_npy(path), or read_npz(path), by what is in it",
     )  # fmt: skip
 
 
@@ -144,7 +144,8 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             room = info.compress_size * (DEFLATE_RATIO if deflated else 1)
             if name == info.filename or name in arrays or not (deflated or info.compress_type == zipfile.ZIP_STORED):
                 raise FileError(
-                    "a member of the file is no array of numpy's", called=member, fix="np.savez(path, x=x, y=y)",
+                    "a member of the file is no array of numpy's", called=member,
+                    fix="np.savez(path, x=x, y=y) writes such files",
                     expected="distinct names ending in .npy, stored or deflated", got=repr(info.filename),
                 )  # fmt: skip
             with refusing(member, "a .npy file, whole"), archive.open(info) as stream:
@@ -153,7 +154,7 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def _fix_for_bytes(head: bytes) -> str:
-    known = {b"\x93NUM": "it is a .npy file: read_npy(path)", b"PK\x03\x04": "it is a zip file: read_npz(path)"}
+    known = {b"\x93NUM": "read_npy(path): it is a .npy file", b"PK\x03\x04": "read_npz(path): it is a zip file"}
     return known.get(head, "download it again: a web page or an error message is often saved under such a name")
 
 
@@ -165,7 +166,7 @@ def _take(stream: BinaryIO, n_bytes: int, called: str) -> np.ndarray:
         if not count:
             raise FileError(
                 "the file is cut short", called=called, expected=f"{n_bytes} bytes here", got=f"{filled} bytes",
-                fix="download or write it again",
+                fix="get it again, or write it again",
             )  # fmt: skip
         filled += count
     return np.frombuffer(data, np.uint8)
@@ -197,7 +198,7 @@ def _take_npy(stream: BinaryIO, capacity: int, called: str) -> np.ndarray:
     if dtype.hasobject or dtype.names is not None:
         raise FileError(
             "the file holds Python objects or records, not numbers", called=called, expected="a plain array",
-            got=f"dtype {dtype}", fix="np.save(path, np.stack(rows)), or one plain array per field with np.savez",
+            got=f"dtype {dtype}", fix="save plain arrays of numbers, one for each field",
         )  # fmt: skip
     values = _take_array(stream, shape[::-1] if fortran else shape, dtype, capacity, called)
     return values.T if fortran else values

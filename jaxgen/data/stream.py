@@ -68,7 +68,7 @@ class Stream:
             raise DataError(
                 "an iterator can be read only once", called="Stream(source)",
                 expected="a source for many passes: a path, arrays, or a function that returns a fresh iterator",
-                got=type(source).__name__, fix="Stream(lambda: make_iterator())",
+                got=type(source).__name__, fix="Stream(function), of a function that returns the iterator",
             )  # fmt: skip
         self._function: Callable[[], Iterable[Any]] | None = source if callable(source) else None
         self._parts = {} if callable(source) else {name: _opened(part, name) for name, part in _named(source).items()}
@@ -129,12 +129,12 @@ class Stream:
         if not isinstance(items, Iterable) or isinstance(items, (str, Mapping, tuple)):
             raise DataError(
                 "the source returns no iterator", called=repr(self), expected="a function that returns an iterator",
-                got=type(items).__name__, fix="def source(): yield x",
+                got=type(items).__name__, fix="a function that makes a new iterator, such as a generator",
             )  # fmt: skip
         if items is self._pass and isinstance(items, Iterator):
             raise DataError(
                 "the source returned the same iterator again", called=repr(self), expected="a new one at each call",
-                got=type(items).__name__, fix="def source(): yield x",
+                got=type(items).__name__, fix="a function that makes a new iterator, such as a generator",
             )  # fmt: skip
         self._pass = items
         first: Parts = {}
@@ -240,7 +240,7 @@ def _named(source: Any) -> dict[str, Any]:
         raise DataError(
             "the source is no data", called="Stream(source)", got=", ".join(unknown),
             expected=f"x, or ({fields}), or a dict of them, or a function that returns an iterator of these",
-            fix="Stream({'x': x, 'weight': weight})",
+            fix="jaxgen.data.Stream({'x': x, 'weight': weight}), for example",
         )  # fmt: skip
     return {name: part for name, part in parts.items() if part is not None}
 

@@ -191,7 +191,7 @@ def _points(x: Any, called: str) -> jax.Array:
     if points.ndim == 0 or points.shape[-1] != 2:
         raise ShapeError(
             "a point has two coordinates", called=f"{called}(x)", expected="[..., 2]", got=f"{points.shape}",
-            fix="x.reshape(-1, 2), if the axis is elsewhere",
+            fix="put the axis of the two coordinates last",
         )  # fmt: skip
     return points if jnp.issubdtype(points.dtype, jnp.floating) else points.astype(float)
 

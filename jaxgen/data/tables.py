@@ -197,12 +197,11 @@ def _parse_row(
         if number is None:
             missing = cell.strip().lower() in _MISSING
             if not (missing and allow_nan):
-                index = "read_csv(path, index=True) leaves the first column out" if place == 0 < len(row) - 1 else ""
                 raise FileError(
                     f"line {line}, column {place + 1} ({columns[place]!r}) is not a number", called=called,
                     expected="a finite number", got=f"{_shorten([cell])}" + (" (missing)" if missing else ""),
                     fix="read_csv(path, allow_nan=True) makes it NaN" if missing
-                    else _fix_for_delimiter(row) or index or "remove the column, or encode it as numbers",
+                    else _fix_for_text(row, place),
                 )  # fmt: skip
             number = math.nan
         numbers.append(number)
@@ -215,6 +214,13 @@ def _number(cell: str) -> float | None:
     except ValueError:
         return None
     return value if value is not None and math.isfinite(value) else None
+
+
+def _fix_for_text(row: list[str], place: int) -> str:
+    """For a cell that is no number: another delimiter, or first cells that name the rows."""
+    rest = len(row) > 1 and place == 0 and all(_number(cell) is not None for cell in row[1:])
+    index = "read_csv(path, index=True) leaves the first column out" if rest else ""
+    return _fix_for_delimiter(row) or index or "remove the column, or encode it as numbers"
 
 
 def _fix_for_delimiter(row: list[str] | tuple[str, ...]) -> str:

@@ -113,7 +113,7 @@ class Adversarial:
             raise FitError(
                 "the critic does not give one number an event", called="Adversarial(critic).init(key, model)",
                 expected="[*batch, *event] -> [*batch] or [*batch, 1]", got=f"{list(event.shape)} -> {list(made)}",
-                fix=f"MLP((128, 1), in_shape={model.event_shape})",
+                fix=f"jaxgen.nn.mlp.MLP((128, 1), in_shape={model.event_shape})",
             )  # fmt: skip
         for_generator, for_critic = self._optimizers()
         average = None if self.average is None else trained

@@ -24,7 +24,7 @@ def _check(devices: Any) -> None:
     if not fits or (devices is not None and len(set(devices)) < len(devices)):
         raise FitError(
             "those are no devices to share events between", called=f"EM(devices={devices!r})"[:200],
-            expected="different devices, or None", got=type(devices).__name__, fix="EM(devices=jax.devices())",
+            expected="different devices, or None", got=type(devices).__name__, fix="jaxgen.EM(devices=jax.devices())",
         )  # fmt: skip
 
 

@@ -114,7 +114,7 @@ def choose_algorithm(model: Any) -> Any:
     raise FitError(
         "no default algorithm for this model", called=f"fit(key, {type(model).__name__}, data)",
         expected="a Latent, Density, Bound or Energy model", got=str(model)[:200],
-        fix="for a generator: fit(key, model, data, jaxgen.Adversarial(critic))",
+        fix="jaxgen.fit(key, model, data, jaxgen.Adversarial(critic)) for a generator",
     )  # fmt: skip
 
 
@@ -229,7 +229,7 @@ def _starts(key: Any, model: Any, restarts: int | None) -> Any:
         raise FitError(
             "restarts need a start each", called=f"fit(..., restarts={restarts})",
             expected="a function key -> model", got=type(model).__name__,
-            fix="fit(key, lambda key: jaxgen.Mixture.init(key, x, 3, jaxgen.Gaussian.init), x, restarts=16)",
+            fix="jaxgen.fit(key, lambda key: jaxgen.Mixture.init(key, x, 2, jaxgen.Gaussian.init), x, restarts=4)",
         )  # fmt: skip
     if not is_model(model):
         raise FitError(
@@ -253,12 +253,13 @@ def _mark(source: Chunked, first: Batch) -> Any:
 
 def _events(data: Any, model: Any, name: str) -> Batch:
     called = f"fit(key, {type(model).__name__}, {name})"
-    batch = as_batch(data, name=name, called=called, missing=algebra.accepts_missing(model))
+    batch = as_batch(data, name=name, called=called, missing=algebra.accepts_missing(model),
+        unseen=algebra.unseen(model))
     if len(batch_axes(np.shape(batch.x), model.event_shape, called, name)) != 1:
         raise FitError(
             f"{name} needs one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",
             got=f"shape {list(np.shape(batch.x))}",
-            fix=f"{name}[None] for one event; reshape(-1, *event) for more axes",
+            fix=f"{name}[None]" if np.ndim(batch.x) == len(model.event_shape) else "flatten the axes before the events",
         )  # fmt: skip
     algebra.check_data(model, batch.x)
     wanted = context_shape(model)
@@ -267,7 +268,8 @@ def _events(data: Any, model: Any, name: str) -> Batch:
         raise FitError(
             f"the context of {name} does not fit the model", called=called,
             expected="no context" if wanted is None else f"context [N, {', '.join(map(str, wanted))}]",
-            got="none" if given is None else f"[N, {', '.join(map(str, given))}]", fix=f"{name} = (x, context)",
+            got="none" if given is None else f"[N, {', '.join(map(str, given))}]",
+            fix=f"{name} = (x, context)" if given is None else "leave it out" if wanted is None else "reshape it",
         )  # fmt: skip
     return jax.tree.map(jnp.asarray, batch)
 
@@ -289,19 +291,20 @@ def _options(
     n = batch.events
     full_batch = getattr(algorithm, "full_batch", False)
     if source is not None and batch_size is not None:
-        refuse("a stream's chunks are its batches", "no batch_size", batch_size, f"Stream(source, chunk={batch_size})")
+        refuse("a stream's chunks are its batches", "no batch_size", batch_size,
+               f"jaxgen.data.Stream(source, chunk={batch_size}) has chunks of that size")  # fmt: skip
     if stream is None and batch_size is None and not full_batch and n > 256:
         batch_size = 256
     if stream is not None and (full_batch or batch_size is not None):
         refuse("an iterator sets its own batches", "an algorithm on batches, and no batch_size", algorithm,
-               "jaxgen.Gradient; EM needs all events in every step")  # fmt: skip
+               "use Gradient, without a batch size; EM needs all events in every step")  # fmt: skip
     check_batch_size(algorithm, batch_size, n)
     if tolerance is not None and not (isinstance(tolerance, (int, float, np.floating)) and tolerance >= 0):
         refuse("tolerance must be a number", "0 or more, in nats per event", repr(tolerance))
     full = stream is None and (batch_size is None or batch_size == n)
     if tolerance is not None and not full:
         refuse("a tolerance needs all events in every step", "batch_size=None", batch_size,
-               "validation=... and patience=... for training on batches")  # fmt: skip
+               "validation data and patience end a training on batches")  # fmt: skip
     if (patience is not None or every is not None) and held_out is None:
         refuse("patience and every need something to watch", "validation=data", "none")
     if (held_out is not None or restarts) and not hasattr(algorithm, "evaluate"):

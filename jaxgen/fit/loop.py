@@ -199,7 +199,8 @@ def check_label(algorithm: Any, model: Any, batch: Batch, called: str) -> None:
     if not (getattr(algorithm, "takes_label", False) and algebra.accepts_label(model)):
         raise FitError(
             "labels would not be looked at", called=called, expected="EM on a mixture, or data without label",
-            got=f"{type(algorithm).__name__} on {type(model).__name__}", fix="leave label out, or fit by jaxgen.EM()",
+            got=f"{type(algorithm).__name__} on {type(model).__name__}",
+            fix="leave the label out, or fit a mixture by EM",
         )  # fmt: skip
     model.check_label(batch.label)
 
@@ -258,7 +259,8 @@ def scan_fit(
     check_algorithm(algorithm, "scan_fit(key, model, data, algorithm)")
     data = no_data(algorithm, model, "scan_fit(key, model, None)") if data is None else data
     model = widened(model)
-    batch = as_batch(data, called="scan_fit(key, model, data)", missing=algebra.accepts_missing(model))
+    batch = as_batch(data, called="scan_fit(key, model, data)", missing=algebra.accepts_missing(model),
+                     unseen=algebra.unseen(model))  # fmt: skip
     batch = jax.tree.map(jnp.asarray, batch)
     check_batch_size(algorithm, batch_size, batch.events)
     check_label(algorithm, model, batch, "scan_fit(key, model, data)")

@@ -131,7 +131,7 @@ class Relayed:
         if not all(hasattr(model, name) for name in ("energy_and_field", "kernel_from")):
             raise FitError(
                 "the model hands no field on", called=repr(self), got=type(model).__name__,
-                expected="energy_and_field(x) and kernel_from(key, field)", fix=f"Persistent({self.chains})",
+                expected="energy_and_field(x) and kernel_from(key, field)", fix=f"jaxgen.Persistent({self.chains})",
             )  # fmt: skip
         return model.energy_and_field(advanced(key, model, _zeros(model, (self.chains,)), BURN_IN))[1]
 
@@ -271,7 +271,8 @@ def _zeros(model: Any, shape: tuple[int, ...]) -> jax.Array:
     if None in model.event_shape:
         raise FitError(
             "persistent chains need events of one shape", called=f"ContrastiveDivergence().init(key, {type(model)})",
-            expected="an event_shape of ints", got=str(model.event_shape), fix="ContrastiveDivergence(chains=None)",
+            expected="an event_shape of ints", got=str(model.event_shape),
+            fix="jaxgen.ContrastiveDivergence(chains=None)",
         )  # fmt: skip
     return jnp.zeros((*shape, *model.event_shape), float_type(model))
 

@@ -106,7 +106,7 @@ class StepwiseEM:
         allowed = number(self.decay) and number(self.offset) and 0.5 < self.decay <= 1 and self.offset >= 1
         if not allowed or not (self.events is None or (number(self.events) and 0 < self.events < float("inf"))):
             raise FitError(
-                "an option of stepwise EM is out of range", called="StepwiseEM(...)", fix="StepwiseEM()",
+                "an option of stepwise EM is out of range", called="StepwiseEM(...)", fix="jaxgen.StepwiseEM()",
                 expected="decay above 0.5 and up to 1, offset of 1 or more, events above 0 or None",
                 got=f"decay={self.decay!r}, offset={self.offset!r}, events={self.events!r}",
             )  # fmt: skip

@@ -110,7 +110,7 @@ def _distances(model: Any, reference: Any, called: str) -> np.ndarray:
     if kinds[0] != kinds[1]:
         raise ModelError(
             "components of different kinds have no parameters in common", called=called, expected=repr(both[0])[:200],
-            got=repr(both[1])[:200], fix="align(model, reference, x) compares them on data",
+            got=repr(both[1])[:200], fix="jaxgen.metrics.align(model, reference, x) compares them on data",
         )  # fmt: skip
     total = np.zeros((algebra.count(both[0]), algebra.count(both[1])))
     for pair in zip(*map(jax.tree.leaves, both), strict=True):
@@ -129,7 +129,8 @@ def _check_fixed(model: Any, reference: Any, order: np.ndarray, called: str) -> 
         if not trained and not np.allclose(a, b, rtol=1e-5, atol=1e-6, equal_nan=True):
             raise ModelError(
                 "the parameters cannot be compared: those that never train differ too", called=called,
-                expected="fits of the same data", got=f"{a} and {b}"[:200], fix="align(model, reference, x)",
+                expected="fits of the same data", got=f"{a} and {b}"[:200],
+                fix="jaxgen.metrics.align(model, reference, x)",
             )  # fmt: skip
 
 

@@ -155,7 +155,7 @@ def _double(tree: Any) -> Any:
 
 
 def _batch(model: Any, data: Any, called: str) -> Batch:
-    batch = as_batch(data, called=called, missing=algebra.accepts_missing(model))
+    batch = as_batch(data, called=called, missing=algebra.accepts_missing(model), unseen=algebra.unseen(model))
     if len(batch_axes(np.shape(batch.x), model.event_shape, called, "data")) != 1:
         raise DataError(
             "data need one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",
@@ -268,7 +268,8 @@ def _basis(columns: np.ndarray) -> np.ndarray:
 
 def _check_maximum(space: _Space, slope: np.ndarray, flat: _Flat, called: str) -> None:
     """Refuses a model whose curvature tells no errors."""
-    message, fix = "the model is not at a maximum of the likelihood", "the data of the fit, more steps, tolerance=1e-9"
+    message = "the model is not at a maximum of the likelihood"
+    fix = "take the data of the fit, and fit with more steps and a smaller tolerance"
     if space.values[0] < -NEGATIVE * max(space.values[-1], 1.0):
         worst = flat.name(int(np.argmax(np.abs(space.vectors[:, 0]))))
         raise FitError(
@@ -290,7 +291,7 @@ def _of_function(function: Callable[[Any], Any] | None, space: _Space, flat: _Fl
     if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
         raise ModelError(
             "the function gives no floating numbers", called=called, expected="a pytree of floating arrays",
-            got=repr(shapes)[:200], fix="lambda m: m.transition",
+            got=repr(shapes)[:200], fix="leave the function out, or return floats",
         )  # fmt: skip
     slopes = np.asarray(_slopes(flat.theta, flat.model, flat.places, function))
     if not np.isfinite(slopes).all():

@@ -151,7 +151,7 @@ def evidence(
             "the model classifies nothing", called=called, got=type(model).__name__, fix="jaxgen.bic(model, data)",
             expected="responsibilities, of a mixture, or path_entropy, of a hidden Markov model",
         )  # fmt: skip
-    batch = as_batch(data, called=called, missing=algebra.accepts_missing(model))
+    batch = as_batch(data, called=called, missing=algebra.accepts_missing(model), unseen=algebra.unseen(model))
     if len(batch_axes(np.shape(batch.x), model.event_shape, called, "data")) != 1:
         raise DataError(
             "data need one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",

@@ -62,7 +62,8 @@ def score(key: Any, model: Any, data: Any, *, samples: int = 1) -> Score:
     check_key(key, called)
     if samples < 1:
         raise FitError("a bound needs draws", called=called, expected="samples=1 or more", got=f"samples={samples}")
-    model, batch = widened(model), as_batch(data, missing=algebra.accepts_missing(model))
+    model, missing = widened(model), algebra.accepts_missing(model)
+    batch = as_batch(data, missing=missing, unseen=algebra.unseen(model))
     if len(batch_axes(np.shape(batch.x), model.event_shape, called, "data")) != 1:
         raise DataError(
             "data need one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",
@@ -127,7 +128,8 @@ def _normalised(value: Score | float, called: str) -> float:
     if value.kind in (Kind.UNNORMALISED, Kind.NONE):
         raise DataError(
             "the score is not that of a normalised density", called=called, expected="exact, a bound or an estimate",
-            got=str(value), fix="jaxgen.metrics.bracket estimates what is missing, the partition function",
+            got=str(value),
+            fix="jaxgen.metrics.log_likelihood(model, x, jaxgen.metrics.bracket(key, model)) is normalised",
         )  # fmt: skip
     return value.mean
 

@@ -29,7 +29,7 @@ def exact(key: Any, model: Any, batch: Batch) -> jax.Array:
     if not hasattr(model, "log_partition"):
         raise FitError(
             "the model has no exact partition function", called="monitors.exact", expected="log_partition()",
-            got=type(model).__name__, fix="monitors.Annealed()",
+            got=type(model).__name__, fix="jaxgen.metrics.monitors.Annealed()",
         )  # fmt: skip
     return -weighted_mean(model.energy(batch.x), batch.weight) - model.log_partition()
 

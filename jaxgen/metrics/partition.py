@@ -122,7 +122,7 @@ def annealed(
     if chains < 2 or steps < 1:
         raise FitError(
             "annealing needs chains and steps", called=called, expected="chains=2 or more, steps=1 or more",
-            got=f"chains={chains}, steps={steps}", fix="ais(key, path, chains=500, steps=1000)",
+            got=f"chains={chains}, steps={steps}", fix="jaxgen.metrics.ais(key, path, chains=500, steps=1000)",
         )  # fmt: skip
     return _annealed(key, path, ladder(betas, steps, called), chains, resample)
 
@@ -298,12 +298,13 @@ def log_likelihood(model: Any, x: Any, partition: Any = None) -> Score:
     if partition is None and not hasattr(model, "log_partition"):
         raise ModelError(
             "the model has no exact partition function", called=called, expected="an estimate, or log_partition()",
-            got="neither", fix="log_likelihood(model, x, bracket(key, path))",
+            got="neither", fix="jaxgen.metrics.log_likelihood(model, x, jaxgen.metrics.bracket(key, model))",
         )  # fmt: skip
     if partition is not None and not hasattr(partition, "kind"):
         raise ModelError(
             "the partition function does not say whether it is exact", called=called, got=type(partition).__name__,
-            expected="what ais returned, or None for the exact one", fix="log_likelihood(model, x)",
+            expected="what ais returned, or None for the exact one",
+            fix="jaxgen.metrics.log_likelihood(model, x, jaxgen.metrics.ais(key, model))",
         )  # fmt: skip
     x = as_array(x)
     if hasattr(model, "check_data"):

@@ -97,7 +97,7 @@ class DeepBoltzmann:
         if len(layers) < 3:
             raise ModelError(
                 "a deep machine has two hidden layers or more", called=called, expected="3 layers or more",
-                got=f"{len(layers)} layers", fix="jaxgen.RBM, for one hidden layer",
+                got=f"{len(layers)} layers", fix="an RBM, for one hidden layer",
             )  # fmt: skip
         centers = [np.zeros(n) for n in sizes] if centers is None else list(centers)
         wanted = list(zip(sizes[:-1], sizes[1:], strict=True))

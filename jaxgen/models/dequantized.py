@@ -84,7 +84,7 @@ class Dequantized:
             raise ModelError(
                 "the noise does not see the event", called=called, expected=f"events and contexts of shape {event}",
                 got=f"events {list(q.event_shape)}, contexts {context_shape(q)}",
-                fix="Flow.init(key, u, base, functools.partial(Coupling.init, context_shape=(D,)))",
+                fix="make it of layers with the context_shape of the event",
             )  # fmt: skip
         return cls(density, int(low), int(high), q)
 
@@ -164,5 +164,5 @@ def _check_levels(x, low: int, high: int, called: str) -> None:
         raise DataError(
             "x has values that are no levels", called=called, expected=f"whole numbers from {low} to {high}",
             got=f"{int(wrong.sum())} of {wrong.size} others, such as {host[wrong][0]}",
-            fix=f"low={int(np.floor(host.min()))}, high={int(np.ceil(host.max()))}, or np.round(x)",
+            fix=f"np.clip(np.round(x), {low}, {high}) for others; low= and high= for more levels",
         )  # fmt: skip

@@ -24,6 +24,7 @@ from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import as_distribution, distrax
 from jaxgen.core.gate import as_array, concrete, floating, probabilities
 from jaxgen.core.pytree import fixed, model, static
+from jaxgen.core.remedies import unseen
 from jaxgen.ops.chunks import sum_over_chunks
 from jaxgen.ops.stable import has_mass, log_normalize, softmax
 
@@ -55,7 +56,7 @@ def _whole(x, below, xp=jnp):
 
 def _events(x, below, called, expected, fix, missing=False):
     """Data as an array; where its values can be seen (not inside `jit`), refused unless all are in the support."""
-    x = as_array(x, name="x", allow_nan=missing)
+    x = as_array(x, name="x", allow_nan=missing, missing=unseen(called))
     if concrete(x):
         host = np.asarray(x)
         bad = ~(_whole(host, below, np) | (missing & (host != host)))
@@ -132,13 +133,15 @@ class Categorical:
             >>> Categorical.init(jax.random.key(0), [0, 1, 1, 1]).probs.tolist()
             [0.25, 0.75]
         """
-        called, fix = f"Categorical.init(key, x, size={size})", "np.unique(x, return_inverse=True)[1], or a larger size"
+        called = f"Categorical.init(key, x, size={size})"
+        fix = "np.unique(x, return_inverse=True)[1] numbers them from 0" if size is None else "a larger size"
         labels = "whole numbers from 0" + ("" if size is None else f" to {size - 1}")
         x = _events(x, math.inf if size is None else size, called, labels, fix, missing)
         if size is None and not concrete(x):
             raise ModelError(
                 "the number of labels cannot be counted inside jit", called=called, expected="size=, an int",
-                got="x without values (traced)", fix="functools.partial(jaxgen.Categorical.init, size=V) as the leaf",
+                got="x without values (traced)",
+                fix="functools.partial(jaxgen.Categorical.init, size=n) as the leaf, n the number of labels",
             )  # fmt: skip
         size = int(jnp.nanmax(x)) + 1 if size is None else size
         dtype = _float_type(x)
@@ -327,7 +330,8 @@ class Bernoulli:
         if concrete(probs) and not ((probs >= -SLACK) & (probs <= 1 + SLACK)).all():
             raise ModelError(
                 "probabilities lie between 0 and 1", called="Bernoulli.from_probs(probs)", expected="0 <= probs <= 1",
-                got=f"values from {probs.min()} to {probs.max()}", fix="Bernoulli(logits) takes log odds",
+                got=f"values from {probs.min()} to {probs.max()}",
+                fix="np.clip(probs, 0, 1); the constructor takes log odds",
             )  # fmt: skip
         probs = jnp.clip(probs, 0, 1)
         return cls(_log_odds(1 - probs, probs), _prior(prior, (*probs.shape, 2), probs.dtype), missing)
@@ -353,7 +357,7 @@ class Bernoulli:
 
     def check_data(self, x) -> None:
         """Refuses data outside the support with a DataError."""
-        _events(x, 2, "Bernoulli.check_data(x)", "zeros and ones", "x > threshold", self.missing)
+        _events(x, 2, "Bernoulli.check_data(x)", "zeros and ones", "x > 0.5, or some such threshold", self.missing)
 
     def _split(self, x):
         """Indicators of a one and of a zero in the model's dtype, and the penalty per event, from events in rows."""
@@ -487,7 +491,7 @@ class Poisson:
         if concrete(rate) and not (rate >= 0).all():
             raise ModelError(
                 "rates must not be negative", called="Poisson.from_rate(rate)", expected="rate >= 0",
-                got=f"smallest {rate.min()}", fix="Poisson(log_rate) takes logarithms",
+                got=f"smallest {rate.min()}", fix="np.maximum(rate, 0); the constructor takes logarithms",
             )  # fmt: skip
         return cls(_log_rate(rate), _prior(prior, (*rate.shape, 2), rate.dtype), missing)
 

@@ -83,7 +83,7 @@ class EnergyModel:
         if tuple(base.event_shape) != shape or not hasattr(base, "log_prob"):
             raise ModelError(
                 "the base is no density of the events", called=called, expected=f"log_prob of events {list(shape)}",
-                got=f"{type(base).__name__} of events {list(base.event_shape)}", fix="Gaussian.init(key, x)",
+                got=f"{type(base).__name__} of events {list(base.event_shape)}", fix="jaxgen.Gaussian.init(key, x)",
             )  # fmt: skip
         if network is None:
             network = MLP((128, 128, 1), jax.nn.silu, in_shape=shape, zero_last=True)
@@ -92,7 +92,7 @@ class EnergyModel:
         if out not in ((), (1,)):
             raise ModelError(
                 "an energy is one number", called=called, expected="a network with outputs [*batch, 1]",
-                got=f"outputs {list(out)} for one event", fix="MLP((128, 128, 1), in_shape=event_shape)",
+                got=f"outputs {list(out)} for one event", fix=f"jaxgen.nn.mlp.MLP((128, 128, 1), in_shape={shape})",
             )  # fmt: skip
         sampler = SAMPLER if sampler is None else sampler
         if not _moves(sampler, x[0]) or isinstance(moves, bool) or not isinstance(moves, int) or moves < 1:

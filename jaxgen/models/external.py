@@ -133,7 +133,7 @@ class DistraxLeaf:
             raise ShapeError(
                 "the distribution has other events than the leaf", called=f"DistraxLeaf.{method}",
                 expected=f"batch and event shape {list(self.event_shape)} together", got=f"shape {list(shape)}",
-                fix="params of the shape of one event, such as jnp.zeros(2) for events [2]",
+                fix="params of the shape of one event",
             )  # fmt: skip
         return distribution
 

@@ -155,7 +155,8 @@ class Flow:
         if layers < 1 or tuple(base.event_shape) != (size,):
             raise ModelError(
                 "base and layers do not fit the data", called=called, expected=f"layers >= 1, events [{size}]",
-                got=f"layers {layers}, a base of events {list(base.event_shape)}", fix=f"StandardNormal(({size},))",
+                got=f"layers {layers}, a base of events {list(base.event_shape)}",
+                fix=f"jaxgen.StandardNormal(({size},))",
             )  # fmt: skip
         periodic = bool(getattr(support, "periodic", False))
         stack, units = _stacked(key, x, ByValue(layer), layers, not periodic)
@@ -175,7 +176,7 @@ class Flow:
                 "the base does not fit the bijection", called="Flow(base, bijection)",
                 expected=f"a base of events {list(latent_shape(self.bijection))}",
                 got=f"a {type(self.base).__name__} of events {list(self.base.event_shape)}",
-                fix=f"StandardNormal({latent_shape(self.bijection)})",
+                fix=f"jaxgen.StandardNormal({latent_shape(self.bijection)})",
             )  # fmt: skip
         return tuple(self.bijection.event_shape)
 

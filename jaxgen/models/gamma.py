@@ -16,6 +16,7 @@ from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import distrax
 from jaxgen.core.gate import as_array, concrete, floating
 from jaxgen.core.pytree import fixed, model, static
+from jaxgen.core.remedies import unseen
 from jaxgen.ops.special import digamma_gaps, excess, stirling_error
 from jaxgen.ops.stable import has_mass
 
@@ -109,7 +110,8 @@ class Gamma:
         if concrete((mean, shape)) and not ((mean > 0).all() and (shape > 0).all()):
             raise ModelError(
                 "means and shapes must be positive", called="Gamma.from_mean(mean, shape)", expected="above 0",
-                got=f"smallest {mean.min()} and {shape.min()}", fix="Gamma(log_mean, log_shape) takes logarithms",
+                got=f"smallest {mean.min()} and {shape.min()}",
+                fix="leave others out; the constructor takes logarithms",
             )  # fmt: skip
         log_mean, log_shape = jnp.broadcast_arrays(jnp.log(mean), jnp.log(shape))
         dtype = log_mean.dtype
@@ -266,7 +268,7 @@ def _shape(gap):
 
 def _positive(x, missing, called):
     """Data as an array; where its values can be seen (not inside `jit`), refused unless all are in the support."""
-    x = as_array(x, name="x", called=called, allow_nan=missing)
+    x = as_array(x, name="x", called=called, allow_nan=missing, missing=unseen(called))
     if concrete(x):
         host = np.asarray(x)
         bad = ~((host > 0) | (missing & (host != host)))

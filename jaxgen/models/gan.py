@@ -80,7 +80,7 @@ class Generator:
         if made != event:
             raise ModelError(
                 "the module draws events of another shape than the data's", called=called, got=f"shape {list(made)}",
-                expected=f"shape {list(event)}", fix="MLP(features, out_shape=x.shape[1:])",
+                expected=f"shape {list(event)}", fix=f"jaxgen.nn.mlp.MLP((64, {math.prod(event)}), out_shape={event})",
             )  # fmt: skip
         units = mean_and_scale(x) if len(event) < 2 else middle_and_reach(x)
         return cls(base, net, event, units)
@@ -115,6 +115,6 @@ def _latent_shape(base: Any, called: str) -> tuple[int, ...]:
     if not (vectors and hasattr(base, "sample") and context_shape(base) is None):
         raise ModelError(
             "the base draws no vectors", called=called, expected="sample without context, event_shape (L,)",
-            got=f"{type(base).__name__} with event_shape {shape}", fix="Generator.init(key, x, StandardNormal((64,)))",
+            got=f"{type(base).__name__} with event_shape {shape}", fix="jaxgen.StandardNormal((64,))",
         )  # fmt: skip
     return shape

@@ -12,9 +12,10 @@ from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import distrax
 from jaxgen.core.gate import as_array, concrete, floating
 from jaxgen.core.pytree import fixed, model, static
+from jaxgen.core.remedies import unseen
 from jaxgen.ops import gaussians, linalg, scales
 from jaxgen.ops.conjugate import NormalInverseWishart
-from jaxgen.ops.gaussians import LOG_2PI, Moments, log_diagonal, matmul, raw_whitener
+from jaxgen.ops.gaussians import LOG_2PI, Moments, log_diagonal, matmul, raw_whitener, ridge
 from jaxgen.ops.stable import has_mass
 
 
@@ -62,7 +63,7 @@ class StandardNormal:
 
 def _table(x, missing, called):
     """Data `[N, D]` as floats."""
-    x = jnp.asarray(as_array(x, name="x", called=called, allow_nan=missing))
+    x = jnp.asarray(as_array(x, name="x", called=called, allow_nan=missing, missing=unseen(called)))
     if x.ndim != 2:
         raise ShapeError(
             "a Gaussian needs a table", called=called, expected="x [N, D]", got=f"shape {list(x.shape)}",
@@ -73,7 +74,7 @@ def _table(x, missing, called):
 
 def _check_seen(x, missing, called):
     """Refuses NaN where it has no meaning, and infinities everywhere."""
-    as_array(x, name="x", called=called, allow_nan=missing)
+    as_array(x, name="x", called=called, allow_nan=missing, missing=unseen(called))
 
 
 def _each(prior, mean):
@@ -177,7 +178,7 @@ class Gaussian:
         raw, positive_definite = raw_whitener(covariance)
         if concrete(covariance) and not positive_definite:
             raise ModelError(
-                "the covariance is not symmetric positive definite", called=called, fix="add a ridge: cov + 1e-6 * I",
+                "the covariance is not symmetric positive definite", called=called, fix=ridge("covariance", covariance),
                 expected="a positive definite matrix", got=f"diagonal {jnp.diagonal(covariance, axis1=-2, axis2=-1)}",
             )  # fmt: skip
         floor = jnp.broadcast_to(jnp.asarray(floor, mean.dtype), mean.shape)

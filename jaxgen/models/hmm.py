@@ -342,9 +342,9 @@ class HMM:
                 raise
             raise ShapeError(
                 "the leaf makes no model of these events", called=called,
-                got=f"x of shape {list(x.shape)}, and {type(error).__name__}: {error}",
+                got=f"x of shape {list(x.shape)}, and {type(error).__name__}: {getattr(error, 'message', error)}",
                 expected=f"a leaf for events of shape {list(x.shape[2:])}, the axes after [N, T]",
-                fix="x[None] for one sequence, x[..., None] for events of one number",
+                fix="x[..., None] for events of one number, or a leaf for these events",
             ) from error  # fmt: skip
 
     @classmethod

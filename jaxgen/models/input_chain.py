@@ -96,7 +96,8 @@ class InputChain:
             raise ModelError(
                 f"the weights do not fit the {k} states", called="InputChain.from_values(initial, transition, weight)",
                 expected=f"weight [{k}, {k}, C] and center [C]",
-                got=f"shapes {list(weight.shape)} and {list(center.shape)}", fix="weight=C for C inputs, not yet used",
+                got=f"shapes {list(weight.shape)} and {list(center.shape)}",
+                fix="weight = 1, for one input that is not used yet",
             )  # fmt: skip
         return cls(start, move, weight, center)
 
@@ -127,7 +128,7 @@ class InputChain:
         """There is none without an input: a ModelError."""
         raise ModelError(
             "the transitions of an InputChain depend on its inputs", called="InputChain.log_transition",
-            expected="an input", got="none", fix="chain.transition_given(u), with u [*batch, C]",
+            expected="an input", got="none", fix="chain.transition_given(u), for inputs u",
         )  # fmt: skip
 
     def transition_given(self, context) -> jax.Array:

@@ -16,6 +16,7 @@ from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.gate import as_array, concrete, floating
 from jaxgen.core.pytree import fixed, model, static
+from jaxgen.core.remedies import unseen
 from jaxgen.ops.special import digamma_gaps, excess, stirling_error
 from jaxgen.ops.stable import has_mass
 
@@ -126,7 +127,7 @@ class NegativeBinomial:
             raise ModelError(
                 "means and dispersions must be positive", called="NegativeBinomial.from_mean(mean, dispersion)",
                 expected="above 0", got=f"smallest {mean.min()} and {dispersion.min()}",
-                fix="NegativeBinomial(log_mean, log_dispersion) takes logarithms",
+                fix="leave others out; the constructor takes logarithms",
             )  # fmt: skip
         log_mean, log_dispersion = jnp.broadcast_arrays(jnp.log(mean), jnp.log(dispersion))
         return cls(log_mean, log_dispersion, _prior(prior, log_mean.shape, log_mean.dtype), missing)
@@ -346,7 +347,7 @@ def _ascent(derivative, start):
 
 def _counts(x, missing, called):
     """Data as an array; where its values can be seen (not inside `jit`), refused unless all are in the support."""
-    x = as_array(x, name="x", called=called, allow_nan=missing)
+    x = as_array(x, name="x", called=called, allow_nan=missing, missing=unseen(called))
     if concrete(x):
         host = np.asarray(x)
         bad = ~(((host >= 0) & (host == np.floor(host))) | (missing & (host != host)))
@@ -354,7 +355,7 @@ def _counts(x, missing, called):
             raise DataError(
                 "x has values outside the support", called=called, expected="whole numbers from 0",
                 got=f"{bad.sum()} of {bad.size} outside, such as {host[bad][0]}",
-                fix="jaxgen.Gamma for positive measurements",
+                fix="a Gamma, for positive measurements",
             )  # fmt: skip
     return jnp.asarray(x)
 

@@ -22,7 +22,7 @@ from jaxgen.core.exchange import as_distribution
 from jaxgen.core.gate import as_array, concrete, floating
 from jaxgen.core.pytree import fixed, model
 from jaxgen.ops import linalg, scales, wishart
-from jaxgen.ops.gaussians import log_diagonal
+from jaxgen.ops.gaussians import log_diagonal, ridge
 
 HIGHEST = jax.lax.Precision.HIGHEST
 #: ridge on the default scale of data in which a column is constant or follows from others, as a share of variances
@@ -201,11 +201,12 @@ class NormalWishart:
         if known and not (np.all(np.asarray(strength) > 0) and np.all(np.asarray(degrees) > d - 1)):
             raise ModelError(
                 "a prior out of range", called=called, expected=f"strength > 0, degrees > {d - 1} (D - 1)",
-                got=f"strength {strength}, degrees {degrees}", fix=f"degrees={d}",
+                got=f"strength {strength}, degrees {degrees}", fix=f"strength = 1.0; degrees = {d}",
             )  # fmt: skip
         if concrete(scale) and not _positive(np.asarray(scale, np.float64), diagonal):
             raise ModelError(
-                "the scale is not symmetric positive definite", called=called, fix="add a ridge: scale + 1e-6 * I",
+                "the scale is not symmetric positive definite", called=called,
+                fix="np.maximum(scale, 1e-6)" if diagonal else ridge("scale", scale),
                 expected="a positive definite matrix, or positive numbers", got=f"{scale}"[:200],
             )  # fmt: skip
         strength, degrees = (jnp.broadcast_to(jnp.asarray(v, mean.dtype), mean.shape[:-1]) for v in (strength, degrees))

@@ -31,7 +31,7 @@ def _columns(given: Any, called: str) -> Columns:
         return tuple(int(c) for c in given)
     raise ModelError(
         "those are no columns", called=called, expected="an int, or a sequence of ints", got=repr(given)[:80],
-        fix="{(0, 1): jaxgen.Gaussian.init, 2: jaxgen.Poisson.init}",
+        fix="write an int, such as 0, or a tuple of ints, such as (0, 1)",
     )  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def _pairs(blocks: Any, called: str) -> list[tuple[Columns, Any]]:
         raise ModelError(
             "the blocks do not divide the columns of a table among them", called=called,
             expected=f"each of 0 to {max(len(flat) - 1, 0)} in one block", got=f"columns {sorted(flat)}",
-            fix="leave columns out of x, x[:, [0, 2, 3]], and count the rest from 0",
+            fix="leave columns out of x, and count the rest from 0",
         )  # fmt: skip
     return pairs
 
@@ -145,7 +145,7 @@ class Product:
                 raise ModelError(
                     f"a block's events are not its columns: {type(part).__name__}", called=called,
                     expected=f"events of shape {list(wanted)} for columns {columns}", got=f"shape {list(event)}",
-                    fix="a bare int, such as 3, is a column of scalar events; (3,) is one of events [1]",
+                    fix="write a bare int for a column of scalar events, a tuple of ints for columns of vectors",
                 )  # fmt: skip
         return cls(tuple(part for _, part in pairs), tuple(columns for columns, _ in pairs))
 
@@ -192,7 +192,7 @@ class Product:
                 raise DataError(
                     f"a block of {type(block).__name__} has missing entries, which it takes as no data",
                     called="Product", expected=f"numbers in columns {columns}", got=f"{np.isnan(part).sum()} NaN",
-                    fix=f"functools.partial({type(block).__name__}.init, missing=True), if it has that option",
+                    fix=f"make {type(block).__name__} take missing entries, if it has that option",
                 )  # fmt: skip
 
     def check_data(self, x) -> None:

@@ -150,7 +150,7 @@ class RandomField:
             raise ModelError(
                 "couplings are not those of pairs", called=called, expected="a symmetric matrix, zero on the diagonal",
                 got=f"differences up to {abs(matrix - matrix.T).max():g}, {abs(matrix.diagonal()).max():g} on it",
-                fix="(J + J.T) / 2 with np.fill_diagonal(J, 0)",
+                fix="(couplings + couplings.T) / 2 * (1 - np.eye(len(couplings)))",
             )  # fmt: skip
         edges = np.argwhere(np.triu(matrix) != 0)
         return cls.from_edges(units, edges, matrix[tuple(edges.T)])
@@ -321,7 +321,7 @@ def _log_partition(field_model, tilt):
             "the sites have too many joint states to be enumerated", called="RandomField.log_partition()",
             expected=f"at most {ENUMERABLE} states, such as 22 spins",
             got="a continuum" if count is None else f"2^{np.log2(float(count)):.0f} states",
-            fix="annealed importance sampling: jaxgen.metrics.bracket(key, model), with a standard error",
+            fix="jaxgen.metrics.bracket(key, model), an estimate with a standard error",
         )  # fmt: skip
     return log_sum(
         units, lambda x: jnp.matmul(units.statistic(x), tilt, precision="highest") - field_model.energy(x)

@@ -126,7 +126,8 @@ class RBM:
         if weights.shape != wanted:
             raise ModelError(
                 "weights and units do not fit each other", called=called, expected=f"weights {list(wanted)}",
-                got=f"shape {list(weights.shape)}", fix="weights.T, if the rows belong to the hidden units",
+                got=f"shape {list(weights.shape)}",
+                fix="weights.T, if the rows belong to the hidden units" if weights.T.shape == wanted else "",
             )  # fmt: skip
         centers = []
         for center, size in zip((visible_center, hidden_center), wanted, strict=True):
@@ -156,7 +157,7 @@ class RBM:
                 "weights and biases do not fit each other", expected="[V], [H] and [V, H]",
                 called="RBM.from_parameters(visible_bias, hidden_bias, weights)",
                 got=f"{list(b.shape)}, {list(c.shape)} and {list(w.shape)}",
-                fix="weights.T, if the rows belong to the hidden units",
+                fix="weights.T, if the rows belong to the hidden units" if w.T.shape == (*b.shape, *c.shape) else "",
             )  # fmt: skip
         return cls(Bernoulli(b), Bernoulli(c), w, jnp.zeros_like(b), jnp.zeros_like(c))
 
@@ -394,6 +395,6 @@ def _hidden_units(hidden: Any) -> Any:
     if count < 1:
         raise ModelError(
             "a restricted Boltzmann machine needs hidden units", called="RBM.init(key, x, hidden)",
-            expected="an int, 1 or more, or a layer of units", got=repr(hidden), fix="RBM.init(key, x, 16)",
+            expected="an int, 1 or more, or a layer of units", got=repr(hidden), fix="jaxgen.RBM.init(key, x, 16)",
         )  # fmt: skip
     return hidden if hasattr(hidden, "log_partition") else Bernoulli.zeros(count)

@@ -15,7 +15,7 @@ from jaxgen.core.gate import as_array, concrete, floating
 from jaxgen.core.pytree import fixed, model
 from jaxgen.core.sequences import Sequences
 from jaxgen.ops import linalg, scales
-from jaxgen.ops.gaussians import LOG_2PI, floored_whitener, log_diagonal, matmul, raw_whitener
+from jaxgen.ops.gaussians import LOG_2PI, floored_whitener, log_diagonal, matmul, raw_whitener, ridge
 from jaxgen.ops.stable import has_mass
 
 #: default floor of a variance, as a share of the squared scale of what is explained: a residual of less than a part in
@@ -105,7 +105,7 @@ class LinearRegression:
             raise ShapeError(
                 "a regression needs two tables", called=called, expected="x [N, D] and context [N, P], or inputs=P",
                 got=f"x {list(x.shape)}, context {None if u is None else list(u.shape)}, inputs={inputs}",
-                fix="context[:, None] for one column; HMM.init and Mixture.init take a context=",
+                fix="context[:, None] for one column",
             )  # fmt: skip
         origin, scale = scales.columns(x)
         floor = scales.variance_floor(x, RELATIVE_FLOOR * scale**2 if floor is None else floor)
@@ -142,7 +142,7 @@ class LinearRegression:
         raw, positive_definite = raw_whitener(covariance)
         if concrete(covariance) and not positive_definite:
             raise ModelError(
-                "the covariance is not symmetric positive definite", called=called, fix="add a ridge: cov + 1e-6 * I",
+                "the covariance is not symmetric positive definite", called=called, fix=ridge("covariance", covariance),
                 expected="a positive definite matrix", got=f"diagonal {jnp.diagonal(covariance, axis1=-2, axis2=-1)}",
             )  # fmt: skip
         inputs = (*bias.shape[:-1], weight.shape[-1])

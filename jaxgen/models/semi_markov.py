@@ -208,7 +208,7 @@ class SemiMarkovChain:
         """Not of the expanded states: a ModelError."""
         raise ModelError(
             "the expanded states of a SemiMarkovChain have one order", called="SemiMarkovChain.permute(order)",
-            expected="no permutation", got=f"{order}", fix="SemiMarkovChain.from_values with the states in that order",
+            expected="no permutation", got=f"{order}", fix="make the chain from values in that order",
         )  # fmt: skip
 
     def sample_states(self, key, length, context=None):

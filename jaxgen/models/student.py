@@ -17,8 +17,9 @@ from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.gate import as_array, concrete, floating
 from jaxgen.core.pytree import fixed, model, static
+from jaxgen.core.remedies import unseen
 from jaxgen.ops import linalg, scales
-from jaxgen.ops.gaussians import LOG_2PI, fill_missing, floored_whitener, log_diagonal, matmul, raw_whitener
+from jaxgen.ops.gaussians import LOG_2PI, fill_missing, floored_whitener, log_diagonal, matmul, raw_whitener, ridge
 from jaxgen.ops.stable import has_mass
 
 #: where the M-step looks for degrees of freedom: draws of less leave float32 too often, and more is a Gaussian (the
@@ -142,7 +143,8 @@ class StudentT:
             floor: of the scale, one number or `[D]`; None is 1e-6 of each column's own squared scale (`ops.scales`).
             missing: see the class.
         """
-        x = jnp.asarray(as_array(x, name="x", called="StudentT.init(key, x)", allow_nan=missing))
+        x = jnp.asarray(as_array(x, name="x", called="StudentT.init(key, x)", allow_nan=missing,
+            missing=unseen("StudentT.init(key, x)")))
         x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
         center, scale = scales.columns(x)
         zero, log_df = jnp.zeros_like(center), jnp.log(jnp.asarray(df, x.dtype))
@@ -171,7 +173,8 @@ class StudentT:
         raw, positive_definite = raw_whitener(scale)
         if concrete(scale, df) and not (positive_definite and (df > 0).all()):
             raise ModelError(
-                "no scale matrix, or no degrees of freedom", called=called, fix="scale + 1e-6 * I adds a ridge",
+                "no scale matrix, or no degrees of freedom", called=called,
+                fix="" if positive_definite else ridge("scale", scale),
                 expected="a symmetric positive definite scale and df > 0",
                 got=f"diagonal {jnp.diagonal(scale, axis1=-2, axis2=-1)}, df {df}",
             )  # fmt: skip
@@ -216,7 +219,7 @@ class StudentT:
         if concrete(x) and not self.missing and np.isnan(np.asarray(x, float)).any():
             raise DataError(
                 "x has values that are missing", called="StudentT.check_data(x)", expected="finite numbers", got="NaN",
-                fix="StudentT.init(key, x, missing=True) takes NaN as not seen",
+                fix="dataclasses.replace(model, missing=True) takes NaN as not seen",
             )  # fmt: skip
 
     def _residual(self, x):

@@ -219,7 +219,7 @@ def _latent_size(prior: Any, called: str) -> int:
     if not (vectors and hasattr(prior, "log_prob") and hasattr(prior, "sample")):
         raise ModelError(
             "the prior is no density of vectors", called=called, expected="log_prob, sample and event_shape (L,)",
-            got=f"{type(prior).__name__} with event_shape {shape}", fix="VAE.init(key, x, StandardNormal((20,)))",
+            got=f"{type(prior).__name__} with event_shape {shape}", fix="jaxgen.StandardNormal((20,))",
         )  # fmt: skip
     return shape[0]
 
@@ -230,7 +230,7 @@ def _check_context(prior: Any, context: tuple[int, ...] | None, called: str) -> 
             "the prior takes another context than the model", called=called,
             expected=f"context_shape {context}, or none",
             got=f"{type(prior).__name__} with context_shape {context_shape(prior)}",
-            fix=f"VAE.init(..., context_shape={context_shape(prior)})",
+            fix=f"context_shape = {context_shape(prior)}",
         )  # fmt: skip
 
 
@@ -261,5 +261,5 @@ def _check_support(likelihood: Any, event: tuple[int, ...], x: Any, called: str)
         raise DataError(
             "the data lie outside the support of the likelihood", called=called, got=f"values from {low} to {high}",
             expected=f"values from {limits[0]} to {limits[1]}, where {_name(likelihood)} has a density",
-            fix=f"x / {high}" if low >= 0 else "likelihood=jaxgen.likelihoods.gaussian",
+            fix=f"x / {high}" if low >= 0 else "jaxgen.likelihoods.gaussian, which takes all numbers",
         )  # fmt: skip

@@ -268,7 +268,7 @@ def _concentration(concentration, k, called):
     if value.ndim or (concrete(value) and not (value > 0 and jnp.isfinite(value))):
         raise ModelError(
             "the concentration of the weights is out of range", called=called, expected="one positive number",
-            got=f"{concentration}", fix="concentration=1 / k",
+            got=f"{concentration}", fix="concentration = 1 / k",
         )  # fmt: skip
     return value
 

@@ -16,6 +16,7 @@ from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import distrax
 from jaxgen.core.gate import as_array, concrete, floating
 from jaxgen.core.pytree import fixed, model, static
+from jaxgen.core.remedies import unseen
 from jaxgen.ops.stable import has_mass
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -87,7 +88,8 @@ class VonMises:
         Raises:
             DataError: values that are not finite.
         """
-        x = jnp.asarray(as_array(x, name="x", called="VonMises.init(key, x)", allow_nan=missing))
+        x = jnp.asarray(as_array(x, name="x", called="VonMises.init(key, x)", allow_nan=missing,
+            missing=unseen("VonMises.init(key, x)")))
         dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
         event = x.shape[1:]
         zeros, ones = jnp.zeros(event, dtype), jnp.ones(len(x), dtype)
@@ -110,7 +112,7 @@ class VonMises:
             raise ModelError(
                 "concentrations must not be negative", called="VonMises.from_loc(loc, concentration)",
                 expected="0 or more", got=f"smallest {concentration.min()}",
-                fix="VonMises(loc, log_concentration) takes logarithms",
+                fix="np.maximum(concentration, 0); the constructor takes logarithms",
             )  # fmt: skip
         least = _least(concentration.dtype)
         loc, log = jnp.broadcast_arrays(loc, jnp.log(jnp.maximum(concentration, least)))
@@ -138,12 +140,13 @@ class VonMises:
 
     def check_data(self, x) -> None:
         """Refuses angles that are not finite with a DataError."""
-        x = as_array(x, name="x", called="VonMises.check_data(x)", allow_nan=self.missing)
+        x = as_array(x, name="x", called="VonMises.check_data(x)", allow_nan=self.missing,
+            missing=unseen("VonMises.check_data(x)"))
         if concrete(x) and np.abs(np.where(np.isnan(np.asarray(x, float)), 0, x)).max() > 1e4:
             raise DataError(
                 "x has angles of more than a thousand turns, whose fraction is lost to rounding",
                 called="VonMises.check_data(x)", expected="radians", got=f"up to {np.nanmax(np.abs(np.asarray(x)))}",
-                fix="(x + numpy.pi) % (2 * numpy.pi) - numpy.pi, in float64; numpy.deg2rad(x) for degrees",
+                fix="np.angle(np.exp(1j * np.asarray(x, float))), in float64; np.deg2rad(x) for degrees",
             )  # fmt: skip
 
     def _difference(self, x):

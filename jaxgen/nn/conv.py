@@ -34,7 +34,7 @@ def halvings(shape: tuple[int, ...]) -> int:
     if len(shape) not in (2, 3) or min(shape[:2]) < SMALLEST:
         raise ShapeError(
             "that is no image", called="a convolutional network", got=f"shape {list(shape)}",
-            expected=f"[H, W] or [H, W, C], H and W of {SMALLEST} or more", fix="MLP(features) for vectors",
+            expected=f"[H, W] or [H, W, C], H and W of {SMALLEST} or more", fix="an MLP, for vectors",
         )  # fmt: skip
     count, (height, width) = 0, shape[:2]
     while height % 2 == width % 2 == 0 and min(height, width) >= 2 * SMALLEST:

@@ -68,5 +68,5 @@ class MLP(nn.Module):
             raise ShapeError(
                 "the output's shape does not hold the last layer", called="MLP(features, out_shape=...)",
                 expected=f"{self.features[-1]} entries", got=f"out_shape {self.out_shape}",
-                fix=f"features=(..., {math.prod(self.out_shape)})",
+                fix=f"features = {(*self.features[:-1], math.prod(self.out_shape))}",
             )  # fmt: skip

@@ -80,7 +80,7 @@ def _check_module(module: Any) -> None:
         raise ModelError(
             "a network is a flax linen module", called=called, expected="an instance of flax.linen.Module",
             got=f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__,
-            fix="Net.init(key, jaxgen.nn.mlp.MLP(features=(64, 2)), (3,))",
+            fix="jaxgen.Net.init(key, jaxgen.nn.mlp.MLP(features=(64, 2)), (3,)), for example",
         )  # fmt: skip
     try:
         hash(module)

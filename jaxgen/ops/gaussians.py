@@ -65,6 +65,22 @@ def raw_whitener(covariance: jax.Array) -> tuple[jax.Array, jax.Array]:
     return log_diagonal(whitener), symmetric(covariance) & jnp.isfinite(whitener).all()
 
 
+def ridge(name: str, matrix: Any) -> str:
+    """Code that makes matrices that are not symmetric positive definite so, as the fix of an error.
+
+    Example:
+        >>> ridge("covariance", [[1.0, 2.0], [2.0, 1.0]])
+        'np.asarray(covariance) + 1.1 * np.eye(2)'
+    """
+    a = np.asarray(matrix, np.float64)
+    turned = np.swapaxes(a, -1, -2)
+    values = np.linalg.eigvalsh((a + turned) / 2)
+    size = 1.1 * (max(-values.min(), 0) + 1e-3 * (np.abs(values).max() or 1))
+    array = f"np.asarray({name})"
+    array = array if np.allclose(a, turned, rtol=1e-4) else f"({array} + np.swapaxes({array}, -1, -2)) / 2"
+    return f"{array} + {size:.2g} * np.eye({a.shape[-1]})"
+
+
 def shift_moments(moments: Moments, by: jax.Array) -> Moments:
     """Moments `(w [], first [D], second [D, D] or [D])` around another point, `by` away from the one they were around.
 

@@ -168,7 +168,7 @@ def parameter_count(likelihood: Callable[..., Any]) -> int:
     if count == 0:
         raise ModelError(
             "that is no likelihood", called=called, expected="a function of arrays that returns a distribution",
-            got=type(likelihood).__name__, fix="likelihood=jaxgen.likelihoods.gaussian",
+            got=type(likelihood).__name__, fix="jaxgen.likelihoods.gaussian",
         )  # fmt: skip
     return count
 

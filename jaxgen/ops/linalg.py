@@ -69,7 +69,7 @@ def _check_square(name: str, a: Array) -> None:
             called=name,
             expected="[..., D, D]",
             got=f"{a.shape}",
-            fix="a diagonal [..., D] becomes a matrix by `scale[..., None] * jnp.eye(D)`",
+            fix=f"scale[..., None] * jnp.eye({a.shape[-1]}) makes a matrix of its diagonal" if a.ndim == 1 else "",
         )
 
 
@@ -170,7 +170,7 @@ def solve_tril(lower: Array, b: Array) -> Array:
             called="solve_tril(lower, b)",
             expected=f"lower [..., D, D] and b [..., D, M], here D = {lower.shape[-1]}",
             got=f"{lower.shape} and {b.shape}",
-            fix="write a vector as a column, `solve_tril(lower, b[..., None])[..., 0]`",
+            fix="b[..., None], a vector as a column",
         )
     dtype = jnp.result_type(lower, b)
     batch = jnp.broadcast_shapes(lower.shape[:-2], b.shape[:-2])

@@ -271,7 +271,8 @@ class Spread:
         if not hasattr(self.sampler, "step_size") or not 1 <= self.ratio < float("inf"):
             raise FitError(
                 "there are no step sizes to draw from", called="Spread(sampler, ratio)", got=repr(self),
-                expected="a sampler with a step_size, a ratio of 1 or more", fix="Spread(MALA(0.2), 200.0)",
+                expected="a sampler with a step_size, a ratio of 1 or more",
+                fix="jaxgen.samplers.Spread(jaxgen.samplers.MALA(0.2), 200.0)",
             )  # fmt: skip
 
     def init(self, log_density, x):
@@ -501,7 +502,7 @@ def _value_and_gradient(log_density: Callable[..., Any], rest: Callable[..., Any
         if value.shape != ():
             raise ShapeError(
                 "a log-density is one number for one event", called="log_density(x)", expected="a scalar",
-                got=f"shape {list(value.shape)}", fix="jax.vmap over chains, or jnp.sum over independent coordinates",
+                got=f"shape {list(value.shape)}", fix="map over chains by vmap, or sum over independent coordinates",
             )  # fmt: skip
         return value.astype(x.dtype)
 

@@ -44,7 +44,7 @@ def check(layer: Any, method: str, x: Any, context: Any) -> None:
                 f"{what} does not fit the layer", called=f"{type(layer).__name__}.{method}({what}={what})",
                 expected=f"one event's, shape {list(shape)}",
                 got="none" if array is None else f"shape {list(jnp.shape(array))}",
-                fix=f"jax.vmap(layer.{method})(x) for a batch, or jaxgen.Flow(base, layer)",
+                fix=f"jax.vmap(layer.{method})(x) for a batch",
             )  # fmt: skip
 
 

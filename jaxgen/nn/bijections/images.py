@@ -97,7 +97,7 @@ class Squeeze:
             raise ModelError(
                 "such an image has no blocks of 2 by 2", called="Squeeze.from_shape(event_shape)",
                 expected="(H, W, C), H and W even", got=str(tuple(event_shape)),
-                fix="pad the images, or for [H, W] add an axis: x[..., None]",
+                fix="pad the images, or add an axis of one channel",
             )  # fmt: skip
         return cls(tuple(map(int, event_shape)))
 

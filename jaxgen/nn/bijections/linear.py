@@ -43,7 +43,7 @@ class Permute:
         if order.ndim != 1 or sorted(order.tolist()) != list(range(order.size)):
             raise ModelError(
                 "not an order of the coordinates", called="Permute.from_order(order)", got=str(order.tolist())[:80],
-                expected=f"each of 0 to {order.size - 1} once", fix="jax.random.permutation(key, d)",
+                expected=f"each of 0 to {order.size - 1} once", fix=f"jax.random.permutation(key, {order.size})",
             )  # fmt: skip
         return cls(jnp.asarray(order, jnp.int32))
 

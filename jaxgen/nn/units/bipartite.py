@@ -115,7 +115,7 @@ def enumerable(sides: Sides, called: str) -> Sides:
             "neither side can be enumerated", called=called,
             expected=f"a side with at most {ENUMERABLE} states, such as 22 bits",
             got=" and ".join("a continuum" if n is None else f"2^{np.log2(float(n)):.0f} states" for n in counts),
-            fix="annealed importance sampling: jaxgen.metrics.ais(key, model), an estimate with a standard error",
+            fix="jaxgen.metrics.ais(key, model), an estimate with a standard error",
         )  # fmt: skip
     return sides if counts[0] == min(few) else sides.turned()
 
@@ -174,8 +174,7 @@ def _neighbours(sides: Sides, u: jax.Array, weights: jax.Array):
             raise ModelError(
                 "conditionals of one coordinate are sums over its states", called="the pseudo-likelihood",
                 expected="units of finitely many states on the visible side", got=type(part).__name__,
-                fix="the exact likelihood where the hidden side is small: -model.energy(x) - model.log_partition(); "
-                "validation by ContrastiveDivergence(score=metrics.monitors.exact), or by Annealed()",
+                fix="-model.energy(x) - model.log_partition(), where that can be enumerated",
             )  # fmt: skip
         change, cost = part.others(u[site : site + part.sites])
         here = slice(row, row + part.size)

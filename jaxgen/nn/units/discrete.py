@@ -59,7 +59,7 @@ class Bernoulli:
         """Refuses all but zeros and ones."""
         refuse(
             x, lambda x: (x != 0) & (x != 1), called, "not bits", "zeros and ones",
-            lambda x: f"x > {(float(x.min()) + float(x.max())) / 2:g}, half of the range, or another threshold",
+            lambda x: f"x > {(float(x.min()) + float(x.max())) / 2:g}, half of the range or some such threshold",
         )  # fmt: skip
 
     def statistic(self, u):
@@ -132,7 +132,7 @@ class Spin:
         """Refuses all but -1 and +1."""
         refuse(
             x, lambda x: (x != -1) & (x != 1), called, "not spins", "-1 and +1",
-            lambda x: "2 * x - 1, if they are bits; np.where(x > threshold, 1, -1)",
+            lambda x: f"np.where(x > {(float(x.min()) + float(x.max())) / 2:g}, 1, -1), or some such threshold",
         )  # fmt: skip
 
     def statistic(self, u):
@@ -217,7 +217,7 @@ class Categorical:
         refuse(
             x, lambda x: (x != x.astype(int)) | (x < 0) | (x >= n), called, "not labels",
             f"whole numbers from 0 to {n - 1}",
-            lambda x: "np.unique(x, return_inverse=True)[1] numbers them from 0; states= is how many there are",
+            lambda x: "np.unique(x, return_inverse=True)[1] numbers them from 0, if there are no more",
         )  # fmt: skip
 
     def _apart(self, a):

@@ -42,7 +42,7 @@ class Group:
             raise ModelError(
                 "a group is made of layers of units", called="Group.of(*members)", expected="one layer or more",
                 got=", ".join(type(m).__name__ for m in members) or "none",
-                fix="Group.of(Categorical.zeros(1, 10), Bernoulli.zeros(784))",
+                fix="jaxgen.units.Group.of(jaxgen.units.Categorical.zeros(1, 10), jaxgen.units.Bernoulli.zeros(784))",
             )  # fmt: skip
         return cls(members)
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.compiled import compiled
+from jaxgen.core.gate import as_array
 from jaxgen.core.pytree import fixed, model
 from jaxgen.nn.units.algebra import open_interval, refuse, table
 from jaxgen.ops.truncated import truncated_log_partition, truncated_mean, truncated_quantile, truncated_variance
@@ -89,7 +90,7 @@ class Gaussian:
 
     def check(self, x, called) -> None:
         """Any finite number is one of these."""
-        refuse(x, lambda x: ~np.isfinite(x), called, "not finite", "finite numbers", lambda x: "x[np.isfinite(x)]")
+        as_array(x, name="x", called=called)
 
     def statistic(self, u):
         # around the center first, which the data's digits are spent on
@@ -159,7 +160,7 @@ class Rectified:
         """Refuses negative numbers."""
         refuse(
             x, lambda x: ~(np.isfinite(x) & (x >= 0)), called, "not rectified", "finite numbers, zero or above",
-            lambda x: "np.maximum(x, 0); for numbers of either sign: units.Gaussian",
+            lambda x: "np.maximum(x, 0), or units of either sign",
         )  # fmt: skip
 
     def statistic(self, u):

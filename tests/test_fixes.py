@@ -1,0 +1,520 @@
+"""Every fix of every error: code works on the input that raised the error, and what is no code is words."""
+
+import ast
+import dataclasses
+import functools
+import os
+import re
+import traceback
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+import pandas
+import pytest
+import scipy.sparse
+
+import jaxgen
+from jaxgen import nn, units
+from jaxgen.core.errors import JaxgenError
+from jaxgen.data import Stream, read, read_csv, read_idx, read_npy, read_npz, synthetic
+from jaxgen.nn.bijections import (
+    CircularSplineTransform,
+    Coupling,
+    Permute,
+    Standardize,
+    circle,
+    conv1x1,
+)
+from jaxgen.nn.mlp import MLP
+from jaxgen.ops import chains, linalg
+
+#: what fixes and calls may name
+NAMES = {
+    "jaxgen": jaxgen,
+    "jax": jax,
+    "jnp": jnp,
+    "np": np,
+    "numpy": np,
+    "optax": optax,
+    "os": os,
+    "nn": nn,
+    "units": units,
+    "dataclasses": dataclasses,
+    "functools": functools,
+    "chains": chains,
+    "linalg": linalg,
+    "synthetic": synthetic,
+    "Stream": Stream,
+    "read": read,
+    "read_csv": read_csv,
+    "read_idx": read_idx,
+    "read_npy": read_npy,
+    "read_npz": read_npz,
+    "MLP": MLP,
+    "Coupling": Coupling,
+    "CircularSplineTransform": CircularSplineTransform,
+    "Permute": Permute,
+    "Standardize": Standardize,
+    "circle": circle,
+    "conv1x1": conv1x1,
+}
+ROOT = Path(jaxgen.__file__).parent
+KEY = jax.random.key(0)
+nan = np.nan
+
+
+# ---- where fixes are written -----------------------------------------------------------------------------------------
+
+
+def texts(node):
+    """What a fix may say, x standing for what is filled in; None where only the call can tell."""
+    match node:
+        case ast.Constant():
+            return [node.value]
+        case ast.JoinedStr():
+            return ["".join(v.value if isinstance(v, ast.Constant) else "x" for v in node.values)]
+        case ast.Lambda():
+            return texts(node.body)
+        case ast.IfExp():
+            both = texts(node.body), texts(node.orelse)
+            return None if None in both else both[0] + both[1]
+    return None
+
+
+def sites():
+    """`(file, first line, last line, texts)` of every fix that is written down, not only handed on."""
+    for path in sorted(ROOT.rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        takers = {}  # functions that hand a fix on, and its place among their arguments
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and "fix" in (names := [a.arg for a in node.args.args]):
+                takers[node.name] = names.index("fix")
+        for call in ast.walk(tree):
+            if not isinstance(call, ast.Call) or getattr(call.func, "id", "") == "JaxgenError":
+                continue
+            name = getattr(call.func, "id", getattr(call.func, "attr", ""))
+            place = takers.get(name, 5 if name == "refuse" else len(call.args))
+            given = [k.value for k in call.keywords if k.arg == "fix"] + call.args[place : place + 1]
+            handed = {"fix", "hint"}
+            if given and getattr(given[0], "id", getattr(getattr(given[0], "func", None), "id", "")) not in handed:
+                yield path.relative_to(ROOT).as_posix(), call.lineno, call.end_lineno, texts(given[0])
+
+
+def is_code(text):
+    return bool(JaxgenError("", fix=text).code)
+
+
+SITES = list(sites())
+CODE = [site for site in SITES if site[3] is None or any(map(is_code, site[3]))]
+
+
+def test_fixes_without_code_are_words():
+    for file, line, _, said in SITES:
+        for text in said or []:
+            if not is_code(text):
+                assert not re.search(r"[`\[{]|\w\(|\w=\S", text), f"{file}:{line} code comes first: {text!r}"
+
+
+# ---- inputs that are refused -----------------------------------------------------------------------------------------
+
+X = np.random.default_rng(0).normal(size=(12, 2)).astype(np.float32)
+BITS = (X > 0).astype(np.float32)
+HOLED = np.where(np.arange(24).reshape(12, 2) == 3, nan, X)
+CASES = []
+
+
+def case(call, into=None, /, **names):
+    """`call` is refused; its fix is run, and with the result named `into` the call works; None: the fix is the call.
+
+    Names are values, or functions that make them, of nothing or of a folder.
+    """
+    CASES.append((call, into, names))
+
+
+def gaussian():
+    return jaxgen.Gaussian.from_covariance(jnp.zeros(2), jnp.eye(2))
+
+
+def mixture():
+    return jaxgen.Mixture.init(KEY, X, 2, jaxgen.DiagonalGaussian.init)
+
+
+def chain():
+    return jaxgen.HMM.from_values([0.5, 0.5], [[0.9, 0.1], [0.1, 0.9]], jaxgen.Poisson.from_rate([1.0, 9.0]))
+
+
+def plane():
+    return jaxgen.StandardNormal((2,))
+
+
+def machine():
+    return jaxgen.RBM.init(KEY, BITS, 2)
+
+
+def field():
+    return jaxgen.RandomField.from_matrix(units.Spin.zeros(2), 1.0 - np.eye(2))
+
+
+def autoregressive():
+    return jaxgen.Flow.init(KEY, X, jaxgen.StandardNormal((2,)), layers=1)
+
+
+def flow():
+    return jaxgen.Flow(jaxgen.StandardNormal((2,)), Standardize.from_data(X))
+
+
+# data, by the gate
+for data in (
+    [1.0, nan],
+    np.array([1.0, nan]),
+    HOLED,
+    HOLED.tolist(),
+    pandas.DataFrame(HOLED),
+    np.stack([HOLED, X], axis=1),
+    jnp.asarray(HOLED),
+    [1.0, np.inf],
+    [1.0, 1e39],
+    ["a", "b"],
+    ["1", "2.5"],
+    np.array([["a"], ["b"]]),
+    [1.0, "a"],
+    [1j, 2],
+    np.array([1j]),
+    np.array(["2020", "2021"], "M8[D]"),
+    [np.datetime64("2020-01-01"), np.datetime64("2021-01-01")],
+    np.array([1, 2], "m8[s]"),
+    np.zeros(2, [("a", "f4"), ("b", "i4")]),
+    {"a": [1.0, 2], "b": [3.0, 4]},
+    {1, 2},
+    scipy.sparse.csr_matrix(X),
+    scipy.sparse.coo_array(X),
+    np.array(["1", "2"], object),
+    [2**70],
+    pandas.DataFrame({"a": [1.0], "b": ["x"]}),
+    pandas.Series(["1", "2"]),
+    pandas.Series(["a", "b"]),
+    pandas.Series([1, "a"]),
+    pandas.Series(pandas.to_datetime(["2020", "2021"])),
+    pandas.Series(pandas.to_datetime(["2020", "2021"]).tz_localize("UTC")),
+    pandas.Series(pandas.Categorical(["u", "v"])),
+    pandas.DataFrame({"a": pandas.array([1, None], dtype="Int64"), "b": [1.0, 2.0]}),
+    np.ma.array([1.0, 2.0], mask=[False, True]),
+    np.ma.array(X, mask=X < -1),
+):
+    case("jaxgen.data.as_array(table, name='table')", "table", table=data)
+case("jaxgen.data.as_array(data)", "data", data=lambda: iter(range(3)))
+case("jaxgen.core.gate.as_events(data, name='data', called='f')", "data", data=[[1, 2], [3]])
+case("jaxgen.data.as_array(data)", "_", data=[2**31])
+case("jaxgen.data.as_array(data, allow_nan=True)", "data", data=np.ma.array([1.0, 2.0], mask=[False, True]))
+case("jaxgen.fit(key, model, jax.random.key(1))", model=gaussian, data=X)
+case("jaxgen.fit(key, model, data, steps=1)", "data", model=gaussian, data=HOLED)
+case("jaxgen.fit(key, model, data, steps=1)", "data", model=mixture, data=HOLED)
+for leaf in (
+    "Gaussian",
+    "DiagonalGaussian",
+    "StudentT",
+    "LowRankGaussian",
+    "Gamma",
+    "VonMises",
+    "Poisson",
+    "NegativeBinomial",
+    "Bernoulli",
+    "Categorical",
+):
+    data = np.abs(HOLED) if leaf in ("Gamma", "VonMises", "LowRankGaussian") else np.where(np.isnan(HOLED), nan, BITS)
+    data = HOLED if "Gaussian" in leaf or leaf == "StudentT" else data
+    case(f"jaxgen.{leaf}.init(key, x)" if leaf != "LowRankGaussian" else "jaxgen.LowRankGaussian.init(key, x, rank=1)",
+         "x", x=data)  # fmt: skip
+case("jaxgen.core.gate.as_batch(data)", "data", data={"a": X}, x=X, context=None, weight=np.ones(12), label=None)
+case("jaxgen.core.gate.as_batch({'x': x, 'label': label})", "label", x=X, label=[0.5] + [1] * 11)
+
+# keys, shapes
+case("jaxgen.core.door.check_key(key, 'f')", key=0)
+case("model.log_prob(x)", "x", model=lambda: jaxgen.DiagonalGaussian.from_scale([0.0], [1.0]), x=np.zeros(3))
+case("model.sample(key, 2.5)", model=gaussian)
+case("machine.kernel(key, x, observed=observed)", "observed", machine=machine, x=BITS, observed=[1, 0])
+case("model.e_step(x)", "x", model=gaussian, x=np.stack([X, X]))
+case("jaxgen.core.pytree.held_leaves(model, {'none': True})", model=gaussian)
+
+# files
+case("jaxgen.save(model, path)", "_", model=gaussian, path=lambda tmp: str(tmp / "a" / "b" / "model"))
+case("jaxgen.save(fitted, path)", fitted=lambda: dataclasses.make_dataclass("F", ["model"])(gaussian()),
+     path=lambda tmp: str(tmp / "m"))  # fmt: skip
+
+
+def foreign(tmp):
+    from safetensors.numpy import save_file
+
+    save_file({"a": np.zeros(2)}, tmp / "foreign")
+    return str(tmp / "foreign")
+
+
+def text(content, name="x.csv"):
+    def write(tmp):
+        (tmp / name).write_bytes(content)
+        return str(tmp / name)
+
+    return write
+
+
+case("jaxgen.load(path)", path=foreign, model=gaussian)
+for content in (
+    b"a;b\n1;2\n",
+    b"1;2\n",
+    b"a;b\n1,5;2,5\n",
+    b"a,b\n1,\n",
+    b"1,b\n1,2\n",
+    b"a,b\n",
+    b"d,a\nMon,1\n",
+    "gr\xf6\xdfe\n1\n".encode("latin-1"),
+    "a\n1\n".encode("utf-16"),
+    "a\n1\n".encode("utf-16-le"),
+    "a\n1\n".encode("utf-16-be"),
+):
+    case("read_csv(path)", path=text(content))
+case("read_csv(path, delimiter=';;')", path=text(b"a;b\n1;2\n"))
+case("read_csv(path, encoding='none')", path=text(b"a\n1\n"))
+case("read_csv(path)", path=text(b"a;b\n1\n"))
+case("read(path)", path=text(b"1,2\n", "x.dat"))
+case("read_idx(path)", path=lambda tmp: np.save(tmp / "x.npy", X) or str(tmp / "x.npy"))
+case("read_idx(path)", path=lambda tmp: np.savez(tmp / "x.npz", x=X) or str(tmp / "x.npz"))
+
+
+# algorithms
+def run(more=""):
+    return f"jaxgen.fit(key, model, data, steps=1{more})"
+
+
+case(run(), model=lambda: jaxgen.Generator.init(KEY, X, jaxgen.StandardNormal((2,))), data=X, critic=lambda: MLP((4,
+     1)))  # fmt: skip
+case("jax.jit(lambda data: jaxgen.fit(key, model, data, steps=1))(data)", model=gaussian, data=X, algorithm=jaxgen.EM())
+case(run(", restarts=2"), model=gaussian, data=X, x=X)
+case(run(), "data", model=gaussian, data=X[0])
+case(run(), "data", model=lambda: jaxgen.LinearRegression.init(KEY, X, X), data=X, x=X, context=X)
+case(run(", batch_size=4"), model=gaussian, data=lambda: Stream(X), source=X)
+case(run(", algorithm=algorithm"), "algorithm", model=autoregressive, data=X, algorithm=jaxgen.EM())
+case(run(", algorithm=algorithm"), "algorithm", model=gaussian, data=X, algorithm=jaxgen.EM)
+case("jaxgen.fit(key, model, None, algorithm, steps=1)", "algorithm", model=autoregressive, algorithm=jaxgen.EM(),
+     log_density=lambda: lambda x: -jnp.sum(x ** 2))  # fmt: skip
+case(run(", algorithm=algorithm"), "algorithm", model=gaussian, data=X, algorithm=jaxgen.Gradient("nll"))
+case(run(", algorithm=algorithm"), "algorithm", model=gaussian, data=X, algorithm=jaxgen.Gradient(optimizer="adam"))
+case(run(", algorithm=algorithm"), "algorithm", model=gaussian, data=X, algorithm=jaxgen.StepwiseEM(decay=2.0))
+case(run(", algorithm=algorithm"), "algorithm", model=gaussian, data=X, algorithm=jaxgen.EM(devices=("cpu",)))
+case(run(", algorithm=algorithm"), model=gaussian, data=X, algorithm=jaxgen.ContrastiveDivergence())
+for wrong in ({"penalty": 1.0}, {"negative": 1.0}):
+    case(run(", algorithm=algorithm"), "algorithm", model=machine, data=BITS,
+         algorithm=jaxgen.ContrastiveDivergence(**wrong))  # fmt: skip
+case(run(", algorithm=algorithm"), "algorithm", model=field, data=np.sign(X),
+     algorithm=jaxgen.ContrastiveDivergence(negative=jaxgen.Relayed(4)))  # fmt: skip
+case(run(", algorithm=jaxgen.Adversarial(critic)"), "critic", model=lambda: jaxgen.Generator.init(KEY, X,
+     jaxgen.StandardNormal((2,))), data=X, critic=lambda: MLP((4, 2)))  # fmt: skip
+case("Stream(source)", source=lambda: {"y": X}, x=X, weight=np.ones(12))
+case("list(Stream(lambda: iter([first, x]), chunk=6))", "x", first=np.arange(6), x=X[:, 0])
+case("synthetic.two_moons(key, 3)", "key", key=0)
+
+# metrics and pictures
+case("jaxgen.score(key, model, data)", "data", model=gaussian, data=X[0])
+case("jaxgen.bic(model, data)", "data", model=gaussian, data=X[0])
+case("jaxgen.bic(model, data)", model=machine, data=BITS)
+case("jaxgen.icl(model, data)", model=gaussian, data=X)
+case("jaxgen.metrics.standard_errors(model, data)", "data", data=np.zeros(2),
+     model=lambda: jaxgen.DiagonalGaussian.from_scale(np.zeros(2), np.ones(2)))  # fmt: skip
+case("jaxgen.metrics.standard_errors(model, x)", model=lambda: jaxgen.Bernoulli(jnp.array([jnp.inf])), x=np.zeros((3,
+     1)))  # fmt: skip
+case("jaxgen.metrics.align(model, reference)", model=mixture, reference=lambda: jaxgen.Mixture.init(KEY, X, 2,
+     jaxgen.Gaussian.init), x=X)  # fmt: skip
+case("jaxgen.metrics.align(model, reference)", model=mixture, reference=lambda: jaxgen.Mixture.init(KEY, X + 1, 2,
+     jaxgen.DiagonalGaussian.init), x=X)  # fmt: skip
+case("jaxgen.metrics.align(model, model, x)", "x", model=chain, x=np.array([1, 9, 8, 0]))
+case("jaxgen.metrics.ais(key, path, chains=1)", path=machine)
+case("jaxgen.metrics.reverse_ais(key, model, x, steps=2)", "_", model=machine, x=BITS[:1])
+case("jaxgen.metrics.log_likelihood(model, x)", model=lambda: jaxgen.EnergyModel.init(KEY, X,
+     jaxgen.StandardNormal((2,))), x=X)  # fmt: skip
+case("jaxgen.metrics.log_likelihood(model, x, 3.0)", model=machine, x=BITS)
+case("jaxgen.metrics.bits_per_dim(score, 2)", score=lambda: jaxgen.metrics.likelihood.Score(1.0, 1.0,
+     jaxgen.metrics.likelihood.Kind.UNNORMALISED, 3), model=machine, x=BITS)  # fmt: skip
+case("jaxgen.metrics.monitors.exact(key, model, jaxgen.core.gate.as_batch(x))", model=gaussian, x=X)
+case("model.log_partition()",
+     model=lambda: jaxgen.RandomField.from_matrix(units.Gaussian.zeros(2), 0.1 - 0.1 * np.eye(2)))  # fmt: skip
+case("model.log_partition()", model=lambda: jaxgen.RBM.from_units(units.Gaussian.zeros(2), units.Gaussian.zeros(2),
+     jnp.zeros((2, 2))))  # fmt: skip
+case("model.pseudo_log_likelihood(x)", model=lambda: jaxgen.RBM.from_units(units.Gaussian.zeros(2),
+     units.Bernoulli.zeros(2), jnp.zeros((2, 2))), x=X)  # fmt: skip
+case("jaxgen.plot.ellipses(model, coordinates=coordinates)", "_", coordinates=None,
+     model=lambda: jaxgen.Mixture.init(KEY, np.c_[X, X], 2, jaxgen.DiagonalGaussian.init))  # fmt: skip
+case("jaxgen.plot.responsibilities(model, x, coordinates=coordinates)", "_", coordinates=None, x=np.c_[X, X],
+     model=lambda: jaxgen.Mixture.init(KEY, np.c_[X, X], 2, jaxgen.DiagonalGaussian.init))  # fmt: skip
+case("jaxgen.plot.responsibilities(model, x)", model=gaussian, x=X)
+case("jaxgen.plot.decoded(model, x)", model=gaussian, x=np.arange(4.0), path=np.array([0, 0, 1, 1]))
+case("jaxgen.plot.decoded(model, x)", "x", model=chain, x=np.array([[1, 9, 8, 0]]))
+case("jaxgen.plot.points(x)", "x", x=np.c_[X, X])
+case("jaxgen.plot.images(array)", "array", array=np.zeros((3, 16)), height=4, width=4)
+case("jaxgen.select(key, x, ks, steps=1, restarts=1, progress=False)", "ks", x=X, ks=[0])
+case("jaxgen.annealing.ladder(betas, 5, 'f')", "betas", betas=np.linspace(0, 2, 5))
+
+# models
+case("jaxgen.Dequantized.init(key, x, lambda key, u: jaxgen.StandardNormal((2,)))", "x", x=X)
+case("jaxgen.Bernoulli.init(key, x)", "x", x=X)
+case("jaxgen.Categorical.init(key, x)", "x", x=X)
+case("jaxgen.Bernoulli.from_probs(probs)", "probs", probs=np.array([1.5]))
+case("jaxgen.Poisson.from_rate(rate)", "rate", rate=np.array([-1.5]))
+case("jaxgen.VonMises.from_loc(0.0, concentration)", "concentration", concentration=np.array([-1.5]))
+case("jaxgen.VonMises.init(key, x).check_data(x)", "x", x=X + 1e5)
+case("jax.jit(lambda x: make(key, x))(x)", "make", make=lambda: jaxgen.Categorical.init, x=np.array([0, 1]), n=2)
+case("jaxgen.Categorical.from_probs(probs)", "probs", probs=np.array([1.0, 3.0]))
+case("jaxgen.HMM.from_values(initial, np.eye(2), jaxgen.Poisson.from_rate([1.0, 9.0]))", "initial", initial=np.ones(2))
+case("jaxgen.InputChain.from_values(initial, np.eye(2), 1)", "initial", initial=np.ones(2))
+case("jaxgen.InputChain.from_values(None, np.eye(2), weight)", "_", weight=np.zeros((2, 2)))
+case("chain.log_transition", chain=lambda: jaxgen.InputChain.from_values(None, np.eye(2), 1), u=np.zeros(1))
+case("jaxgen.SemiMarkovChain.from_values(initial, 1 - np.eye(2), np.eye(2))", "initial", initial=np.ones(2))
+for wrong in ([[1.0, 2.0], [2.0, 1.0]], [[1.0, 0.0], [0.5, 1.0]], [[0.0, 0.0], [0.0, 0.0]]):
+    names = {"covariance": wrong, "mean": np.zeros(2)}
+    case("jaxgen.Gaussian.from_covariance(mean, covariance)", "covariance", **names)
+    case("jaxgen.LinearRegression.from_values(np.zeros((2, 1)), mean, covariance)", "covariance", **names)
+    case("jaxgen.StudentT.from_scale(np.zeros(2), scale, 3.0)", "scale", scale=wrong)
+    case("jaxgen.NormalWishart.from_prior(np.zeros(2), scale)", "scale", scale=wrong)
+case("jaxgen.NormalWishart.from_prior(np.zeros(2), scale)", "scale", scale=[1.0, -1.0])
+case("jaxgen.NormalWishart.from_prior(np.zeros(2), np.ones(2), strength=strength, degrees=degrees)", "_",
+     strength=-1.0, degrees=0.5)  # fmt: skip
+case("model.check_data(x)", "model", model=lambda: jaxgen.StudentT.init(KEY, X), x=HOLED)
+case("jaxgen.Gaussian.init(key, x)", "x", x=X[:, 0])
+case("jaxgen.LowRankGaussian.init(key, x, rank=1)", "x", x=X[:, 0])
+case("jaxgen.NormalWishart.init(key, x)", "x", x=X[:, :, None])
+case("jaxgen.LinearRegression.init(key, X, context)", "context", X=X, context=X[:, 0])
+case("jaxgen.lagged(x, 1)", "x", x=np.arange(5.0))
+case("jaxgen.HMM.init(key, x, 2, jaxgen.Poisson.init)", "x", x=np.array([1, 2, 9, 8]))
+case("jaxgen.HMM.init(key, x, 2, jaxgen.DiagonalGaussian.init)", "x", x=np.array([[1.0, 2, 9, 8]]))
+case("model.check_label(label)", "label", model=mixture, label=np.array([7] * 6 + [9] * 6))
+case("jaxgen.RandomField.from_matrix(units.Spin.zeros(2), couplings)", "couplings", couplings=np.array([[1.0, 2.0],
+     [0.0, 1.0]]))  # fmt: skip
+case("jaxgen.RBM.from_units(units.Bernoulli.zeros(3), units.Bernoulli.zeros(2), weights)", "weights",
+     weights=np.zeros((2, 3)))  # fmt: skip
+case("jaxgen.RBM.from_parameters(np.zeros(3), np.zeros(2), weights)", "weights", weights=np.zeros((2, 3)))
+case("jaxgen.RBM.init(key, x, 0)", x=BITS)
+case("jaxgen.VariationalMixture.init(key, x, 2, jaxgen.NormalWishart.init, concentration=concentration)", "_", x=X,
+     concentration=-1.0, k=2)
+case("jaxgen.EnergyModel.init(key, x, base)", "base", x=X, base=lambda: jaxgen.StandardNormal((3,)))
+case("jaxgen.EnergyModel.init(key, x, jaxgen.StandardNormal((2,)), network=network)", "network", x=X,
+     network=lambda: MLP((4, 2)))  # fmt: skip
+case("jaxgen.Flow.init(key, x, jaxgen.StandardNormal((2,)), layers=1)", "x", x=X[:, :, None])
+case("jaxgen.Flow.init(key, x, base, layers=1)", "base", x=X, base=lambda: jaxgen.StandardNormal((3,)))
+case("jaxgen.Flow(base, Standardize.from_data(x)).event_shape", "base", x=X, base=lambda: jaxgen.StandardNormal((3,)))
+case("jaxgen.Flow.init(key, x, jaxgen.StandardNormal((2,)), layer, layers=1, support=circle)", "layer", x=X,
+     layer=lambda: Coupling.init)  # fmt: skip
+case("flow.check(key, x)", "x", flow=flow, x=X[0])
+case("jaxgen.Generator.init(key, x, base)", "base", x=X, base=lambda: jaxgen.StandardNormal(()))
+case("jaxgen.Generator.init(key, x, jaxgen.StandardNormal((2,)), module=module)", "module", x=X, module=lambda: MLP((4,
+     3)))  # fmt: skip
+case("jaxgen.VAE.init(key, x, prior)", "prior", x=BITS, prior=lambda: jaxgen.StandardNormal(()))
+case("jaxgen.VAE.init(key, x, prior, context_shape=context_shape)", "_", x=BITS, context_shape=None,
+     prior=lambda: jaxgen.Flow.init(KEY, X, jaxgen.StandardNormal((2,)), functools.partial(Coupling.init,
+     context_shape=(1,)), layers=1))  # fmt: skip
+case("jaxgen.VAE.init(key, x, prior(), likelihood=jaxgen.likelihoods.bernoulli, standardize=standardize)", "_", x=BITS,
+     prior=lambda: plane, standardize=True)  # fmt: skip
+case("jaxgen.VAE.init(key, x, jaxgen.StandardNormal((2,)), likelihood=likelihood)", "x", x=BITS * 255,
+     likelihood=lambda: jaxgen.likelihoods.bernoulli)  # fmt: skip
+case("jaxgen.VAE.init(key, x, jaxgen.StandardNormal((2,)), likelihood=likelihood)", "likelihood", x=X,
+     likelihood=lambda: jaxgen.likelihoods.bernoulli)  # fmt: skip
+case("jaxgen.VAE.init(key, x, jaxgen.StandardNormal((2,)), likelihood=likelihood)", "likelihood", x=X, likelihood=3)
+
+# networks, layers, units, numerics
+case("layer.forward(x)", layer=lambda: Standardize.from_data(X), x=X)
+case("jaxgen.nn.bijections.Autoregressive.init(key, x)", "x", x=X[:, :, None])
+case("conv1x1(key, x)", "x", x=np.zeros((2, 4, 4)))
+case("Permute.from_order(order)", "order", order=[0, 0, 1])
+case("jaxgen.Net.init(key, module, (3,))", module=3)
+case("jaxgen.Net.init(key, MLP(features, out_shape=(3,)), (2,))", "_", features=(4, 2))
+case("units.Group.of(3)")
+for layer, data in (
+    ("Bernoulli.zeros(2)", X),
+    ("Spin.zeros(2)", X),
+    ("Categorical.zeros(2, 2)", 3 * BITS),
+    ("Rectified.zeros(2)", X),
+):
+    case(f"units.{layer}.check(x, 'f')", "x", x=data)
+case("jaxgen.RBM.init(key, x, 2)", "x", x=BITS[:, :, None])
+case("chains.forward_filter(pi, a, b, length=length)", "length", pi=np.log([0.5, 0.5]), a=np.log(np.full((2, 2), 0.5)),
+     b=np.zeros((3, 2)), length=np.float32(2))  # fmt: skip
+case("linalg.cholesky(scale)", "scale", scale=jnp.ones(2))
+case("linalg.solve_tril(jnp.eye(2), b)", "b", b=jnp.ones(2))
+case("jaxgen.samplers.sample_chain(key, jaxgen.samplers.MALA(0.1), lambda x: -jnp.sum(x**2), x, draws=2)", "x",
+     x=np.arange(2))  # fmt: skip
+case("jaxgen.samplers.Spread(3)")
+
+
+# ---- the laws of fixes -----------------------------------------------------------------------------------------------
+
+
+def made(value, tmp):
+    if type(value) is not type(made):
+        return value
+    return value(tmp) if value.__code__.co_argcount else value()
+
+
+@functools.cache
+def refused(number, tmp):
+    """The error of a case, where it was raised, and the names it was raised with."""
+    call, _, given = CASES[number]
+    names = NAMES | {"key": KEY} | {name: made(value, tmp) for name, value in given.items()}
+    try:
+        eval(call, names)
+    except JaxgenError as error:
+        frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+        where = {(Path(f).relative_to(ROOT).as_posix(), n) for f, n in frames if Path(f).is_relative_to(ROOT)}
+        return error, where, names
+    raise AssertionError(f"not refused: {call}")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A folder for each case, the same at every call."""
+    return functools.cache(lambda number: tmp_path_factory.mktemp(f"case{number}"))
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=lambda n: re.sub(r"[^\w.]+", "-", CASES[n][0])[:50])
+def test_fixes_work(number, folders):
+    error, _, names = refused(number, folders(number))
+    call, into, _ = CASES[number]
+    assert error.code, f"no code in the fix of\n{error}"
+    codes = error.code[:1] if call == "read(path)" else error.code
+    for place, code in enumerate(codes):
+        scope, target = dict(names), into
+        if place:
+            target = "model" if code.startswith("dataclasses.replace(model") else None
+        try:
+            statement = ast.parse(code).body[0]
+            if isinstance(statement, ast.Expr):
+                value = eval(code, scope)
+                if target is None:
+                    continue
+                scope[target] = value
+            else:
+                exec(code, scope)
+            with jax.enable_x64(True) if "x64" in code else jax.enable_x64(False):
+                eval(call, scope)
+        finally:
+            jax.config.update("jax_enable_x64", False)
+            plt.close("all")
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=lambda n: re.sub(r"[^\w.]+", "-", CASES[n][0])[:50])
+def test_errors_say_a_thing_once(number, folders):
+    error, _, _ = refused(number, folders(number))
+    said = [error.message, error.called, error.expected, error.got, error.fix]
+    assert not any("\n" in text for text in said), str(error)
+    for i, text in enumerate(said):
+        assert not any(len(text) > 20 and text in other for other in said[:i] + said[i + 1 :]), str(error)
+
+
+def test_every_fix_that_is_code_is_run(folders):
+    seen = set().union(*(refused(number, folders(number))[1] for number in range(len(CASES))))
+    missed = [
+        f"{file}:{first} {said or ''}"
+        for file, first, last, said in CODE
+        if not any((file, line) in seen for line in range(first, last + 1))
+    ]
+    assert not missed, "fixes that no case runs:\n" + "\n".join(missed)
