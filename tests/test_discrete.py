@@ -236,7 +236,7 @@ def test_init_and_from_values_refuse_nonsense():
     ):  # fmt: skip
         with pytest.raises(DataError, match="expected"):
             init(key, bad)
-    with pytest.raises(ModelError, match=r"functools.partial\(jaxgen.Categorical.init, size=V\)"):
+    with pytest.raises(ModelError, match=r"functools.partial\(jaxgen.Categorical.init, size=n\)"):
         Mixture.init(key, LABELS, 2, Categorical.init)
     for build_bad in (
         lambda: Categorical.from_probs([0.5, 0.6]), lambda: Categorical.from_probs([-0.5, 1.5]),

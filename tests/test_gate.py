@@ -100,7 +100,7 @@ BAD = {
     "a class": (int, "type"),
     "ragged": ([[1, 2], [3]], "ragged"),
     "ragged deeper": ([[1, 2], 3], "ragged"),
-    "complex": ([1j], "complex128", "data.real"),
+    "complex": ([1j], "complex128", "np.real"),
     "complex in jax": (jnp.ones(2, jnp.complex64), "complex64"),
     "structured": (np.zeros(2, [("a", "f4")]), "dtype"),
     "dates": (np.array(["2020-01-01"], "M8[D]"), "datetime64[D]", "np.timedelta64(1, 's')"),

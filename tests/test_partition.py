@@ -1,5 +1,7 @@
 """Partition functions by annealing, exchange and bridges, against enumeration by numpy and closed forms."""
 
+import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -124,6 +126,15 @@ def test_likelihoods_say_what_they_are():
     large = family(24, 23, 0.3)  # not enumerable: the score of the front door is bracketed too
     scored = score(jax.random.key(1), large, np.zeros((2, 24)))
     assert scored.low < scored.mean < scored.high < scored.low + 0.2
+
+
+def test_an_estimate_that_is_no_number_says_so():
+    broken = dataclasses.replace(family(4, 3), weights=jnp.full((4, 3), jnp.nan))
+    x, key = jnp.zeros((4, 4)), jax.random.key(0)
+    backwards = lambda key, model, steps: reverse_ais(key, model, x, steps=steps)  # noqa: E731
+    for estimate in (functools.partial(ais, chains=4), functools.partial(smc, chains=4), backwards):
+        with pytest.warns(JaxgenWarning, match=r"log Z is nan: of 4 of 4 chains"):
+            estimate(key, broken, steps=2)
 
 
 def test_energy_gap_is_a_difference_of_exact_likelihoods():

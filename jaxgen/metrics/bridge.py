@@ -261,7 +261,9 @@ def bracket(
         # without a choice of one's own: as they come, spread over all of them
         x = x[jnp.linspace(0, len(x) - 1, min(len(x), chains)).astype(jnp.int32)]
     x = _settled(move_key, path, x, sweeps)
-    reverse = reverse_ais(reverse_key, path, x, steps=steps, betas=betas)
+    with warnings.catch_warnings():  # what is not finite is said once, below
+        warnings.simplefilter("ignore", JaxgenWarning)
+        reverse = reverse_ais(reverse_key, path, x, steps=steps, betas=betas)
     both = bar(forward, reverse)
     sides = [(float(e.log_z), ERRORS * float(e.standard_error)) for e in (forward, reverse)]
     # from below and from above; but where one of them is wrong nobody knows which, and neither is left out

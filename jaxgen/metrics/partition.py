@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -11,8 +12,8 @@ import numpy as np
 
 from jaxgen.annealing import as_path, ladder
 from jaxgen.core.door import check_key
-from jaxgen.core.errors import FitError, ModelError
-from jaxgen.core.gate import as_array
+from jaxgen.core.errors import FitError, JaxgenWarning, ModelError
+from jaxgen.core.gate import as_array, concrete
 from jaxgen.core.protocols import Kind, Score
 from jaxgen.ops.stable import logsumexp, softmax
 
@@ -70,7 +71,7 @@ def ais(
         >>> bool(abs(estimate.log_z - rbm.log_partition()) < 0.1), str(estimate.kind)
         (True, 'estimate')
     """
-    return annealed(key, path, chains, steps, betas, 0.0, "ais(key, path)")[0]
+    return _told(annealed(key, path, chains, steps, betas, 0.0, "ais(key, path)")[0], "ais(key, path)")
 
 
 def smc(
@@ -110,7 +111,18 @@ def smc(
     called = "smc(key, path)"
     if not 0 <= resample <= 1:
         raise FitError("resample is a share", called=called, expected="from 0 to 1", got=str(resample))
-    return annealed(key, path, chains, steps, betas, float(resample), called)[0]
+    return _told(annealed(key, path, chains, steps, betas, float(resample), called)[0], called)
+
+
+def _told(found: PartitionEstimate, called: str) -> PartitionEstimate:
+    """The same, with a warning where it is no number."""
+    if concrete(found) and not np.isfinite(found.log_z):
+        lost = int(np.sum(~np.isfinite(found.log_weights)))
+        warnings.warn(
+            f"{called}: log Z is {found.log_z}: of {lost} of {found.log_weights.size} chains the energy was not finite "
+            "on the way", JaxgenWarning, stacklevel=3,
+        )  # fmt: skip
+    return found
 
 
 def annealed(
@@ -217,7 +229,7 @@ def reverse_ais(key: Any, path: Any, x: Any, *, steps: int = 1000, betas: Any = 
             "reverse annealing needs samples of the model", called=called, expected="[chains, *event], 2 or more",
             got=f"shape {list(x.shape)}", fix="x = model.sample(key, (500,))",
         )  # fmt: skip
-    return _reversed(key, path, rungs, x)
+    return _told(_reversed(key, path, rungs, x), called)
 
 
 @jax.jit

@@ -29,6 +29,11 @@ from jaxgen.ops.chunks import sum_over_chunks
 from jaxgen.ops.stable import has_mass, log_normalize, softmax
 
 HIGHEST = jax.lax.Precision.HIGHEST
+
+#: fixes for data outside the support
+_NUMBERED = "np.unique(x, return_inverse=True)[1] numbers them from 0"
+_CUT = "np.asarray(x) > 0.5, or some such threshold"
+_MEASURED = "a Gaussian or a Gamma, for numbers that are no counts"
 #: up to so many coordinates the mapped Poisson log-mass costs what the matrix product does (measured, CPU)
 NARROW = 8
 #: events counted one after the other: a float32 counter stops at 2^24, and rounds fractions long before
@@ -134,9 +139,8 @@ class Categorical:
             [0.25, 0.75]
         """
         called = f"Categorical.init(key, x, size={size})"
-        fix = "np.unique(x, return_inverse=True)[1] numbers them from 0" if size is None else "a larger size"
         labels = "whole numbers from 0" + ("" if size is None else f" to {size - 1}")
-        x = _events(x, math.inf if size is None else size, called, labels, fix, missing)
+        x = _events(x, math.inf if size is None else size, called, labels, _NUMBERED if size is None else "", missing)
         if size is None and not concrete(x):
             raise ModelError(
                 "the number of labels cannot be counted inside jit", called=called, expected="size=, an int",
@@ -189,8 +193,7 @@ class Categorical:
     def check_data(self, x) -> None:
         """Refuses data outside the support with a DataError."""
         size = self.logits.shape[-1]
-        fix = "np.unique(x, return_inverse=True)[1] numbers labels from 0"
-        _events(x, size, "Categorical.check_data(x)", f"labels from 0 to {size - 1}", fix, self.missing)
+        _events(x, size, "Categorical.check_data(x)", f"labels from 0 to {size - 1}", "", self.missing)
 
     def _index(self, x):
         """Labels as rows of a table `[columns * V, ...]`; what is no label points past its end."""
@@ -313,8 +316,7 @@ class Bernoulli:
         Raises:
             DataError: values other than 0 and 1.
         """
-        called, fix = "Bernoulli.init(key, x)", "(x > threshold).astype(int)"
-        x = _events(x, 2, called, "zeros and ones", fix, missing)
+        x = _events(x, 2, "Bernoulli.init(key, x)", "zeros and ones", _CUT, missing)
         dtype = _float_type(x)
         start = cls(jnp.zeros(x.shape[1:], dtype), _prior(prior, (*x.shape[1:], 2), dtype), missing)
         return start.m_step(start.e_step(x, _ones(x, dtype))[0])
@@ -357,7 +359,7 @@ class Bernoulli:
 
     def check_data(self, x) -> None:
         """Refuses data outside the support with a DataError."""
-        _events(x, 2, "Bernoulli.check_data(x)", "zeros and ones", "x > 0.5, or some such threshold", self.missing)
+        _events(x, 2, "Bernoulli.check_data(x)", "zeros and ones", _CUT, self.missing)
 
     def _split(self, x):
         """Indicators of a one and of a zero in the model's dtype, and the penalty per event, from events in rows."""
@@ -473,8 +475,7 @@ class Poisson:
         Raises:
             DataError: values that are no counts.
         """
-        called, fix = "Poisson.init(key, x)", "jaxgen.Gaussian.init for measurements"
-        x = _events(x, math.inf, called, "whole numbers from 0", fix, missing)
+        x = _events(x, math.inf, "Poisson.init(key, x)", "whole numbers from 0", _MEASURED, missing)
         dtype = _float_type(x)
         start = cls(jnp.zeros(x.shape[1:], dtype), _prior(prior, (*x.shape[1:], 2), dtype), missing)
         return start.m_step(start.e_step(x, _ones(x, dtype))[0])
@@ -506,8 +507,7 @@ class Poisson:
 
     def check_data(self, x) -> None:
         """Refuses data outside the support with a DataError."""
-        fix = "a Gaussian for numbers that are no counts"
-        _events(x, math.inf, "Poisson.check_data(x)", "whole numbers from 0", fix, self.missing)
+        _events(x, math.inf, "Poisson.check_data(x)", "whole numbers from 0", _MEASURED, self.missing)
 
     @property
     def free_parameters(self) -> int:
