@@ -329,7 +329,7 @@ def decoded(
     x = as_array(x, name="x", called=called, allow_nan=True)
     if np.ndim(x) != len(model.event_shape) or np.ndim(x) > 2:
         raise ShapeError("one series is drawn", called=called, got=f"shape {list(np.shape(x))}",
-                         expected="[T] or [T, D], an event of the model", fix="x[0] of a batch")  # fmt: skip
+                         expected="[T] or [T, D], an event of the model", fix="np.asarray(x)[0]")  # fmt: skip
     path = np.asarray(model.viterbi(x, context=context).path)
     if (path < 0).any():
         raise DataError("no path explains the series", called=called, expected="data that the model finds possible",
@@ -453,7 +453,7 @@ def _plane(points: Any, called: str, name: str) -> np.ndarray:
     if points.ndim != 2 or points.shape[1] != 2:
         raise ShapeError(
             f"{name}: only points in the plane are drawn", called=called, expected="[N, 2]",
-            got=f"shape {list(points.shape)}", fix=f"{name}[:, :2] takes the first two coordinates",
+            got=f"shape {list(points.shape)}", fix=f"np.asarray({name})[:, :2] takes the first two coordinates",
         )  # fmt: skip
     return points
 
@@ -481,7 +481,7 @@ def _mosaic(pictures: np.ndarray, columns: int | None, called: str, fill: float)
     if pictures.ndim not in (3, 4) or (pictures.ndim == 4 and pictures.shape[-1] != 3):
         raise ShapeError(
             "not a batch of pictures", called=called, expected="[N, height, width], or [N, height, width, 1 or 3]",
-            got=f"shape {list(pictures.shape)}", fix="array.reshape(-1, height, width)",
+            got=f"shape {list(pictures.shape)}", fix="np.reshape(array, (-1, height, width))",
         )  # fmt: skip
     n, height, width = pictures.shape[:3]
     columns = columns or math.ceil(math.sqrt(n))

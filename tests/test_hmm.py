@@ -342,14 +342,14 @@ def test_errors():
     for k, stickiness in ((0, 0.9), (N * T + 1, 0.9), (2, 1.5)):
         with pytest.raises(ModelError, match="states"):
             HMM.init(key, x, k, Gaussian.init, stickiness=stickiness)
-    with pytest.raises(ShapeError, match=r"x\[None\]"):
+    with pytest.raises(ShapeError, match=r"\(x\)\[None\]"):
         HMM.init(key, jnp.zeros(5), 2, Poisson.init)
-    with pytest.raises(ShapeError, match=r"x\[None\] for one sequence"):
+    with pytest.raises(ShapeError, match=r"\(x\)\[None\] for one sequence"):
         HMM.init(key, x[0], 2, Gaussian.init)
     with pytest.raises(DataError, match="NaN"):
         HMM.init(key, np.full((2, 3, 1), np.nan), 2, Gaussian.init)
     model = left_right()
-    with pytest.raises(FitError, match=r"data\[None\]"):
+    with pytest.raises(FitError, match=r"\(data\)\[None\]"):
         jg.fit(key, model, jnp.array([0, 1, 2]))
     with pytest.raises(ShapeError, match="length"):
         model.log_prob(jnp.zeros(()))

@@ -228,7 +228,7 @@ def test_annealing_reaches_every_kind():
     (lambda: machine().kernel(jax.random.key(0), np.ones(3), observed=np.ones(3)), ShapeError, "bools"),
     (lambda: machine().log_conditional(np.ones(3), site=3), ModelError, "0 to 2"),
     (lambda: machine().annealing_path(np.zeros(3)), ModelError, "base"),
-    (lambda: RBM.from_units(units.Spin.zeros(2), units.Spin.zeros(3), np.zeros((3, 2))), ModelError, "weights.T"),
+    (lambda: RBM.from_units(units.Spin.zeros(2), units.Spin.zeros(3), np.zeros((3, 2))), ModelError, "transpose"),
     (lambda: RBM.from_units(units.Spin.zeros(1), units.Spin.zeros(1), [[0.0]], hidden_center=[0, 1]), ModelError,
      "centre"),
     (lambda: RBM.from_units(units.Gaussian.zeros(1), units.Rectified.zeros(1), [[0.1]]).log_partition(), ModelError,

@@ -75,7 +75,7 @@ def batch_axes(shape: tuple[int, ...], event: Shape, called: str, what: str = "x
         wanted = ", ".join("length" if e is None else str(e) for e in event)
         tail = " (leading axes are a batch)"
         hint = f"reshape {what}, so that it ends in an event"
-        hint = f"{what}[..., None] adds a last axis of 1" if event == (1,) else hint
+        hint = f"np.asarray({what})[..., None] adds a last axis of 1" if event == (1,) else hint
         raise ShapeError(
             f"{what} does not end in the shape of one event", called=called,
             expected=f"[*batch{', ' if wanted else ''}{wanted}]{tail}", got=f"shape {list(shape)}", fix=hint,
@@ -337,7 +337,7 @@ def weighted_events(method: Callable[..., Any]) -> Callable[..., Any]:
             raise ShapeError(
                 "one weight per event", called=called, expected="x [N, *event] and weight [N]",
                 got=f"x {list(x.shape)}, weight {list(weight.shape)}",
-                fix="give each event a weight" if len(batch) == 1 else "x.reshape(-1, *model.event_shape)",
+                fix="give each event a weight" if len(batch) == 1 else "np.reshape(x, (-1, *model.event_shape))",
             )  # fmt: skip
         weight = weight if jnp.issubdtype(weight.dtype, jnp.floating) else weight.astype(dtype)
         further["context"], _ = _check_context(self, context, batch, called)

@@ -259,7 +259,7 @@ def _events(data: Any, model: Any, name: str) -> Batch:
         raise FitError(
             f"{name} needs one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",
             got=f"shape {list(np.shape(batch.x))}",
-            fix=f"{name}[None]" if np.ndim(batch.x) == len(model.event_shape) else "flatten the axes before the events",
+            fix=f"np.asarray({name})[None]" if np.ndim(batch.x) == len(model.event_shape) else "flatten leading axes",
         )  # fmt: skip
     algebra.check_data(model, batch.x)
     wanted = context_shape(model)

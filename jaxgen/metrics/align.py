@@ -142,7 +142,7 @@ def _overlaps(model: Any, reference: Any, x: Any, called: str) -> tuple[np.ndarr
         if len(batch_axes(np.shape(batch.x), m.event_shape, called)) != 1:
             raise DataError(
                 "data need one leading axis of events", called=called, expected=f"[N, {m.event_shape}]",
-                got=f"shape {list(np.shape(batch.x))}", fix="x[None] for one sequence",
+                got=f"shape {list(np.shape(batch.x))}", fix="np.asarray(x)[None] for one sequence",
             )  # fmt: skip
         algebra.check_data(m, batch.x)
     first, second = (_posterior(m, batch) for m in (reference, model))

@@ -159,7 +159,7 @@ def _batch(model: Any, data: Any, called: str) -> Batch:
     if len(batch_axes(np.shape(batch.x), model.event_shape, called, "data")) != 1:
         raise DataError(
             "data need one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",
-            got=f"shape {list(np.shape(batch.x))}", fix="data[None] for one event",
+            got=f"shape {list(np.shape(batch.x))}", fix="np.asarray(data)[None] for one event",
         )  # fmt: skip
     if batch.label is not None:
         raise DataError("labels would not be looked at", called=called, expected="x, context, weight", got="a label")

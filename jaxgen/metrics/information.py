@@ -155,7 +155,7 @@ def evidence(
     if len(batch_axes(np.shape(batch.x), model.event_shape, called, "data")) != 1:
         raise DataError(
             "data need one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",
-            got=f"shape {list(np.shape(batch.x))}", fix="data[None] for one event",
+            got=f"shape {list(np.shape(batch.x))}", fix="np.asarray(data)[None] for one event",
         )  # fmt: skip
     if batch.label is not None:
         raise DataError("a criterion takes no labels", called=called, expected="x, context and weight", got="a label")

@@ -67,7 +67,7 @@ def score(key: Any, model: Any, data: Any, *, samples: int = 1) -> Score:
     if len(batch_axes(np.shape(batch.x), model.event_shape, called, "data")) != 1:
         raise DataError(
             "data need one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",
-            got=f"shape {list(np.shape(batch.x))}", fix="data[None] for one event",
+            got=f"shape {list(np.shape(batch.x))}", fix="np.asarray(data)[None] for one event",
         )  # fmt: skip
     if hasattr(model, "check_data"):
         model.check_data(batch.x)

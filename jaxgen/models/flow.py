@@ -148,7 +148,7 @@ class Flow:
         if x.ndim != 2:
             raise ShapeError(
                 "these layers take vectors", called=called, expected="x [N, D]", got=f"shape {list(x.shape)}",
-                fix="x.reshape(len(x), -1)",
+                fix="np.reshape(x, (len(x), -1))",
             )  # fmt: skip
         x, bounds = to_real(support, x, called)
         size = x.shape[1]
@@ -270,7 +270,7 @@ def _check(flow, key, x, context, bound, draws) -> FlowCheck:
     if log_prob.ndim != 1:
         raise ShapeError(
             "data need one leading axis of events", called="Flow.check(key, x)", got=f"shape {list(x.shape)}",
-            expected=f"[N, {', '.join(map(str, flow.event_shape))}]", fix="x.reshape(-1, *flow.event_shape)",
+            expected=f"[N, {', '.join(map(str, flow.event_shape))}]", fix="np.reshape(x, (-1, *flow.event_shape))",
         )  # fmt: skip
     n, rows = len(x), np.arange(draws) % len(x)
     contexts = context_shape(flow) is not None

@@ -67,7 +67,7 @@ def _table(x, missing, called):
     if x.ndim != 2:
         raise ShapeError(
             "a Gaussian needs a table", called=called, expected="x [N, D]", got=f"shape {list(x.shape)}",
-            fix="x[:, None] for one column",
+            fix="np.asarray(x)[:, None] for one column",
         )  # fmt: skip
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
 

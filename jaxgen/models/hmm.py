@@ -314,7 +314,7 @@ class HMM:
         if len(x.shape) < 2:
             raise ShapeError(
                 "HMM.init takes a batch of sequences", called=called, expected="x [N, T, *event]",
-                got=f"shape {list(x.shape)}", fix="x[None] for one sequence",
+                got=f"shape {list(x.shape)}", fix="np.asarray(x)[None] for one sequence",
             )  # fmt: skip
         values, valid = _steps(x), _valid(x)
         steps = len(values) if valid is None or not concrete(valid) else int(valid.sum())
@@ -344,7 +344,7 @@ class HMM:
                 "the leaf makes no model of these events", called=called,
                 got=f"x of shape {list(x.shape)}, and {type(error).__name__}: {getattr(error, 'message', error)}",
                 expected=f"a leaf for events of shape {list(x.shape[2:])}, the axes after [N, T]",
-                fix="x[..., None] for events of one number, or a leaf for these events",
+                fix="np.asarray(x)[..., None] for events of one number, or a leaf for these events",
             ) from error  # fmt: skip
 
     @classmethod

@@ -152,7 +152,7 @@ class LowRankGaussian:
         x = jnp.asarray(as_array(x, name="x", called=called, allow_nan=missing, missing=unseen(called)))
         if x.ndim != 2:
             raise DataError("a Gaussian needs a table", called=called, expected="x [N, D]",
-                            got=f"shape {list(x.shape)}", fix="x[:, None] for one column")  # fmt: skip
+                            got=f"shape {list(x.shape)}", fix="np.asarray(x)[:, None] for one column")  # fmt: skip
         n, d = x.shape
         if isinstance(rank, bool) or not isinstance(rank, (int, np.integer)) or not 1 <= rank <= d:
             raise ModelError("the number of factors does not fit the data", called=called, got=str(rank),

@@ -152,7 +152,7 @@ class NormalWishart:
         if x.ndim != 2:
             raise ShapeError(
                 "events of a Gaussian are vectors", called="NormalWishart.init(key, x)", expected="x [N, D]",
-                got=f"shape {list(x.shape)}", fix="x.reshape((len(x), -1))",
+                got=f"shape {list(x.shape)}", fix="np.reshape(x, (len(x), -1))",
             )  # fmt: skip
         origin = x[0] + jnp.mean(x - x[0], axis=0)
         given = None if scale is None else as_array(scale, name="scale")

@@ -150,7 +150,7 @@ class RandomField:
             raise ModelError(
                 "couplings are not those of pairs", called=called, expected="a symmetric matrix, zero on the diagonal",
                 got=f"differences up to {abs(matrix - matrix.T).max():g}, {abs(matrix.diagonal()).max():g} on it",
-                fix="(couplings + couplings.T) / 2 * (1 - np.eye(len(couplings)))",
+                fix="(np.add(couplings, np.transpose(couplings)) / 2) * (1 - np.eye(len(couplings)))",
             )  # fmt: skip
         edges = np.argwhere(np.triu(matrix) != 0)
         return cls.from_edges(units, edges, matrix[tuple(edges.T)])

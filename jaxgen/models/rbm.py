@@ -127,7 +127,7 @@ class RBM:
             raise ModelError(
                 "weights and units do not fit each other", called=called, expected=f"weights {list(wanted)}",
                 got=f"shape {list(weights.shape)}",
-                fix="weights.T, if the rows belong to the hidden units" if weights.T.shape == wanted else "",
+                fix="np.transpose(weights)" if weights.T.shape == wanted else "",
             )  # fmt: skip
         centers = []
         for center, size in zip((visible_center, hidden_center), wanted, strict=True):
@@ -157,7 +157,7 @@ class RBM:
                 "weights and biases do not fit each other", expected="[V], [H] and [V, H]",
                 called="RBM.from_parameters(visible_bias, hidden_bias, weights)",
                 got=f"{list(b.shape)}, {list(c.shape)} and {list(w.shape)}",
-                fix="weights.T, if the rows belong to the hidden units" if w.T.shape == (*b.shape, *c.shape) else "",
+                fix="np.transpose(weights)" if w.T.shape == (*b.shape, *c.shape) else "",
             )  # fmt: skip
         return cls(Bernoulli(b), Bernoulli(c), w, jnp.zeros_like(b), jnp.zeros_like(c))
 

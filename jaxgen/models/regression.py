@@ -105,7 +105,7 @@ class LinearRegression:
             raise ShapeError(
                 "a regression needs two tables", called=called, expected="x [N, D] and context [N, P], or inputs=P",
                 got=f"x {list(x.shape)}, context {None if u is None else list(u.shape)}, inputs={inputs}",
-                fix="context[:, None] for one column",
+                fix="np.asarray(context)[:, None] for one column",
             )  # fmt: skip
         origin, scale = scales.columns(x)
         floor = scales.variance_floor(x, RELATIVE_FLOOR * scale**2 if floor is None else floor)
@@ -332,7 +332,7 @@ def lagged(x, lags: int):
         raise ShapeError(
             "these series do not reach back so far", called=called, got=f"shape {list(series.shape)}, lags={lags}",
             expected=f"x [*batch, T, D] and lags from 1 to {max(shortest - 1, 1)}, below the shortest length",
-            fix="x[..., None] for series of single numbers",
+            fix="np.asarray(x)[..., None] for series of single numbers",
         )  # fmt: skip
     steps = series.shape[-2]
     past = jnp.concatenate([series[..., lags - i : steps - i, :] for i in range(1, lags + 1)], axis=-1)

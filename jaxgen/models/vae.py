@@ -261,5 +261,5 @@ def _check_support(likelihood: Any, event: tuple[int, ...], x: Any, called: str)
         raise DataError(
             "the data lie outside the support of the likelihood", called=called, got=f"values from {low} to {high}",
             expected=f"values from {limits[0]} to {limits[1]}, where {_name(likelihood)} has a density",
-            fix=f"x / {high}" if low >= 0 else "jaxgen.likelihoods.gaussian, which takes all numbers",
+            fix=f"np.divide(x, {high})" if low >= 0 else "jaxgen.likelihoods.gaussian, which takes all numbers",
         )  # fmt: skip

@@ -140,7 +140,7 @@ def _lengths(called: str, length: Any, batch: tuple[int, ...], steps: int) -> Ar
     if not jnp.issubdtype(length.dtype, jnp.integer):
         raise DataError(
             "lengths are whole numbers", called=called, expected="an integer array", got=str(length.dtype),
-            fix="length.astype(int)",
+            fix="np.asarray(length).astype(int)",
         )  # fmt: skip
     if given is not None and given.size and not (given.min() >= 0 and given.max() <= steps):
         raise DataError(

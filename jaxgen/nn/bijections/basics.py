@@ -91,6 +91,6 @@ def vectors(x: Any, called: str) -> tuple[int, Any]:
     if x.ndim != 2:
         raise ShapeError(
             "this layer takes vectors", called=called, expected="x [N, D]", got=f"shape {list(x.shape)}",
-            fix="x.reshape(len(x), -1)",
+            fix="np.reshape(x, (len(x), -1))",
         )  # fmt: skip
     return int(x.shape[1]), x.dtype

@@ -165,7 +165,7 @@ def image_shape(x: Any, called: str) -> tuple[int, int, int]:
     if x.ndim != 4:
         raise ShapeError(
             "this layer takes images", called=called, expected="x [N, H, W, C]", got=f"shape {list(x.shape)}",
-            fix="x[..., None] for one channel",
+            fix="np.asarray(x)[..., None] for one channel",
         )  # fmt: skip
     height, width, channels = map(int, x.shape[1:])
     return height, width, channels

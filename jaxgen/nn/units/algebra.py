@@ -209,7 +209,7 @@ def table(x: Any, called: str) -> jax.Array:
     if x.ndim != 2:
         raise ShapeError(
             "the data are no table", called=called, expected="[N, V], one event a row", got=f"shape {list(x.shape)}",
-            fix="x.reshape(len(x), -1)",
+            fix="np.reshape(x, (len(x), -1))",
         )  # fmt: skip
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
 

@@ -59,7 +59,7 @@ class Bernoulli:
         """Refuses all but zeros and ones."""
         refuse(
             x, lambda x: (x != 0) & (x != 1), called, "not bits", "zeros and ones",
-            lambda x: f"x > {(float(x.min()) + float(x.max())) / 2:g}, half of the range or some such threshold",
+            lambda x: f"np.asarray(x) > {(float(x.min()) + float(x.max())) / 2:g}, or another threshold",
         )  # fmt: skip
 
     def statistic(self, u):
@@ -132,7 +132,7 @@ class Spin:
         """Refuses all but -1 and +1."""
         refuse(
             x, lambda x: (x != -1) & (x != 1), called, "not spins", "-1 and +1",
-            lambda x: f"np.where(x > {(float(x.min()) + float(x.max())) / 2:g}, 1, -1), or some such threshold",
+            lambda x: f"np.where(np.asarray(x) > {(float(x.min()) + float(x.max())) / 2:g}, 1, -1), for example",
         )  # fmt: skip
 
     def statistic(self, u):
