@@ -96,7 +96,7 @@ def test_tsv_and_numpys_own_text(tmp_path):
     [
         ("", ["empty"]),
         ("\n\n", ["empty"]),
-        ("a,b\n", ["no numbers", "header=False"]),
+        ("a,b\n", ["no numbers", "add rows"]),
         ("a,b\n1,2\n3,x\n", ["line 3, column 2 \\('b'\\)", "'x'", "remove the column"]),
         ("a,b\n1,\n", ["line 2, column 2", "missing", "allow_nan=True"]),
         ("a,b\n1,inf\n", ["line 2, column 2", "finite"]),

@@ -78,7 +78,7 @@ def batch_of(models: Any, called: str) -> Any:
         raise ModelError(
             "that is no batch of models", called=called, got=repr(models)[:300],
             expected="a list of models, or one whose arrays all have a leading axis with an entry for each",
-            fix="a list of one, [model]" if axes else "models with parameters, such as DiagonalGaussian",
+            fix="a list of one model" if axes else "models with parameters, such as DiagonalGaussian",
         )  # fmt: skip
     return models
 

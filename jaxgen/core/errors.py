@@ -28,7 +28,8 @@ class JaxgenError(Exception):
     """
 
     def __init__(self, message: str, *, called: str = "", expected: str = "", got: str = "", fix: str = ""):
-        self.message, self.called, self.expected, self.got, self.fix = message, called, expected, got, fix
+        self.message, self.called, self.expected, self.fix = message, called, expected, fix
+        self.got = " ".join(str(got).split())  # arrays print over many lines
         super().__init__(message)
 
     def __str__(self) -> str:
@@ -58,8 +59,9 @@ def _code(text: str) -> str:
         except (SyntaxError, ValueError):
             continue
         value = getattr(statement, "value", None)  # of an expression or an assignment, not of a loop or a function
+        words = any(isinstance(node, (ast.Is, ast.In, ast.BoolOp, ast.Not)) for node in ast.walk(statement))
         bare = isinstance(value, ast.Tuple) and head[value.col_offset] != "("
-        if isinstance(statement, ast.FunctionDef) or not (value is None or bare or isinstance(value, ast.Name)):
+        if not (value is None or bare or words or isinstance(value, ast.Name)):
             return head
     return ""
 

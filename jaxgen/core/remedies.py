@@ -75,7 +75,7 @@ def for_values(kind: str, data: Any, name: str, ndim: int, missing: str) -> str:
     if kind == "too large for float32":
         return working(("data / np.abs(data).max()",), data, name)
     code = "data if np.isfinite(data) else 0" if ndim == 0 else f"data[np.isfinite(data){_of_all(ndim)}]"
-    rows = working((code,), data, name)
+    rows = working((code, "data.dropna()"), data, name)
     if kind == "NaN" and missing:
         return f"{rows}, or {missing}" if rows else missing
     return rows or "there is no row without such values: impute them, or leave columns out"

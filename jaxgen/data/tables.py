@@ -135,13 +135,13 @@ def _parse_csv(rows: Any, called: str, header: bool | None, index: bool | None, 
             raise FileError(
                 f"line {blank or rows.line_num} has another length than the first", called=called,
                 expected=f"{len(columns)} cells", got="a blank line" if blank else f"{len(row)} cells: {_shorten(row)}",
-                fix=_fix_for_delimiter(columns) or "remove the line, or quote cells that hold the delimiter",
+                fix="remove the line, or quote cells that hold the delimiter",
             )  # fmt: skip
         values.extend(_parse_row(row, left, columns, called, rows.line_num, allow_nan))
     if not values:
         raise FileError(
             "the file has names but no numbers", called=called, expected="at least one row of numbers",
-            got=f"one line: {_shorten(columns)}", fix="read_csv(path, header=False) if that line is data",
+            got=f"one line: {_shorten(columns)}", fix=_fix_for_names(columns, left),
         )  # fmt: skip
     table = Table(columns[left:], np.frombuffer(values, dtype=np.float64).reshape(-1, len(columns) - left))
     return table if index is not None else _without_index(table, [c.strip() for c in first] if named else None, called)
@@ -216,6 +216,12 @@ def _number(cell: str) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
+def _fix_for_names(names: tuple[str, ...], left: int) -> str:
+    """For a file of names alone, which may be data after all."""
+    data = all(_number(cell) is not None for cell in names[left:])
+    return _fix_for_delimiter(names) or ("read_csv(path, header=False)" if data else "add rows of numbers")
+
+
 def _fix_for_text(row: list[str], place: int) -> str:
     """For a cell that is no number: another delimiter, or first cells that name the rows."""
     rest = len(row) > 1 and place == 0 and all(_number(cell) is not None for cell in row[1:])
@@ -224,7 +230,9 @@ def _fix_for_text(row: list[str], place: int) -> str:
 
 
 def _fix_for_delimiter(row: list[str] | tuple[str, ...]) -> str:
-    other = next((d for d in ";\t|" if len(row) == 1 and d in row[0]), None)
+    # of numbers only where they would be numbers then: 1,5;2,5 is none
+    text = row[0] if len(row) == 1 else ""
+    other = next((d for d in ";\t|" if d in text and "," not in text), None)
     return f"read_csv(path, delimiter={other!r})" if other else ""
 
 

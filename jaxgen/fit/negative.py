@@ -131,7 +131,8 @@ class Relayed:
         if not all(hasattr(model, name) for name in ("energy_and_field", "kernel_from")):
             raise FitError(
                 "the model hands no field on", called=repr(self), got=type(model).__name__,
-                expected="energy_and_field(x) and kernel_from(key, field)", fix=f"jaxgen.Persistent({self.chains})",
+                expected="energy_and_field(x) and kernel_from(key, field)", 
+                fix=f"jaxgen.ContrastiveDivergence(negative=jaxgen.Persistent({self.chains}))",
             )  # fmt: skip
         return model.energy_and_field(advanced(key, model, _zeros(model, (self.chains,)), BURN_IN))[1]
 

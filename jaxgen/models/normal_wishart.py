@@ -201,7 +201,7 @@ class NormalWishart:
         if known and not (np.all(np.asarray(strength) > 0) and np.all(np.asarray(degrees) > d - 1)):
             raise ModelError(
                 "a prior out of range", called=called, expected=f"strength > 0, degrees > {d - 1} (D - 1)",
-                got=f"strength {strength}, degrees {degrees}", fix=f"strength = 1.0; degrees = {d}",
+                got=f"strength {strength}, degrees {degrees}", fix=f"strength, degrees = (1.0, {d})",
             )  # fmt: skip
         if concrete(scale) and not _positive(np.asarray(scale, np.float64), diagonal):
             raise ModelError(
