@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.compiled import compiled, compiled_by_trace
+from jaxgen.core import remedies
 from jaxgen.core.door import per_event, per_sample, weighted_events
 from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import distrax
 from jaxgen.core.gate import as_array, concrete, floating
 from jaxgen.core.pytree import fixed, model, static
-from jaxgen.core.remedies import unseen
 from jaxgen.ops import gaussians, linalg, scales
 from jaxgen.ops.gaussians import LOG_2PI, matmul
 from jaxgen.ops.stable import has_mass
@@ -149,7 +149,7 @@ class LowRankGaussian:
         Source: Tipping and Bishop (1999), Probabilistic principal component analysis, equation 7.
         """
         called = f"LowRankGaussian.init(key, x, rank={rank})"
-        x = jnp.asarray(as_array(x, name="x", called=called, allow_nan=missing, missing=unseen(called)))
+        x = jnp.asarray(as_array(x, name="x", called=called, allow_nan=missing, missing=remedies.unseen(called)))
         if x.ndim != 2:
             raise DataError("a Gaussian needs a table", called=called, expected="x [N, D]",
                             got=f"shape {list(x.shape)}", fix="np.asarray(x)[:, None] for one column")  # fmt: skip
@@ -230,7 +230,7 @@ class LowRankGaussian:
     def check_data(self, x) -> None:
         """Refuses NaN, unless missing entries are allowed, with a DataError."""
         as_array(x, name="x", called="LowRankGaussian.check_data(x)", allow_nan=self.missing,
-            missing=unseen("LowRankGaussian.check_data(x)"))
+            missing=remedies.unseen("LowRankGaussian.check_data(x)"))
 
     def _blocks(self):
         """`_orthonormal` of all coordinates, of K models at once."""
