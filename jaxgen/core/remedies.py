@@ -33,7 +33,7 @@ def working(codes: tuple[str, ...], data: Any, name: str, otherwise: str = "", a
             try:
                 value = eval(form, {"np": np, "data": data})  # our own code, one of the constants here
                 hidden = bool(np.any(np.ma.getmask(value)))
-                value = np.asarray(value)
+                value = np.asarray(value.to_numpy(float, na_value=np.nan) if hasattr(value, "to_numpy") else value)
                 numbers = value.dtype.kind in "biuf" and value.size > 0 and value.ndim > 0 and not hidden
                 if numbers and (np.isfinite(value) | (allow_nan & np.isnan(value))).all():
                     return form.replace("data", name)
