@@ -169,7 +169,7 @@ def _fit(options: argparse.Namespace) -> int:
     folder = Path(options.out).parent
     if not folder.is_dir():  # found out now rather than after the fit
         raise FileError("the folder to save into is not there", called=f"fit -o {options.out}", got=str(folder),
-                        expected="an existing folder", fix=f"mkdir -p {folder}")  # fmt: skip
+                        expected="an existing folder", fix="make that folder first")  # fmt: skip
     start, split, train = jax.random.split(jax.random.key(options.seed), 3)
     x = _numbers(options.data, options)
     recipe, _, k, plans = FAMILIES[options.family]
@@ -224,7 +224,7 @@ def _numbers(path: str, options: argparse.Namespace) -> np.ndarray:
     if isinstance(content, dict):
         if len(content) != 1 and "x" not in content:
             raise FileError("the file holds several arrays", called=f"read({path!r})", expected="one, or one called x",
-                            got=", ".join(content), fix="numpy.savez(path, x=data) names the one to take")  # fmt: skip
+                            got=", ".join(content), fix="save the one to take alone, or call it x")  # fmt: skip
         content = content["x"] if "x" in content else next(iter(content.values()))
     values = content if isinstance(content, np.ndarray) else content.values
     return values.reshape(len(values), -1).astype(np.float32) if values.ndim else values

@@ -45,13 +45,13 @@ def nll(key: Any, model: Any, batch: Batch) -> jax.Array:
         >>> round(float(loss), 4)
         1.8379
     """
-    _check("nll", model, "log_prob", "losses.negative_elbo, for a model with a bound")
+    _check("nll", model, "log_prob", "the loss of a model with a bound is negative_elbo")
     return weighted_mean(-model.log_prob(batch.x, context=batch.context), batch.weight)
 
 
 def negative_elbo(key: Any, model: Any, batch: Batch) -> jax.Array:
     """Negative evidence lower bound of a `Bound`: `-mean_n ELBO(x_n)`, nats per event."""
-    _check("negative_elbo", model, "elbo", "losses.nll, for a model with log_prob")
+    _check("negative_elbo", model, "elbo", "the loss of a model with log_prob is nll")
     return weighted_mean(-model.elbo(key, batch.x, context=batch.context), batch.weight)
 
 

@@ -307,7 +307,7 @@ def _decode_static(node: Any, depth: int) -> Any:
         if cls is None:
             raise FileError(
                 "it names a class that is not registered", got=str(node["object"])[:80],
-                fix="load(path, like=model), or register the class with jaxgen.core.files.loadable",
+                fix="load it with a model to be like, or register the class with jaxgen.core.files.loadable",
             )  # fmt: skip
         return cls(**{k: _decode_static(v, depth + 1) for k, v in node["fields"].items()})
     name = str(node["function"])
@@ -319,7 +319,7 @@ def _decode_static(node: Any, depth: int) -> Any:
         return function
     raise FileError(
         "it names a function that is not registered", got=name[:80],
-        fix="load(path, like=model), or register the function with jaxgen.core.files.loadable",
+        fix="load it with a model to be like, or register the function with jaxgen.core.files.loadable",
     )  # fmt: skip
 
 
@@ -361,7 +361,7 @@ def _to_device(array: np.ndarray) -> jax.Array:
     if array.dtype.itemsize > 4 and array.dtype.kind in "fiu" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         raise FileError(
             "the model is in 64 bits and this process is in 32", expected="matching precision", got=str(array.dtype),
-            fix="jax.config.update('jax_enable_x64', True) before loading",
+            fix="switch jax_enable_x64 on before loading",
         )  # fmt: skip
     return jnp.asarray(array)
 

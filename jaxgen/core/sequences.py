@@ -127,7 +127,7 @@ class Sequences:
                 f"the parts of {name} do not belong together", called=called,
                 expected="x [*batch, T, *event], length [*batch], observed [*batch, T]",
                 got=f"x {list(self.shape)}, length {list(np.shape(length))}{seen}",
-                fix="Sequences.pack, of the arrays themselves",
+                fix="pack the arrays themselves",
             )  # fmt: skip
         if isinstance(length, np.ndarray) and (
             length.dtype.kind not in "iu" or (length < 1).any() or (length > self.shape[axes]).any()

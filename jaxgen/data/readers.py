@@ -145,7 +145,7 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             if name == info.filename or name in arrays or not (deflated or info.compress_type == zipfile.ZIP_STORED):
                 raise FileError(
                     "a member of the file is no array of numpy's", called=member,
-                    fix="np.savez(path, x=x, y=y) writes such files",
+                    fix="write it with savez of numpy",
                     expected="distinct names ending in .npy, stored or deflated", got=repr(info.filename),
                 )  # fmt: skip
             with refusing(member, "a .npy file, whole"), archive.open(info) as stream:

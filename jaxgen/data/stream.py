@@ -68,7 +68,7 @@ class Stream:
             raise DataError(
                 "an iterator can be read only once", called="Stream(source)",
                 expected="a source for many passes: a path, arrays, or a function that returns a fresh iterator",
-                got=type(source).__name__, fix="Stream(function), of a function that returns the iterator",
+                got=type(source).__name__, fix="a function that returns the iterator",
             )  # fmt: skip
         self._function: Callable[[], Iterable[Any]] | None = source if callable(source) else None
         self._parts = {} if callable(source) else {name: _opened(part, name) for name, part in _named(source).items()}

@@ -11,7 +11,7 @@ import os
 import re
 import warnings
 from array import array
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, NoReturn, cast
 
 import numpy as np
 
@@ -92,7 +92,7 @@ def read_csv(
             return _parse_csv(rows, called, header, index, allow_nan)
         except UnicodeDecodeError as error:
             got = f"{error.reason}, {error.object[error.start] :#04x}"
-            raise _other_encoding(called, encoding, "latin-1", got) from None
+            _refuse_encoding(called, encoding, "latin-1", got)
 
 
 def _check_encoding(head: bytes, encoding: str, called: str) -> None:
@@ -102,14 +102,14 @@ def _check_encoding(head: bytes, encoding: str, called: str) -> None:
     marked = head[:2] in (b"\xff\xfe", b"\xfe\xff")
     if marked or b"\0" in head[:2]:
         wide = "utf-16" if marked else "utf-16-le" if head[1:2] == b"\0" else "utf-16-be"
-        raise _other_encoding(called, encoding, wide, f"the first bytes {head.hex(' ')}")
+        _refuse_encoding(called, encoding, wide, f"the first bytes {head.hex(' ')}")
 
 
-def _other_encoding(called: str, encoding: str, other: str, got: str) -> FileError:
-    return FileError(
+def _refuse_encoding(called: str, encoding: str, other: str, got: str) -> NoReturn:
+    raise FileError(
         f"the text is not in {encoding}", called=called, expected=f"a table of numbers as {encoding} text", got=got,
         fix=f"read_csv(path, encoding={other!r})",
-    )  # fmt: skip
+    ) from None  # fmt: skip
 
 
 def _parse_csv(rows: Any, called: str, header: bool | None, index: bool | None, allow_nan: bool) -> Table:

@@ -181,7 +181,7 @@ class ContrastiveDivergence:
             raise FitError(
                 "the model cannot be compared on held-out data", called="ContrastiveDivergence().evaluate",
                 expected="score=, or a model with pseudo_log_likelihood(x)", got=type(model).__name__,
-                fix="jaxgen.ContrastiveDivergence(score=jaxgen.metrics.monitors.Annealed())",
+                fix="give it a score, such as jaxgen.metrics.monitors.Annealed",
             )  # fmt: skip
         return jnp.dot(_share(batch, float_type(model)), model.pseudo_log_likelihood(batch.x))
 

@@ -273,7 +273,7 @@ def _zeros(model: Any, shape: tuple[int, ...]) -> jax.Array:
         raise FitError(
             "persistent chains need events of one shape", called=f"ContrastiveDivergence().init(key, {type(model)})",
             expected="an event_shape of ints", got=str(model.event_shape),
-            fix="jaxgen.ContrastiveDivergence(chains=None)",
+            fix="start the chains at the data, without chains of their own",
         )  # fmt: skip
     return jnp.zeros((*shape, *model.event_shape), float_type(model))
 

@@ -249,7 +249,7 @@ class Interval:
     def fix(self, x: np.ndarray) -> str:
         """An interval that holds the data."""
         if (x == np.floor(x)).all():
-            return "jaxgen.Dequantized, for whole numbers"
+            return "a Dequantized model, for whole numbers"
         least, most = float(x.min()), float(x.max())
         margin = 0.01 * (most - least) or 1.0
         low = np.where(np.min(x, axis=0) <= self.low, least - margin, self.low).min()
@@ -262,9 +262,9 @@ class _Simplex:
     def fix(self, x: np.ndarray) -> str:
         """How parts become parts of one whole."""
         least = float(np.min(x, where=x > 0, initial=1)) / 2
-        steps = [] if x.dtype.itemsize > 2 else ["x = x.astype('float32')"]  # parts in 16 bits are rounded as before
-        steps += [] if (x > 0).all() else [f"x = np.maximum(x, {least:.3g})"]
-        return ", and then ".join([*steps, "x / x.sum(-1, keepdims=True)"])
+        parts = "np.asarray(x, 'float32')" if x.dtype.itemsize < 4 else "np.asarray(x)"  # sums in 16 bits are rounded
+        parts = parts if (x > 0).all() else f"np.maximum({parts}, {least:.3g})"
+        return f"{parts} / {parts}.sum(-1, keepdims=True)"
 
     def layer(self, event_shape: tuple[int, ...]) -> Any:
         if len(event_shape) != 1 or event_shape[0] < 2:
