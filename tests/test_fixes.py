@@ -105,9 +105,10 @@ def sites():
             name = getattr(call.func, "id", getattr(call.func, "attr", ""))
             place = takers.get(name, 5 if name == "refuse" else len(call.args))
             given = [k.value for k in call.keywords if k.arg == "fix"] + call.args[place : place + 1]
-            if given and not {"fix", "hint"} & {getattr(given[0], field, "") for field in ("id", "attr")}:
-                if getattr(getattr(given[0], "func", None), "id", "") != "fix":
-                    yield path.relative_to(ROOT).as_posix(), call.lineno, call.end_lineno, texts(given[0], constants)
+            names = [getattr(node, "id", getattr(node, "attr", "")) for node in given[:1]]
+            names += [getattr(getattr(node, "func", None), "id", "") for node in given[:1]]
+            if given and not {"fix", "hint"} & set(names):
+                yield path.relative_to(ROOT).as_posix(), call.lineno, call.end_lineno, texts(given[0], constants)
 
 
 def is_code(text):
