@@ -217,7 +217,7 @@ def test_values_that_are_none_are_never_silent():
     (lambda: units.Spin.init([[0, 1]]), DataError, "np.where"),
     (lambda: units.Categorical.init([[0.5]]), DataError, "not labels"),
     (lambda: units.Categorical.init([[3]], 3), DataError, "from 0 to 2"),
-    (lambda: units.Rectified.init([[-1.0]]), DataError, "units.Gaussian"),
+    (lambda: units.Rectified.init([[-1.0]]), DataError, "np.maximum"),
     (lambda: units.Gaussian.init([[np.nan]]), DataError, "not finite"),
     (lambda: units.Gaussian.init([1.0]), ShapeError, "reshape"),
     (lambda: units.Bernoulli.init(np.zeros((0, 3))), DataError, "empty"),
