@@ -254,7 +254,7 @@ class Interval:
         margin = 0.01 * (most - least) or 1.0
         low = np.where(np.min(x, axis=0) <= self.low, least - margin, self.low).min()
         high = np.where(np.max(x, axis=0) >= self.high, most + margin, self.high).max()
-        return f"support=Interval({low:.6g}, {high:.6g})"
+        return f"support=Interval({low:.6g}, {high:.6g})".replace("inf", "np.inf")
 
 
 @dataclasses.dataclass(frozen=True)
