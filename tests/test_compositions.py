@@ -114,7 +114,7 @@ def test_early_stopping_and_an_ensemble(plane):
     start = lambda key: jg.recipes.realnvp(key, x, layers=4, features=(32,))[0]  # noqa: E731
     fitted = jg.fit(jax.random.key(0), start, x, ADAM, steps=400, every=20, validation=held_out, restarts=3)
     validation = fitted.history["validation"]  # [restarts, times]
-    assert (validation[:, -1] < validation.max(axis=1) - 0.3).all(), "they were learning by heart"
+    assert (validation[:, -1] < validation.max(axis=1) - 0.1).all(), "they were learning by heart"
     np.testing.assert_allclose(fitted.scores, validation.max(axis=1), rtol=1e-5)
     ensemble = jg.Mixture.from_components(fitted.models)
     each = [float(algebra.take(fitted.models, k).log_prob(test).mean()) for k in range(3)]

@@ -273,7 +273,7 @@ def test_the_default_step_size_falls_to_zero():
     (lambda key: ContrastiveDivergence(score="exact").init(key, family(4, 3)), FitError, "scores are functions"),
     (lambda key: ContrastiveDivergence(negative=Tempered(replicas=1)).init(key, family(4, 3)), FitError, "replicas=1"),
     (lambda key: ContrastiveDivergence(negative=Tempered(betas=(0.5, 1.0))).init(key, family(4, 3)), FitError,
-     "exactly 0"),
+     "from 0.5 to 1"),
     (lambda key: ContrastiveDivergence(negative=Tempered()).init(key, Well(jnp.zeros(2), jnp.ones(2))), ModelError,
      "annealing_path"),
     (lambda key: ContrastiveDivergence(negative=Relayed()).init(key, Well(jnp.zeros(2), jnp.ones(2))), FitError,

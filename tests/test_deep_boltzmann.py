@@ -160,7 +160,7 @@ def test_greedy_training():
 
 
 @pytest.mark.parametrize(("call", "error", "says"), [
-    (lambda: DeepBoltzmann.from_layers([units.Spin.zeros(2)] * 2, [np.zeros((2, 2))]), ModelError, "jaxgen.RBM"),
+    (lambda: DeepBoltzmann.from_layers([units.Spin.zeros(2)] * 2, [np.zeros((2, 2))]), ModelError, "an RBM"),
     (lambda: DeepBoltzmann.from_layers([units.Spin.zeros(2)] * 3, [np.zeros((2, 3))] * 2), ModelError, "do not fit"),
     (lambda: DeepBoltzmann.init(jax.random.key(0), [[0, 2]], (2, 2)), DataError, "not bits"),
     (lambda: DeepBoltzmann.init(jax.random.key(0), [[0, 1]], (2,)), ModelError, "two hidden layers"),

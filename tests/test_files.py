@@ -133,7 +133,7 @@ def test_what_cannot_be_saved(path):
 
 def test_own_functions_need_like(path):
     jg.save(Bag(1.0, option=refused), path)
-    refused(lambda: jg.load(path), "not registered", "load(path, like=model)")
+    refused(lambda: jg.load(path), "not registered", "load it with a model to be like")
     assert jg.load(path, like=Bag(2.0, option=refused)).option is refused
     refused(lambda: jg.load(path, like=Bag(2.0, option=same)), "another model than `like`")
 
@@ -149,7 +149,7 @@ def test_paths_that_hold_no_model(tmp_path):
     refused(lambda: jg.load(tmp_path), "a folder")
     refused(lambda: jg.load(tmp_path / "missing"), "nothing there")
     refused(lambda: jg.load(tmp_path / "no" / "folder"), "nothing there")
-    refused(lambda: jg.save(diagonal(), tmp_path / "no" / "model"), "mkdir")
+    refused(lambda: jg.save(diagonal(), tmp_path / "no" / "model"), "makedirs")
     refused(lambda: jg.save(diagonal(), tmp_path), "directory")
     (tmp_path / "file").write_text("")
     refused(lambda: jg.save(diagonal(), tmp_path / "file" / "model"), "folder")

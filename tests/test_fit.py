@@ -748,7 +748,7 @@ def test_models_that_an_algorithm_cannot_train():
     refused("EM does not apply", KEY, jg.Mixture(jnp.zeros(2), Walker(jnp.zeros(2))), X, jg.EM(), kind=jg.FitError)
     assert "negative_elbo" in refused("losses.nll needs", KEY, samples, X, adam(), kind=jg.FitError)
     elbo = jg.Gradient(jg.losses.negative_elbo)
-    assert "losses.nll" in refused("losses.negative_elbo needs", KEY, gaussian(), X, elbo, kind=jg.FitError)
+    assert "log_prob is nll" in refused("losses.negative_elbo needs", KEY, gaussian(), X, elbo, kind=jg.FitError)
     refused("nothing to train", KEY, jg.StandardNormal((2,)), X, adam(), kind=jg.FitError)
 
 

@@ -68,7 +68,7 @@ def test_path_gradient_is_zero_at_the_target():
 def test_a_flow_bends_into_a_banana():
     flow, _ = jg.recipes.realnvp(KEY, np.random.default_rng(0).normal(size=(64, 2)), layers=4, features=(16,))
     loss = reverse_kl(banana, draws=128)
-    fitted = jg.fit(KEY, flow, None, jg.Gradient(loss, optax.adam(5e-3)), steps=600)
+    fitted = jg.fit(KEY, flow, None, jg.Gradient(loss, optax.adam(5e-3)), steps=1200)
     found = importance(jax.random.key(1), fitted.model, banana, 10_000)
     assert found.reliable, str(found)
     assert abs(found.log_z - np.log(2 * np.pi)) < 4 * found.standard_error + 1e-3
@@ -110,7 +110,7 @@ def test_conditional_targets():
     flow, _ = jg.recipes.realnvp(KEY, np.zeros((64, 2)) + c, layers=4, features=(16,), context_shape=(1,))
     target = lambda x, c: -0.5 * jnp.sum((x - c) ** 2) / 0.01  # noqa: E731
     start, data = flow, (np.zeros((64, 2), np.float32), c)
-    fitted = jg.fit(KEY, start, data, jg.Gradient(reverse_kl(target), optax.adam(5e-3)), steps=400)
+    fitted = jg.fit(KEY, start, data, jg.Gradient(reverse_kl(target), optax.adam(5e-3)), steps=800)
     log_z = np.log(2 * np.pi * 0.01)
     for value in (-0.5, 1.0):
         found = importance(KEY, fitted.model, target, 2000, context=[value])

@@ -340,11 +340,14 @@ class HMM:
         except (TypeError, ValueError) as error:
             if isinstance(error, JaxgenError) and not isinstance(error, ShapeError):
                 raise
+            # a table with more rows than columns is one sequence rather than sequences of numbers
+            tall = len(x.shape) == 2 and x.shape[0] > x.shape[1]
             raise ShapeError(
                 "the leaf makes no model of these events", called=called,
                 got=f"x of shape {list(x.shape)}, and {type(error).__name__}: {getattr(error, 'message', error)}",
                 expected=f"a leaf for events of shape {list(x.shape[2:])}, the axes after [N, T]",
-                fix="np.asarray(x)[..., None] for events of one number, or a leaf for these events",
+                fix="np.asarray(x)[None] for one sequence" if tall else
+                "np.asarray(x)[..., None] for events of one number, or a leaf for these events",
             ) from error  # fmt: skip
 
     @classmethod
