@@ -377,6 +377,7 @@ case("jaxgen.NormalWishart.from_prior(np.zeros(2), np.ones(2), strength=strength
 case("model.check_data(x)", "model", model=lambda: jaxgen.StudentT.init(KEY, X), x=HOLED)
 case("jaxgen.Gaussian.init(key, x)", "x", x=X[:, 0])
 case("jaxgen.LowRankGaussian.init(key, x, rank=1)", "x", x=X[:, 0])
+case("jaxgen.Gaussian.init(key, x)", "x", x=X * 1e30)
 case("jaxgen.NormalWishart.init(key, x)", "x", x=X[:, :, None])
 case("jaxgen.LinearRegression.init(key, X, context)", "context", X=X, context=X[:, 0])
 case("jaxgen.lagged(x, 1)", "x", x=np.arange(5.0))

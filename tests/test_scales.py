@@ -82,6 +82,17 @@ def test_a_change_of_units_changes_the_likelihood_by_the_jacobian(name):
     assert abs(gap.mean()) < 1e-4  # nats an event, the promise in float32
 
 
+def test_sizes_whose_squares_are_no_numbers_are_refused():
+    for leaf in (jg.Gaussian.init, jg.DiagonalGaussian.init, jg.StudentT.init):
+        for x in (table() * 1e30, table() * 1e-30):
+            with pytest.raises(jg.DataError, match="squares"):
+                leaf(KEY, x)
+            with pytest.raises(jg.DataError, match="squares"):
+                jg.Mixture.init(KEY, x, 2, leaf)
+        with pytest.raises(jg.ShapeError, match="table"):
+            leaf(KEY, table()[:, 0])
+
+
 def test_scale_is_that_of_a_cluster_whatever_lies_far_away():
     rng = np.random.default_rng(0)
     clusters = np.concatenate([rng.normal(c, 1, size=(200, 1)) for c in (0, 10, 1e6)])

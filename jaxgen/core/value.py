@@ -85,7 +85,9 @@ def _key(value: Any, above: tuple[int, ...]) -> Any:
     if type(value) in (set, frozenset):
         return (type(value), frozenset(_key(v, above) for v in value))
     if isinstance(value, types.FunctionType):
-        return _function_key(value, above)
+        # the library's own functions stay as they are; those made anew in each call are alike by what they do
+        own = (value.__module__ or "").partition(".")[0] == "jaxgen" and "<locals>" not in value.__qualname__
+        return _Same(value) if own else _function_key(value, above)
     if isinstance(value, functools.partial):
         return (type(value), *(_key(v, above) for v in (value.func, value.args, value.keywords)))
     if isinstance(value, types.MethodType):

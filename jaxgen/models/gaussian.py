@@ -8,11 +8,10 @@ import numpy as np
 
 from jaxgen.core.compiled import compiled, compiled_by_trace
 from jaxgen.core.door import per_event, per_sample, weighted_events
-from jaxgen.core.errors import ModelError, ShapeError
+from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import distrax
-from jaxgen.core.gate import as_array, concrete, floating
+from jaxgen.core.gate import concrete, floating
 from jaxgen.core.pytree import fixed, model, static
-from jaxgen.core.remedies import unseen
 from jaxgen.ops import gaussians, linalg, scales
 from jaxgen.ops.conjugate import NormalInverseWishart
 from jaxgen.ops.gaussians import LOG_2PI, Moments, log_diagonal, matmul, raw_whitener, ridge
@@ -59,22 +58,6 @@ class StandardNormal:
         dx = distrax()
         normal = dx.Normal(jnp.zeros(self.event_shape), jnp.ones(self.event_shape))
         return dx.Independent(normal, len(self.event_shape))
-
-
-def _table(x, missing, called):
-    """Data `[N, D]` as floats."""
-    x = jnp.asarray(as_array(x, name="x", called=called, allow_nan=missing, missing=unseen(called)))
-    if x.ndim != 2:
-        raise ShapeError(
-            "a Gaussian needs a table", called=called, expected="x [N, D]", got=f"shape {list(x.shape)}",
-            fix="np.asarray(x)[:, None] for one column",
-        )  # fmt: skip
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
-
-
-def _check_seen(x, missing, called):
-    """Refuses NaN where it has no meaning, and infinities everywhere."""
-    as_array(x, name="x", called=called, allow_nan=missing, missing=unseen(called))
 
 
 def _each(prior, mean):
@@ -154,7 +137,7 @@ class Gaussian:
             floor: one variance, or `[D]`; None is 1e-6 of each column's own squared scale (`ops.scales`).
             prior, tied, missing: see the class.
         """
-        x = _table(x, missing, "Gaussian.init(key, x)")
+        x = scales.table(x, "Gaussian.init(key, x)", missing)
         origin, floor = scales.columns(x).center, scales.variance_floor(x, floor)
         scale = jnp.sqrt(jnp.maximum(jnp.nan_to_num(jnp.nanmean((x - origin) ** 2, axis=0)), floor))
         raw = jnp.diag(-jnp.log(jnp.where(scale > 0, scale, 1)))
@@ -229,8 +212,8 @@ class Gaussian:
         return (x - self.origin) - self.offset
 
     def check_data(self, x) -> None:
-        """Refuses NaN, unless missing entries are allowed, with a DataError."""
-        _check_seen(x, self.missing, "Gaussian.check_data(x)")
+        """Refuses NaN, unless missing entries are allowed, and squares that overflow, with a DataError."""
+        scales.seen_numbers(x, "Gaussian.check_data(x)", self.missing)
 
     @per_event
     def log_prob(self, x):
@@ -442,7 +425,7 @@ class DiagonalGaussian:
             floor: one variance, or `[D]`; None is 1e-6 of each column's own squared scale (`ops.scales`).
             prior, spherical, missing: see the class.
         """
-        x = _table(x, missing, "DiagonalGaussian.init(key, x)")
+        x = scales.table(x, "DiagonalGaussian.init(key, x)", missing)
         origin, floor = scales.columns(x).center, scales.variance_floor(x, floor)
         zero = jnp.zeros_like(origin)
         start = cls(zero, 0.5 * jnp.log(jnp.where(floor > 0, floor, 1)), origin, floor, prior, spherical, missing)
@@ -507,8 +490,8 @@ class DiagonalGaussian:
         return (x - self.origin) - self.offset
 
     def check_data(self, x) -> None:
-        """Refuses NaN, unless missing entries are allowed, with a DataError."""
-        _check_seen(x, self.missing, "DiagonalGaussian.check_data(x)")
+        """Refuses NaN, unless missing entries are allowed, and squares that overflow, with a DataError."""
+        scales.seen_numbers(x, "DiagonalGaussian.check_data(x)", self.missing)
 
     @per_event
     def log_prob(self, x):

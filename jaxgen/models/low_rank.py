@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import remedies
 from jaxgen.core.compiled import compiled, compiled_by_trace
 from jaxgen.core.door import per_event, per_sample, weighted_events
-from jaxgen.core.errors import DataError, ModelError
+from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import distrax
-from jaxgen.core.gate import as_array, concrete, floating
+from jaxgen.core.gate import concrete, floating
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops import gaussians, linalg, scales
 from jaxgen.ops.gaussians import LOG_2PI, matmul
@@ -149,15 +148,11 @@ class LowRankGaussian:
         Source: Tipping and Bishop (1999), Probabilistic principal component analysis, equation 7.
         """
         called = f"LowRankGaussian.init(key, x, rank={rank})"
-        x = jnp.asarray(as_array(x, name="x", called=called, allow_nan=missing, missing=remedies.unseen(called)))
-        if x.ndim != 2:
-            raise DataError("a Gaussian needs a table", called=called, expected="x [N, D]",
-                            got=f"shape {list(x.shape)}", fix="np.asarray(x)[:, None] for one column")  # fmt: skip
+        x = scales.table(x, called, missing)
         n, d = x.shape
         if isinstance(rank, bool) or not isinstance(rank, (int, np.integer)) or not 1 <= rank <= d:
             raise ModelError("the number of factors does not fit the data", called=called, got=str(rank),
                              expected=f"a number from 1 to {d}, the number of columns")  # fmt: skip
-        x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
         own, floor = scales.columns(x), scales.variance_floor(x, floor)
         unseen = jnp.isnan(x).all(axis=0)
         shift = jnp.where(unseen, 0, jnp.nanmean(x - own.center, axis=0))
@@ -229,8 +224,7 @@ class LowRankGaussian:
 
     def check_data(self, x) -> None:
         """Refuses NaN, unless missing entries are allowed, with a DataError."""
-        as_array(x, name="x", called="LowRankGaussian.check_data(x)", allow_nan=self.missing,
-            missing=remedies.unseen("LowRankGaussian.check_data(x)"))
+        scales.seen_numbers(x, "LowRankGaussian.check_data(x)", self.missing)
 
     def _blocks(self):
         """`_orthonormal` of all coordinates, of K models at once."""

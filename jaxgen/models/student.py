@@ -8,16 +8,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxgen.core import algebra
 from jaxgen.core.compiled import compiled, compiled_by_trace
 from jaxgen.core.door import per_event, per_sample, weighted_events
-from jaxgen.core.errors import DataError, ModelError
+from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import as_distribution
-from jaxgen.core.gate import as_array, concrete, floating
+from jaxgen.core.gate import concrete, floating
 from jaxgen.core.pytree import fixed, model, static
-from jaxgen.core.remedies import unseen
 from jaxgen.ops import linalg, scales
 from jaxgen.ops.gaussians import LOG_2PI, fill_missing, floored_whitener, log_diagonal, matmul, raw_whitener, ridge
 from jaxgen.ops.stable import has_mass
@@ -143,9 +141,7 @@ class StudentT:
             floor: of the scale, one number or `[D]`; None is 1e-6 of each column's own squared scale (`ops.scales`).
             missing: see the class.
         """
-        x = jnp.asarray(as_array(x, name="x", called="StudentT.init(key, x)", allow_nan=missing,
-            missing=unseen("StudentT.init(key, x)")))
-        x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
+        x = scales.table(x, "StudentT.init(key, x)", missing)
         center, scale = scales.columns(x)
         zero, log_df = jnp.zeros_like(center), jnp.log(jnp.asarray(df, x.dtype))
         start = cls(zero, jnp.diag(-jnp.log(scale)), log_df, center, scales.variance_floor(x, floor), missing)
@@ -214,13 +210,8 @@ class StudentT:
         return d + d * (d + 1) // 2 + 1
 
     def check_data(self, x) -> None:
-        """Refuses infinite events, and NaN unless `missing`, with a DataError."""
-        x = as_array(x, name="x", called="StudentT.check_data(x)", allow_nan=True)
-        if concrete(x) and not self.missing and np.isnan(np.asarray(x, float)).any():
-            raise DataError(
-                "x has values that are missing", called="StudentT.check_data(x)", expected="finite numbers", got="NaN",
-                fix="dataclasses.replace(model, missing=True) takes NaN as not seen",
-            )  # fmt: skip
+        """Refuses NaN, unless missing entries are allowed, and squares that overflow, with a DataError."""
+        scales.seen_numbers(x, "StudentT.check_data(x)", self.missing)
 
     def _residual(self, x):
         return (x - self.origin) - self.offset

@@ -6,12 +6,16 @@ units in which a column was measured.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtri
+
+from jaxgen.core.errors import DataError, ShapeError
+from jaxgen.core.gate import as_array, concrete
+from jaxgen.core.remedies import unseen
 
 #: rows that are looked at; a scale is wanted to a factor of two
 ROWS = 1024
@@ -21,6 +25,54 @@ SHARES, FEWEST = (0.05, 0.1, 0.25, 0.5, 0.75), 8
 RELATIVE_FLOOR = 1e-6
 #: standard deviations that stand for a whole range, where less than a quarter of the values differ from the rest
 RANGE = 6.0
+
+
+#: power of the largest number that values may reach, so that sums of their squares are numbers; one over it is what a
+#: column has to vary by, so that floors of its variance are
+EXTENT = 0.4
+
+
+def seen_numbers(x: Any, called: str, missing: bool = False) -> Any:
+    """Events as an array, NaN in them only where `missing`, and of sizes whose squares are numbers.
+
+    Raises:
+        DataError: what `core.gate.as_array` refuses; values too large, or columns that vary too little, for squares.
+    """
+    x = as_array(x, name="x", called=called, allow_nan=missing, missing=unseen(called))
+    if not concrete(x) or np.ndim(x) < 2 or not np.size(x):
+        return x
+    host = np.asarray(x, float).reshape(-1, np.shape(x)[-1])
+    host = host[~np.isnan(host).all(axis=1)]
+    kind = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
+    limit = float(jnp.finfo(jnp.promote_types(kind, jnp.float32) if jax.config.jax_enable_x64 else jnp.float32).max)  # type: ignore[attr-defined]
+    limit = limit**EXTENT
+    low, high = (np.where(np.isnan(host), fill, host) for fill in (np.inf, -np.inf))
+    low, high = np.min(low, axis=0, initial=np.inf), np.max(high, axis=0, initial=-np.inf)
+    reach, width = np.maximum(np.abs(low), np.abs(high)), high - low
+    wrong = (np.isfinite(reach) & (reach > limit)) | ((width > 0) & (width < 1 / limit))
+    if wrong.any():
+        raise DataError(
+            "x has columns whose squares are no numbers", called=called,
+            expected=f"values up to {limit:.0e}, and columns that vary by {1 / limit:.0e} or more",
+            got=f"column {int(np.argmax(wrong))} from {low[wrong][0]:.3g} to {high[wrong][0]:.3g}",
+            fix="np.asarray(x) / np.where(np.any(x, axis=0), np.nanmax(np.abs(x), axis=0), 1)",
+        )  # fmt: skip
+    return x
+
+
+def table(x: Any, called: str, missing: bool = False) -> jax.Array:
+    """Data `[N, D]` as floats, checked as `seen_numbers` does.
+
+    Raises:
+        ShapeError: data of other axes. DataError: as `seen_numbers`.
+    """
+    if np.ndim(x) != 2:
+        raise ShapeError(
+            "a Gaussian needs a table", called=called, expected="x [N, D]", got=f"shape {list(np.shape(x))}",
+            fix="np.asarray(x)[:, None] for one column",
+        )  # fmt: skip
+    x = jnp.asarray(seen_numbers(x, called, missing))
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
 
 
 class Columns(NamedTuple):
