@@ -221,7 +221,7 @@ def init(x=BITS, prior=None, **options):
 @pytest.mark.parametrize(
     ("call", "error", "match"),
     [
-        (lambda: init(BITS * 255), jg.DataError, "x / 255"),
+        (lambda: init(BITS * 255), jg.DataError, r"np.divide\(x, 255"),
         (lambda: init(BITS - 0.5), jg.DataError, "outside the support"),
         (lambda: init(BITS * np.nan), jg.DataError, "finite"),
         (lambda: init(np.zeros((0, 4))), jg.DataError, "empty"),

@@ -328,7 +328,7 @@ def accepts_missing(model: Any) -> bool:
 
 def unseen(model: Any, name: str = "model") -> str:
     """Code for a model like this one that takes NaN as not seen; empty where there is none."""
-    fields = {f.name for f in dataclasses.fields(model)}
+    fields = {f.name for f in dataclasses.fields(model)} if dataclasses.is_dataclass(model) else set()
     if "missing" in fields:
         return f"dataclasses.replace({name}, missing=True)"
     for part in fields & {"components", "emissions"}:
