@@ -37,6 +37,12 @@ def answers(start, move, seen, length, observed):
     arrays.arrays(np.float32, (K,), elements=NATS), arrays.arrays(np.float32, (K, K), elements=NATS),
     arrays.arrays(np.float32, (T, K), elements=NATS), st.integers(1, T), arrays.arrays(bool, (T,)),
 )  # fmt: skip
+# what enters the second block has the direction of the guess and another size
+@hypothesis.example(
+    np.array([-80, -np.inf, -np.inf], np.float32),
+    np.array([[-80, -np.inf, -np.inf], [-np.inf, -np.inf, -80], [-np.inf] * 3], np.float32),
+    np.full((T, K), -np.inf, np.float32), 5, np.zeros(T, bool),
+)  # fmt: skip
 @hypothesis.settings(max_examples=150, deadline=None, derandomize=True)
 def test_every_path(start, move, seen, length, observed):
     runs, decoded, best = jax.device_get(answers(start, move, seen, jnp.int32(length), observed))

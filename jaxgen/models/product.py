@@ -107,7 +107,7 @@ class Product:
               called:   Poisson.init(key, x)
               expected: whole numbers from 0
               got:      2 of 3 outside, such as 0.5
-              fix:      jaxgen.Gaussian.init for measurements
+              fix:      a Gaussian or a Gamma, for numbers that are no counts
             >>> start = Product.init(jax.random.key(0), x, {(0,): jg.DiagonalGaussian.init, 1: jg.Poisson.init})
             >>> start.blocks[1].rate.tolist()
             4.0

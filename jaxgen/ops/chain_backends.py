@@ -182,17 +182,21 @@ def unless(bad: Array, results: Any, otherwise: Callable[[], Any]) -> Any:
 
 
 def ratio_gap(new: Array, old: Array) -> Array:
-    """Hilbert's metric on columns of non-negative numbers.
+    """The largest logarithm of a ratio of columns of non-negative numbers, and the distance of two of them.
+
+    The direction of what enters a block decides what leaves it, and its size is part of the block's first normaliser.
 
     Example:
-        >>> ratio_gap(jnp.array([[2.0], [8.0], [0.0]]), jnp.array([[1.0], [4.0], [0.0]])).tolist()
+        >>> ratio_gap(jnp.array([[2.0], [8.0], [0.0]]), jnp.array([[2.0], [8.0], [0.0]])).tolist()
         [0.0]
+        >>> round(float(ratio_gap(jnp.array([[2.0], [8.0], [0.0]]), jnp.array([[1.0], [4.0], [0.0]]))[0]), 4)
+        0.6931
     """
     return _spread(jnp.log(new) - jnp.log(old), new, old)
 
 
 def log_gap(new: Array, old: Array) -> Array:
-    """Hilbert's metric on columns of logarithms, which is also that of max-plus recursions."""
+    """`ratio_gap` of columns of logarithms, which serves max-plus recursions too."""
     return _spread(new - old, new, old)
 
 
@@ -210,7 +214,8 @@ def _spread(difference: Array, new: Array, old: Array) -> Array:
     zero = same & (difference != 0)  # zeros on both sides, whose difference of logarithms is NaN, have no ratio
     highest = jnp.max(jnp.where(zero, -jnp.inf, difference), axis=0)
     lowest = jnp.min(jnp.where(zero, jnp.inf, difference), axis=0)
-    return jnp.where(jnp.all(same, axis=0), 0, highest - lowest)
+    apart = jnp.maximum(highest - lowest, jnp.maximum(jnp.abs(highest), jnp.abs(lowest)))
+    return jnp.where(jnp.all(same, axis=0), 0, apart)
 
 
 def run(

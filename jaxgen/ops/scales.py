@@ -102,7 +102,7 @@ def columns(x: jax.Array) -> Columns:
     Example:
         >>> x = jnp.array([[0.0, 5.0], [1.0, 5.0], [2.0, 5.0], [10.0, 5.0], [11.0, 5.0], [12.0, 5.0], [1e6, 5.0]])
         >>> [round(float(scale)) for scale in columns(x).scale]
-        [6, 5]
+        [7, 5]
     """
     rows = jnp.sort(x[:: -(-len(x) // ROWS)], axis=0)  # NaN last
     count = jnp.sum(~jnp.isnan(rows), axis=0)
