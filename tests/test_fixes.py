@@ -374,7 +374,7 @@ for wrong in ([[1.0, 2.0], [2.0, 1.0]], [[1.0, 0.0], [0.5, 1.0]], [[0.0, 0.0], [
 case("jaxgen.NormalWishart.from_prior(np.zeros(2), scale)", "scale", scale=[1.0, -1.0])
 case("jaxgen.NormalWishart.from_prior(np.zeros(2), np.ones(2), strength=strength, degrees=degrees)", "_",
      strength=-1.0, degrees=0.5)  # fmt: skip
-case("model.check_data(x)", "model", model=lambda: jaxgen.StudentT.init(KEY, X), x=HOLED)
+case("model.check_data(x)", "x", model=lambda: jaxgen.StudentT.init(KEY, X), x=HOLED)
 case("jaxgen.Gaussian.init(key, x)", "x", x=X[:, 0])
 case("jaxgen.LowRankGaussian.init(key, x, rank=1)", "x", x=X[:, 0])
 case("jaxgen.Gaussian.init(key, x)", "x", x=X * 1e30)
