@@ -138,7 +138,8 @@ class Gaussian:
             prior, tied, missing: see the class.
         """
         x = scales.table(x, "Gaussian.init(key, x)", missing)
-        origin, floor = scales.columns(x).center, scales.variance_floor(x, floor)
+        origin, size = scales.columns(x)
+        floor = scales.variance_floor(size, floor)
         scale = jnp.sqrt(jnp.maximum(jnp.nan_to_num(jnp.nanmean((x - origin) ** 2, axis=0)), floor))
         raw = jnp.diag(-jnp.log(jnp.where(scale > 0, scale, 1)))
         start = cls(jnp.zeros_like(origin), raw, origin, floor, prior, tied, missing)
@@ -426,7 +427,8 @@ class DiagonalGaussian:
             prior, spherical, missing: see the class.
         """
         x = scales.table(x, "DiagonalGaussian.init(key, x)", missing)
-        origin, floor = scales.columns(x).center, scales.variance_floor(x, floor)
+        origin, size = scales.columns(x)
+        floor = scales.variance_floor(size, floor)
         zero = jnp.zeros_like(origin)
         start = cls(zero, 0.5 * jnp.log(jnp.where(floor > 0, floor, 1)), origin, floor, prior, spherical, missing)
         return start.m_step(start.e_step(x, jnp.ones(x.shape[0], x.dtype))[0])

@@ -153,7 +153,8 @@ class LowRankGaussian:
         if isinstance(rank, bool) or not isinstance(rank, (int, np.integer)) or not 1 <= rank <= d:
             raise ModelError("the number of factors does not fit the data", called=called, got=str(rank),
                              expected=f"a number from 1 to {d}, the number of columns")  # fmt: skip
-        own, floor = scales.columns(x), scales.variance_floor(x, floor)
+        own = scales.columns(x)
+        floor = scales.variance_floor(own.scale, floor)
         unseen = jnp.isnan(x).all(axis=0)
         shift = jnp.where(unseen, 0, jnp.nanmean(x - own.center, axis=0))
         origin = own.center + shift

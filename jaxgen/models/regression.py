@@ -108,7 +108,7 @@ class LinearRegression:
                 fix="np.asarray(context)[:, None] for one column",
             )  # fmt: skip
         origin, scale = scales.columns(x)
-        floor = scales.variance_floor(x, RELATIVE_FLOOR * scale**2 if floor is None else floor)
+        floor = scales.variance_floor(scale, floor, RELATIVE_FLOOR)
         center = jnp.zeros(inputs, x.dtype) if u is None else scales.columns(u).center
         zero = jnp.zeros((x.shape[1], len(center)), x.dtype)
         start = cls(zero, jnp.zeros_like(origin), jnp.diag(-jnp.log(scale)), origin, center, floor)

@@ -144,7 +144,7 @@ class StudentT:
         x = scales.table(x, "StudentT.init(key, x)", missing)
         center, scale = scales.columns(x)
         zero, log_df = jnp.zeros_like(center), jnp.log(jnp.asarray(df, x.dtype))
-        start = cls(zero, jnp.diag(-jnp.log(scale)), log_df, center, scales.variance_floor(x, floor), missing)
+        start = cls(zero, jnp.diag(-jnp.log(scale)), log_df, center, scales.variance_floor(scale, floor), missing)
         one = jnp.ones(x.shape[0], x.dtype)
         step = lambda _, t: dataclasses.replace(t.m_step(t.e_step(x, one)[0]), log_df=log_df)  # noqa: E731
         return jax.lax.fori_loop(0, START_STEPS, step, start)

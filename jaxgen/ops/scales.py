@@ -25,8 +25,8 @@ SHARES, FEWEST = (0.05, 0.1, 0.25, 0.5, 0.75), 8
 RELATIVE_FLOOR = 1e-6
 #: standard deviations that stand for a whole range, where less than a quarter of the values differ from the rest
 RANGE = 6.0
-
-
+#: scales beyond which distances are all the same
+FAR = 1e12
 #: power of the largest number that values may reach, so that sums of their squares are numbers; one over it is what a
 #: column has to vary by, so that floors of its variance are
 EXTENT = 0.4
@@ -134,16 +134,16 @@ def columns(x: jax.Array) -> Columns:
     return Columns(center, jnp.where(scale > 0, scale, size))
 
 
-def variance_floor(x: jax.Array, floor: jax.Array | float | None = None) -> jax.Array:
-    """The floor of the variance of each column, `[D]`: as given, or 1e-6 of its squared scale.
+def variance_floor(scale: jax.Array, floor: jax.Array | float | None, share: float = RELATIVE_FLOOR) -> jax.Array:
+    """The floor of the variance of each column, `[D]`: as given, or a share of its squared scale `[D]`.
 
     Example:
-        >>> variance_floor(jnp.array([[0.0], [0.0]])).tolist(), variance_floor(jnp.ones((2, 2)), 0.5).tolist()
+        >>> variance_floor(jnp.ones(1), None).tolist(), variance_floor(jnp.ones(2), 0.5).tolist()
         ([9.999999974752427e-07], [0.5, 0.5])
     """
     if floor is not None:
-        return jnp.broadcast_to(jnp.asarray(floor, x.dtype), x.shape[1:])
-    return jnp.asarray(RELATIVE_FLOOR, x.dtype) * columns(x).scale ** 2
+        return jnp.broadcast_to(jnp.asarray(floor, scale.dtype), scale.shape)
+    return jnp.asarray(share, scale.dtype) * scale**2
 
 
 def standardized(x: jax.Array, *, together: bool = False) -> jax.Array:
@@ -159,7 +159,3 @@ def standardized(x: jax.Array, *, together: bool = False) -> jax.Array:
         scale = jnp.where(jnp.isnan(middle), 1, middle)
     # squares of what is so far away would overflow
     return jnp.clip((x - center) / scale, -FAR, FAR)
-
-
-#: scales beyond which distances are all the same
-FAR = float(np.float32(1e12))
