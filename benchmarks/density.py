@@ -39,10 +39,10 @@ from common import RESULTS, report
 from sklearn.neighbors import KernelDensity
 
 import jaxgen as jg
+from jaxgen.bijections import Autoregressive, Chain, Permute
+from jaxgen.bijections.transforms import from_afar
 from jaxgen.core import algebra
 from jaxgen.core.pytree import combine, partition
-from jaxgen.nn.bijections import Autoregressive, Chain, Permute
-from jaxgen.nn.bijections.transforms import from_afar
 from jaxgen.ops.logistics import logistic_mixture_logit
 from jaxgen.ops.pieces import pieces
 from jaxgen.ops.roots import bisect

@@ -31,8 +31,8 @@ import optax
 from common import interleaved, report
 
 import jaxgen as jg
+from jaxgen.bijections import AffineTransform, Autoregressive, Coupling, SplineTransform
 from jaxgen.core.pytree import combine, partition
-from jaxgen.nn.bijections import AffineTransform, Autoregressive, Coupling, SplineTransform
 from jaxgen.ops.splines import Knots, spline_forward
 
 EVENTS = 100_000

@@ -20,7 +20,7 @@ import numpy as np
 from common import interleaved, report
 
 import jaxgen as jg
-from jaxgen.models.random_field import _field
+from jaxgen.models.energy.random_field import _field
 from jaxgen.ops.noise import uniform
 
 SITES, DEGREE, SWEEPS = 10_000, 15, 10

@@ -30,7 +30,7 @@ import optax
 from common import interleaved, report, undisturbed
 
 import jaxgen as jg
-from jaxgen.core.gate import Batch
+from jaxgen.core.inputs import Batch
 from jaxgen.fit.negative import Persistent, Relayed
 from jaxgen.metrics import ais, bracket, log_likelihood, reverse_ais, smc
 from jaxgen.metrics.bridge import bar, replica_exchange

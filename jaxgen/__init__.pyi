@@ -1,6 +1,5 @@
-from . import data, losses, metrics, nn, ops, plot, recipes
+from . import bijections, data, losses, metrics, nn, ops, plot, recipes, units
 from .annealing import Trajectory
-from .core.door import per_batch, per_event, per_latent, per_sample, weighted_events
 from .core.errors import (
     DataError,
     FileError,
@@ -11,7 +10,8 @@ from .core.errors import (
     ShapeError,
 )
 from .core.files import load, save
-from .core.gate import Batch
+from .core.inputs import Batch
+from .core.methods import per_batch, per_event, per_latent, per_sample, weighted_events
 from .core.protocols import (
     Algorithm,
     Bound,
@@ -40,32 +40,32 @@ from .metrics.align import align
 from .metrics.errors import standard_errors
 from .metrics.information import aic, bic, entropy, icl
 from .metrics.likelihood import score
-from .models.deep_belief import DeepBelief
-from .models.deep_boltzmann import DeepBoltzmann
-from .models.dequantized import Dequantized
-from .models.discrete import Bernoulli, Categorical, Poisson
-from .models.energy_model import EnergyModel
-from .models.external import DistraxLeaf
-from .models.flow import Flow
-from .models.gamma import Gamma
-from .models.gan import Generator
-from .models.gaussian import DiagonalGaussian, Gaussian, StandardNormal
-from .models.hmm import HMM, MarkovChain
-from .models.input_chain import InputChain
-from .models.low_rank import LowRankGaussian
-from .models.mixture import Mixture
-from .models.negative_binomial import NegativeBinomial
-from .models.normal_wishart import NormalWishart
-from .models.product import Product
-from .models.random_field import RandomField
-from .models.rbm import RBM
-from .models.regression import LinearRegression, lagged
-from .models.semi_markov import SemiMarkovChain
-from .models.student import StudentT
-from .models.vae import VAE
-from .models.variational import VariationalMixture
-from .models.von_mises import VonMises
-from .nn import units
+from .models.chains.hmm import HMM, MarkovChain
+from .models.chains.input_chain import InputChain
+from .models.chains.semi_markov import SemiMarkovChain
+from .models.densities.dequantized import Dequantized
+from .models.densities.discrete import Bernoulli, Categorical, Poisson
+from .models.densities.external import DistraxLeaf
+from .models.densities.gamma import Gamma
+from .models.densities.gaussian import DiagonalGaussian, Gaussian, StandardNormal
+from .models.densities.low_rank import LowRankGaussian
+from .models.densities.negative_binomial import NegativeBinomial
+from .models.densities.normal_wishart import NormalWishart
+from .models.densities.regression import LinearRegression, lagged
+from .models.densities.student import StudentT
+from .models.densities.von_mises import VonMises
+from .models.energy.deep_belief import DeepBelief
+from .models.energy.deep_boltzmann import DeepBoltzmann
+from .models.energy.energy_model import EnergyModel
+from .models.energy.random_field import RandomField
+from .models.energy.rbm import RBM
+from .models.latent.mixture import Mixture
+from .models.latent.product import Product
+from .models.latent.variational import VariationalMixture
+from .models.neural.flow import Flow
+from .models.neural.gan import Generator
+from .models.neural.vae import VAE
 from .nn.net import Net
 from .ops import likelihoods, samplers
+from .ops.conjugate import NormalInverseWishart
 from .selection import Candidate, Selection, gaussian_leaves, select

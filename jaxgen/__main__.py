@@ -28,7 +28,7 @@ from jaxgen.data.tables import read_csv
 from jaxgen.fit.driver import fit
 from jaxgen.fit.loop import Status
 from jaxgen.metrics.likelihood import score
-from jaxgen.models.gaussian import Gaussian
+from jaxgen.models.densities.gaussian import Gaussian
 from jaxgen.ops import likelihoods
 from jaxgen.tour import tour
 

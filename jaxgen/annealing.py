@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxgen.core import algebra
 from jaxgen.core.errors import FitError, ModelError
-from jaxgen.core.gate import as_array, widened
+from jaxgen.core.inputs import as_array, widened
 from jaxgen.core.protocols import Energy
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core.door import batch_axes, check_key, check_observed
 from jaxgen.core.errors import FitError, ModelError
-from jaxgen.core.gate import as_array, concrete
+from jaxgen.core.inputs import as_array, concrete
+from jaxgen.core.methods import batch_axes, check_key, check_observed
 
 
 def impute(key: Any, model: Any, x: Any, observed: Any = None, *, sweeps: int = 1000) -> jax.Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxgen.core import algebra
 from jaxgen.core.errors import FitError
-from jaxgen.core.gate import Batch, floating, widened
+from jaxgen.core.inputs import Batch, floating, widened
 from jaxgen.core.pytree import combine, partition
 from jaxgen.core.value import algorithm
 
@@ -108,7 +108,7 @@ def reverse_kl(log_density: Callable[..., Any], *, draws: int = 256, path_gradie
 
     Example:
         >>> import jaxgen as jg, optax
-        >>> from jaxgen.nn.bijections import Affine
+        >>> from jaxgen.bijections import Affine
         >>> q = jg.Flow(jg.StandardNormal((1,)), Affine(jnp.zeros(1), jnp.zeros(1)))
         >>> loss = reverse_kl(lambda x: -0.5 * jnp.sum((x - 3.0) ** 2), path_gradient=True)
         >>> fitted = jg.fit(jax.random.key(0), q, None, jg.Gradient(loss, optax.adam(0.1)), steps=200)

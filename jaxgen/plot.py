@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.axes_grid1 import make_axes_locatable
 
 from jaxgen.core.errors import DataError, ModelError, ShapeError
-from jaxgen.core.gate import as_array
+from jaxgen.core.inputs import as_array
 
 INK, DATA, MODEL, GRID = "#2b2f36", "#7d8793", "#0b6fb8", "#dde3e9"
 #: categorical colours that differ in lightness as well as in hue (after Okabe and Ito 2008)

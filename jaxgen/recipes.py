@@ -9,24 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxgen import losses
-from jaxgen.core.door import latent_shape
-from jaxgen.core.gate import as_array, floating
-from jaxgen.fit.adversarial import Adversarial
-from jaxgen.fit.contrastive import ContrastiveDivergence, default_optimizer
-from jaxgen.fit.em import EM
-from jaxgen.fit.gradient import Gradient
-from jaxgen.models.dequantized import Dequantized
-from jaxgen.models.flow import Flow
-from jaxgen.models.gan import Generator
-from jaxgen.models.gaussian import Gaussian, StandardNormal
-from jaxgen.models.hmm import HMM
-from jaxgen.models.mixture import Mixture
-from jaxgen.models.rbm import RBM
-from jaxgen.models.vae import VAE
-from jaxgen.models.von_mises import VonMises
-from jaxgen.nn import bijections
-from jaxgen.nn.bijections import (
+from jaxgen import bijections, losses
+from jaxgen.bijections import (
     Autoregressive,
     BlockAutoregressive,
     Chain,
@@ -38,8 +22,23 @@ from jaxgen.nn.bijections import (
     Residual,
     SplineTransform,
 )
-from jaxgen.nn.bijections.supports import Support, layer_of, real, to_real
-from jaxgen.nn.bijections.transforms import AFFINE, Transform
+from jaxgen.bijections.supports import Support, layer_of, real, to_real
+from jaxgen.bijections.transforms import AFFINE, Transform
+from jaxgen.core.inputs import as_array, floating
+from jaxgen.core.methods import latent_shape
+from jaxgen.fit.adversarial import Adversarial
+from jaxgen.fit.contrastive import ContrastiveDivergence, default_optimizer
+from jaxgen.fit.em import EM
+from jaxgen.fit.gradient import Gradient
+from jaxgen.models.chains.hmm import HMM
+from jaxgen.models.densities.dequantized import Dequantized
+from jaxgen.models.densities.gaussian import Gaussian, StandardNormal
+from jaxgen.models.densities.von_mises import VonMises
+from jaxgen.models.energy.rbm import RBM
+from jaxgen.models.latent.mixture import Mixture
+from jaxgen.models.neural.flow import Flow
+from jaxgen.models.neural.gan import Generator
+from jaxgen.models.neural.vae import VAE
 from jaxgen.nn.conv import ConvCritic, ConvGenerator
 from jaxgen.nn.mlp import MLP
 from jaxgen.ops import likelihoods
@@ -87,7 +86,7 @@ def hidden_markov(
 
     Example:
         >>> import jax, jaxgen as jg
-        >>> from jaxgen.models.discrete import Poisson
+        >>> from jaxgen.models.densities.discrete import Poisson
         >>> counts = jg.data.earthquakes().counts
         >>> model, algorithm = hidden_markov(jax.random.key(0), counts[None], 3, leaf=Poisson.init)
         >>> model.transition.shape

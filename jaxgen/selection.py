@@ -18,16 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import algebra
-from jaxgen.core.door import check_key
 from jaxgen.core.errors import FitError, ModelError
-from jaxgen.core.gate import Batch, as_batch, as_events
+from jaxgen.core.inputs import Batch, as_batch, as_events
+from jaxgen.core.methods import check_key
 from jaxgen.core.pytree import float_type
 from jaxgen.core.value import ByValue
 from jaxgen.fit.em import EM
 from jaxgen.fit.loop import Carry, Status, check_counts, guarded_step, prepare, start
-from jaxgen.metrics.information import Evidence, doubt, evidence, observations
-from jaxgen.models.gaussian import DiagonalGaussian, Gaussian
-from jaxgen.models.mixture import Mixture
+from jaxgen.metrics.information import Evidence, evidence, observations, posterior_entropy
+from jaxgen.models.densities.gaussian import DiagonalGaussian, Gaussian
+from jaxgen.models.latent.mixture import Mixture
 from jaxgen.ops.kmeans import cluster_means, kmeans_plus_plus, squared_distances
 from jaxgen.ops.starts import blended, cluster_features
 
@@ -400,7 +400,7 @@ def _row(name: str, k: int, found: _Found, batch: Batch, held_out: float | None)
         numbers = Evidence(math.nan, math.nan, parameters)
     else:
         # of the padded one: the same numbers, from a program that is there already
-        classify = doubt(found.padded) is not None
+        classify = posterior_entropy(found.padded) is not None
         numbers = evidence(found.padded, batch, "select(key, x)", classify=classify, parameters=parameters)
     return Candidate(
         name, k, numbers.log_likelihood, parameters, numbers.bic, numbers.aic, numbers.icl, held_out, found.status,

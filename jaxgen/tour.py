@@ -20,21 +20,21 @@ from tqdm import tqdm
 
 from jaxgen import data, losses, plot, recipes
 from jaxgen._version import __version__
+from jaxgen.bijections import Coupling, Interval
 from jaxgen.core.protocols import Kind
 from jaxgen.fit.driver import Fitted, fit
 from jaxgen.fit.gradient import Gradient
 from jaxgen.metrics.bridge import bracket
 from jaxgen.metrics.likelihood import bits_per_dim, perplexity, score
 from jaxgen.metrics.partition import log_likelihood
-from jaxgen.models.dequantized import Dequantized
-from jaxgen.models.discrete import Bernoulli, Categorical, Poisson
-from jaxgen.models.flow import Flow
-from jaxgen.models.gamma import Gamma
-from jaxgen.models.gaussian import Gaussian, StandardNormal
-from jaxgen.models.mixture import Mixture
-from jaxgen.models.normal_wishart import NormalWishart
-from jaxgen.models.variational import VariationalMixture
-from jaxgen.nn.bijections import Coupling, Interval
+from jaxgen.models.densities.dequantized import Dequantized
+from jaxgen.models.densities.discrete import Bernoulli, Categorical, Poisson
+from jaxgen.models.densities.gamma import Gamma
+from jaxgen.models.densities.gaussian import Gaussian, StandardNormal
+from jaxgen.models.densities.normal_wishart import NormalWishart
+from jaxgen.models.latent.mixture import Mixture
+from jaxgen.models.latent.variational import VariationalMixture
+from jaxgen.models.neural.flow import Flow
 from jaxgen.report import Failed, Row, Timing, page, table
 
 #: standard deviation of each Gaussian on the ring of `data.eight_gaussians`

@@ -18,11 +18,7 @@ import numpy as np
 import optax
 
 import jaxgen as jg
-from jaxgen.core import algebra
-from jaxgen.core.exchange import distrax
-from jaxgen.core.files import loadable
-from jaxgen.core.pytree import combine, partition
-from jaxgen.nn.bijections import (
+from jaxgen.bijections import (
     Affine,
     Autoregressive,
     BlockAutoregressive,
@@ -31,7 +27,6 @@ from jaxgen.nn.bijections import (
     Conditional,
     Coupling,
     DistraxBijector,
-    Each,
     Exp,
     Householder,
     Interval,
@@ -52,9 +47,14 @@ from jaxgen.nn.bijections import (
     Standardize,
     Sylvester,
     Tanh,
+    Vmap,
     Wrap,
     glow,
 )
+from jaxgen.core import algebra
+from jaxgen.core.exchange import distrax
+from jaxgen.core.files import loadable
+from jaxgen.core.pytree import combine, partition
 from jaxgen.nn.mlp import MLP
 from jaxgen.ops.conjugate import NormalInverseWishart
 
@@ -326,7 +326,7 @@ def dequantized(key):
 def warped(key):
     first, second = jax.random.split(key)
     layer = moved(second, Coupling.init(second, jnp.zeros((1, 2)), features=(8,)), 0.3)
-    return jg.Flow(hmm(diagonal)(first), Each(layer))
+    return jg.Flow(hmm(diagonal)(first), Vmap(layer))
 
 
 def vae(prior=lambda key: jg.StandardNormal((2,)), likelihood=jg.likelihoods.bernoulli, shape=(2, 3)):
@@ -447,12 +447,12 @@ BIJECTIONS = {
     "reshape": lambda key: Reshape.from_shapes((2, 3), (6,)),
     "squeeze": lambda key: Squeeze.from_shape((4, 2, 3)),
     "multiscale": lambda key: MultiScale.from_levels(
-        (Squeeze.from_shape((4, 4, 1)), Each(Each(moved(key, LULinear.init(key, ROW)), 2), 2))
+        (Squeeze.from_shape((4, 4, 1)), Vmap(Vmap(moved(key, LULinear.init(key, ROW)), 2), 2))
     ),
     "glow": lambda key: moved(key, glow(key, jax.random.normal(key, (9, 4, 4, 1)), levels=1, steps=2, width=4), 0.1),
     "conditional": lambda key: moved(key, Conditional.init(key, LULinear.init(key, ROW), (2,), features=(8,))),
     "coupling": coupling,
-    "each": lambda key: Each(coupling(key), 2),
+    "each": lambda key: Vmap(coupling(key), 2),
     # moved less: a steep inverse magnifies the rounding of y beyond the law's bound
     "autoregressive": lambda key: moved(key, Autoregressive.init(key, ROW, SplineTransform(4), features=(8,)), 0.3),
     "inverse": lambda key: Inverse(coupling(key)),

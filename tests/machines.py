@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 from scipy import special, stats
 
-from jaxgen.models.rbm import RBM
+from jaxgen.models.energy.rbm import RBM
 
 
 def family(nv, nh, s=1.0, dtype=np.float32):

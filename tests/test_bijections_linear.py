@@ -10,10 +10,7 @@ import pytest
 from cases import moved
 
 import jaxgen as jg
-from jaxgen.core import algebra
-from jaxgen.core.pytree import combine, partition
-from jaxgen.models.flow import Flow
-from jaxgen.nn.bijections import (
+from jaxgen.bijections import (
     Affine,
     Chain,
     Conditional,
@@ -25,6 +22,9 @@ from jaxgen.nn.bijections import (
     Standardize,
     initialize,
 )
+from jaxgen.core import algebra
+from jaxgen.core.pytree import combine, partition
+from jaxgen.models.neural.flow import Flow
 
 KEY = jax.random.key(0)
 N = 32

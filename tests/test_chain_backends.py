@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jaxgen.ops import chains
-from jaxgen.ops.chain_backends import choose, layout, ratio_gap
 from jaxgen.ops.chains import Associative, Blocked, Sequential
+from jaxgen.ops.chains.backends import choose, layout, ratio_gap
 
 INF = np.inf
 #: blocks far too short to forget in, and one sweep, so that repairs and fallbacks run

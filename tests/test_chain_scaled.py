@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from jaxgen.ops import chains
-from jaxgen.ops.chain_inputs import make_chain
-from jaxgen.ops.chain_logs import smooth_logs
-from jaxgen.ops.chain_scaled import normalize_scaled, smooth_scaled
 from jaxgen.ops.chains import Associative, Sequential
+from jaxgen.ops.chains.inputs import make_chain
+from jaxgen.ops.chains.logs import smooth_logs
+from jaxgen.ops.chains.scaled import normalize_scaled, smooth_scaled
 
 INF = np.inf
 
@@ -184,7 +184,7 @@ def smooth(*chain, backend):
 def test_calls_outside_of_programs_compile_once():
     """Loops that are called as they are: the second call with the same shapes compiles nothing."""
     from jaxgen import HMM, Bernoulli
-    from jaxgen.ops import transitions
+    from jaxgen.ops.chains import transitions
 
     pi, a, b = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([[0.7, 0.3], [0.3, 0.7]])), jnp.zeros((9, 2))
     key = jax.random.key(0)

@@ -15,8 +15,8 @@ import optax
 import pytest
 
 import jaxgen as jg
-from jaxgen.core.door import per_event, per_sample
 from jaxgen.core.errors import FileError
+from jaxgen.core.methods import per_event, per_sample
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.fit import checkpoint as files
 

@@ -8,8 +8,8 @@ import optax
 import pytest
 
 import jaxgen as jg
+from jaxgen.bijections import Affine, Vmap
 from jaxgen.core import algebra
-from jaxgen.nn.bijections import Affine, Each
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
 
@@ -83,7 +83,7 @@ def test_flow_on_a_hmm(series):
     frames = bent.reshape(-1, 2)
     regimes = jg.DiagonalGaussian.from_scale([[1.0, 1.0], [-1.0, -1.0]], [[0.6, 0.6], [0.6, 0.6]])
     start = jg.HMM.from_values([0.5, 0.5], [[0.9, 0.1], [0.1, 0.9]], regimes)
-    flow = jg.Flow(start, Each(small_flow(jax.random.key(0), frames).bijection))
+    flow = jg.Flow(start, Vmap(small_flow(jax.random.key(0), frames).bijection))
     fitted = improves(flow, bent, ADAM, steps=30)
     path = np.asarray(fitted.model.base.viterbi(fitted.model.encode(bent))[0])
     side = bent.sum(axis=-1) > 0
@@ -216,7 +216,7 @@ def test_a_network_of_your_own_saves_with_like(tmp_path):
 def test_flows_on_sequences_of_many_lengths(series):
     """Packed, a sequence has the density and the gradient that it has alone, whatever lies behind its end."""
     hmm = jg.HMM.init(jax.random.key(0), series, 2, leaf=jg.Gaussian.init)
-    flow = jg.Flow(hmm, Each(Affine(jnp.array([1.0, -1.0]), jnp.array([0.3, 0.1]))))
+    flow = jg.Flow(hmm, Vmap(Affine(jnp.array([1.0, -1.0]), jnp.array([0.3, 0.1]))))
     parts = [series[0, :7], series[1, :12]]
     packed = jg.Sequences.pack(parts)
     packed = jg.Sequences(np.where(packed.valid[..., None], packed.x, 1e6), packed.length)

@@ -12,14 +12,14 @@ from scipy import special
 
 import jaxgen as jg
 from jaxgen.core.errors import FitError, JaxgenWarning, ModelError
-from jaxgen.core.gate import Batch
+from jaxgen.core.inputs import Batch
 from jaxgen.core.pytree import fixed, model
 from jaxgen.fit.contrastive import ContrastiveDivergence, default_optimizer
 from jaxgen.fit.negative import Persistent, Relayed, Tempered
 from jaxgen.fit.penalties import Decay, Sparsity
 from jaxgen.metrics import monitors
 from jaxgen.metrics.partition import log_likelihood
-from jaxgen.models.rbm import RBM
+from jaxgen.models.energy.rbm import RBM
 
 DATA = np.array([[1, 0, 1, 0], [0, 1, 0, 1], [1, 1, 1, 1]], np.int32)
 

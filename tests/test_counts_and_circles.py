@@ -13,9 +13,9 @@ import scipy.stats
 
 import jaxgen as jg
 from jaxgen.core import algebra
-from jaxgen.models.gamma import Gamma
-from jaxgen.models.negative_binomial import NegativeBinomial
-from jaxgen.models.von_mises import VonMises
+from jaxgen.models.densities.gamma import Gamma
+from jaxgen.models.densities.negative_binomial import NegativeBinomial
+from jaxgen.models.densities.von_mises import VonMises
 from jaxgen.ops.special import digamma_gaps, excess, stirling_error
 
 RNG = np.random.RandomState(0)

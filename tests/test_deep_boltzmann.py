@@ -15,8 +15,8 @@ import jaxgen as jg
 from jaxgen import units
 from jaxgen.core.errors import DataError, FitError, ModelError
 from jaxgen.metrics.partition import ais
-from jaxgen.models.deep_belief import DeepBelief
-from jaxgen.models.deep_boltzmann import DeepBoltzmann
+from jaxgen.models.energy.deep_belief import DeepBelief
+from jaxgen.models.energy.deep_boltzmann import DeepBoltzmann
 
 SIZES = (3, 2, 2, 2)
 

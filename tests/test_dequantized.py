@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 import jaxgen as jg
-from jaxgen.nn.bijections import Coupling, Interval
+from jaxgen.bijections import Coupling, Interval
 
 KEY = jax.random.key(0)
 UNIT = Interval(0.0, 1.0)

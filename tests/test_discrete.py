@@ -12,8 +12,8 @@ import scipy.stats
 import jaxgen as jg
 from jaxgen.core import algebra
 from jaxgen.core.errors import DataError, ModelError
-from jaxgen.models.discrete import Bernoulli, Categorical, Poisson
-from jaxgen.models.mixture import Mixture
+from jaxgen.models.densities.discrete import Bernoulli, Categorical, Poisson
+from jaxgen.models.latent.mixture import Mixture
 
 RNG = np.random.RandomState(0)
 LABELS = RNG.randint(0, 4, (200, 2))

@@ -13,7 +13,7 @@ import pytest
 from cases import as_dtype
 
 import jaxgen as jg
-from jaxgen.core.gate import widened
+from jaxgen.core.inputs import widened
 from jaxgen.data import Stream
 from jaxgen.nn.net import Net
 from jaxgen.ops import chains

@@ -11,7 +11,7 @@ from test_laws import Compilations
 
 import jaxgen as jg
 from jaxgen.core.compiled import compiled_by_trace, keep_programs
-from jaxgen.core.door import context_shape, latent_shape
+from jaxgen.core.methods import context_shape, latent_shape
 from jaxgen.ops import gaussians, linalg, roots, samplers, stable
 from jaxgen.ops.kmeans import kmeans, kmeans_plus_plus
 

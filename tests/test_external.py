@@ -13,8 +13,8 @@ from jaxgen.core import algebra
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import distrax
 from jaxgen.core.pytree import held_leaves, parameter_count, put_back
-from jaxgen.models.external import DistraxLeaf
-from jaxgen.models.mixture import Mixture
+from jaxgen.models.densities.external import DistraxLeaf
+from jaxgen.models.latent.mixture import Mixture
 
 RNG = np.random.default_rng(0)
 

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import jaxgen as jg
-from jaxgen.core.door import per_event, per_sample
+from jaxgen.core.methods import per_event, per_sample
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.core.value import algorithm
 from jaxgen.data import Stream

@@ -19,9 +19,7 @@ import scipy.sparse
 
 import jaxgen
 from jaxgen import nn, units
-from jaxgen.core.errors import JaxgenError
-from jaxgen.data import Stream, read, read_csv, read_idx, read_npy, read_npz, synthetic
-from jaxgen.nn.bijections import (
+from jaxgen.bijections import (
     CircularSplineTransform,
     Coupling,
     Interval,
@@ -31,6 +29,8 @@ from jaxgen.nn.bijections import (
     conv1x1,
     simplex,
 )
+from jaxgen.core.errors import JaxgenError
+from jaxgen.data import Stream, read, read_csv, read_idx, read_npy, read_npz, synthetic
 from jaxgen.nn.mlp import MLP
 from jaxgen.ops import chains, linalg
 
@@ -184,7 +184,7 @@ def flow():
     return jaxgen.Flow(jaxgen.StandardNormal((2,)), Standardize.from_data(X))
 
 
-# data, by the gate
+# data, as inputs
 for data in (
     [1.0, nan], np.array([1.0, nan]), HOLED, HOLED.tolist(), pandas.DataFrame(HOLED), np.stack([HOLED, X], axis=1),
     jnp.asarray(HOLED), [1.0, np.inf], [1.0, 1e39], ["a", "b"], ["1", "2.5"], np.array([["a"], ["b"]]), [1.0, "a"],
@@ -201,7 +201,7 @@ for data in (
 ):  # fmt: skip
     case("jaxgen.data.as_array(table, name='table')", "table", table=data)
 case("jaxgen.data.as_array(data)", "data", data=lambda: iter(range(3)))
-case("jaxgen.core.gate.as_events(data, name='data', called='f')", "data", data=[[1, 2], [3]])
+case("jaxgen.core.inputs.as_events(data, name='data', called='f')", "data", data=[[1, 2], [3]])
 case("jaxgen.data.as_array(data)", "_", data=[2**31])
 case("jaxgen.data.as_array(data, allow_nan=True)", "data", data=np.ma.array([1.0, 2.0], mask=[False, True]))
 case("jaxgen.fit(key, model, jax.random.key(1))", model=gaussian, data=X)
@@ -223,8 +223,8 @@ for leaf in (
     data = HOLED if "Gaussian" in leaf or leaf == "StudentT" else data
     case(f"jaxgen.{leaf}.init(key, x)" if leaf != "LowRankGaussian" else "jaxgen.LowRankGaussian.init(key, x, rank=1)",
          "x", x=data)  # fmt: skip
-case("jaxgen.core.gate.as_batch(data)", "data", data={"a": X}, x=X, context=None, weight=np.ones(12), label=None)
-case("jaxgen.core.gate.as_batch({'x': x, 'label': label})", "label", x=X, label=[0.5] + [1] * 11)
+case("jaxgen.core.inputs.as_batch(data)", "data", data={"a": X}, x=X, context=None, weight=np.ones(12), label=None)
+case("jaxgen.core.inputs.as_batch({'x': x, 'label': label})", "label", x=X, label=[0.5] + [1] * 11)
 
 words("jaxgen.data.as_array(strange)", strange=Strange())
 words("read('nowhere.csv')")
@@ -235,8 +235,8 @@ case("jaxgen.core.algebra.stack(models)", "models", models=lambda: [jaxgen.Poiss
      Poisson=jaxgen.Poisson)  # fmt: skip
 case("jaxgen.Flow.init(key, x, jaxgen.StandardNormal((2,)), layers=1, support=support)", "_", x=X,
      support=Interval(0.0, 1.0))  # fmt: skip
-case("nn.bijections.supports.to_real(simplex, x, 'f')", "x", x=np.array([[0.5, 0.7], [0.0, 0.2]]), simplex=simplex)
-case("jaxgen.core.door.check_key(key, 'f')", key=0)
+case("bijections.supports.to_real(simplex, x, 'f')", "x", x=np.array([[0.5, 0.7], [0.0, 0.2]]), simplex=simplex)
+case("jaxgen.core.methods.check_key(key, 'f')", key=0)
 case("model.log_prob(x)", "x", model=lambda: jaxgen.DiagonalGaussian.from_scale([0.0], [1.0]), x=np.zeros(3))
 case("model.sample(key, 2.5)", model=gaussian)
 case("machine.kernel(key, x, observed=observed)", "observed", machine=machine, x=BITS, observed=[1, 0])
@@ -330,7 +330,7 @@ case("jaxgen.metrics.log_likelihood(model, x)", x=X,
 case("jaxgen.metrics.log_likelihood(model, x, 3.0)", model=machine, x=BITS)
 case("jaxgen.metrics.bits_per_dim(score, 2)", score=lambda: jaxgen.metrics.likelihood.Score(1.0, 1.0,
      jaxgen.metrics.likelihood.Kind.UNNORMALISED, 3), model=machine, x=BITS)  # fmt: skip
-case("jaxgen.metrics.monitors.exact(key, model, jaxgen.core.gate.as_batch(x))", model=gaussian, x=X)
+case("jaxgen.metrics.monitors.exact(key, model, jaxgen.core.inputs.as_batch(x))", model=gaussian, x=X)
 case("model.log_partition()",
      model=lambda: jaxgen.RandomField.from_matrix(units.Gaussian.zeros(2), 0.1 - 0.1 * np.eye(2)))  # fmt: skip
 case("model.log_partition()", model=lambda: jaxgen.RBM.from_units(units.Gaussian.zeros(2), units.Gaussian.zeros(2),
@@ -418,7 +418,7 @@ case("jaxgen.VAE.init(key, x, jaxgen.StandardNormal((2,)), likelihood=likelihood
 
 # networks, layers, units, numerics
 case("layer.forward(x)", layer=lambda: Standardize.from_data(X), x=X)
-case("jaxgen.nn.bijections.Autoregressive.init(key, x)", "x", x=X[:, :, None])
+case("jaxgen.bijections.Autoregressive.init(key, x)", "x", x=X[:, :, None])
 case("conv1x1(key, x)", "x", x=np.zeros((2, 4, 4)))
 case("Permute.from_order(order)", "order", order=[0, 0, 1])
 case("jaxgen.Net.init(key, module, (3,))", module=3)

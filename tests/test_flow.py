@@ -11,11 +11,7 @@ import pytest
 import scipy.stats
 
 import jaxgen as jg
-from jaxgen.core import algebra
-from jaxgen.core.exchange import as_bijector
-from jaxgen.core.pytree import combine, partition, trainable
-from jaxgen.models.flow import Flow
-from jaxgen.nn.bijections import (
+from jaxgen.bijections import (
     Affine,
     Chain,
     Coupling,
@@ -26,6 +22,10 @@ from jaxgen.nn.bijections import (
     Scan,
     Standardize,
 )
+from jaxgen.core import algebra
+from jaxgen.core.exchange import as_bijector
+from jaxgen.core.pytree import combine, partition, trainable
+from jaxgen.models.neural.flow import Flow
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
 

@@ -10,8 +10,8 @@ import pytest
 from test_flow import deciles, in_float64
 
 import jaxgen as jg
-from jaxgen.models.flow import Flow
-from jaxgen.nn.bijections import Coupling, SplineTransform, Standardize
+from jaxgen.bijections import Coupling, SplineTransform, Standardize
+from jaxgen.models.neural.flow import Flow
 
 
 def heavy(n=2000):

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import jaxgen as jg
+from jaxgen.bijections import Affine
 from jaxgen.core.errors import DataError, FitError, ModelError, ShapeError
-from jaxgen.models.discrete import Categorical, Poisson
-from jaxgen.models.flow import Flow
-from jaxgen.models.gaussian import DiagonalGaussian, Gaussian, StandardNormal
-from jaxgen.models.hmm import HMM, MarkovChain, _emission_statistics
-from jaxgen.models.mixture import Mixture
-from jaxgen.nn.bijections import Affine
+from jaxgen.models.chains.hmm import HMM, MarkovChain, _emission_statistics
+from jaxgen.models.densities.discrete import Categorical, Poisson
+from jaxgen.models.densities.gaussian import DiagonalGaussian, Gaussian, StandardNormal
+from jaxgen.models.latent.mixture import Mixture
+from jaxgen.models.neural.flow import Flow
 
 RNG = np.random.RandomState(0)
 N, T, D, K = 3, 60, 2, 3

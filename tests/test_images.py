@@ -10,20 +10,20 @@ from cases import moved
 from flax import linen
 
 import jaxgen as jg
-from jaxgen.core.pytree import combine, partition
-from jaxgen.models.flow import Flow
-from jaxgen.nn.bijections import (
+from jaxgen.bijections import (
     Affine,
     Chain,
-    Each,
     LULinear,
     MultiScale,
     Reshape,
     Squeeze,
+    Vmap,
     conv1x1,
     glow,
     initialize,
 )
+from jaxgen.core.pytree import combine, partition
+from jaxgen.models.neural.flow import Flow
 from jaxgen.nn.conv import Conv, ConvNet
 from jaxgen.nn.net import Net
 
@@ -67,7 +67,7 @@ def test_conv_net_is_linens():
 
 
 def test_multiscale_by_hand():
-    first = Chain((Each(Each(Affine(jnp.arange(4.0), jnp.zeros(4)), 2), 2), Squeeze.from_shape((4, 4, 1))))
+    first = Chain((Vmap(Vmap(Affine(jnp.arange(4.0), jnp.zeros(4)), 2), 2), Squeeze.from_shape((4, 4, 1))))
     second = Affine(jnp.ones((2, 2, 3)), jnp.full((2, 2, 3), 0.5))
     layer = MultiScale.from_levels((first, second))
     y = jax.random.normal(KEY, (4, 4, 1))
@@ -82,7 +82,7 @@ def test_multiscale_by_hand():
 
 def test_initialize_reaches_every_level_and_pixel():
     x = 5 + 3 * jax.random.normal(KEY, (200, 4, 4, 1)) * jnp.arange(1, 5)[:, None, None]
-    affine = lambda n: Each(Each(Affine(jnp.zeros(n), jnp.zeros(n)), 2), 2)  # noqa: E731
+    affine = lambda n: Vmap(Vmap(Affine(jnp.zeros(n), jnp.zeros(n)), 2), 2)  # noqa: E731
     layer = initialize(MultiScale.from_levels((Chain((affine(4), Squeeze.from_shape((4, 4, 1)))), affine(2))), x)
     z = np.asarray(jax.vmap(layer.inverse)(x)[0], np.float64)
     for channel in (z[:, :8].reshape(-1, 2), z[:, 8:].reshape(-1, 2)):

@@ -8,10 +8,10 @@ import pytest
 import scipy.stats
 
 import jaxgen as jg
+from jaxgen.bijections import Affine
 from jaxgen.core.pytree import combine, partition
 from jaxgen.losses import reverse_kl
 from jaxgen.metrics import importance, pareto_k
-from jaxgen.nn.bijections import Affine
 
 KEY = jax.random.key(0)
 COV = np.array([[1.0, 0.8], [0.8, 2.0]])

@@ -73,7 +73,7 @@ def test_a_fit_is_that_of_padded_sequences(stationary):
     data = dict(x=Sequences.pack(SEQUENCES, observed=[RNG.random(n) < 0.8 for n in LENGTHS]), label=label)
     with jax.enable_x64(True):
         model, options = start(stationary), dict(steps=15, tolerance=0.0)
-        assert isinstance(EM().arrange(model, jg.core.gate.Batch(**data)).x, Joined)
+        assert isinstance(EM().arrange(model, jg.core.inputs.Batch(**data)).x, Joined)
         joined = jg.fit(jax.random.key(0), model, data, **options)
         # weights keep sequences apart
         padded = jg.fit(jax.random.key(0), model, data | {"weight": np.ones(10)}, **options)

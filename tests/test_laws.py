@@ -14,10 +14,10 @@ from cases import BIJECTIONS, CASES, Case, as_dtype
 
 import jaxgen as jg
 from jaxgen.core import algebra
-from jaxgen.core.door import context_shape, latent_shape
 from jaxgen.core.files import load, save
+from jaxgen.core.methods import context_shape, latent_shape
 from jaxgen.core.protocols import Bound, Density, Energy, Implicit
-from jaxgen.core.pytree import REGISTRY, combine, is_model, partition
+from jaxgen.core.pytree import REGISTRY, combine, is_model, partition, public_name
 from jaxgen.fit.driver import choose_algorithm
 
 
@@ -98,12 +98,12 @@ def test_every_model_class_has_a_case():
     jg.fit  # noqa: B018  all families that the package exports are imported
     for name in jg.__all__:
         getattr(jg, name)
-    known = {n for n in REGISTRY if n.startswith("jaxgen.")}
+    known = {n for n in REGISTRY if n.startswith("jaxgen")}
     seen = set()
 
     def walk(value):
         if is_model(value):
-            seen.add(f"{type(value).__module__}:{type(value).__qualname__}")
+            seen.add(public_name(type(value)))
             for child in vars(value).values():
                 walk(child)
         elif isinstance(value, (tuple, list)):
@@ -202,7 +202,7 @@ def test_a_second_look_compiles_nothing(case, part):
     assert not anew
 
 
-#: what is called inside of doors and of EM only; and the exchange with another library, which computes as it likes
+#: what is called inside of checked methods and of EM only; and the exchange, where another library computes
 INSIDE = {"ready", "precise", "precisely", "finish", "prepare", "distribution", "bijector"}
 
 

@@ -13,7 +13,7 @@ import jaxgen as jg
 from jaxgen.core import algebra
 from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.pytree import held_leaves, put_back
-from jaxgen.models.low_rank import LowRankGaussian
+from jaxgen.models.densities.low_rank import LowRankGaussian
 
 slope = jax.jit(jax.grad(lambda model, x: jnp.mean(model.log_prob(x))))
 

@@ -17,7 +17,7 @@ from jaxgen.core.algebra import stack
 from jaxgen.core.errors import DataError, FitError, ModelError, ShapeError
 from jaxgen.core.pytree import combine, partition
 from jaxgen.metrics.partition import ais
-from jaxgen.models.rbm import RBM
+from jaxgen.models.energy.rbm import RBM
 
 LABELS = np.array(list(itertools.product(range(3), (0, 1), (-1, 1))))
 SPINS = np.array(list(itertools.product((-1, 1), repeat=2)))

@@ -19,7 +19,7 @@ from jaxgen.core.protocols import Kind
 from jaxgen.metrics.bridge import Bracket, acceptance_ratio, bar, bracket, replica_exchange
 from jaxgen.metrics.likelihood import score
 from jaxgen.metrics.partition import ais, energy_gap, log_likelihood, reverse_ais, smc
-from jaxgen.models.rbm import RBM
+from jaxgen.models.energy.rbm import RBM
 from jaxgen.ops.noise import uniform
 
 DATA = np.array([[1, 0, 1, 0], [0, 1, 0, 1], [1, 1, 1, 1]], np.int32)

@@ -13,7 +13,7 @@ from jaxgen.core import algebra
 from jaxgen.core.errors import DataError, ModelError, ShapeError
 from jaxgen.core.pytree import held_leaves, model, static
 from jaxgen.core.value import value_key
-from jaxgen.models.product import Product
+from jaxgen.models.latent.product import Product
 from jaxgen.ops import scales
 
 RNG = np.random.default_rng(0)

@@ -9,8 +9,8 @@ import pytest
 import scipy.special
 
 import jaxgen as jg
+from jaxgen import units
 from jaxgen.metrics import ais, bracket
-from jaxgen.nn import units
 from jaxgen.ops import graphs
 
 TRIANGLE = [[0, 1], [1, 2], [0, 2]]

@@ -11,7 +11,7 @@ from scipy import special
 
 from jaxgen.core.errors import DataError, ModelError, ShapeError
 from jaxgen.core.protocols import Energy
-from jaxgen.models.rbm import RBM
+from jaxgen.models.energy.rbm import RBM
 
 DATA = np.array([[1, 0, 1, 0], [0, 1, 0, 1], [1, 1, 1, 1]], np.int32)
 

@@ -9,9 +9,9 @@ import pytest
 from cases import as_dtype, grid
 
 import jaxgen as jg
+from jaxgen.bijections import BlockAutoregressive, Inverse, Planar, Radial, Residual, Sylvester
 from jaxgen.core.pytree import combine, partition
-from jaxgen.models.flow import Flow
-from jaxgen.nn.bijections import BlockAutoregressive, Inverse, Planar, Radial, Residual, Sylvester
+from jaxgen.models.neural.flow import Flow
 
 KEY = jax.random.key(0)
 N, D = 64, 3

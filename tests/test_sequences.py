@@ -11,7 +11,7 @@ import scipy.special
 import jaxgen as jg
 from jaxgen.core import algebra
 from jaxgen.core.errors import DataError, FitError, ModelError, ShapeError
-from jaxgen.ops import transitions
+from jaxgen.ops.chains import transitions
 
 RNG = np.random.default_rng(0)
 LENGTHS = (5, 9, 3, 12)

@@ -15,8 +15,8 @@ from jaxgen.core import algebra
 from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.pytree import held_leaves, put_back
 from jaxgen.models import student
-from jaxgen.models.mixture import Mixture
-from jaxgen.models.student import StudentT
+from jaxgen.models.densities.student import StudentT
+from jaxgen.models.latent.mixture import Mixture
 
 RNG = np.random.default_rng(0)
 LOCATION = np.array([1.0, -2.0, 0.5])

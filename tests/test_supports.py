@@ -8,7 +8,7 @@ import scipy.special
 import scipy.stats
 
 import jaxgen as jg
-from jaxgen.nn.bijections import (
+from jaxgen.bijections import (
     Affine,
     Bounded,
     Exp,
@@ -22,7 +22,7 @@ from jaxgen.nn.bijections import (
     real,
     simplex,
 )
-from jaxgen.nn.bijections.supports import to_real
+from jaxgen.bijections.supports import to_real
 
 FAR = np.array([-60.0, -20.0, -9.0, -1.0, -1e-3, 0.0, 1e-3, 1.0, 9.0, 20.0, 60.0])
 LOG1P = lambda x: np.log1p(np.exp(-np.abs(x)))  # noqa: E731

@@ -10,9 +10,7 @@ import pytest
 from test_flow import data, equations, in_float64, unit_scale
 
 import jaxgen as jg
-from jaxgen.core.pytree import combine, partition
-from jaxgen.models.flow import Flow
-from jaxgen.nn.bijections import (
+from jaxgen.bijections import (
     AffineTransform,
     Autoregressive,
     CircularSplineTransform,
@@ -21,6 +19,8 @@ from jaxgen.nn.bijections import (
     LogisticMixtureTransform,
     SplineTransform,
 )
+from jaxgen.core.pytree import combine, partition
+from jaxgen.models.neural.flow import Flow
 from jaxgen.nn.made import MADE
 from jaxgen.nn.net import Net
 from jaxgen.ops.splines import (

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from scipy import integrate, special, stats
 
+from jaxgen import units
 from jaxgen.core.errors import DataError, ModelError, ShapeError
-from jaxgen.nn import units
-from jaxgen.nn.units.algebra import joint_states, state
 from jaxgen.ops.truncated import truncated_log_partition, truncated_mean, truncated_quantile, truncated_variance
+from jaxgen.units.base import joint_states, state
 
 BIAS = np.array([-0.7, 0.4])
 LAYERS = {

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import jaxgen as jg
-from jaxgen.core.gate import Batch
+from jaxgen.core.inputs import Batch
 from jaxgen.core.pytree import fixed, model
 from jaxgen.core.value import ByValue, algorithm, describe, value_key
 

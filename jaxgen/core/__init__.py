@@ -1,1 +1,1 @@
-"""The ground floor: pytrees, protocols, the door, the gate, files, errors."""
+"""The ground floor: pytrees, protocols, checked methods, checked inputs, files, errors."""

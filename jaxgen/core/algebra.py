@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.errors import ModelError
-from jaxgen.core.gate import concrete
+from jaxgen.core.inputs import concrete
 from jaxgen.core.pytree import difference, float_type, parameter_count, registered
 from jaxgen.core.sequences import Joined, Sequences, padded
 

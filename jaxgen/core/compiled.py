@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
-from jaxgen.core.gate import concrete
+from jaxgen.core.inputs import concrete
 
 F = TypeVar("F", bound=Callable[..., Any])
 

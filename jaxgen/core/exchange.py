@@ -1,4 +1,4 @@
-"""The one door to distrax, the exchange format for distributions and bijectors.
+"""The one way to distrax, the exchange format for distributions and bijectors.
 
 distrax is imported on first use: it brings TensorFlow Probability, which costs half a second, and warns at import.
 """
@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core.door import batch_axes, latent_shape
+from jaxgen.core.methods import batch_axes, latent_shape
 
 
 def distrax() -> ModuleType:
@@ -75,7 +75,7 @@ def as_bijector(bijection: Any, context: Any = None) -> Any:
         context: `[*context]`, shared by all events; None for a bijection without context.
 
     Example:
-        >>> from jaxgen.nn.bijections import Affine
+        >>> from jaxgen.bijections import Affine
         >>> bijector = as_bijector(Affine(jnp.array([1.0, 0.0]), jnp.zeros(2)))
         >>> bijector.forward(jnp.zeros((3, 2)))[0].tolist()
         [1.0, 0.0]

@@ -23,9 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.errors import FileError, JaxgenError
-from jaxgen.core.pytree import REGISTRY, class_name, is_model, model_fields
+from jaxgen.core.pytree import NAMESPACES, REGISTRY, is_model, model_fields, public_name
 
-FORMAT = "jaxgen-1"
+FORMAT = "jaxgen-2"
 #: functions that a file may name: activations and dtypes. All of `jax.nn` are; of `jax.numpy`, which has functions that
 #: write files, few
 _FUNCTION_MODULES: dict[str, frozenset[str] | None] = {
@@ -35,7 +35,6 @@ _FUNCTION_MODULES: dict[str, frozenset[str] | None] = {
         | {"bfloat16", "float16", "float32", "float64"}
     ),
 }
-_OWN_MODULES = ("jaxgen.models.", "jaxgen.nn.")
 _LOADABLE: dict[str, type] = {}
 _FUNCTIONS: dict[str, Callable[..., Any]] = {}
 _MAX_DEPTH = 64
@@ -51,9 +50,9 @@ def loadable(value: Any) -> Any:
         ...     width: int = 8
     """
     if isinstance(value, type):
-        _LOADABLE[class_name(value)] = value
+        _LOADABLE[public_name(value)] = value
     else:
-        _FUNCTIONS[f"{value.__module__}:{value.__qualname__}"] = value
+        _FUNCTIONS[public_name(value)] = value
     return value
 
 
@@ -228,7 +227,7 @@ def _encode(value: Any, path: str, arrays: dict[str, Any]) -> Any:
     if is_model(value):
         fields = model_fields(value)
         return {
-            "model": class_name(type(value)),
+            "model": public_name(type(value)),
             "fields": {n: _encode(v, f"{path}.{n}" if path else n, arrays) for n, k, v in fields if k != "static"},
             "static": {n: _encode_static(v, f"{path}.{n}") for n, k, v in fields if k == "static"},
         }
@@ -266,7 +265,7 @@ def _encode_static(value: Any, path: str) -> Any:
         return value
     if isinstance(value, tuple):
         return {"tuple": [_encode_static(v, path) for v in value]}
-    name = class_name(type(value))
+    name = public_name(type(value))
     if dataclasses.is_dataclass(value):
         shown = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init and f.name != "parent"}
         return {"object": name, "fields": {k: _encode_static(v, path) for k, v in shown.items() if v is not None}}
@@ -275,14 +274,18 @@ def _encode_static(value: Any, path: str) -> Any:
         if _activation(module, public) is value:
             return {"function": f"{module}:{public}"}
     if callable(value):
-        return {"function": f"{value.__module__}:{getattr(value, '__qualname__', type(value).__name__)}"}
+        return {"function": public_name(value if hasattr(value, "__qualname__") else type(value))}
     raise FileError(f"static field {path} cannot be saved", expected="a plain value or function", got=repr(value)[:80])
 
 
 def _import_own(name: str) -> None:
-    module = name.split(":")[0]
-    if module.startswith(_OWN_MODULES):
-        importlib.import_module(module)
+    """Imports what has a public name of this package, so that its class is registered; other names are left alone."""
+    where, _, qualified = name.partition(":")
+    package, *rooms = where.split(".")
+    if package == __name__.partition(".")[0] and all(room in NAMESPACES for room in rooms):
+        found: Any = importlib.import_module(package)
+        for part in (*rooms, *qualified.split(".")):
+            found = getattr(found, part, None)
 
 
 def _activation(module: str, name: str) -> Callable[..., Any] | None:

@@ -14,6 +14,8 @@ from jaxgen.core.errors import ModelError
 
 T = TypeVar("T")
 
+#: where the package's public names are; those of all its other files are names of `jaxgen` itself
+NAMESPACES = ("bijections", "likelihoods", "nn", "samplers", "units")
 #: every `@model` class by its full name; `load` builds nothing that is not in here
 REGISTRY: dict[str, type] = {}
 # every one, also those whose name was taken over since: a notebook's cell that is run again defines its class again
@@ -80,7 +82,7 @@ def model(cls: type[T]) -> type[T]:
         raise TypeError(f"@model {cls.__name__} defines {hook}; write a classmethod from_* instead")
     cls = registered(dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls))
     cls.__repr__ = _repr  # type: ignore[assignment, method-assign]
-    REGISTRY[class_name(cls)] = cls
+    REGISTRY[public_name(cls)] = cls
     _CLASSES.add(cls)
     return cls
 
@@ -112,9 +114,16 @@ def registered(cls: type[T]) -> type[T]:
     return cls
 
 
-def class_name(cls: type) -> str:
-    """The name under which a class is registered: `module:qualified name`."""
-    return f"{cls.__module__}:{cls.__qualname__}"
+def public_name(cls: Any) -> str:
+    """Return the name of a class or function in files on disk, `module:qualified name`.
+
+    One of this package has its public name, `jaxgen:Gaussian`, wherever its file stands.
+    """
+    package, _, rest = cls.__module__.partition(".")
+    if package != __name__.partition(".")[0]:
+        return f"{cls.__module__}:{cls.__qualname__}"
+    room = next((f".{name}" for name in rest.split(".") if name in NAMESPACES), "")
+    return f"{package}{room}:{cls.__qualname__}"
 
 
 def is_model(value: Any) -> bool:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.errors import DataError, ShapeError
-from jaxgen.core.gate import as_array, concrete, widened
+from jaxgen.core.inputs import as_array, concrete, widened
 from jaxgen.core.pytree import registered
 
 #: the shortest length that sequences are padded to; longer ones go by doubling, so that few programs serve all

@@ -1,6 +1,6 @@
-"""Data: small real sets in the package, densities to draw from, readers for files, and the gate for arrays."""
+"""Data: small real sets in the package, densities to draw from, readers for files, and the check of arrays."""
 
-from jaxgen.core.gate import as_array
+from jaxgen.core.inputs import as_array
 from jaxgen.data.readers import read, read_idx, read_npy, read_npz
 from jaxgen.data.sets import digits, earthquakes, fashion_mnist, old_faithful, text, weekly_returns
 from jaxgen.data.stream import Stream

@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxgen.core.door import check_key
 from jaxgen.core.errors import DataError, ShapeError
-from jaxgen.core.gate import Batch, as_array, widened
+from jaxgen.core.inputs import Batch, as_array, widened
+from jaxgen.core.methods import check_key
 from jaxgen.data.opening import checked, refusing
 
 #: events in a chunk: enough that a pass is arithmetic and not overhead, little enough for any memory

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.errors import DataError, ShapeError
-from jaxgen.core.gate import as_array
+from jaxgen.core.inputs import as_array
 
 _NODES_PER_PANEL = 24  # Gauss-Legendre; panels are two noise widths long
 _FLOATS_AT_ONCE = 2**22  # of the [events, nodes] table in memory

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxgen.core import algebra
 from jaxgen.core.errors import FitError
-from jaxgen.core.gate import Batch
+from jaxgen.core.inputs import Batch
 from jaxgen.core.protocols import Energy
 from jaxgen.core.pytree import combine, float_type, partition
 from jaxgen.core.value import algorithm

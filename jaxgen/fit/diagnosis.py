@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core.gate import Batch
+from jaxgen.core.inputs import Batch
 from jaxgen.core.protocols import Bound, Density, Energy
-from jaxgen.fit.streaming import add_chunk, no_sums, passed
+from jaxgen.fit.streaming import add_chunk, fold_pass, zero_sums
 
 #: events that a message names
 SHOWN = 5
@@ -38,8 +38,8 @@ def of_step(algorithm: Any, key: Any, state: Any, batch: Batch, events: Batch, r
 
 def of_pass(algorithm: Any, key: Any, state: Any, chunks: Callable[[], Iterator[Batch]]) -> str:
     """The same of a step that is a pass over a source."""
-    zero = no_sums(algorithm, None, state.model, next(chunks()))
-    sums = passed(chunks(), functools.partial(add_chunk, algorithm, None, state.model), zero)
+    zero = zero_sums(algorithm, None, state.model, next(chunks()))
+    sums = fold_pass(chunks(), functools.partial(add_chunk, algorithm, None, state.model), zero)
     new, metrics = jax.jit(algorithm.advance)(state, *sums[0])
     name, parts, masks = "", [], []
     for chunk in chunks():

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import algebra
-from jaxgen.core.door import batch_axes, check_key, context_shape
 from jaxgen.core.errors import FitError, JaxgenError, JaxgenWarning
-from jaxgen.core.gate import Batch, as_batch, concrete, widened
+from jaxgen.core.inputs import Batch, as_batch, concrete, widened
+from jaxgen.core.methods import batch_axes, check_key, context_shape
 from jaxgen.core.protocols import Bound, Density, Energy
 from jaxgen.core.pytree import _repr, is_model
 from jaxgen.fit import checkpoint as files
@@ -47,12 +47,12 @@ from jaxgen.fit.progress import bar
 from jaxgen.fit.streaming import (
     Chunked,
     add_chunk,
-    endless,
+    cycle,
     finish_pass,
+    fold_pass,
     mean_score,
-    no_sums,
-    passed,
     sums_over_passes,
+    zero_sums,
 )
 from jaxgen.losses import negative_elbo
 
@@ -187,7 +187,7 @@ def fit(
     data = no_data(algorithm, one, "fit(key, model, None)") if data is None else data
     source = data if isinstance(data, Chunked) else None
     exact = source is not None and sums_over_passes(algorithm)
-    stream = data if isinstance(data, Iterator) else endless(source) if source is not None and not exact else None
+    stream = data if isinstance(data, Iterator) else cycle(source) if source is not None and not exact else None
     batches = stream if stream is not None else source
     batch = _events(data if batches is None else _first(iter(batches)), one, "data")
     held_out = validation
@@ -421,7 +421,7 @@ class _Run:
         # a fit that ran out of steps may be given more; one that ended for a reason stays ended
         self.status = Status.RUNNING if ended in (Status.FINISHED, Status.INTERRUPTED, Status.EXHAUSTED) else ended
         if self.source is not None and self.stream is not None and self.step:
-            self.stream, self.fresh = endless(self.source, self.step), False
+            self.stream, self.fresh = cycle(self.source, self.step), False
         elif self.stream is not None:
             for _ in range(self.step):  # the batches that the saved steps saw
                 self._next_batch()
@@ -463,11 +463,11 @@ class _Run:
     def _pass(self, tolerance: Any) -> Callable[..., Any]:
         """One step from a pass over the source; over its first chunk where no step is wanted, only to compile."""
         o, first = self.options, self.batch
-        zero = no_sums(self.algorithm, o.restarts, self.carry.state.model, first)
+        zero = zero_sums(self.algorithm, o.restarts, self.carry.state.model, first)
 
         def call(carry: Carry, limit: int) -> Any:
             add = functools.partial(add_chunk, self.algorithm, o.restarts, carry.state.model)
-            sums = passed(self._chunks(self.source, "data") if limit > self.step else [first], add, zero)
+            sums = fold_pass(self._chunks(self.source, "data") if limit > self.step else [first], add, zero)
             return finish_pass(self.algorithm, o.restarts, self.key, carry, sums, tolerance)
 
         return call

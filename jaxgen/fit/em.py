@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxgen.core import algebra
 from jaxgen.core.errors import FitError
-from jaxgen.core.gate import Batch, widened
+from jaxgen.core.inputs import Batch, widened
 from jaxgen.core.pytree import float_type, held_leaves, put_back
 from jaxgen.core.sequences import Sequences, join
 from jaxgen.core.value import algorithm

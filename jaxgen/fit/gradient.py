@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxgen import losses
 from jaxgen.core.errors import FitError
-from jaxgen.core.gate import Batch
+from jaxgen.core.inputs import Batch
 from jaxgen.core.pytree import combine, held_leaves, partition, put_back
 from jaxgen.core.value import algorithm
 

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.core.errors import FitError
-from jaxgen.core.gate import as_array
+from jaxgen.core.inputs import as_array
 from jaxgen.fit.driver import fit
-from jaxgen.models.deep_belief import DeepBelief
-from jaxgen.models.rbm import RBM
-from jaxgen.nn.units.discrete import Bernoulli
+from jaxgen.models.energy.deep_belief import DeepBelief
+from jaxgen.models.energy.rbm import RBM
+from jaxgen.units.discrete import Bernoulli
 
 
 def fit_greedy(

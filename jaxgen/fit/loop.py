@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import algebra
-from jaxgen.core.door import context_shape
 from jaxgen.core.errors import FitError
-from jaxgen.core.gate import Batch, as_batch, widened
+from jaxgen.core.inputs import Batch, as_batch, widened
+from jaxgen.core.methods import context_shape
 from jaxgen.core.pytree import float_type
 from jaxgen.fit.em import EM
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxgen.annealing import advanced, as_path, exchanged, ladder, moved, replicas
 from jaxgen.core.errors import FitError
-from jaxgen.core.gate import Batch
+from jaxgen.core.inputs import Batch
 from jaxgen.core.pytree import float_type
 from jaxgen.core.value import algorithm
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxgen.core import algebra
 from jaxgen.core.errors import FitError
-from jaxgen.core.gate import Batch
+from jaxgen.core.inputs import Batch
 from jaxgen.core.pytree import float_type
 from jaxgen.core.value import algorithm
 from jaxgen.fit.em import EM

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core.gate import Batch
+from jaxgen.core.inputs import Batch
 from jaxgen.fit.loop import Carry, guarded_step
 from jaxgen.ops.stable import compensated_add
 
@@ -49,11 +49,11 @@ def sums_over_passes(algorithm: Any) -> bool:
     return whole and all(hasattr(algorithm, name) for name in ("expect", "advance"))
 
 
-def endless(data: Iterable[Batch], skip: int = 0) -> Iterator[Batch]:
+def cycle(data: Iterable[Batch], skip: int = 0) -> Iterator[Batch]:
     """The chunks of pass after pass, without the first `skip`.
 
     Example:
-        >>> chunks = endless("abc", skip=7)
+        >>> chunks = cycle("abc", skip=7)
         >>> next(chunks), next(chunks), next(chunks)
         ('b', 'c', 'a')
     """
@@ -65,7 +65,7 @@ def endless(data: Iterable[Batch], skip: int = 0) -> Iterator[Batch]:
         skip = max(skip - seen, 0) % seen if seen else 0
 
 
-def passed(batches: Iterable[Any], work: Callable[[Any, Any], Any], first: Any) -> Any:
+def fold_pass(batches: Iterable[Any], work: Callable[[Any, Any], Any], first: Any) -> Any:
     """`work(result, batch)` over a pass, dispatched while the one before may still be at work."""
     result = first
     for batch in batches:
@@ -74,7 +74,7 @@ def passed(batches: Iterable[Any], work: Callable[[Any, Any], Any], first: Any) 
     return result
 
 
-def no_sums(algorithm: Any, restarts: int | None, model: Any, batch: Batch) -> Any:
+def zero_sums(algorithm: Any, restarts: int | None, model: Any, batch: Batch) -> Any:
     """Sums over no events, in two numbers each: the total and what it lacks."""
     shapes = jax.eval_shape(lambda m: _expect(algorithm, restarts, m, batch), model)
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)

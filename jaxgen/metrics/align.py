@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import algebra
-from jaxgen.core.door import batch_axes
 from jaxgen.core.errors import DataError, ModelError
-from jaxgen.core.gate import Batch, as_batch
+from jaxgen.core.inputs import Batch, as_batch
+from jaxgen.core.methods import batch_axes
 from jaxgen.core.pytree import trainable
 from jaxgen.core.sequences import Sequences
 

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.annealing import advanced, as_path, exchanged, ladder, moved, replicas
-from jaxgen.core.door import check_key
 from jaxgen.core.errors import FitError, JaxgenWarning
-from jaxgen.core.gate import as_array
+from jaxgen.core.inputs import as_array
+from jaxgen.core.methods import check_key
 from jaxgen.core.protocols import Kind, plus_minus
 from jaxgen.metrics.partition import PartitionEstimate, annealed, reverse_ais
 from jaxgen.ops.roots import bisect
@@ -89,7 +89,7 @@ def bar(forward: PartitionEstimate, reverse: PartitionEstimate) -> Bridged:
 
     Example:
         >>> from jaxgen.metrics.partition import ais
-        >>> from jaxgen.models.rbm import RBM
+        >>> from jaxgen.models.energy.rbm import RBM
         >>> rbm = RBM.from_parameters(jnp.ones(4), jnp.zeros(3), jnp.full((4, 3), 0.5))
         >>> there = ais(jax.random.key(0), rbm, chains=200, steps=10)
         >>> back = reverse_ais(jax.random.key(1), rbm, rbm.sample(jax.random.key(2), (200,), sweeps=30), steps=10)
@@ -139,7 +139,7 @@ def replica_exchange(
     jackknife estimate of variance.
 
     Example:
-        >>> from jaxgen.models.rbm import RBM
+        >>> from jaxgen.models.energy.rbm import RBM
         >>> rbm = RBM.from_parameters(jnp.ones(4), jnp.zeros(3), jnp.full((4, 3), 0.5))
         >>> found, swaps = replica_exchange(jax.random.key(0), rbm, chains=10, replicas=3, sweeps=50, burn_in=20)
         >>> bool(abs(found.log_z - rbm.log_partition()) < 0.2), swaps.shape
@@ -243,7 +243,7 @@ def bracket(
     Source: Grosse, Ghahramani and Adams (2015), Sandwiching the marginal likelihood using bidirectional Monte Carlo.
 
     Example:
-        >>> from jaxgen.models.rbm import RBM
+        >>> from jaxgen.models.energy.rbm import RBM
         >>> rbm = RBM.from_parameters(jnp.ones(4), jnp.zeros(3), jnp.full((4, 3), 0.5))
         >>> found = bracket(jax.random.key(0), rbm, chains=200, steps=100)
         >>> bool(found.low < rbm.log_partition() < found.high), found.width < 0.1

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import algebra
-from jaxgen.core.door import batch_axes
 from jaxgen.core.errors import DataError, FitError, ModelError
-from jaxgen.core.gate import Batch, as_batch
+from jaxgen.core.inputs import Batch, as_batch
+from jaxgen.core.methods import batch_axes
 from jaxgen.core.protocols import Density
 from jaxgen.core.pytree import combine, partition
 from jaxgen.core.value import ByValue

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import algebra
-from jaxgen.core.door import check_key, context_shape
 from jaxgen.core.errors import DataError, FitError, JaxgenWarning, ModelError
-from jaxgen.core.gate import as_array
+from jaxgen.core.inputs import as_array
+from jaxgen.core.methods import check_key, context_shape
 from jaxgen.core.protocols import Density, Kind, plus_minus
 from jaxgen.core.value import ByValue
 from jaxgen.metrics.partition import estimated

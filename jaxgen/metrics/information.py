@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import algebra
-from jaxgen.core.door import batch_axes, check_key
 from jaxgen.core.errors import DataError, FitError, ModelError
-from jaxgen.core.gate import Batch, as_batch
+from jaxgen.core.inputs import Batch, as_batch
+from jaxgen.core.methods import batch_axes, check_key
 from jaxgen.core.protocols import Density, Kind, Score
 from jaxgen.core.sequences import Sequences
 
@@ -145,7 +145,7 @@ def evidence(
             "a criterion needs an exact likelihood", called=called, expected="a model with log_prob",
             got=type(model).__name__, fix="jaxgen.score(key, model, data) says what there is in its place",
         )  # fmt: skip
-    unsure = doubt(model)
+    unsure = posterior_entropy(model)
     if classify and unsure is None:
         raise ModelError(
             "the model classifies nothing", called=called, got=type(model).__name__, fix="jaxgen.bic(model, data)",
@@ -184,7 +184,7 @@ def observations(model: Any, batch: Batch) -> float:
     return float(np.sum(sizes if batch.weight is None else sizes * np.asarray(batch.weight, np.float64)))
 
 
-def doubt(model: Any) -> Callable[[Any, Any], Any] | None:
+def posterior_entropy(model: Any) -> Callable[[Any, Any], Any] | None:
     """`(x, context) -> [N]`, the entropy of what the model says of each event's latent classes; None where nothing."""
     if hasattr(model, "path_entropy"):
         return lambda x, context: model.path_entropy(x, context=context)

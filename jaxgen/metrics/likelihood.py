@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import algebra
-from jaxgen.core.door import batch_axes, check_key
 from jaxgen.core.errors import DataError, FitError, ModelError
-from jaxgen.core.gate import Batch, as_batch, widened
+from jaxgen.core.inputs import Batch, as_batch, widened
+from jaxgen.core.methods import batch_axes, check_key
 from jaxgen.core.protocols import Bound, Density, Energy, Kind, Score
 from jaxgen.metrics.bridge import bracket
 

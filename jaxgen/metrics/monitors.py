@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.core.errors import FitError
-from jaxgen.core.gate import Batch
+from jaxgen.core.inputs import Batch
 from jaxgen.core.value import algorithm
 from jaxgen.losses import weighted_mean
 from jaxgen.metrics.partition import ais

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.annealing import as_path, ladder
-from jaxgen.core.door import check_key
 from jaxgen.core.errors import FitError, JaxgenWarning, ModelError
-from jaxgen.core.gate import as_array, concrete
+from jaxgen.core.inputs import as_array, concrete
+from jaxgen.core.methods import check_key
 from jaxgen.core.protocols import Kind, Score
 from jaxgen.ops.stable import logsumexp, softmax
 
@@ -65,7 +65,7 @@ def ais(
     Source: Neal (2001), Annealed importance sampling; Salakhutdinov & Murray (2008) for Boltzmann machines.
 
     Example:
-        >>> from jaxgen.models.rbm import RBM
+        >>> from jaxgen.models.energy.rbm import RBM
         >>> rbm = RBM.from_parameters(jnp.ones(4), jnp.zeros(3), jnp.full((4, 3), 0.5))
         >>> estimate = ais(jax.random.key(0), rbm, chains=200, steps=100)
         >>> bool(abs(estimate.log_z - rbm.log_partition()) < 0.1), str(estimate.kind)
@@ -102,7 +102,7 @@ def smc(
     estimation in the particle filter, for the error from ancestors.
 
     Example:
-        >>> from jaxgen.models.rbm import RBM
+        >>> from jaxgen.models.energy.rbm import RBM
         >>> rbm = RBM.from_parameters(jnp.ones(4), jnp.zeros(3), jnp.full((4, 3), 0.5))
         >>> estimate = smc(jax.random.key(0), rbm, chains=200, steps=30)
         >>> bool(abs(estimate.log_z - rbm.log_partition()) < 0.1)
@@ -212,7 +212,7 @@ def reverse_ais(key: Any, path: Any, x: Any, *, steps: int = 1000, betas: Any = 
     Monte Carlo.
 
     Example:
-        >>> from jaxgen.models.rbm import RBM
+        >>> from jaxgen.models.energy.rbm import RBM
         >>> rbm = RBM.from_parameters(jnp.ones(4), jnp.zeros(3), jnp.full((4, 3), 0.5))
         >>> x = rbm.sample(jax.random.key(0), (200,), sweeps=30)
         >>> estimate = reverse_ais(jax.random.key(1), rbm, x, steps=100)
@@ -301,7 +301,7 @@ def log_likelihood(model: Any, x: Any, partition: Any = None) -> Score:
         DataError: data that the model refuses.
 
     Example:
-        >>> from jaxgen.models.rbm import RBM
+        >>> from jaxgen.models.energy.rbm import RBM
         >>> rbm = RBM.from_parameters(jnp.zeros(3), jnp.zeros(2), jnp.zeros((3, 2)))
         >>> print(log_likelihood(rbm, [[0, 1, 1], [1, 0, 0]]))
         -2.0794 ± 0.0000 nats per event (exact, 2 events)
@@ -355,7 +355,7 @@ def energy_gap(model: Any, train: Any, held_out: Any) -> Score:
     Source: Hinton (2012), A practical guide to training restricted Boltzmann machines, section 6.
 
     Example:
-        >>> from jaxgen.models.rbm import RBM
+        >>> from jaxgen.models.energy.rbm import RBM
         >>> rbm = RBM.from_parameters(jnp.array([2.0, -2.0]), jnp.zeros(1), jnp.zeros((2, 1)))
         >>> round(energy_gap(rbm, [[1, 0], [1, 0]], [[1, 0], [0, 1]]).mean, 4)
         2.0

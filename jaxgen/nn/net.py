@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core.door import check_key
 from jaxgen.core.errors import ModelError
-from jaxgen.core.gate import as_array, widened
+from jaxgen.core.inputs import as_array, widened
+from jaxgen.core.methods import check_key
 from jaxgen.core.pytree import model, static
 
 

@@ -10,12 +10,12 @@ from jaxgen.ops import (
     noise,
     roots,
     samplers,
+    scaling,
     splines,
     stable,
-    units,
 )
 
 __all__ = [
-    "chains", "chunks", "graphs", "kmeans", "likelihoods", "linalg", "noise", "roots", "samplers", "splines",
-    "stable", "units",
+    "chains", "chunks", "graphs", "kmeans", "likelihoods", "linalg", "noise", "roots", "samplers", "scaling",
+    "splines", "stable",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.core.errors import ModelError
-from jaxgen.core.gate import concrete, floating
+from jaxgen.core.inputs import concrete, floating
 from jaxgen.core.pytree import model
 
 

@@ -16,7 +16,7 @@ from jax import Array, lax
 
 from jaxgen.core.compiled import compiled
 from jaxgen.core.errors import ShapeError
-from jaxgen.core.gate import widened
+from jaxgen.core.inputs import widened
 
 __all__ = [
     "cholesky",

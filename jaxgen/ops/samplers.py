@@ -21,10 +21,10 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jaxgen.core.compiled import compiled_by_trace
-from jaxgen.core.door import check_key
 from jaxgen.core.errors import DataError, FitError, JaxgenWarning, ShapeError
 from jaxgen.core.files import loadable
-from jaxgen.core.gate import concrete, widened
+from jaxgen.core.inputs import concrete, widened
+from jaxgen.core.methods import check_key
 
 __all__ = [
     "HMC", "MALA", "SGLD", "ULA", "ChainInfo", "ChainState", "Sampler", "Spread", "minibatch", "sample_chain",

@@ -14,7 +14,7 @@ import numpy as np
 from jax.scipy.special import ndtri
 
 from jaxgen.core.errors import DataError, ShapeError
-from jaxgen.core.gate import as_array, concrete
+from jaxgen.core.inputs import as_array, concrete
 from jaxgen.core.remedies import unseen
 
 #: rows that are looked at; a scale is wanted to a factor of two
@@ -36,7 +36,7 @@ def seen_numbers(x: Any, called: str, missing: bool = False) -> Any:
     """Events as an array, NaN in them only where `missing`, and of sizes whose squares are numbers.
 
     Raises:
-        DataError: what `core.gate.as_array` refuses; values too large, or columns that vary too little, for squares.
+        DataError: what `core.inputs.as_array` refuses; values too large, or columns that vary too little, for squares.
     """
     x = as_array(x, name="x", called=called, allow_nan=missing, missing=unseen(called))
     if not concrete(x) or np.ndim(x) < 2 or not np.size(x):

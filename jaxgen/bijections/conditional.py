@@ -1,0 +1,94 @@
+"""Layers whose parameters depend on a context."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from jaxgen.bijections.basics import check
+from jaxgen.core import methods
+from jaxgen.core.errors import ModelError
+from jaxgen.core.exchange import as_bijector
+from jaxgen.core.pytree import combine, float_type, model, parameter_count, partition, static
+from jaxgen.nn.mlp import MLP
+from jaxgen.nn.net import Net
+
+
+@model
+class Conditional:
+    """Any layer with parameters that depend on a context.
+
+    `y = layer(theta + net(context))(x)`, theta the layer's own parameters
+
+    Args:
+        layer: a bijection without context.
+        net: `[C] -> [P]`, what to add to all P trained numbers of the layer, in the order of its leaves.
+        context_shape: shape of one context.
+
+    So linear, planar, radial and Sylvester layers become conditional, and serve as posteriors of a variational
+    autoencoder as in their papers. Couplings and autoregressive layers take the context into their own networks.
+
+    Source: Rezende and Mohamed (2015), Variational inference with normalizing flows, section 4.2.
+
+    Example:
+        >>> from jaxgen.bijections import Affine
+        >>> layer = Conditional.init(jax.random.key(0), Affine(jnp.ones(2), jnp.zeros(2)), (3,), features=(8,))
+        >>> layer.forward(jnp.zeros(2), jnp.ones(3))[0].tolist()
+        [1.0, 1.0]
+    """
+
+    layer: Any
+    net: Any
+    context_shape: tuple[int, ...] = static()
+
+    @classmethod
+    def init(
+        cls, key, layer: Any, context_shape: tuple[int, ...], *, features: tuple[int, ...] = (64,),
+        activation: Callable[[Any], Any] = jax.nn.silu,
+    ) -> Conditional:  # fmt: skip
+        """The layer as it is: a network of widths `features` whose last layer starts at zero.
+
+        Raises:
+            ModelError: a layer without parameters, or with a context of its own.
+        """
+        count, taken = parameter_count(layer), methods.context_shape(layer)
+        if not count or taken is not None:
+            raise ModelError(
+                "this layer's parameters cannot follow a context", called="Conditional.init(key, layer, context_shape)",
+                expected="a layer with parameters and without a context",
+                got=f"{type(layer).__name__} with {count} parameters, context {taken}",
+            )  # fmt: skip
+        shape = tuple(context_shape)
+        module = MLP((*features, count), activation=activation, zero_last=True)
+        return cls(layer, Net.init(key, module, jnp.zeros(math.prod(shape), float_type(layer))), shape)
+
+    @property
+    def event_shape(self):
+        return self.layer.event_shape
+
+    @property
+    def latent_shape(self):
+        return methods.latent_shape(self.layer)
+
+    def _given(self, x, context, method):
+        check(self, method, x, context)
+        trained, rest = partition(self.layer)
+        own, unravel = ravel_pytree(trained)
+        return combine(unravel(own + self.net(jnp.ravel(context).astype(own.dtype))), rest)
+
+    def forward(self, x, context=None):
+        """`y` and `log |det dy/dx|`."""
+        return self._given(x, context, "forward").forward(x)
+
+    def inverse(self, y, context=None):
+        """`x` and `log |det dx/dy|`."""
+        return self._given(y, context, "inverse").inverse(y)
+
+    def bijector(self, context=None):
+        """The distrax bijector, given one context."""
+        return as_bijector(self, context)

@@ -1,0 +1,1 @@
+"""Models whose density is known up to a constant."""

@@ -1,0 +1,1 @@
+"""Densities made of densities: mixtures and products."""

@@ -1,0 +1,360 @@
+"""Finite mixtures of any density, trained by EM wherever the components have one."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.core import algebra
+from jaxgen.core.compiled import compiled, compiled_by_trace
+from jaxgen.core.errors import ModelError, ShapeError
+from jaxgen.core.exchange import as_distribution
+from jaxgen.core.inputs import as_batch, as_events, concrete, floating, probabilities
+from jaxgen.core.methods import context_shape, per_batch, per_sample, weighted_events
+from jaxgen.core.pytree import fixed, model
+from jaxgen.core.value import ByValue
+from jaxgen.ops.chains import transitions
+from jaxgen.ops.stable import finite_max, logsumexp
+from jaxgen.ops.starts import START_STEPS, cluster_shares
+
+
+class MixtureStatistics(NamedTuple):
+    """Expected counts `[K]` and the components' statistics, leading axis K."""
+
+    weight: jax.Array
+    components: Any
+
+
+@model
+class Mixture:
+    """A mixture of K densities of one kind, anything that has `log_prob`: Gaussians, flows, hidden Markov models.
+
+    `log p(x) = logsumexp_k (log w_k + log p_k(x))`
+
+    Args:
+        logits: `[K]`, the weights up to a constant: `w = softmax(logits)`.
+        components: one model whose leaves carry a leading axis K.
+        prior: `[K]`, concentrations of a Dirichlet prior of the weights; never trained. None is flat.
+
+    Events may have labels in `EM`: the component that an event is known to come from, -1 where it is not. Where the
+    components allow missing entries, so does the mixture.
+
+    A component of no mass keeps its parameters in the M-step, and `EM` counts it among the repairs in its metrics. A
+    weight that is exactly zero stays zero; one that training drives to zero stops at the smallest normal number.
+
+    Source: Dempster, Laird and Rubin (1977), Maximum likelihood from incomplete data via the EM algorithm.
+
+    Example:
+        >>> import jaxgen as jg
+        >>> x = jnp.concatenate([jnp.linspace(-1, 1, 50), jnp.linspace(9, 11, 50)])[:, None]
+        >>> mixture = jg.Mixture.init(jax.random.key(0), x, 2, jg.Gaussian.init)
+        >>> [round(m, 3) for m in sorted(mixture.components.mean[:, 0].tolist())]
+        [0.005, 9.995]
+        >>> mixture.responsibilities(x).shape
+        (100, 2)
+    """
+
+    logits: jax.Array
+    components: Any
+    prior: jax.Array | None = fixed(None)
+
+    @classmethod
+    def init(
+        cls, key, x, k: int, leaf: Any, *, weight=None, label=None, means=None, responsibilities=None, prior=None,
+        context=None,
+    ) -> Mixture:  # fmt: skip
+        """A start from data: k-means++ and Lloyd's iterations split the events, each component takes one cluster.
+
+        A start from a fitted model needs none of this: it is a start itself.
+
+        Args:
+            key: typed key.
+            x: events `[N, *event]`.
+            k: number of components, 1 to N.
+            leaf: `(key, x) -> model` with an M-step, such as `Gaussian.init`; called once, on all events;
+                with a context `(key, x, context) -> model`.
+            weight: `[N]`, non-negative; None is ones.
+            label: `[N]`, the component of events where it is known, else -1: they start in it.
+            means: `[K, *event]`, each event starts in the component of the nearest of them, in place of k-means.
+            responsibilities: `[N, K]`, non-negative, the shares of each event to start from, in place of k-means.
+            prior: concentrations of a Dirichlet prior of the weights, broadcast to `[K]`.
+            context: `[N, *context]`, of components that take one.
+
+        Raises:
+            ModelError: k below 1 or above N; a label above K - 1; both means and responsibilities.
+            DataError: data that are not data. ShapeError: starts of another shape than data and k ask for.
+        """
+        called = f"Mixture.init(key, x, {k})"
+        parts = {"x": x, "context": context, "weight": weight, "label": label}
+        batch = as_batch(parts, name="x", called=called, missing=True)
+        x = jax.tree.map(jnp.asarray, batch.x)
+        if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= len(x):
+            raise ModelError(
+                "the number of components does not fit the data", called=called,
+                expected=f"1 to {len(x)}, the number of events", got=str(k),
+            )  # fmt: skip
+        if batch.label is not None:
+            _check_label(batch.label, k, called)
+        start = _given(means, responsibilities, x, k, called)
+        prior = None if prior is None else jnp.broadcast_to(jnp.asarray(prior, jnp.result_type(float)), (k,))
+        made = _init(key, x, batch.context, batch.weight, batch.label, start, prior, k, ByValue(leaf))
+        if not made.missing:
+            as_events(x, name="x", called=called)
+        made.check_data(x)
+        return made
+
+    @classmethod
+    def from_components(cls, components, weights=None, *, prior=None) -> Mixture:
+        """From components, batched or a sequence, and weights `[K]` (default: equal); `prior` is broadcast to `[K]`.
+
+        Raises:
+            ModelError: components of several kinds or shapes; weights that are negative, do not sum to one but for
+                rounding, or are of another number than the components.
+        """
+        called = "Mixture.from_components(components, weights)"
+        components = algebra.batch_of(components, called)
+        k = algebra.count(components)
+        weights = np.full(k, 1 / k) if weights is None else weights
+        weights = probabilities(weights, name="weights", called=called, shape=(k,))
+        prior = None if prior is None else jnp.broadcast_to(jnp.asarray(prior, jnp.result_type(float)), (k,))
+        return cls(jnp.log(weights), components, prior)
+
+    @property
+    def event_shape(self):
+        return algebra.element(self.components).event_shape
+
+    @property
+    def context_shape(self):
+        return context_shape(algebra.element(self.components))
+
+    @property
+    def latent_parts(self):
+        return (self.components,)
+
+    @property
+    def missing(self) -> bool:
+        """Whether NaN is an entry that was not seen: what the components say."""
+        return algebra.accepts_missing(self.components)
+
+    @property
+    def free_parameters(self) -> int:
+        """K - 1 weights, and what the components have."""
+        return self.logits.shape[-1] - 1 + algebra.component_free_parameters(self.components)
+
+    def check_label(self, label) -> None:
+        """Refuses labels of components that are not there with a ModelError."""
+        _check_label(label, self.logits.shape[-1], "Mixture.check_label(label)")
+
+    def check_data(self, x) -> None:
+        """Refuses data outside the support of the components with a DataError."""
+        algebra.check_data(algebra.element(self.components), x)
+
+    @property
+    def log_weights(self) -> jax.Array:
+        """`log w`, `[K]`."""
+        return jax.nn.log_softmax(self.logits)
+
+    @property
+    def weights(self) -> jax.Array:
+        """`w`, `[K]`, summing to one."""
+        return jax.nn.softmax(self.logits)
+
+    def _joint(self, x, context=None):
+        return self.log_weights[:, None] + algebra.component_log_prob(self.components, x, context)
+
+    def _step_joint(self, x, context=None):
+        return self.log_weights[:, None] + algebra.component_step_log_prob(self.components, x, context)
+
+    @compiled
+    def step_log_prob(self, x):
+        """What `e_step` returns beside the statistics, `[N]`: `log_prob`, but for components that bound theirs."""
+        return logsumexp(self._step_joint(x), axis=0)
+
+    @per_batch
+    def log_prob(self, x, context):
+        """Nats, `[*batch, *event] -> [*batch]`."""
+        return logsumexp(self._joint(x, context), axis=0)
+
+    @per_batch
+    def responsibilities(self, x, context):
+        """`p(k | x)`, `[*batch, *event] -> [*batch, K]`."""
+        return jax.nn.softmax(self._joint(x, context), axis=0).T
+
+    @per_batch
+    def predict(self, x, context):
+        """The likeliest component, `[*batch, *event] -> [*batch]` int32."""
+        return jnp.argmax(self._joint(x, context), axis=0).astype(jnp.int32)
+
+    @per_batch
+    def impute(self, x, context):
+        """Events with what is missing (NaN) at its posterior mean given the rest, `[*batch, *event]`.
+
+        `E[x_M | x_O] = sum_k p(k | x_O) E_k[x_M | x_O]`, of components that have `impute`: Gaussians with
+        `missing=True`.
+        """
+        share = jax.nn.softmax(self._joint(x, context), axis=0)
+        filled = jax.vmap(lambda component: component.impute(x))(self.components)
+        mean = jnp.sum(share.reshape(share.shape + (1,) * (x.ndim - 1)) * filled, axis=0)
+        return jnp.where(jnp.isnan(x), mean, x)
+
+    def permute(self, order) -> Mixture:
+        """The same mixture with its components in another order, `order[new] = old`."""
+        order = jnp.asarray(order)
+        prior = None if self.prior is None else self.prior[order]
+        return Mixture(self.logits[order], algebra.take(self.components, order), prior)
+
+    @compiled_by_trace
+    def marginal(self, indices) -> Mixture:
+        """The mixture of the components' marginals of the coordinates at `indices` (static)."""
+        return Mixture(self.logits, self.components.marginal(indices), self.prior)
+
+    @compiled_by_trace
+    def condition(self, indices, values) -> Mixture:
+        """The density of the other coordinates given those at `indices` (static): a mixture again.
+
+        `p(a | b) = sum_k p(k | b) p_k(a | b)`; `jax.vmap` over values makes a regression of it.
+
+        Args:
+            indices: coordinates that are known, a tuple of ints.
+            values: `[len(indices)]`, their values.
+        """
+        log_prob = algebra.component_log_prob(self.components.marginal(indices), jnp.asarray(values)[None])[:, 0]
+        logits = self.log_weights + log_prob
+        return Mixture(logits - logsumexp(logits), self.components.condition(indices, values), None)
+
+    @property
+    def mean(self) -> jax.Array:
+        """`E[x]`, `[*event]`, of components that have a `mean`."""
+        return jnp.tensordot(self.weights, self.components.mean, 1, precision="highest")
+
+    @per_sample
+    def sample(self, key, context, length):
+        """Draws `[*shape, *event]`."""
+        which, within = jax.random.split(key)
+        index = jax.random.categorical(which, self.logits)
+        return algebra.sample_component(within, self.components, index, context=context, length=length)
+
+    def prepare(self, x, limit):
+        """`algebra.Events` with the columns of Gaussian components, kept where they fit into `limit` bytes."""
+        return algebra.with_columns(self.components, x, limit) if algebra.has_columns(self.components) else x
+
+    def ready(self, events) -> Mixture:
+        """The same mixture for prepared events."""
+        return Mixture(self.logits, self.components.ready(events.center, len(events.x)), self.prior)
+
+    @property
+    def precise(self) -> jax.Array:
+        """Of a mixture that is ready: whether it works without columns, which would lose digits."""
+        return self.components.precise
+
+    def precisely(self, precise) -> Mixture:
+        """A mixture that is ready, told to do so or not."""
+        return Mixture(self.logits, dataclasses.replace(self.components, precise=precise), self.prior)
+
+    def finish(self, statistics):
+        """Of a mixture that is ready: its statistics, summed over chunks, as those of the mixture that it was."""
+        return statistics._replace(components=self.components.finish(statistics.components))
+
+    @weighted_events
+    def e_step(self, x, weight, label, context):
+        """`MixtureStatistics` and `log_prob [N]`; with labels `[N]` the latter is `log p(x, label)`."""
+        joint = self._step_joint(x, context)
+        if label is not None:
+            other = (label >= 0) & (label != jnp.arange(joint.shape[0])[:, None])
+            joint = jnp.where(other, -jnp.inf, joint)
+        # one exponential for both results
+        shift = finite_max(joint, axis=0)
+        share = jnp.exp(joint - shift)
+        total = jnp.sum(share, axis=0)
+        log_prob = jnp.log(total) + shift
+        # an impossible event (-inf) belongs to no component
+        share = share * (weight / jnp.where(total == 0, 1, total))
+        statistics = algebra.component_e_step(self.components, x, share, context)
+        return MixtureStatistics(jnp.sum(share, axis=1), statistics), log_prob
+
+    def m_step(self, statistics) -> Mixture:
+        """Weighted maximum likelihood of weights and components."""
+        return self.maximize(statistics)[0]
+
+    @compiled
+    def maximize(self, statistics):
+        """`m_step`, and the number of components that had to be repaired."""
+        mass = statistics.weight
+        components, repaired = algebra.component_maximize(self.components, statistics.components, mass)
+        logits = transitions.log_shares(mass, self.logits, self.prior)
+        return Mixture(logits, components, self.prior), repaired
+
+    def hold(self, statistics, held):
+        """Held parameters of the components; weights depend on nothing but themselves."""
+        components = algebra.component_hold(self.components, statistics.components, held.components)
+        return statistics._replace(components=components)
+
+    def rebase(self, old, statistics):
+        """The components' statistics as those of this mixture's components."""
+        components = algebra.component_rebase(self.components, old.components, statistics.components)
+        return statistics._replace(components=components)
+
+    def log_prior(self):
+        """Log density of the priors of weights and components, nats up to a constant."""
+        own = 0.0 if self.prior is None else jnp.sum((self.prior - 1) * self.log_weights)
+        return own + algebra.component_log_prior(self.components)
+
+    def distribution(self):
+        """The distrax distribution."""
+        return as_distribution(self)
+
+
+def _check_label(label, k, called):
+    if concrete(label) and np.max(label) >= k:
+        raise ModelError(
+            "a label names a component that is not there", called=called, expected=f"-1 or 0 to {k - 1}",
+            got=f"{np.max(label)}", fix="np.unique(label, return_inverse=True)[1] numbers them from 0",
+        )  # fmt: skip
+
+
+def _given(means, responsibilities, x, k, called):
+    """The start that was given, checked: `("means", [K, *event])`, `("responsibilities", [N, K])`, or None."""
+    if means is not None and responsibilities is not None:
+        raise ModelError("two starts were given", called=called, expected="means or responsibilities", got="both")
+    if means is None and responsibilities is None:
+        return None
+    name = "means" if responsibilities is None else "responsibilities"
+    value = floating(means if responsibilities is None else responsibilities, name=name)
+    wanted = (k, *x.shape[1:]) if responsibilities is None else (len(x), k)
+    if value.shape != wanted:
+        raise ShapeError(
+            f"{name} do not fit the data", called=called, expected=f"shape {list(wanted)}",
+            got=f"shape {list(value.shape)}",
+        )  # fmt: skip
+    if responsibilities is not None and concrete(value) and not ((value >= 0).all() and (value.sum(1) > 0).all()):
+        raise ModelError("responsibilities are no shares", called=called, expected="non-negative rows, none all zero",
+                         got=f"smallest {value.min()}, row sums from {value.sum(1).min()}")  # fmt: skip
+    return {name: value}
+
+
+@functools.partial(jax.jit, static_argnames=("k", "leaf"))
+def _init(key, x, context, weight, label, start, prior, k, leaf):
+    cluster, whole = jax.random.split(key)
+    template = leaf(whole, x) if context is None else leaf(whole, x, context)
+    share = _shares(cluster, template, x, label, start, k)
+    share = share if weight is None else share * weight.astype(share.dtype)
+    mass = jnp.sum(share, axis=1)
+
+    def step(_, mixture):
+        return mixture.m_step(MixtureStatistics(mass, algebra.component_e_step(mixture.components, x, share, context)))
+
+    start = Mixture(jnp.zeros(k, share.dtype), algebra.repeat(template, k), prior)
+    return jax.lax.fori_loop(0, START_STEPS, step, start)
+
+
+def _shares(key, template, x, label, start, k):
+    """How much of each event each component starts with, `[K, N]`."""
+    if start is not None and "responsibilities" in start:
+        share = start["responsibilities"]
+        return (share / jnp.sum(share, axis=1, keepdims=True)).T
+    return cluster_shares(key, template, x, k, label=label, means=None if start is None else start["means"])

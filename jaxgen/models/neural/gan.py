@@ -1,0 +1,120 @@
+"""Generators: noise through a network, a model that can be sampled and nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxgen.core.errors import ModelError
+from jaxgen.core.inputs import as_array
+from jaxgen.core.methods import context_shape, per_event, per_latent, per_sample
+from jaxgen.core.pytree import fixed, float_type, model, static
+from jaxgen.nn.mlp import MLP
+from jaxgen.nn.net import Net
+from jaxgen.ops.scaling import mean_and_scale, middle_and_reach
+
+
+@model
+class Generator:
+    """The generator of a generative adversarial network.
+
+    `x = center + scale net(z)`, `z ~ base`
+
+    An `Implicit`: it has samples and no likelihood. `Adversarial` trains it against a critic.
+
+    Args:
+        base: what draws the noise, vectors `[L]`: a standard normal, or a mixture for data in clusters. Its own
+            parameters train as far as its samples are differentiable in them, so not the weights of a mixture.
+        net: `[L] -> [*event]`.
+        event_shape: shape of one event.
+        units: center and scale of the data, never trained; a critic sees `standardize(x) = (x - center) / scale`.
+
+    Source: Goodfellow et al. (2014), Generative adversarial nets.
+
+    Example:
+        >>> import jaxgen as jg
+        >>> x = jg.data.eight_gaussians(jax.random.key(0), 100)
+        >>> generator = Generator.init(jax.random.key(1), x, jg.StandardNormal((2,)), hidden=(16,))
+        >>> generator.sample(jax.random.key(2), (5,)).shape, generator.decode(jnp.zeros(2)).shape
+        ((5, 2), (2,))
+    """
+
+    base: Any
+    net: Any
+    event_shape: tuple[int, ...] = static()
+    units: Any = fixed()
+
+    @classmethod
+    def init(
+        cls, key, x, base: Any, *, hidden: tuple[int, ...] = (128, 128),
+        activation: Callable[[Any], Any] = jax.nn.relu, module: Any = None,
+    ) -> Generator:  # fmt: skip
+        """A network for events of the data's shape, in the data's units.
+
+        The units of vectors are each coordinate's mean and standard deviation; those of images map the range of all
+        pixels to [-1, 1], which is what the tanh of a `ConvGenerator` fills.
+
+        Args:
+            key: typed key.
+            x: events `[N, *event]`, for the shape, the dtype and the units.
+            base: draws vectors `[L]`, such as `StandardNormal((64,))`.
+            hidden: widths of a multilayer perceptron's hidden layers.
+            activation: of that, a module-level function.
+            module: a linen module `[L] -> [*event]` in place of the perceptron, such as `ConvGenerator((8, 8))`.
+
+        Raises:
+            DataError: data that are not data. ModelError: a base that draws no vectors, or a module that draws events
+                of another shape.
+        """
+        x, called = jnp.asarray(as_array(x, name="x")), "Generator.init(key, x, base)"
+        event, latent = tuple(map(int, x.shape[1:])), _latent_shape(base, called)
+        dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
+        if module is None:
+            module = MLP((*hidden, math.prod(event)), activation, out_shape=event)
+        net = Net.init(key, module, jnp.zeros(latent, dtype))
+        made = jax.eval_shape(net, jax.ShapeDtypeStruct(latent, dtype)).shape
+        if made != event:
+            raise ModelError(
+                "the module draws events of another shape than the data's", called=called, got=f"shape {list(made)}",
+                expected=f"shape {list(event)}", fix=f"jaxgen.nn.mlp.MLP((64, {math.prod(event)}), out_shape={event})",
+            )  # fmt: skip
+        units = mean_and_scale(x) if len(event) < 2 else middle_and_reach(x)
+        return cls(base, net, event, units)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return self.base.event_shape
+
+    def _draw(self, z):
+        # a base without parameters draws in its own dtype
+        return self.units[0] + self.units[1] * self.net(jnp.asarray(z, float_type(self.net)))
+
+    @per_latent
+    def decode(self, z):
+        """The event of each noise vector, `[*batch, L] -> [*batch, *event]`."""
+        return self._draw(z)
+
+    @per_event
+    def standardize(self, x):
+        """Events in the generator's units, `[*batch, *event] -> [*batch, *event]`: what a critic sees."""
+        return (x - self.units[0]) / self.units[1]
+
+    @per_sample
+    def sample(self, key):
+        """Draws `[*shape, *event]`."""
+        return self._draw(self.base.sample(key))
+
+
+def _latent_shape(base: Any, called: str) -> tuple[int, ...]:
+    shape: Any = getattr(base, "event_shape", None)
+    vectors = isinstance(shape, tuple) and len(shape) == 1 and isinstance(shape[0], int)
+    if not (vectors and hasattr(base, "sample") and context_shape(base) is None):
+        raise ModelError(
+            "the base draws no vectors", called=called, expected="sample without context, event_shape (L,)",
+            got=f"{type(base).__name__} with event_shape {shape}", fix="jaxgen.StandardNormal((64,))",
+        )  # fmt: skip
+    return shape

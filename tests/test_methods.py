@@ -1,0 +1,325 @@
+"""Checked methods: shapes, contexts, keys, lengths, and one compilation per shape."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgen.core.errors import DataError, JaxgenError, ShapeError
+from jaxgen.core.methods import batch_axes, per_batch, per_event, per_sample, weighted_events
+from jaxgen.core.pytree import model, static
+
+TRACES = []
+
+
+@model
+class Plain:
+    """Events `[2]`, no context."""
+
+    mean: jax.Array
+    power: int = static(2)
+    event_shape = (2,)
+
+    @per_event
+    def log_prob(self, x):
+        TRACES.append("log_prob")
+        return -jnp.sum((x - self.mean) ** self.power)
+
+    @per_event
+    def encode(self, x, *, scale=1, negate=False):
+        TRACES.append("encode")
+        return {"code": x * scale * (-1 if negate else 1), "norm": jnp.sum(x)}
+
+    @per_event
+    def elbo(self, key, x, *, draws=1):
+        return jnp.sum(jax.random.normal(key, (draws,)))
+
+    @per_sample
+    def sample(self, key):
+        TRACES.append("sample")
+        return self.mean + jax.random.normal(key, (2,))
+
+    @per_batch
+    def rank(self, x, context):
+        assert context is None
+        return jnp.argsort(jnp.argsort(x[:, 0]))
+
+    @weighted_events
+    def e_step(self, x, weight):
+        return {"sum": weight @ x}, -jnp.sum(x, axis=1)
+
+
+@model
+class Conditional:
+    """Events are numbers, a context is `[3]`."""
+
+    weight: jax.Array
+    event_shape = ()
+    context_shape = (3,)
+
+    @per_event
+    def log_prob(self, x, context):
+        return x + self.weight @ context
+
+    @per_event
+    def ignore(self, x):
+        return x
+
+    @per_sample
+    def sample(self, key, context):
+        return jax.random.normal(key) + self.weight @ context
+
+    @per_batch
+    def total(self, x, context):
+        return x + jnp.sum(context, axis=-1)
+
+
+@model
+class Sequence:
+    """Events `[length, 2]` of free length."""
+
+    mean: jax.Array
+    event_shape = (None, 2)
+
+    @per_event
+    def log_prob(self, x):
+        return jnp.sum(x - self.mean)
+
+    @per_sample
+    def sample(self, key, length):
+        return self.mean + jax.random.normal(key, (length, 2))
+
+
+plain, conditional, sequence = Plain(jnp.ones(2)), Conditional(jnp.arange(3.0)), Sequence(jnp.zeros(2))
+KEY = jax.random.key(7)
+X = jnp.arange(24.0).reshape(4, 3, 2)
+CONTEXT = jnp.arange(12.0).reshape(4, 3)
+
+
+def refused(kind, function, *says):
+    with pytest.raises(kind) as caught:
+        function()
+    text = str(caught.value)
+    assert isinstance(caught.value, JaxgenError)
+    for row in ("called", "expected", "got"):
+        assert re.search(rf"^  {row}: +\S", text, re.M), text
+    for part in says:
+        assert part in text, text
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (4,), (4, 3), (2, 1, 2)])
+def test_leading_axes_are_a_batch(shape):
+    x = jnp.arange(2.0 * np.prod(shape, dtype=int)).reshape(*shape, 2)
+    got = plain.log_prob(x)
+    assert got.shape == shape
+    np.testing.assert_allclose(got, -np.sum((np.asarray(x) - 1) ** 2, axis=-1))
+    code = plain.encode(x)
+    assert code["code"].shape == (*shape, 2)
+    assert code["norm"].shape == shape
+    assert plain.rank(x).shape == shape
+    assert plain.sample(KEY, shape).shape == (*shape, 2)
+    assert plain.elbo(KEY, x).shape == shape
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (4, 3), (1, 2, 3), (2, 0), (2, 2, 2, 1)])
+def test_wrong_events_are_refused(shape):
+    if shape == (2,) or shape[-1:] == (2,):
+        return
+    x = np.ones(shape)
+    kind = DataError if x.size == 0 else ShapeError
+    for method in (plain.log_prob, plain.rank, plain.e_step):
+        refused(kind, lambda method=method: method(x), "Plain." if x.size else "empty")
+        refused(kind, lambda method=method: method(jnp.asarray(x)))
+
+
+def test_errors_name_the_method_and_the_shapes():
+    says = ("Plain.log_prob", "[*batch, 2]", "[4, 3]", "reshape x")
+    refused(ShapeError, lambda: plain.log_prob(jnp.ones((4, 3))), *says)
+    refused(ShapeError, lambda: Scalar1().log_prob(jnp.ones(4)), "Scalar1.log_prob", "np.asarray(x)[..., None]")
+
+
+@model
+class Scalar1:
+    event_shape = (1,)
+
+    @per_event
+    def log_prob(self, x):
+        return x[0]
+
+
+@pytest.mark.parametrize(
+    ("x", "says"),
+    [("ab", "not numeric"), ([[1.0, np.inf]], "infinite"), ([[1, 2], [3]], "ragged"), (None, "NoneType"),
+     (jnp.ones((3, 2), jnp.complex64), "complex"), (KEY, "PRNG key"), (jnp.ones((0, 2)), "empty"), ([], "empty")],
+)  # fmt: skip
+def test_what_is_not_data_is_refused(x, says):
+    for method in (plain.log_prob, plain.rank, plain.e_step, lambda x: plain.elbo(KEY, x)):
+        refused(DataError, lambda method=method: method(x), says, "called:   Plain.")
+
+
+def test_nan_in_gives_nan_out():
+    got = plain.log_prob([[np.nan, 0.0], [1.0, 1.0]])
+    assert np.isnan(got[0])
+    assert got[1] == 0
+
+
+def test_lists_numpy_and_integers_are_events():
+    rows = [[1, 2], [3, 4]]
+    for x in (rows, np.array(rows), np.array(rows, np.uint8), jnp.array(rows), jnp.array(rows, jnp.bfloat16)):
+        np.testing.assert_allclose(plain.log_prob(x), [-1.0, -13.0])
+
+
+def test_free_length():
+    assert sequence.log_prob(jnp.ones((5, 7, 2))).shape == (5,)
+    assert sequence.log_prob(jnp.ones((7, 2))).shape == ()
+    assert sequence.sample(KEY, (4,), length=5).shape == (4, 5, 2)
+    assert sequence.sample(KEY, length=np.int64(5)).shape == (5, 2)
+    refused(ShapeError, lambda: sequence.log_prob(jnp.ones(2)), "[*batch, length, 2]")
+    refused(DataError, lambda: sequence.log_prob(jnp.ones((5, 0, 2))), "empty")
+    for length in (None, 0, -1, 1.5, "5"):
+        refused(ShapeError, lambda length=length: sequence.sample(KEY, length=length), "length=, a positive int")
+    refused(ShapeError, lambda: plain.sample(KEY, length=3), "no length", "length=3")
+
+
+@pytest.mark.parametrize("shape", [-1, 1.5, (2, -1), (2, None), "3", None, (2.0,), [[2]]])
+def test_sample_shapes_are_counts(shape):
+    refused(ShapeError, lambda: plain.sample(KEY, shape), "Plain.sample", "number of events")
+
+
+@pytest.mark.parametrize("shape", [0, (0,), (2, 0)])
+def test_no_samples_are_no_error(shape):
+    assert plain.sample(KEY, shape).shape == (*np.atleast_1d(shape), 2)
+
+
+def test_sample_takes_a_number_a_list_or_a_tuple():
+    one = plain.sample(KEY, 3)
+    for shape in ((3,), [3], np.int32(3), (np.int64(3),)):
+        np.testing.assert_array_equal(plain.sample(KEY, shape), one)
+    assert len(np.unique(one)) == 6, "samples are independent"
+
+
+def test_context_per_event_or_shared():
+    x = jnp.arange(4.0)
+    expected = x + CONTEXT @ jnp.arange(3.0)
+    np.testing.assert_allclose(conditional.log_prob(x, context=CONTEXT), expected)
+    np.testing.assert_allclose(conditional.log_prob(x, context=CONTEXT[1]), x + expected[1] - x[1])
+    np.testing.assert_allclose(conditional.log_prob(2.0, context=CONTEXT[1]), 2.0 + expected[1] - x[1])
+    np.testing.assert_allclose(
+        conditional.log_prob(x.reshape(2, 2), context=CONTEXT.reshape(2, 2, 3)), expected.reshape(2, 2)
+    )
+    np.testing.assert_allclose(conditional.total(x, context=CONTEXT), x + CONTEXT.sum(1))
+    np.testing.assert_allclose(conditional.total(x, context=[1.0, 2.0, 3.0]), x + 6)
+    np.testing.assert_allclose(conditional.ignore(x, context=CONTEXT), x)
+    assert conditional.sample(KEY, 4, context=CONTEXT).shape == (4,)
+    assert conditional.sample(KEY, (2, 5), context=CONTEXT[0]).shape == (2, 5)
+    noise = conditional.sample(KEY, 4, context=jnp.zeros(3))
+    np.testing.assert_allclose(conditional.sample(KEY, 4, context=CONTEXT) - noise, expected - x, rtol=1e-5)
+
+
+def test_contexts_that_do_not_fit():
+    x = jnp.ones(4)
+    for method in (conditional.log_prob, conditional.total, conditional.ignore):
+        refused(ShapeError, lambda method=method: method(x), "context=[*batch, 3]", "none")
+        refused(ShapeError, lambda method=method: method(x, context=CONTEXT[:3]), "[4] or none", "[3]")
+        refused(ShapeError, lambda method=method: method(x, context=CONTEXT[:1]), "[4] or none", "[1]")
+        refused(ShapeError, lambda method=method: method(x, context=jnp.ones((4, 2))), "context", "[*batch, 3]")
+        refused(ShapeError, lambda method=method: method(1.0, context=CONTEXT), "[] or none", "[4]")
+        refused(DataError, lambda method=method: method(x, context=[np.nan] * 3), "context", "NaN")
+    refused(ShapeError, lambda: conditional.sample(KEY, 4), "context=[*batch, 3]")
+    refused(ShapeError, lambda: conditional.sample(KEY, 5, context=CONTEXT), "[5] or none")
+    refused(ShapeError, lambda: plain.log_prob(X, context=CONTEXT), "no context", "[4, 3]")
+    refused(ShapeError, lambda: plain.sample(KEY, context=CONTEXT[0]), "no context")
+
+
+@pytest.mark.parametrize(
+    "key", [jax.random.PRNGKey(0), jax.random.key_data(KEY), 0, None, jax.random.split(KEY), np.zeros(2, np.uint32)]
+)
+def test_keys_are_typed_and_single(key):
+    refused(DataError, lambda: plain.sample(key), "Plain.sample", "jax.random.key(seed)", "jax.random.key(0)")
+    refused(DataError, lambda: plain.elbo(key, X), "Plain.elbo")
+
+
+def test_each_event_has_a_key_of_its_own():
+    values = plain.elbo(KEY, X)
+    assert len(np.unique(values)) == values.size
+    np.testing.assert_array_equal(plain.elbo(KEY, X), values)
+    assert not np.isin(values, plain.elbo(jax.random.key(8), X)).any()
+
+
+def test_swapped_arguments_are_told():
+    refused(DataError, lambda: plain.elbo(X, KEY), "one typed random key is needed")
+    refused(DataError, lambda: plain.sample(X), "typed random key")
+
+
+def test_weights():
+    x = X.reshape(12, 2)
+    for weight in (None, np.ones(12), [1] * 12, np.ones(12, bool)):
+        statistics, log_prob = plain.e_step(x, weight)
+        np.testing.assert_allclose(statistics["sum"], x.sum(0))
+        assert statistics["sum"].dtype == jnp.float32
+        assert log_prob.shape == (12,)
+    np.testing.assert_allclose(plain.e_step(x.astype(int), [2] * 12)[0]["sum"], 2 * x.sum(0))
+    refused(ShapeError, lambda: plain.e_step(x, np.ones(11)), "one weight per event", "weight [11]")
+    refused(ShapeError, lambda: plain.e_step(X, np.ones((4, 3))), "[N, *event]", "np.reshape(x")
+    refused(ShapeError, lambda: plain.e_step(x[0]), "[N, *event]")
+    refused(DataError, lambda: plain.e_step(x, [np.nan] * 12), "weight", "NaN")
+
+
+def test_static_options():
+    np.testing.assert_allclose(plain.encode(X, scale=3, negate=True)["code"], -3 * X)
+    assert plain.elbo(KEY, X, draws=2).shape == (4, 3)
+    for wrong in ({"nope": 1}, {"axes": 1}):
+        with pytest.raises(TypeError):
+            plain.encode(X, **wrong)
+    with pytest.raises(TypeError):
+        plain.log_prob(X, CONTEXT)  # a context is named
+
+
+def test_a_second_call_compiles_nothing():
+    x = np.ones((6, 5, 2), np.float32)
+    for call in (plain.log_prob, lambda x: plain.encode(x, scale=2), lambda x: plain.sample(KEY, (6, 5))):
+        call(x)
+        before = len(TRACES)
+        call(2 * x)
+        call(jnp.asarray(x))
+        dataclasses.replace(plain, mean=jnp.zeros(2)).log_prob(x)
+        assert len(TRACES) == before
+    Plain(jnp.ones(2), 4).log_prob(x)
+    assert len(TRACES) == before + 1, "another structure is another program"
+
+
+def test_jit_vmap_and_grad_go_through():
+    np.testing.assert_allclose(jax.jit(lambda m, x: m.log_prob(x))(plain, X), plain.log_prob(X))
+    np.testing.assert_allclose(jax.vmap(plain.log_prob)(X), plain.log_prob(X))
+    np.testing.assert_allclose(
+        jax.vmap(lambda x, c: conditional.log_prob(x, context=c))(jnp.ones(4), CONTEXT),
+        conditional.log_prob(jnp.ones(4), context=CONTEXT),
+    )
+    many = Plain(jnp.arange(6.0).reshape(3, 2))
+    each = jnp.stack([Plain(m).log_prob(X) for m in many.mean])
+    np.testing.assert_allclose(jax.vmap(lambda m: m.log_prob(X))(many), each)
+    slope = jax.grad(lambda m: m.log_prob(X).sum())(plain).mean
+    np.testing.assert_allclose(slope, 2 * (X - 1).sum((0, 1)))
+    assert jax.vmap(lambda k: plain.sample(k, 3))(jax.random.split(KEY, 5)).shape == (5, 3, 2)
+    assert jax.hessian(lambda m: plain.log_prob(m))(jnp.zeros(2)).shape == (2, 2)
+
+
+def test_shape_errors_are_the_same_under_jit():
+    with pytest.raises(ShapeError, match="Plain.log_prob"):
+        jax.jit(plain.log_prob)(jnp.ones((4, 3)))
+
+
+def test_documentation_passes_through():
+    assert Plain.log_prob.__name__ == "log_prob"
+    assert "static" not in (Plain.sample.__doc__ or "")
+
+
+def test_batch_axes():
+    assert batch_axes((5, 2), (2,), "f") == (5,)
+    assert batch_axes((), (), "f") == ()
+    assert batch_axes((5, 9, 2), (None, 2), "f") == (5,)
+    refused(ShapeError, lambda: batch_axes((2,), (None, 2), "f", "context"), "context does not end")
+    refused(ShapeError, lambda: batch_axes((0, 2), (None, 2), "f"), "[*batch, length, 2]")
