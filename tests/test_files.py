@@ -253,15 +253,15 @@ NORMAL = lambda: jg.StandardNormal((2,))  # noqa: E731
 BAG = lambda: Bag(jnp.ones(2), option=1)  # noqa: E731
 ARRAY = {"array": "offset", "shape": [2], "dtype": "float32"}
 HOSTILE = {
-    "an unknown class": described(put("model", "jaxgen.models.densities.gaussian:Nothing")),
+    "an unknown class": described(put("model", "jaxgen:Nothing")),
     "a class of os": described(put("model", "os:system")),
     "a builtin": described(put("model", "builtins:eval")),
     "a module to import": described(put("model", "evil_module:Model")),
-    "a module inside the package": described(put("model", "jaxgen.models.evil_module:Model")),
-    "a module above the package": described(put("model", "jaxgen.models...evil_module:Model")),
+    "a module inside the package": described(put("model", "jaxgen.evil_module:Model")),
+    "a module above the package": described(put("model", "jaxgen...evil_module:Model")),
     "a class that is no name": described(put("model", 3)),
-    "a class that is a list": described(put("model", ["jaxgen.models.densities.gaussian:DiagonalGaussian"])),
-    "another class": described(put("model", "jaxgen.models.latent.mixture:Mixture")),
+    "a class that is a list": described(put("model", ["jaxgen:DiagonalGaussian"])),
+    "another class": described(put("model", "jaxgen:Mixture")),
     "no class": described(drop("model")),
     "no fields": described(drop("fields")),
     "a field less": described(drop("fields", "offset")),
@@ -370,8 +370,8 @@ def test_no_pickle_and_a_readable_description(path):
     jg.save(mixture(), path)
     with safetensors.safe_open(str(path), framework="numpy") as file:
         description = json.loads(file.metadata()["description"])
-    assert description["model"] == "jaxgen.models.latent.mixture:Mixture"
-    assert description["fields"]["components"]["model"] == "jaxgen.models.densities.gaussian:Gaussian"
+    assert description["model"] == "jaxgen:Mixture"
+    assert description["fields"]["components"]["model"] == "jaxgen:Gaussian"
 
 
 SAVER = """

@@ -120,11 +120,11 @@ def test_criteria_of_sequences_count_steps(counts, monkeypatch):
     hmm, rows = counts
     seen = [np.arange(len(row)) != 3 for row in rows]
     for data, steps in ((jg.Sequences.pack(rows), 49), (jg.Sequences.pack(rows, seen), 46)):
-        log_prob, posterior_entropy = (np.asarray(f(data), np.float64) for f in (hmm.log_prob, hmm.path_entropy))
+        log_prob, doubt = (np.asarray(f(data), np.float64) for f in (hmm.log_prob, hmm.path_entropy))
         found = jg.metrics.evidence(hmm, data, classify=True)
         assert (found.events, found.parameters) == (steps, 5)
         assert found.log_likelihood == pytest.approx(log_prob.sum(), abs=1e-9)
-        assert found.icl == pytest.approx(2 * log_prob.sum() - 5 * math.log(steps) - 2 * posterior_entropy.sum(), abs=1e-9)
+        assert found.icl == pytest.approx(2 * log_prob.sum() - 5 * math.log(steps) - 2 * doubt.sum(), abs=1e-9)
         assert jg.aic(hmm, data) == pytest.approx(2 * log_prob.sum() - 10, abs=1e-9)
         assert jg.score(jax.random.key(0), hmm, data).mean == pytest.approx(log_prob.mean(), abs=1e-6)
         # a sequence at a time gives the same
