@@ -29,7 +29,7 @@ from jaxgen.core.methods import latent_shape
 from jaxgen.fit.adversarial import Adversarial
 from jaxgen.fit.contrastive import ContrastiveDivergence, default_optimizer
 from jaxgen.fit.em import EM
-from jaxgen.fit.gradient import Gradient
+from jaxgen.fit.gradient import STEPS, Gradient
 from jaxgen.models.chains.hmm import HMM
 from jaxgen.models.densities.dequantized import Dequantized
 from jaxgen.models.densities.gaussian import Gaussian, StandardNormal
@@ -121,7 +121,7 @@ def rbm(key: Any, x: Any, hidden: int = 16, *, step_size: float = 0.1) -> tuple[
 def realnvp(
     key: Any, x: Any, *, base: Any = None, layers: int = 12, features: tuple[int, ...] = (64, 64),
     context_shape: tuple[int, ...] | None = None, support: Support = real, step_size: float = 4e-3,
-    steps: int = Gradient.default_steps,
+    steps: int = STEPS,
 ) -> tuple[Flow, Gradient]:  # fmt: skip
     """A RealNVP flow, and Adam on the exact likelihood.
 
@@ -158,7 +158,7 @@ def realnvp(
 def neural_spline_flow(
     key: Any, x: Any, *, base: Any = None, layers: int = 8, features: tuple[int, ...] = (64, 64), bins: int = 16,
     bound: float = 5.0, autoregressive: bool = False, context_shape: tuple[int, ...] | None = None,
-    support: Support = real, step_size: float = 4e-3, steps: int = Gradient.default_steps,
+    support: Support = real, step_size: float = 4e-3, steps: int = STEPS,
 ) -> tuple[Flow, Gradient]:  # fmt: skip
     """A flow of rational-quadratic splines, and Adam on the exact likelihood.
 
@@ -205,7 +205,7 @@ def neural_spline_flow(
 def maf(
     key: Any, x: Any, *, base: Any = None, layers: int = 8, features: tuple[int, ...] = (64, 64),
     context_shape: tuple[int, ...] | None = None, support: Support = real, step_size: float = 4e-3,
-    steps: int = Gradient.default_steps,
+    steps: int = STEPS,
 ) -> tuple[Flow, Gradient]:  # fmt: skip
     """A masked autoregressive flow of affine maps, and Adam on the exact likelihood.
 
@@ -230,7 +230,7 @@ def maf(
 def iaf(
     key: Any, x: Any, *, base: Any = None, layers: int = 8, features: tuple[int, ...] = (64, 64),
     context_shape: tuple[int, ...] | None = None, support: Support = real, step_size: float = 4e-3,
-    steps: int = Gradient.default_steps,
+    steps: int = STEPS,
 ) -> tuple[Flow, Gradient]:  # fmt: skip
     """An inverse autoregressive flow of affine maps, and Adam on the exact likelihood.
 
@@ -256,7 +256,7 @@ def iaf(
 def residual_flow(
     key: Any, x: Any, *, base: Any = None, layers: int = 16, features: tuple[int, ...] = (32, 32), bound: float = 0.9,
     context_shape: tuple[int, ...] | None = None, support: Support = real, step_size: float = 1e-2,
-    steps: int = Gradient.default_steps,
+    steps: int = STEPS,
 ) -> tuple[Flow, Gradient]:  # fmt: skip
     """A flow of invertible residual blocks, and Adam on the exact likelihood.
 
@@ -296,7 +296,7 @@ def residual_flow(
 def bnaf(
     key: Any, x: Any, *, base: Any = None, layers: int = 6, hidden: int = 16, depth: int = 1,
     context_shape: tuple[int, ...] | None = None, support: Support = real, step_size: float = 2e-2,
-    steps: int = Gradient.default_steps,
+    steps: int = STEPS,
 ) -> tuple[Flow, Gradient]:  # fmt: skip
     """A block neural autoregressive flow, and Adam on the exact likelihood.
 
@@ -333,7 +333,7 @@ def bnaf(
 def glow(
     key: Any, x: Any, *, highest: int | None = None, levels: int = 2, depth: int = 8, width: int = 32,
     transform: Transform = AFFINE, context_shape: tuple[int, ...] | None = None, support: Support = real,
-    step_size: float = 5e-3, steps: int = Gradient.default_steps,
+    step_size: float = 5e-3, steps: int = STEPS,
 ) -> tuple[Flow | Dequantized, Gradient]:  # fmt: skip
     """Glow for images, and Adam on the likelihood: exact for real numbers, a bound for pixels of whole numbers.
 
@@ -387,7 +387,7 @@ def glow(
 def vae(
     key: Any, x: Any, latent: int = 20, *, prior: Any = None, hidden: tuple[int, ...] = (400,),
     likelihood: Callable[..., Any] = likelihoods.bernoulli, step_size: float = 2e-3,
-    steps: int = Gradient.default_steps,
+    steps: int = STEPS,
 ) -> tuple[VAE, Gradient]:  # fmt: skip
     """A variational autoencoder of multilayer perceptrons, and Adam on its bound.
 

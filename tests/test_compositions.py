@@ -39,7 +39,7 @@ def improves(model, x, algorithm, steps=150, batch_size=None):
     """Fits, and returns the fit after checking that the monitored metric got clearly better."""
     fitted = jg.fit(jax.random.key(0), model, x, algorithm, steps=steps, batch_size=batch_size)
     assert fitted.status in (jg.Status.FINISHED, jg.Status.CONVERGED), fitted.status.message
-    values = fitted.history[algorithm.monitor] * (-1 if algorithm.monitor == "loss" else 1)
+    values = fitted.history[algorithm.traits.monitor] * (-1 if algorithm.traits.monitor == "loss" else 1)
     assert values[-10:].mean() > values[0] + 0.05, values
     assert all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(fitted.model) if a.dtype == jnp.float32)
     return fitted

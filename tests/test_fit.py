@@ -12,6 +12,7 @@ import pytest
 
 import jaxgen as jg
 from jaxgen.core.methods import per_event, per_sample
+from jaxgen.core.protocols import Traits
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.core.value import algorithm
 from jaxgen.data import Stream
@@ -424,7 +425,7 @@ class Seen(NamedTuple):
 class Recorder:
     """The least that an algorithm can be: counts how often it sees each event, which is its own number."""
 
-    monitor: ClassVar[str] = "rows"
+    traits: ClassVar[Traits] = Traits("rows", steps=None)
 
     def init(self, key, model):
         return Seen(model, jnp.zeros(N, jnp.int32), jnp.zeros(8, jnp.int32))
@@ -465,7 +466,7 @@ def test_a_weight_is_a_number_of_rows(make, how):
     for a, b in zip(jax.tree.leaves(weighted.model), jax.tree.leaves(plain.model), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)  # sums in another order
     np.testing.assert_allclose(
-        weighted.history[how.monitor], plain.history[how.monitor], rtol=1e-5
+        weighted.history[how.traits.monitor], plain.history[how.traits.monitor], rtol=1e-5
     )
 
 
@@ -478,7 +479,7 @@ def test_an_event_of_weight_zero_may_be_impossible():
         clean = jg.fit(KEY, make(), (X[1:], None, weight[1:]), how, steps=5, tolerance=0)
         fitted = jg.fit(KEY, make(), (x, None, weight), how, steps=5, tolerance=0)
         assert fitted.status is jg.Status.FINISHED
-        np.testing.assert_allclose(fitted.history[how.monitor], clean.history[how.monitor], rtol=1e-5)
+        np.testing.assert_allclose(fitted.history[how.traits.monitor], clean.history[how.traits.monitor], rtol=1e-5)
 
 
 def test_forms_of_data_are_alike():

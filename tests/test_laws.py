@@ -270,7 +270,7 @@ def test_fits_of_sixteen_bits_are_those_of_single_precision(case):
         return
     half = np.asarray(jnp.asarray(x).astype(jnp.float16))
     fit = functools.partial(jg.fit, jax.random.key(31), algorithm=algorithm, steps=2)
-    options = {"batch_size": None if algorithm.full_batch else 16}
+    options = {"batch_size": None if algorithm.traits.full_batch else 16}
     single = fit(model=model, data=(half.astype(np.float32), context), **options)
     leaves_equal(fit(model=model, data=(half, context), **options).state, single.state)
 
@@ -447,8 +447,8 @@ def test_resume_is_bit_exact(case, tmp_path):
     if not jax.tree.leaves(partition(model)[0]):
         return
     # a size of batches where the algorithm takes them, so that the order of events is part of what resumes
-    options = {"batch_size": None if algorithm.full_batch else 16, "tolerance": None}
-    options |= {"tolerance": 0.0} if algorithm.full_batch else {}
+    options = {"batch_size": None if algorithm.traits.full_batch else 16, "tolerance": None}
+    options |= {"tolerance": 0.0} if algorithm.traits.full_batch else {}
     fit = functools.partial(jg.fit, jax.random.key(31), model, data, algorithm, **options)
     straight = fit(steps=60)
     assert straight.status == jg.Status.FINISHED

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
-from jaxgen.core.protocols import Implicit
+from jaxgen.core.protocols import Implicit, Traits
 from jaxgen.core.pytree import combine, partition
 from jaxgen.core.value import algorithm
 from jaxgen.fit.gradient import averaged, descend
@@ -87,10 +87,7 @@ class Adversarial:
     fake_penalty: float | None = None
     critic_steps: int = 1
     average: float | None = 0.999
-    monitor: ClassVar[str] = "generator_loss"
-    default_steps: ClassVar[int] = 10_000
-    default_tolerance: ClassVar[float | None] = None
-    full_batch: ClassVar[bool] = False
+    traits: ClassVar[Traits] = Traits("generator_loss", steps=10_000)
 
     def _optimizers(self) -> tuple[Any, Any]:
         given = (self.generator_optimizer, self.critic_optimizer)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxgen.core import algebra
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
-from jaxgen.core.protocols import Energy
+from jaxgen.core.protocols import Energy, Traits
 from jaxgen.core.pytree import combine, float_type, partition
 from jaxgen.core.value import algorithm
 from jaxgen.fit.gradient import averaged, descend, global_norm
@@ -103,10 +103,7 @@ class ContrastiveDivergence:
     negative: Any = None
     penalty: Any = None
     score: Callable[[Any, Any, Batch], jax.Array] | None = None
-    monitor: ClassVar[str] = "loss"
-    default_steps: ClassVar[int] = 10_000
-    default_tolerance: ClassVar[float | None] = None
-    full_batch: ClassVar[bool] = False
+    traits: ClassVar[Traits] = Traits("loss", steps=10_000)
 
     def _optimizer(self) -> Any:
         return default_optimizer() if self.optimizer is None else self.optimizer

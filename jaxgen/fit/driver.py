@@ -21,7 +21,7 @@ from jaxgen.core import algebra
 from jaxgen.core.errors import FitError, JaxgenError, JaxgenWarning
 from jaxgen.core.inputs import Batch, as_batch, concrete, widened
 from jaxgen.core.methods import batch_axes, check_key, context_shape
-from jaxgen.core.protocols import Bound, Density, Energy
+from jaxgen.core.protocols import Arranged, Bound, Density, Energy, Evaluated
 from jaxgen.core.pytree import _repr, is_model
 from jaxgen.fit import checkpoint as files
 from jaxgen.fit.contrastive import ContrastiveDivergence
@@ -289,7 +289,7 @@ def _options(
         raise FitError(message, called="fit(...)", expected=expected, got=str(got), fix=fix)
 
     n = batch.events
-    full_batch = getattr(algorithm, "full_batch", False)
+    traits, full_batch = algorithm.traits, algorithm.traits.full_batch
     if source is not None and batch_size is not None:
         refuse("a stream's chunks are its batches", "no batch_size", batch_size,
                f"jaxgen.data.Stream(source, chunk={batch_size}) has chunks of that size")  # fmt: skip
@@ -307,14 +307,14 @@ def _options(
                "validation data and patience end a training on batches")  # fmt: skip
     if (patience is not None or every is not None) and held_out is None:
         refuse("patience and every need something to watch", "validation=data", "none")
-    if (held_out is not None or restarts) and not hasattr(algorithm, "evaluate"):
+    if (held_out is not None or restarts) and not isinstance(algorithm, Evaluated):
         refuse(f"{type(algorithm).__name__} has no score to choose by", "an algorithm with evaluate", algorithm,
                "leave validation and restarts out")  # fmt: skip
-    steps = getattr(algorithm, "default_steps", None) if steps is None else steps
+    steps = traits.steps if steps is None else steps
     if steps is None:
         refuse(f"{type(algorithm).__name__} has no default number of steps", "steps=", "none")
     if tolerance is None:
-        tolerance = (getattr(algorithm, "default_tolerance", None) or 0.0) if full else 0.0
+        tolerance = (traits.tolerance or 0.0) if full else 0.0
     epoch = 1 if batch_size is None else n // batch_size
     if source is not None and not full and source.events is not None:
         epoch = -(-source.events // source.chunk)
@@ -394,8 +394,8 @@ class _Run:
         begun = time.perf_counter()
         if stream is None and source is None:
             self.given = batch
-            if options.batch_size is None and (arrange := getattr(algorithm, "arrange", None)) is not None:
-                batch = arrange(one, batch)
+            if options.batch_size is None and isinstance(algorithm, Arranged):
+                batch = algorithm.arrange(one, batch)
             self.batch = _prepare(algorithm, options.batch_size, options.restarts, model, batch)
         self.carry = _begin(algorithm, options.batch_size, options.restarts, key, model, self.batch)
         self.compile_seconds, self.seconds = time.perf_counter() - begun, 0.0
@@ -454,7 +454,7 @@ class _Run:
 
     def _call(self) -> Callable[..., Any]:
         o, length = self.options, CHUNK if self.stream is None else 1
-        tolerance = np.asarray(o.tolerance, self.carry.metrics[self.algorithm.monitor].dtype)
+        tolerance = np.asarray(o.tolerance, self.carry.metrics[self.algorithm.traits.monitor].dtype)
         if self.exact:
             return self._pass(tolerance)
         head = functools.partial(_advance, self.algorithm, o.batch_size, o.restarts, length, self.key)
@@ -528,8 +528,9 @@ class _Run:
             self.status = Status.NON_FINITE if failed else Status(int(statuses[statuses < Status.NON_FINITE].min()))
         bar.update(made)
         if not bar.disable:
-            latest = np.fmax.reduce(self.history[self.algorithm.monitor][-1], axis=None)  # NaN of those that failed
-            bar.set_postfix_str(f"{self.algorithm.monitor} {latest:.4f}", refresh=False)
+            monitor = self.algorithm.traits.monitor
+            latest = np.fmax.reduce(self.history[monitor][-1], axis=None)  # NaN of those that failed
+            bar.set_postfix_str(f"{monitor} {latest:.4f}", refresh=False)
         every = self.options.every
         if every and self.best is not None and (self.step % every == 0 or self.status != Status.RUNNING
                                                 or self.step == self.options.steps):  # fmt: skip
@@ -588,7 +589,7 @@ class _Run:
     def _failure(self, failed: np.ndarray) -> str:
         """What the last step that failed made not finite; the step is made once more, to be looked at."""
         o, key, state = self.options, self.key, self.carry.state
-        steps = np.isnan(self.history[self.algorithm.monitor].reshape(self.step, -1)).argmax(axis=0)
+        steps = np.isnan(self.history[self.algorithm.traits.monitor].reshape(self.step, -1)).argmax(axis=0)
         last = int(np.argmax(np.where(failed, steps, -1)))
         step = int(steps[last])
         if o.restarts:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxgen.core import algebra
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch, widened
+from jaxgen.core.protocols import Traits
 from jaxgen.core.pytree import float_type, held_leaves, put_back
 from jaxgen.core.sequences import Sequences, join
 from jaxgen.core.value import algorithm
@@ -86,11 +87,7 @@ class EM:
     chunk: int | None = None
     frozen: Any = None
     devices: Any = None
-    monitor: ClassVar[str] = "objective"
-    takes_label: ClassVar[bool] = True
-    default_steps: ClassVar[int] = 200
-    default_tolerance: ClassVar[float] = 1e-6
-    full_batch: ClassVar[bool] = True
+    traits: ClassVar[Traits] = Traits("objective", full_batch=True, labels=True, steps=200, tolerance=1e-6, summed=True)
 
     def init(self, key: Any, model: Any) -> EMState:
         """The state before the first step.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,12 @@ import jax.numpy as jnp
 from jaxgen import losses
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
+from jaxgen.core.protocols import Traits
 from jaxgen.core.pytree import combine, held_leaves, partition, put_back
 from jaxgen.core.value import algorithm
+
+#: steps of a fit by gradients, unless it is told
+STEPS = 2000
 
 
 class GradientState(NamedTuple):
@@ -105,15 +109,11 @@ class Gradient:
     average: float | None = None
     frozen: Any = None
     validate: Callable[[Any, Any, Batch], jax.Array] | None = None
-    monitor: ClassVar[str] = "loss"
-    default_steps: ClassVar[int] = 2000
-    default_tolerance: ClassVar[float | None] = None
-    full_batch: ClassVar[bool] = False
 
     @property
-    def data_free(self) -> bool:
-        """Whether the loss looks at no data, so that `fit(key, model, None, algorithm)` makes sense."""
-        return bool(getattr(self.loss, "data_free", False))
+    def traits(self) -> Traits:
+        """What `fit` needs to know: whether the loss looks at data."""
+        return Traits("loss", data=not getattr(self.loss, "data_free", False), steps=STEPS)
 
     def _optimizer(self) -> Any:
         return default_optimizer() if self.optimizer is None else self.optimizer

@@ -13,6 +13,7 @@ from jaxgen.core import algebra
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch, as_batch, widened
 from jaxgen.core.methods import context_shape
+from jaxgen.core.protocols import Algorithm, Prepared, Traits
 from jaxgen.core.pytree import float_type
 from jaxgen.fit.em import EM
 
@@ -99,8 +100,9 @@ def start(algorithm: Any, key: Any, model: Any, batch: Batch, batch_size: int | 
     state = strong(algorithm.init(jax.random.fold_in(key, 0), strong(model)))
     sample = jax.tree.map(lambda a: a[:batch_size], batch) if batch_size else batch
     shapes = jax.eval_shape(lambda k, s, b: algorithm.step(k, s, b)[1], key, state, sample)
-    if algorithm.monitor not in shapes:
-        raise FitError("the algorithm does not report what it monitors", expected=algorithm.monitor, got=str([*shapes]))
+    monitor = algorithm.traits.monitor
+    if monitor not in shapes:
+        raise FitError("the algorithm does not report what it monitors", expected=monitor, got=str([*shapes]))
     metrics = {name: jnp.full(s.shape, jnp.inf if jnp.issubdtype(s.dtype, jnp.floating) else 0, s.dtype)
                for name, s in shapes.items()}  # fmt: skip
     order = jnp.arange(batch.events, dtype=jnp.int32) if batch_size else None
@@ -117,8 +119,9 @@ def guarded_step(
     new_state, new_metrics = algorithm.step(jax.random.fold_in(key, step + 1), state, batch)
     running = status == Status.RUNNING
     good = _finite(new_state.model, new_metrics)
-    watched = new_metrics[algorithm.monitor]
-    change = jnp.abs(watched - metrics[algorithm.monitor])
+    monitor = algorithm.traits.monitor
+    watched = new_metrics[monitor]
+    change = jnp.abs(watched - metrics[monitor])
     # a last digit that goes to and fro is no change; a tolerance of zero asks for all steps
     rounding = jnp.where(tolerance > 0, 2 * jnp.finfo(watched.dtype).eps * jnp.abs(watched), 0)
     outcome = jnp.where((change < tolerance) | (change < rounding), Status.CONVERGED, Status.RUNNING)
@@ -164,9 +167,10 @@ def check_counts(called: str, counts: dict[str, Any]) -> None:
 
 def check_algorithm(algorithm: Any, called: str) -> None:
     """Refuses what is no `Algorithm`."""
-    if isinstance(algorithm, type) or not all(hasattr(algorithm, name) for name in ("init", "step", "monitor")):
+    known = isinstance(algorithm, Algorithm) and isinstance(algorithm.traits, Traits)  # of a class it is a property
+    if isinstance(algorithm, type) or not known:
         raise FitError(
-            "that is no algorithm", called=called, expected="an instance with init, step and monitor",
+            "that is no algorithm", called=called, expected="an instance with init, step and traits",
             got=repr(algorithm)[:80], fix="jaxgen.EM(), or jaxgen.Gradient(jaxgen.losses.nll, optax.adam(1e-3))",
         )  # fmt: skip
 
@@ -178,7 +182,7 @@ def no_data(algorithm: Any, model: Any, called: str) -> Any:
         FitError: an algorithm that needs data.
     """
     shape = getattr(model, "event_shape", (None,))
-    if not getattr(algorithm, "data_free", False) or None in shape or context_shape(model) is not None:
+    if algorithm.traits.data or None in shape or context_shape(model) is not None:
         raise FitError(
             "there are no data", called=called, expected="data, or a loss that needs none and a model without context",
             got=f"None, {str(algorithm)[:80]}", fix="jaxgen.Gradient(jaxgen.losses.reverse_kl(log_density))",
@@ -188,15 +192,15 @@ def no_data(algorithm: Any, model: Any, called: str) -> Any:
 
 def prepare(algorithm: Any, model: Any, batch: Batch, batch_size: int | None) -> Batch:
     """All events in the form that the algorithm's steps like best, where it has one and sees all of them in a step."""
-    ready = getattr(algorithm, "prepare", None)
-    return batch if ready is None or batch_size is not None else ready(model, batch)
+    whole = batch_size is None and isinstance(algorithm, Prepared)
+    return algorithm.prepare(model, batch) if whole else batch
 
 
 def check_label(algorithm: Any, model: Any, batch: Batch, called: str) -> None:
     """Refuses labels that nobody would look at, or that the model has no class for."""
     if batch.label is None:
         return
-    if not (getattr(algorithm, "takes_label", False) and algebra.accepts_label(model)):
+    if not (algorithm.traits.labels and algebra.accepts_label(model)):
         raise FitError(
             "labels would not be looked at", called=called, expected="EM on a mixture, or data without label",
             got=f"{type(algorithm).__name__} on {type(model).__name__}",
@@ -209,7 +213,7 @@ def check_batch_size(algorithm: Any, batch_size: int | None, n: int) -> None:
     """Refuses a batch size that the algorithm or the data cannot serve."""
     if batch_size is None:
         return
-    if getattr(algorithm, "full_batch", False):
+    if algorithm.traits.full_batch:
         raise FitError(
             f"{type(algorithm).__name__} needs all events in every step", called=f"fit(..., batch_size={batch_size})",
             expected="batch_size=None", got=str(batch_size), fix="leave batch_size out, or use jaxgen.Gradient",

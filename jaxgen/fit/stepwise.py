@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxgen.core import algebra
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
+from jaxgen.core.protocols import Traits
 from jaxgen.core.pytree import float_type
 from jaxgen.core.value import algorithm
 from jaxgen.fit.em import EM
@@ -72,11 +73,7 @@ class StepwiseEM:
     events: float | None = None
     chunk: int | None = None
     frozen: Any = None
-    monitor: ClassVar[str] = "log_likelihood"
-    takes_label: ClassVar[bool] = True
-    default_steps: ClassVar[int] = 1000
-    default_tolerance: ClassVar[float | None] = None
-    full_batch: ClassVar[bool] = False
+    traits: ClassVar[Traits] = Traits("log_likelihood", labels=True, steps=1000)
 
     def _em(self) -> EM:
         return EM(self.chunk, self.frozen)

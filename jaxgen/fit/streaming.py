@@ -42,11 +42,9 @@ class Chunked(Protocol):
 def sums_over_passes(algorithm: Any) -> bool:
     """True for algorithms whose step is a function of sums over all events, so that it can be made chunk by chunk.
 
-    They have `expect(model, batch) -> (statistics, total, weight)`, additive over events, and
-    `advance(state, statistics, total, weight) -> (state, metrics)`.
+    They are `Summed`.
     """
-    whole = getattr(algorithm, "full_batch", False)
-    return whole and all(hasattr(algorithm, name) for name in ("expect", "advance"))
+    return algorithm.traits.summed
 
 
 def cycle(data: Iterable[Batch], skip: int = 0) -> Iterator[Batch]:
@@ -97,7 +95,7 @@ class _FromSums:
     """An algorithm whose batch is the sums over a pass."""
 
     def __init__(self, algorithm: Any):
-        self.algorithm, self.monitor = algorithm, algorithm.monitor
+        self.algorithm, self.traits = algorithm, algorithm.traits
 
     def step(self, key: Any, state: Any, sums: Any) -> Any:
         return self.algorithm.advance(state, *sums)
