@@ -1,71 +1,103 @@
-from . import bijections, data, losses, metrics, nn, ops, plot, recipes, units
-from .annealing import Trajectory
+from . import (
+    bijections as bijections,
+    data as data,
+    losses as losses,
+    metrics as metrics,
+    nn as nn,
+    ops as ops,
+    plot as plot,
+    recipes as recipes,
+    units as units,
+)
+from ._version import __version__ as __version__
+from .annealing import Trajectory as Trajectory
 from .core.errors import (
-    DataError,
-    FileError,
-    FitError,
-    JaxgenError,
-    JaxgenWarning,
-    ModelError,
-    ShapeError,
+    DataError as DataError,
+    FileError as FileError,
+    FitError as FitError,
+    JaxgenError as JaxgenError,
+    JaxgenWarning as JaxgenWarning,
+    ModelError as ModelError,
+    ShapeError as ShapeError,
 )
-from .core.files import load, save
-from .core.inputs import Batch
-from .core.methods import per_batch, per_event, per_latent, per_sample, weighted_events
+from .core.files import load as load, save as save
+from .core.inputs import Batch as Batch
+from .core.methods import (
+    per_batch as per_batch,
+    per_event as per_event,
+    per_latent as per_latent,
+    per_sample as per_sample,
+    weighted_events as weighted_events,
+)
 from .core.protocols import (
-    Algorithm,
-    Bound,
-    Density,
-    Energy,
-    Implicit,
-    Kind,
-    Latent,
-    Score,
+    Algorithm as Algorithm,
+    Bound as Bound,
+    Density as Density,
+    Energy as Energy,
+    Implicit as Implicit,
+    Kind as Kind,
+    Latent as Latent,
+    Score as Score,
 )
-from .core.pytree import fixed, model, static, summary
-from .core.sequences import Sequences
-from .core.value import algorithm
-from .fit.adversarial import Adversarial
-from .fit.contrastive import ContrastiveDivergence
-from .fit.driver import Fitted, fit
-from .fit.em import EM
-from .fit.gradient import Gradient
-from .fit.greedy import fit_greedy
-from .fit.loop import ScanFit, Status, scan_fit
-from .fit.negative import FromData, Persistent, Relayed, Replay, Tempered
-from .fit.penalties import Decay, Sparsity
-from .fit.stepwise import StepwiseEM
-from .imputation import impute
-from .metrics.align import align
-from .metrics.errors import standard_errors
-from .metrics.information import aic, bic, entropy, icl
-from .metrics.likelihood import score
-from .models.chains.hmm import HMM, MarkovChain
-from .models.chains.input_chain import InputChain
-from .models.chains.semi_markov import SemiMarkovChain
-from .models.densities.dequantized import Dequantized
-from .models.densities.discrete import Bernoulli, Categorical, Poisson
-from .models.densities.external import DistraxLeaf
-from .models.densities.gamma import Gamma
-from .models.densities.gaussian import DiagonalGaussian, Gaussian, StandardNormal
-from .models.densities.low_rank import LowRankGaussian
-from .models.densities.negative_binomial import NegativeBinomial
-from .models.densities.normal_wishart import NormalWishart
-from .models.densities.regression import LinearRegression, lagged
-from .models.densities.student import StudentT
-from .models.densities.von_mises import VonMises
-from .models.energy.deep_belief import DeepBelief
-from .models.energy.deep_boltzmann import DeepBoltzmann
-from .models.energy.energy_model import EnergyModel
-from .models.energy.random_field import RandomField
-from .models.energy.rbm import RBM
-from .models.latent.mixture import Mixture
-from .models.latent.product import Product
-from .models.latent.variational import VariationalMixture
-from .models.neural.flow import Flow
-from .models.neural.gan import Generator
-from .models.neural.vae import VAE
-from .nn.net import Net
-from .ops import likelihoods, samplers
-from .ops.conjugate import NormalInverseWishart
-from .selection import Candidate, Selection, gaussian_leaves, select
+from .core.pytree import fixed as fixed, model as model, static as static, summary as summary
+from .core.sequences import Sequences as Sequences
+from .core.value import algorithm as algorithm
+from .fit.adversarial import Adversarial as Adversarial
+from .fit.contrastive import ContrastiveDivergence as ContrastiveDivergence
+from .fit.driver import Fitted as Fitted, fit as fit
+from .fit.em import EM as EM
+from .fit.gradient import Gradient as Gradient
+from .fit.greedy import fit_greedy as fit_greedy
+from .fit.loop import ScanFit as ScanFit, Status as Status, scan_fit as scan_fit
+from .fit.negative import (
+    FromData as FromData,
+    Persistent as Persistent,
+    Relayed as Relayed,
+    Replay as Replay,
+    Tempered as Tempered,
+)
+from .fit.penalties import Decay as Decay, Sparsity as Sparsity
+from .fit.stepwise import StepwiseEM as StepwiseEM
+from .imputation import impute as impute
+from .metrics.align import align as align
+from .metrics.errors import standard_errors as standard_errors
+from .metrics.information import aic as aic, bic as bic, entropy as entropy, icl as icl
+from .metrics.likelihood import score as score
+from .models.chains.hmm import HMM as HMM, MarkovChain as MarkovChain
+from .models.chains.input_chain import InputChain as InputChain
+from .models.chains.semi_markov import SemiMarkovChain as SemiMarkovChain
+from .models.densities.dequantized import Dequantized as Dequantized
+from .models.densities.discrete import Bernoulli as Bernoulli, Categorical as Categorical, Poisson as Poisson
+from .models.densities.external import DistraxLeaf as DistraxLeaf
+from .models.densities.gamma import Gamma as Gamma
+from .models.densities.gaussian import (
+    DiagonalGaussian as DiagonalGaussian,
+    Gaussian as Gaussian,
+    StandardNormal as StandardNormal,
+)
+from .models.densities.low_rank import LowRankGaussian as LowRankGaussian
+from .models.densities.negative_binomial import NegativeBinomial as NegativeBinomial
+from .models.densities.normal_wishart import NormalWishart as NormalWishart
+from .models.densities.regression import LinearRegression as LinearRegression, lagged as lagged
+from .models.densities.student import StudentT as StudentT
+from .models.densities.von_mises import VonMises as VonMises
+from .models.energy.deep_belief import DeepBelief as DeepBelief
+from .models.energy.deep_boltzmann import DeepBoltzmann as DeepBoltzmann
+from .models.energy.energy_model import EnergyModel as EnergyModel
+from .models.energy.random_field import RandomField as RandomField
+from .models.energy.rbm import RBM as RBM
+from .models.latent.mixture import Mixture as Mixture
+from .models.latent.product import Product as Product
+from .models.latent.variational import VariationalMixture as VariationalMixture
+from .models.neural.flow import Flow as Flow
+from .models.neural.gan import Generator as Generator
+from .models.neural.vae import VAE as VAE
+from .nn.net import Net as Net
+from .ops import likelihoods as likelihoods, samplers as samplers
+from .ops.conjugate import NormalInverseWishart as NormalInverseWishart
+from .selection import (
+    Candidate as Candidate,
+    Selection as Selection,
+    gaussian_leaves as gaussian_leaves,
+    select as select,
+)

@@ -12,8 +12,7 @@ import pytest
 
 import jaxgen as jg
 from jaxgen.data import Stream
-from jaxgen.fit import checkpoint as files
-from jaxgen.fit import driver
+from jaxgen.fit import checkpoint as files, driver
 from jaxgen.fit.loop import STARTS
 
 KEY = jax.random.key(3)

@@ -9,6 +9,8 @@ NaN stays NaN.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -210,6 +212,9 @@ def _softplus_inverse(y):
 
 class _Numbers:
     """A function of one number at each coordinate: `there(x)` and `back(y)` give its image and the log of its slope."""
+
+    there: Callable[..., Any]
+    back: Callable[..., Any]
 
     def forward(self, x, context=None):
         """`y` and `log |det dy/dx|`."""

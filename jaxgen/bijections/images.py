@@ -232,10 +232,10 @@ class MultiScale:
     def forward(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
         check(self, "forward", x, context)
-        log_dets, stays = [], None
-        end = x.shape[0]
+        stays: Any = None
+        log_dets, end = [], x.shape[0]
         for i in reversed(range(len(self.levels))):
-            shape = latent_shape(self.levels[i])
+            shape: Any = latent_shape(self.levels[i])
             leaving = shape if stays is None else (*shape[:-1], shape[-1] - stays.shape[-1])
             start = end - math.prod(leaving)
             leaves, end = x[start:end].reshape(leaving), start

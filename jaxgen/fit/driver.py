@@ -406,7 +406,7 @@ class _Run:
         self.scores = np.zeros((0, *lanes))
         self.score_steps = np.zeros(0, np.int64)
         # nothing is better than a score that was not measured
-        self.best = (jnp.full(lanes, -jnp.inf), self.carry.state.model) if held_out is not None else None
+        self.best: Any = (jnp.full(lanes, -jnp.inf), self.carry.state.model) if held_out is not None else None
 
     def snapshot(self) -> Any:
         rest = (self.scores, self.score_steps, np.asarray(self.step), np.asarray(int(self.status)))
@@ -563,7 +563,7 @@ class _Run:
         if best is not None:
             history |= {"validation": np.moveaxis(self.scores, 0, -1), "validation_step": self.score_steps}
         model = state.model if best is None else best[1]
-        timing = {"compile_seconds": self.compile_seconds, "seconds": self.seconds}
+        timing: dict[str, Any] = {"compile_seconds": self.compile_seconds, "seconds": self.seconds}
         failed = np.atleast_1d(np.asarray(self.carry.status) == Status.NON_FINITE)
         failure = self._failure(failed) if failed.any() else ""
         if failure:

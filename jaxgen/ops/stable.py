@@ -216,7 +216,8 @@ def compensated_sum(x: Array) -> Array:
     zero = jnp.zeros_like(x, shape=x.shape[1:])
 
     def add(state, term):
-        return compensated_add(*state, term), None
+        total, carry = state
+        return compensated_add(total, carry, term), None
 
     # Two loops of sqrt(N) steps: side by side first, then across.
     (totals, carries), _ = lax.scan(add, (zeros, zeros), rows)

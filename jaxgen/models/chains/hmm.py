@@ -162,16 +162,19 @@ class MarkovChain:
     @per_sample
     def sample(self, key, length):
         """Paths `[*shape, length]`, int32."""
-        return chains.sample_path(key, *self.log_chain(), length)
+        start, move = self.log_chain()
+        return chains.sample_path(key, start, move, length)
 
     def sample_states(self, key, length, context=None):
         """One path `[length]`."""
-        return chains.sample_path(key, *self.log_chain(), length)
+        start, move = self.log_chain()
+        return chains.sample_path(key, start, move, length)
 
     @weighted_events
     def e_step(self, x, weight):
         """`ChainStatistics` of known paths, and `log_prob [N]`."""
-        return self.chain_statistics(*self._seen(x), weight), self.log_prob(x)
+        first, moves = self._seen(x)
+        return self.chain_statistics(first, moves, weight), self.log_prob(x)
 
     def m_step(self, statistics) -> MarkovChain:
         """Weighted maximum likelihood, or the mode under the priors."""

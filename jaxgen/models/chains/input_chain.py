@@ -231,7 +231,8 @@ class InputChain:
 
     def sample_states(self, key, length, context):
         """One path `[length]`, for inputs `[length, C]`."""
-        return chains.sample_path(key, *self.log_chain(context), length)
+        start, move = self.log_chain(context)
+        return chains.sample_path(key, start, move, length)
 
 
 def _climb(gradient, inputs):

@@ -186,9 +186,10 @@ class SemiMarkovChain:
     def maximize(self, statistics):
         """`m_step`, and the number of rows of `A` and `dur` that were never used."""
         priors = (self.initial_prior, self.transition_prior, self.duration_prior)
-        new = [transitions.log_shares(*row) for row in zip(statistics, _logits(self), priors, strict=True)]
+        rows = zip(statistics, _logits(self), priors, strict=True)
+        first, move, stay = (transitions.log_shares(*row) for row in rows)
         unused = [jnp.sum(~has_mass(jnp.sum(counts, axis=-1))) for counts in statistics[1:]]
-        return SemiMarkovChain(*new, *priors), (unused[0] + unused[1]).astype(jnp.int32)
+        return SemiMarkovChain(first, move, stay, *priors), (unused[0] + unused[1]).astype(jnp.int32)
 
     def hold(self, statistics, held):
         """Held probabilities stay; the others of their row divide what is left."""
@@ -214,7 +215,8 @@ class SemiMarkovChain:
 
     def sample_states(self, key, length, context=None):
         """One path `[length]` of the expanded chain."""
-        return chains.sample_path(key, *self.log_chain(), length)
+        start, move = self.log_chain()
+        return chains.sample_path(key, start, move, length)
 
 
 _CALLED = "SemiMarkovChain.from_values(initial, transition, durations)"

@@ -112,7 +112,7 @@ class Dequantized:
         out = jnp.any((x < self.low) | (x > self.high) | ((x != jnp.floor(x)) & ~jnp.isnan(x)))
         x = jnp.where(out, self.low, x).astype(dtype)
         if self.noise is None:
-            u, log_q = _uniform(key, x.shape, dtype), 0.0
+            u, log_q = _uniform(key, x.shape, dtype), jnp.zeros((), dtype)
         else:
             seen = (2 * x - self.low - self.high) / max(self.high - self.low, 1)
             u, log_q = algebra.sample_and_log_prob(self.noise, key, seen)

@@ -201,8 +201,7 @@ class Gamma:
         # log of the mean less the mean of the log: a Jensen gap, whose two terms both vanish with the spread
         gap = jnp.where(alive, total / weight - excess(shift, log_shift), 1)
         # ten roundings of x are the least spread there is
-        least = (10 * eps) ** 2
-        least = jnp.maximum(0 if self.floor is None else self.floor, least)
+        least = jnp.maximum(0 if self.floor is None else self.floor, (10 * eps) ** 2)
         regular = gap > digamma_gaps(1 / least).log
         log_shape = jnp.where(regular, jnp.log(_shape(jnp.where(regular, gap, 1))), -jnp.log(least))
         new = dataclasses.replace(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -219,7 +221,8 @@ class Gaussian:
     @per_event
     def log_prob(self, x):
         """Nats, `[*batch, D] -> [*batch]`."""
-        d, whitener, correction = self._residual(x), self.whitener, 0.0
+        d, whitener = self._residual(x), self.whitener
+        correction: Any = 0.0
         if self.missing:
             d, _, correction = gaussians.fill_missing(whitener, d)
         z = matmul(whitener, d)
@@ -242,7 +245,8 @@ class Gaussian:
         return self._moments(x, weight), self.log_prob(x)
 
     def _moments(self, x, weight):
-        d, uncertain = self._residual(x), 0.0
+        d = self._residual(x)
+        uncertain: Any = 0.0
         if self.missing:
             d, covariance, _ = jax.vmap(lambda d: gaussians.fill_missing(self.whitener, d))(d)
             uncertain = jnp.tensordot(weight, covariance, 1, precision="highest")
@@ -280,18 +284,18 @@ class Gaussian:
         if self.prior is None:
             shift = first / jnp.where(has_mass(weight), weight, 1.0)
             return shift, second - jnp.outer(first, shift), weight
-        strength, at = self.prior.strength, self._prior_mean()
+        strength, at = self.prior.strength, self._prior_mean(self.prior)
         shift = (first + strength * at) / (weight + strength)
         scatter = second - jnp.outer(first, shift) - jnp.outer(shift, first) + weight * jnp.outer(shift, shift)
         return shift, scatter + strength * jnp.outer(shift - at, shift - at), weight + 1
 
-    def _prior_mean(self):
+    def _prior_mean(self, prior):
         """The prior's mean relative to the mean."""
-        return (self.prior.mean - self.origin) - self.offset
+        return (prior.mean - self.origin) - self.offset
 
     def hold(self, statistics, held):
         """A held mean does not move: the covariance is then taken around it."""
-        still = 0.0 if self.prior is None else -self.prior.strength * self._prior_mean()
+        still = 0.0 if self.prior is None else -self.prior.strength * self._prior_mean(self.prior)
         return statistics._replace(first=jnp.where(held.offset, still, statistics.first))
 
     def rebase(self, old, statistics):
@@ -311,7 +315,7 @@ class Gaussian:
     def _log_prior_of_mean(self):
         if self.prior is None:
             return jnp.zeros((), self.raw.dtype)
-        z = matmul(self.whitener, self._prior_mean())
+        z = matmul(self.whitener, self._prior_mean(self.prior))
         return jnp.trace(self.raw) - 0.5 * self.prior.strength * jnp.sum(z * z)
 
     def _log_prior_of_covariance(self):
@@ -539,7 +543,7 @@ class DiagonalGaussian:
             shift = first / jnp.where(alive, weight, 1.0)
             scatter, count = second - first * shift, weight
         else:
-            alive, at, strength = jnp.ones(first.shape, bool), self._prior_mean(), self.prior.strength
+            alive, at, strength = jnp.ones(first.shape, bool), self._prior_mean(self.prior), self.prior.strength
             shift = (first + strength * at) / (weight + strength)
             scatter = second - shift * (2 * first - weight * shift) + strength * (shift - at) ** 2 + self.prior.scale
             count = weight + self.prior.degrees + 3
@@ -556,12 +560,12 @@ class DiagonalGaussian:
         new = DiagonalGaussian(offset, log_scale, self.origin, self.floor, self.prior, self.spherical, self.missing)
         return new, jnp.any(~alive | singular).astype(jnp.int32)
 
-    def _prior_mean(self):
-        return (self.prior.mean - self.origin) - self.offset
+    def _prior_mean(self, prior):
+        return (prior.mean - self.origin) - self.offset
 
     def hold(self, statistics, held):
         """A held mean does not move: the variance is then taken around it."""
-        still = 0.0 if self.prior is None else -self.prior.strength * self._prior_mean()
+        still = 0.0 if self.prior is None else -self.prior.strength * self._prior_mean(self.prior)
         return statistics._replace(first=jnp.where(held.offset, still, statistics.first))
 
     def rebase(self, old, statistics):
@@ -572,7 +576,7 @@ class DiagonalGaussian:
         """Log density of the prior at these parameters, nats up to a constant; 0 without one."""
         if self.prior is None:
             return jnp.zeros((), self.log_scale.dtype)
-        fit = self.prior.scale + self.prior.strength * self._prior_mean() ** 2
+        fit = self.prior.scale + self.prior.strength * self._prior_mean(self.prior) ** 2
         return -jnp.sum((self.prior.degrees + 3) * self._log_scale + 0.5 * fit * jnp.exp(-2 * self._log_scale))
 
     columns = staticmethod(gaussians.diagonal_columns)
@@ -607,8 +611,10 @@ class DiagonalGaussian:
         return self._part(rest)
 
     def _part(self, chosen):
-        parts = (a[..., chosen] for a in (self.offset, self._log_scale, self.origin, self.floor))
-        return DiagonalGaussian(*parts, None, self.spherical, self.missing)
+        offset, log_scale, origin, floor = (
+            a[..., chosen] for a in (self.offset, self._log_scale, self.origin, self.floor)
+        )
+        return DiagonalGaussian(offset, log_scale, origin, floor, None, self.spherical, self.missing)
 
     def distribution(self):
         """The distrax distribution."""

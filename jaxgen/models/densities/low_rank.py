@@ -288,9 +288,9 @@ class LowRankGaussian:
             uncertain = total(matmul(bottom, jnp.swapaxes(bottom, -1, -2)))
         else:
             factors, noise, log_prob, top, bottom = self._explain(x, blocks)
-            total = jnp.sum(weight)
-            spread = total * jnp.sum(top**2, axis=-1)
-            pull, uncertain = total * matmul(top, bottom.T), total * matmul(bottom, bottom.T)
+            mass = jnp.sum(weight)
+            spread = mass * jnp.sum(top**2, axis=-1)
+            pull, uncertain = mass * matmul(top, bottom.T), mass * matmul(bottom, bottom.T)
         weighted = weight[:, None] * factors
         statistics = FactorStatistics(
             jnp.sum(weight),

@@ -288,14 +288,14 @@ class NormalWishart:
 
     def _predictive(self, distance):
         """Log density at squared distances `[*K, ...]`."""
-        each = (self._log_det, self.strength, jnp.exp(self.log_excess))
-        each = (v.reshape(v.shape + (1,) * (distance.ndim - v.ndim)) for v in each)
-        return wishart.log_student(distance, *each, self.offset.shape[-1])
+        values = (self._log_det, self.strength, jnp.exp(self.log_excess))
+        log_det, strength, degrees = (v.reshape(v.shape + (1,) * (distance.ndim - v.ndim)) for v in values)
+        return wishart.log_student(distance, log_det, strength, degrees, self.offset.shape[-1])
 
     def _expected(self, distance):
-        each = (self._log_det, self.strength, self.degrees)
-        each = (v.reshape(v.shape + (1,) * (distance.ndim - v.ndim)) for v in each)
-        return wishart.expected_log_normal(distance, *each, self.offset.shape[-1])
+        values = (self._log_det, self.strength, self.degrees)
+        log_det, strength, degrees = (v.reshape(v.shape + (1,) * (distance.ndim - v.ndim)) for v in values)
+        return wishart.expected_log_normal(distance, log_det, strength, degrees, self.offset.shape[-1])
 
     @per_event
     def log_prob(self, x):

@@ -334,7 +334,7 @@ def _orders(key, size, layers):
 def _stacked(key, x, layer, layers, scaled):
     networks, orders = jax.random.split(key)
     units, z = Standardize.from_data(x) if scaled else None, floating(x)
-    z = jax.vmap(units.inverse)(z)[0] if scaled else z
+    z = z if units is None else jax.vmap(units.inverse)(z)[0]
     keys, orders = jax.random.split(networks, layers), _orders(orders, x.shape[1], layers)
     return Scan(jax.vmap(lambda key, order: Chain((layer(key, z), Permute(order))))(keys, orders)), units
 
