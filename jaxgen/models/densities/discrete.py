@@ -26,6 +26,7 @@ from jaxgen.core.methods import per_event, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.core.remedies import unseen
 from jaxgen.ops.chunks import sum_over_chunks
+from jaxgen.ops.special import poisson_log_mass
 from jaxgen.ops.stable import has_mass, log_normalize, softmax
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -40,8 +41,6 @@ NARROW = 8
 COUNTED = 2**16
 #: how far beyond 0 and 1 a probability may be: a sum of shares in float32 ends at 1.0000001
 SLACK = 1e-5
-#: `log n! - n log n + n` for n = 0 to 15; from 16 on Stirling's series is exact to float64 rounding
-_STIRLING = tuple(math.lgamma(n + 1) - (n * math.log(n) if n else 0.0) + n for n in range(16))
 
 
 def _float_type(x):
@@ -523,7 +522,7 @@ class Poisson:
     def log_prob(self, x):
         """Nats, `[*batch, *event] -> [*batch]`."""
         counts, supported = self._clean(x)
-        return jnp.sum(_scored(_log_mass(counts, self.rate), x, supported, self.missing))
+        return jnp.sum(_scored(poisson_log_mass(counts, self.rate), x, supported, self.missing))
 
     @per_sample
     def sample(self, key):
@@ -577,7 +576,7 @@ class Poisson:
         counts, supported = self._clean(x)
         rate = self.rate.reshape((len(self.log_rate), -1))
         mean = jnp.mean(rate, axis=0)
-        base = jnp.sum(_scored(_log_mass(counts, mean), x, supported, self.missing), axis=1)
+        base = jnp.sum(_scored(poisson_log_mass(counts, mean), x, supported, self.missing), axis=1)
         difference = rate - mean
         ratio = jnp.log1p(difference / mean)
         spent = jnp.sum(difference, axis=1)[:, None]
@@ -601,15 +600,3 @@ class Poisson:
 
 def _log_rate(rate):
     return jnp.log(jnp.maximum(rate, _tiny(rate.dtype) ** 0.5))
-
-
-def _log_mass(x, rate):
-    """`log p(x)` of one count each: `-(x log (x / rate) + rate - x) - (log x! - x log x + x)`."""
-    positive = x > 0
-    log_ratio = jnp.log1p(jnp.where(positive, (x - rate) / rate, 0))
-    small = jnp.asarray(_STIRLING, x.dtype).at[x.astype(jnp.int32)].get(mode="clip")
-    large = jnp.maximum(x, 16.0)
-    inverse = 1 / (large * large)
-    series = (1 / 12 - inverse * (1 / 360 - inverse * (1 / 1260 - inverse / 1680))) / large
-    rest = jnp.where(x < 16, small, 0.5 * jnp.log(2 * math.pi * large) + series)
-    return x - rate - x * log_ratio - rest

@@ -1,0 +1,144 @@
+"""Densities of independent entries: supports, scores and weighted sums.
+
+Data outside of a support are refused where their values can be seen; else they score -inf and count nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.core.errors import DataError, ModelError
+from jaxgen.core.inputs import as_array, concrete, floating
+from jaxgen.core.remedies import unseen
+
+
+def supported(
+    x: Any, inside: Callable[[Any], Any], *, called: str, expected: str, fix: str, missing: bool | None = False
+) -> jax.Array:
+    """Return data as an array, all of them in a support.
+
+    Args:
+        x: data of any shape; inside of `jit`, where values cannot be seen, they pass.
+        inside: `x -> bools`, element by element, on a numpy array; False for NaN.
+        called: what the user called, for errors.
+        expected: the support in words, for errors.
+        fix: what to do about values outside, for errors.
+        missing: NaN is an entry that was not seen, and passes; None of a model that has no such option.
+
+    Raises:
+        DataError: values outside the support, or what `core.inputs.as_array` refuses.
+
+    Example:
+        >>> supported([1.0, 2.0], lambda x: x > 0, called="f(x)", expected="positive numbers", fix="").tolist()
+        [1.0, 2.0]
+    """
+    advice = "" if missing is None else unseen(called)
+    x = as_array(x, name="x", called=called, allow_nan=bool(missing), missing=advice)
+    if concrete(x):
+        host = np.asarray(x)
+        bad = ~(inside(host) | (bool(missing) & (host != host)))
+        if bad.any():
+            raise DataError(
+                "x has values outside the support", called=called, expected=expected,
+                got=f"{bad.sum()} of {bad.size} outside, such as {host[bad][0]}", fix=fix,
+            )  # fmt: skip
+    return jnp.asarray(x)
+
+
+def whole(x: Any) -> Any:
+    """Return where x, of numpy or jax, is a whole number from 0.
+
+    Example:
+        >>> whole(np.array([0.0, 1.5, 2.0, -1.0, np.nan])).tolist()
+        [True, False, True, False, False]
+    """
+    return (x >= 0) & (x < np.float32(np.inf)) & (x == (jnp if isinstance(x, jax.Array) else np).floor(x))
+
+
+def clean(x: jax.Array, inside: Callable[[Any], Any], instead: float, dtype: Any) -> tuple[jax.Array, jax.Array]:
+    """Return entries in a dtype, with another value in place of those outside a support, and which are inside.
+
+    Example:
+        >>> clean(jnp.array([2, -1]), lambda x: x >= 0, 1.0, jnp.float32)[0].tolist()
+        [2.0, 1.0]
+    """
+    kept = inside(x)
+    return jnp.where(kept, x, jnp.asarray(instead, x.dtype)).astype(dtype), kept
+
+
+def scored(value: jax.Array, inside: jax.Array, x: jax.Array, missing: bool) -> jax.Array:
+    """Return log-densities of entries: `value` inside the support, -inf outside; of NaN NaN, or 0 where `missing`.
+
+    Example:
+        >>> x = jnp.array([1.0, -1.0, jnp.nan])
+        >>> scored(jnp.zeros(3), x > 0, x, True).tolist()
+        [0.0, -inf, 0.0]
+    """
+    # integers may be compared with themselves too
+    rest = jnp.where(x != x, 0.0 if missing else jnp.nan, -jnp.inf).astype(value.dtype)
+    return jnp.where(inside, value, rest)
+
+
+def float_dtype(x: jax.Array) -> Any:
+    """Return the dtype of a model of such data: their own where they are floats, else the default one.
+
+    Example:
+        >>> float_dtype(jnp.arange(3))
+        dtype('float32')
+    """
+    return x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
+
+
+def positive(value: Any, *, name: str, called: str) -> jax.Array:
+    """Return parameters as floats, or refuse them unless all are positive.
+
+    Raises:
+        ModelError: values that are not positive.
+
+    Example:
+        >>> positive([1, 2], name="mean", called="f(mean)").dtype
+        dtype('float32')
+    """
+    value = floating(value, name=name)
+    if concrete(value) and not (value > 0).all():
+        raise ModelError(
+            f"{name} must be positive", called=called, expected="above 0", got=f"smallest {value.min()}",
+            fix="leave others out; the constructor takes logarithms",
+        )  # fmt: skip
+    return value
+
+
+def broadcast(value: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array | None:
+    """Return an option, such as a floor or a prior, broadcast to the shape of the parameters; None stays.
+
+    Example:
+        >>> broadcast(0.5, (2,), jnp.float32).tolist(), broadcast(None, (2,), jnp.float32)
+        ([0.5, 0.5], None)
+    """
+    return None if value is None else jnp.broadcast_to(jnp.asarray(value, dtype), shape)
+
+
+def sums(weight: jax.Array, *parts: jax.Array) -> tuple[jax.Array, ...]:
+    """Return weighted sums over events, `sum_n w_n part_n`, of each part `[N, *event]` in its dtype.
+
+    Example:
+        >>> [part.tolist() for part in sums(jnp.array([1.0, 2.0]), jnp.ones((2, 1)), jnp.array([[3.0], [4.0]]))]
+        [[3.0], [11.0]]
+    """
+    return tuple(jnp.tensordot(weight.astype(part.dtype), part, axes=1, precision="highest") for part in parts)
+
+
+def one_step(start: Any, x: jax.Array) -> Any:
+    """Return the M-step of a model on events that all have weight one: where its EM is exact, its maximum likelihood.
+
+    Example:
+        >>> import jaxgen as jg
+        >>> one_step(jg.Poisson.from_rate([1.0]), jnp.array([[2.0], [4.0]])).rate.round(4).tolist()
+        [3.0]
+    """
+    return start.m_step(start.e_step(x, jnp.ones(len(x), float_dtype(x)))[0])
