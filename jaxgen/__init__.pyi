@@ -66,8 +66,12 @@ from .metrics.likelihood import score as score
 from .models.chains.hmm import HMM as HMM, MarkovChain as MarkovChain
 from .models.chains.input_chain import InputChain as InputChain
 from .models.chains.semi_markov import SemiMarkovChain as SemiMarkovChain
+from .models.densities.beta import Beta as Beta
+from .models.densities.binomial import Binomial as Binomial
+from .models.densities.delta import Delta as Delta
 from .models.densities.dequantized import Dequantized as Dequantized
 from .models.densities.discrete import Bernoulli as Bernoulli, Categorical as Categorical, Poisson as Poisson
+from .models.densities.exponential import Exponential as Exponential
 from .models.densities.external import DistraxLeaf as DistraxLeaf
 from .models.densities.gamma import Gamma as Gamma
 from .models.densities.gaussian import (
@@ -75,9 +79,14 @@ from .models.densities.gaussian import (
     Gaussian as Gaussian,
     StandardNormal as StandardNormal,
 )
+from .models.densities.laplace import Laplace as Laplace
+from .models.densities.log_normal import LogNormal as LogNormal
 from .models.densities.low_rank import LowRankGaussian as LowRankGaussian
+from .models.densities.multinomial import Multinomial as Multinomial
 from .models.densities.negative_binomial import NegativeBinomial as NegativeBinomial
+from .models.densities.noisy_gaussian import NoisyGaussian as NoisyGaussian
 from .models.densities.normal_wishart import NormalWishart as NormalWishart
+from .models.densities.punctured import Punctured as Punctured
 from .models.densities.regression import LinearRegression as LinearRegression, lagged as lagged
 from .models.densities.student import StudentT as StudentT
 from .models.densities.von_mises import VonMises as VonMises

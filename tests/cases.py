@@ -102,6 +102,7 @@ class Case:
         space: the whole space as `(points, cell volume)`, for sums and integrals; None where it is too large.
         length: the free length of its events.
         context: shape of the context, or None.
+        draw: `(key, shape) -> contexts`; None draws normal ones.
         algorithm: what trains it; None is the default of its protocol.
         tolerance: of integrals over `space`, nats; of quadrature, not of arithmetic.
     """
@@ -111,11 +112,12 @@ class Case:
     space: tuple[np.ndarray, float] | None = None
     length: int | None = None
     context: tuple[int, ...] | None = None
+    draw: Callable[[Any, tuple[int, ...]], Any] | None = None
     algorithm: Any = None
     tolerance: float = 1e-4
 
     def contexts(self, key, n):
-        return None if self.context is None else jax.random.normal(key, (n, *self.context))
+        return None if self.context is None else (self.draw or jax.random.normal)(key, (n, *self.context))
 
     def events(self, key, model, n):
         """`n` events of the model's own, and their contexts."""
@@ -205,6 +207,30 @@ def negative_binomial(key):
 
 def gamma(key):
     return moved(key, jg.Gamma.from_mean([1.0, 2.0], [8.0, 10.0]), 0.2)
+
+
+def beta(key):
+    return moved(key, jg.Beta.from_shapes([3.0, 2.5], [2.5, 4.0]), 0.1)
+
+
+def binomial(key):
+    return moved(key, jg.Binomial.from_probs([0.3, 0.6]))
+
+
+def trials(key, shape):
+    return jax.random.randint(key, shape, 0, 5).astype(jnp.float32)
+
+
+def multinomial(key):
+    return moved(key, jg.Multinomial.from_probs([0.2, 0.3, 0.5], 4))
+
+
+def noisy_gaussian(key):
+    return moved(key, jg.NoisyGaussian.from_covariance([0.5, -0.5], [[1.0, 0.3], [0.3, 0.8]]))
+
+
+def punctured(key):
+    return jg.Punctured.from_density(gaussian(key), [0.5, -0.5])
 
 
 def von_mises(key):
@@ -364,6 +390,17 @@ CASES = [
     Case("poisson of many coordinates", lambda key: moved(key, jg.Poisson.from_rate(jnp.linspace(0.5, 3.0, 12)))),
     Case("negative binomial", negative_binomial, every(range(80), (2,))),
     Case("gamma", gamma, grid(0.0, 16.0, 250)),
+    Case("exponential", lambda key: moved(key, jg.Exponential.from_mean([1.0, 2.0]), 0.1), grid(0.0, 25.0, 500),
+         tolerance=5e-4),  # steep at zero
+    Case("log normal", lambda key: moved(key, jg.LogNormal.from_median([1.0, 2.0], [0.4, 0.3]), 0.1),
+         grid(0.0, 12.0, 300)),
+    Case("laplace", lambda key: moved(key, jg.Laplace.from_location([0.5, -0.5], [0.7, 0.5])), PLANE, tolerance=5e-3),
+    Case("beta", beta, grid(0.0, 1.0, 300)),
+    Case("binomial", binomial, every(range(5), (2,)), context=(2,), draw=trials),
+    Case("multinomial", multinomial, (np.array([x for x in itertools.product(range(5), repeat=3) if sum(x) == 4]), 1)),
+    Case("delta", lambda key: jg.Delta.from_value([0.0, 1.5]), (np.array([[0.0, 1.5]]), 1.0)),
+    Case("punctured gaussian", punctured, PLANE),
+    Case("mixture of noisy gaussians", mixture(noisy_gaussian), PLANE, context=(2,)),
     Case("von mises", von_mises, grid(-np.pi, np.pi, 100)),
     Case("mixture of gaussians", mixture(gaussian), PLANE),
     Case("mixture of tied gaussians with priors", tied_with_prior, PLANE),

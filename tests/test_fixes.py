@@ -218,15 +218,31 @@ for leaf in (
     "NegativeBinomial",
     "Bernoulli",
     "Categorical",
+    "Exponential",
+    "LogNormal",
+    "Laplace",
+    "Delta",
+    "Multinomial",
 ):
-    data = np.abs(HOLED) if leaf in ("Gamma", "VonMises", "LowRankGaussian") else np.where(np.isnan(HOLED), nan, BITS)
+    data = np.where(np.isnan(HOLED), nan, BITS)
+    data = np.abs(HOLED) if leaf in ("Gamma", "VonMises", "LowRankGaussian", "Exponential", "LogNormal") else data
     data = HOLED if "Gaussian" in leaf or leaf == "StudentT" else data
     case(f"jaxgen.{leaf}.init(key, x)" if leaf != "LowRankGaussian" else "jaxgen.LowRankGaussian.init(key, x, rank=1)",
          "x", x=data)  # fmt: skip
 case("jaxgen.core.inputs.as_batch(data)", "data", data={"a": X}, x=X, context=None, weight=np.ones(12), label=None)
 case("jaxgen.core.inputs.as_batch({'x': x, 'label': label})", "label", x=X, label=[0.5] + [1] * 11)
 
+case("jaxgen.Binomial.init(key, x, trials=1)", "x", x=np.where(np.isnan(HOLED), nan, BITS))
+case("jaxgen.NoisyGaussian.init(key, x, np.ones_like(x))", "x", x=HOLED)
+
 words("jaxgen.data.as_array(strange)", strange=Strange())
+for leaf in ("Exponential", "LogNormal", "Beta", "Multinomial"):
+    words(f"jaxgen.{leaf}.init(key, x)", x=X - 5.5)
+words("jaxgen.Binomial.init(key, x, trials=1)", x=X)
+words("jaxgen.Binomial.init(key, x)", x=BITS)
+words("jaxgen.Binomial.from_probs(2.0)")
+words("jaxgen.Laplace.from_location(0.0, 0.0)")
+words("jaxgen.NoisyGaussian.init(key, x, x[:1])", x=X)
 words("read('nowhere.csv')")
 
 # keys, shapes
@@ -235,7 +251,7 @@ case("jaxgen.core.algebra.stack(models)", "models", models=lambda: [jaxgen.Poiss
      Poisson=jaxgen.Poisson)  # fmt: skip
 case("jaxgen.Flow.init(key, x, jaxgen.StandardNormal((2,)), layers=1, support=support)", "_", x=X,
      support=Interval(0.0, 1.0))  # fmt: skip
-case("bijections.supports.to_real(simplex, x, 'f')", "x", x=np.array([[0.5, 0.7], [0.0, 0.2]]), simplex=simplex)
+case("jaxgen.bijections.supports.to_real(simplex, x, 'f')", "x", x=np.array([[0.5, 0.7], [0.0, 0.2]]), simplex=simplex)
 case("jaxgen.core.methods.check_key(key, 'f')", key=0)
 case("model.log_prob(x)", "x", model=lambda: jaxgen.DiagonalGaussian.from_scale([0.0], [1.0]), x=np.zeros(3))
 case("model.sample(key, 2.5)", model=gaussian)
@@ -368,6 +384,7 @@ case("jaxgen.SemiMarkovChain.from_values(initial, 1 - np.eye(2), np.eye(2))", "i
 for wrong in ([[1.0, 2.0], [2.0, 1.0]], [[1.0, 0.0], [0.5, 1.0]], [[0.0, 0.0], [0.0, 0.0]]):
     names = {"covariance": wrong, "mean": np.zeros(2)}
     case("jaxgen.Gaussian.from_covariance(mean, covariance)", "covariance", **names)
+    case("jaxgen.NoisyGaussian.from_covariance(mean, covariance)", "covariance", **names)
     case("jaxgen.LinearRegression.from_values(np.zeros((2, 1)), mean, covariance)", "covariance", **names)
     case("jaxgen.StudentT.from_scale(np.zeros(2), scale, 3.0)", "scale", scale=wrong)
     case("jaxgen.NormalWishart.from_prior(np.zeros(2), scale)", "scale", scale=wrong)

@@ -1,0 +1,137 @@
+"""A density that leaves one point to a point mass: the slab of a spike-and-slab mixture."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.core import algebra
+from jaxgen.core.compiled import compiled
+from jaxgen.core.errors import ModelError
+from jaxgen.core.inputs import as_array, concrete, floating
+from jaxgen.core.methods import context_shape, per_event, per_sample, weighted_events
+from jaxgen.core.pytree import fixed, model
+
+
+@model
+class Punctured:
+    """A continuous density of all events but one, which a `Delta` beside it in a mixture makes.
+
+    `log p(x) = log p_density(x)` where `x != value`, else -inf
+
+    Args:
+        density: a density of continuous events, which gives a single one of them no probability.
+        value: `[*event]`, the event that it does not make; never trained.
+
+    A density may have any value at a single point: this is the same distribution, written so that a mixture counts an
+    event at the value as the point mass's. The M-step is that of the density, to which such an event adds nothing.
+
+    Source: Mitchell and Beauchamp (1988), Bayesian variable selection in linear regression (the spike and the slab).
+
+    Example:
+        >>> import jaxgen as jg
+        >>> slab = Punctured.from_density(jg.DiagonalGaussian.from_scale([0.0], [1.0]), [0.0])
+        >>> [round(float(v), 4) for v in slab.log_prob(jnp.array([[0.0], [1.0]]))]
+        [-inf, -1.4189]
+    """
+
+    density: Any
+    value: jax.Array = fixed()
+
+    @classmethod
+    def init(cls, key, x, leaf, *, value=0.0) -> Punctured:
+        """Return a start from data `[N, *event]`: that of the leaf, and the value, broadcast to one event.
+
+        Args:
+            key: typed key, for the leaf.
+            x: events.
+            leaf: `(key, x) -> density`, such as `Gaussian.init`; it sees the events at the value too.
+            value: the event that is left out.
+        """
+        return cls.from_density(leaf(key, x), jnp.broadcast_to(floating(value, name="value"), np.shape(x)[1:]))
+
+    @classmethod
+    def from_density(cls, density, value) -> Punctured:
+        """Return the density without a value `[*event]`.
+
+        Raises:
+            ModelError: a value of another shape than events.
+        """
+        value = floating(value, name="value")
+        if value.shape[value.ndim - len(density.event_shape) :] != density.event_shape:
+            raise ModelError(
+                "the value is no event of the density", called="Punctured.from_density(density, value)",
+                expected=f"shape {list(density.event_shape)}", got=f"shape {list(value.shape)}",
+            )  # fmt: skip
+        return cls(density, value)
+
+    event_shape = property(lambda self: self.density.event_shape)
+    context_shape = property(lambda self: context_shape(self.density))
+    latent_parts = property(lambda self: (self.density,))
+    missing = property(lambda self: algebra.accepts_missing(self.density))
+    free_parameters = property(lambda self: algebra.free_parameters(self.density))
+
+    def check_data(self, x) -> None:
+        """Refuse data that the density refuses, but for events at the value, with a DataError."""
+        x = as_array(x, name="x", called="Punctured.check_data(x)", allow_nan=True)
+        abstract = isinstance(self.value, jax.ShapeDtypeStruct)  # which events are at the value is not known then
+        if not abstract and concrete(x, self.value) and len(kept := np.asarray(x)[~np.asarray(self._at(x))]):
+            algebra.check_data(self.density, kept)
+
+    def _at(self, x):
+        """Return which events `[*batch, *event]` equal the value, as numbers of its dtype."""
+        axes = tuple(range(-len(self.value.shape), 0))
+        return jnp.all(jnp.asarray(x, self.value.dtype) == self.value, axis=axes)
+
+    @per_event
+    def log_prob(self, x, context):
+        """Return nats, `[*batch, *event] -> [*batch]`."""
+        return jnp.where(self._at(x), -jnp.inf, self.density.log_prob(x, context=context))
+
+    @per_sample
+    def sample(self, key, context):
+        """Return draws `[*shape, *event]`."""
+        return self.density.sample(key, context=context)
+
+    @weighted_events
+    def e_step(self, x, weight, context):
+        """Return the density's statistics, and `log_prob [N]`."""
+        at = self._at(x)
+        given = {} if context is None else {"context": context}
+        statistics, log_prob = self.density.e_step(x, jnp.where(at, 0, weight), **given)
+        return statistics, jnp.where(at, -jnp.inf, log_prob)
+
+    def m_step(self, statistics) -> Punctured:
+        """Return the M-step of the density."""
+        return self.maximize(statistics)[0]
+
+    @compiled
+    def maximize(self, statistics):
+        """Return `m_step`, and how many parts the density repaired."""
+        density, repaired = algebra.maximize(self.density, statistics)
+        return dataclasses.replace(self, density=density), repaired
+
+    def hold(self, statistics, held):
+        """Return the statistics as the density's held parameters ask for."""
+        return algebra.hold(self.density, statistics, held.density)
+
+    def rebase(self, old, statistics):
+        """Return the statistics as this density would write those of the old one."""
+        return algebra.rebase(self.density, old.density, statistics)
+
+    def log_prior(self):
+        """Return the log density of the density's prior, nats up to a constant."""
+        return algebra.log_prior(self.density)
+
+    def maximize_components(self, statistics, mass):
+        """Return `maximize` of K densities, which may share parameters, and their repairs."""
+        density, repaired = algebra.component_maximize(self.density, statistics, mass)
+        return dataclasses.replace(self, density=density), repaired
+
+    def log_prior_components(self):
+        """Return `log_prior` of K densities, summed; parameters that they share count once."""
+        return algebra.component_log_prior(self.density)
