@@ -35,11 +35,32 @@ _DONE = 0
 _FRESH: dict[str, object] = {}
 
 
+#: files whose tests belong together by the first of their parameters: laws by their case, which comes before the dtype
+BY_CASE = ("tests/test_laws.py", "tests/test_docs.py")
+
+
+def group(nodeid):
+    """Tests of one group share models and programs: those of a file, or of a case."""
+    path, _, name = nodeid.partition("::")
+    return (path, name.rstrip("]").partition("[")[2].partition("-")[0] if path.endswith(BY_CASE) else "")
+
+
 def pytest_collection_modifyitems(items):
-    """One worker takes all tests of a file, or of a group that a test names: they share models and programs."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    """The tests of a group run one after the other, also in a single process; groups in the order they were found in."""
+    order = {}
+    items.sort(key=lambda item: order.setdefault(group(item.nodeid), len(order)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """One worker takes all tests of a group. xdist's own groups, by marks, are lost on later versions of pytest."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return "::".join(group(nodeid))
+
+    return Groups(config, log)
 
 
 def maps():

@@ -34,8 +34,7 @@ def having(*protocols, where=lambda case: True):
         model = abstract(case)
         return where(case) and all(isinstance(model, p) if isinstance(p, type) else p(model) for p in protocols)
 
-    # one worker takes all laws of a case: what one law compiled serves the others
-    chosen = [pytest.param(c, id=c.name, marks=pytest.mark.xdist_group(c.name)) for c in CASES if fits(c)]
+    chosen = [pytest.param(c, id=c.name) for c in CASES if fits(c)]
     return pytest.mark.parametrize("case", chosen)
 
 
@@ -146,7 +145,7 @@ def a_case_of_each_class():
         if hasattr(abstract(case), "components"):
             part = algebra.element(abstract(case).components)
             one = lambda model: algebra.take(model.components, 0)  # noqa: E731
-            chosen.setdefault(type(part), pytest.param(case, one, id=f"component of {case.name}"))
+            chosen.setdefault(type(part), pytest.param(case, one, id=f"{case.name}-component"))
     return pytest.mark.parametrize(("case", "part"), chosen.values())
 
 
@@ -227,8 +226,8 @@ def test_vmap_over_models_equals_loop(case):
         np.testing.assert_allclose(row, answer(one, x, context), rtol=2e-5, atol=2e-5)
 
 
-@having()
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@having()
 def test_dtype_is_kept(case, dtype):
     """Traced only: what is drawn and answered has the dtype of the model's leaves where float64 is enabled."""
     model = example(case)[0]
@@ -250,8 +249,8 @@ def test_dtype_is_kept(case, dtype):
         assert y.dtype == dtype
 
 
-@having(answers)
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+@having(answers)
 def test_sixteen_bits_are_stored_numbers_and_no_arithmetic(case, dtype):
     """Events in 16 bits are those numbers in float32, to the last bit; a model in 16 bits answers in float32."""
     model, x, context = example(case)
