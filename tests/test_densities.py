@@ -162,15 +162,27 @@ def test_a_held_mean_or_concentration_of_beta_gives_the_best_of_the_other():
             assert at == pytest.approx(found, abs=1e-4), (name, i)
 
 
+def test_a_scale_beside_a_held_location_is_taken_around_it():
+    x = X[jg.LogNormal].astype(np.float32)
+    for leaf, name, wanted in (
+        (jg.LogNormal, "log_median", lambda x, m: np.sqrt(np.mean((np.log(x) - m.log_median) ** 2, axis=0))),
+        (jg.Laplace, "offset", lambda x, m: np.mean(np.abs(x - m.location), axis=0)),
+    ):
+        model = start(leaf, x)
+        off = dataclasses.replace(model, **{name: getattr(model, name) + 0.5})
+        fitted = jg.fit(KEY, off, x, jg.EM(frozen={name: True}), steps=3).model
+        np.testing.assert_allclose(fitted.scale, wanted(x, off), rtol=1e-4)
+
+
 # ---- each by itself --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("a", "b"), [(0.02, 0.3), (1.0, 1.0), (3e4, 0.5), (2e5, 1e5), (2.0, 1e6)])
+@pytest.mark.parametrize(("a", "b"), [(0.02, 0.3), (1.0, 1.0), (3e4, 0.5), (2e5, 1e5), (2.0, 1e6), (1e6, 2.0)])
 def test_beta_from_far_away(a, b):
-    """From the uniform density, in four M-steps, a likelihood that no search finds better; digits at every size."""
+    """From the uniform density, in two M-steps, a likelihood that no search finds better; digits at every size."""
     x = np.clip(np.random.default_rng(1).beta(a, b, 300), 1e-30, 1 - 6e-8).astype(np.float32)
     model = jg.Beta.from_shapes(np.float32(1.0), np.float32(1.0))
-    for _ in range(4):
+    for _ in range(2):
         model = STEP(model, x)[0]
     exact = x.astype(np.float64)
     logs = np.log(exact).mean(), np.log1p(-exact).mean()
@@ -258,6 +270,22 @@ def test_laplace_climbs_to_the_weighted_median():
         assert float(fitted.model.location[0]) == pytest.approx(median, abs=1e-3)
         distance = (weight * np.abs(x[:, 0] - median)).sum() / weight.sum()
         assert float(fitted.model.scale[0]) == pytest.approx(distance, rel=1e-5)
+
+
+def test_laplace_on_top_of_events():
+    """Where those at the location outweigh the pull of the rest it stays, exactly; else it leaves."""
+    for x, median in (([0, 0, 0, 0, 1, 2, 5], 0.0), ([0, 0, 0, 1, 2, 5, 7], 1.0)):
+        x = np.float32(x)[:, None]
+        model = jg.Laplace.from_location([0.0], [1.0])
+        for _ in range(30):
+            model = STEP(model, x)[0]
+        assert float(model.location[0]) == pytest.approx(median, abs=1e-5 * median)
+        # sums from on top of them, seen from elsewhere, still bound: their maximum is no worse than where they are seen
+        old = jg.Laplace.from_location([0.0], [1.0])
+        for by in (-1.0, 0.2, 0.5):
+            new = jg.Laplace.from_location([by], [1.0])
+            moved = algebra.maximize(new, algebra.rebase(new, old, old.e_step(x)[0]))[0]
+            assert peer(moved, x).sum() >= peer(new, x).sum()
 
 
 # ---- what lies under noise -------------------------------------------------------------------------------------------
