@@ -37,9 +37,9 @@ from .core.protocols import (
     Implicit as Implicit,
     Kind as Kind,
     Latent as Latent,
-    Score as Score,
 )
 from .core.pytree import fixed as fixed, model as model, static as static, summary as summary
+from .core.scores import Score as Score
 from .core.sequences import Sequences as Sequences
 from .core.value import algorithm as algorithm
 from .fit.adversarial import Adversarial as Adversarial
@@ -63,8 +63,9 @@ from .metrics.align import align as align
 from .metrics.errors import standard_errors as standard_errors
 from .metrics.information import aic as aic, bic as bic, entropy as entropy, icl as icl
 from .metrics.likelihood import score as score
-from .models.chains.hmm import HMM as HMM, MarkovChain as MarkovChain
+from .models.chains.hmm import HMM as HMM
 from .models.chains.input_chain import InputChain as InputChain
+from .models.chains.markov import MarkovChain as MarkovChain
 from .models.chains.semi_markov import SemiMarkovChain as SemiMarkovChain
 from .models.densities.beta import Beta as Beta
 from .models.densities.binomial import Binomial as Binomial

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import algebra
+from jaxgen.core import algebra, latent
 from jaxgen.core.errors import FitError, ModelError
 from jaxgen.core.inputs import Batch, as_batch, as_events
 from jaxgen.core.methods import check_key
@@ -338,14 +338,14 @@ def _check_leaf(key: Any, name: str, leaf: Any, family: Any, k: int, batch: Batc
         abstract = jax.eval_shape(leaf, key, batch.x)
     else:
         abstract = jax.eval_shape(lambda key: family(key, batch.x, k, leaf), key)
-    if not algebra.supports_em(abstract):
+    if not latent.supports_em(abstract):
         raise FitError(
             f"EM does not apply to the leaf {name!r}", called=called, expected="a model with e_step and m_step",
             got=type(abstract).__name__,
         )  # fmt: skip
-    if not algebra.accepts_missing(abstract):
+    if not latent.accepts_missing(abstract):
         as_events(batch.x, name="x", called=f"{called}, leaf {name!r}")
-    algebra.check_data(abstract, batch.x)
+    latent.check_data(abstract, batch.x)
     return abstract
 
 
@@ -395,7 +395,7 @@ def _best(models, status, score, repaired) -> _Found:
 
 
 def _row(name: str, k: int, found: _Found, batch: Batch, held_out: float | None) -> Candidate:
-    parameters = algebra.free_parameters(found.model)
+    parameters = latent.free_parameters(found.model)
     if found.status == Status.NON_FINITE:
         numbers = Evidence(math.nan, math.nan, parameters)
     else:
@@ -483,7 +483,7 @@ def _climb(em, keys, models, batch, steps, tolerance):
 def _repairs_without_mass(component, x):
     nothing = jnp.zeros(1, float_type(component))
     statistics = algebra.component_e_step(component, x, nothing[None])
-    return algebra.component_maximize(component, statistics, nothing)[1]
+    return latent.component_maximize(component, statistics, nothing)[1]
 
 
 def _start(key, batch, k, scaled, leaf, width):

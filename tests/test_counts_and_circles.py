@@ -12,7 +12,7 @@ import scipy.special
 import scipy.stats
 
 import jaxgen as jg
-from jaxgen.core import algebra
+from jaxgen.core import algebra, latent
 from jaxgen.models.densities.gamma import Gamma
 from jaxgen.models.densities.negative_binomial import NegativeBinomial
 from jaxgen.models.densities.von_mises import VonMises
@@ -26,7 +26,7 @@ X = {
 }
 PRIOR = {NegativeBinomial: [3.0, 0.5], Gamma: [5.0, 4.0, 2.0], VonMises: [5.0, 1.0, 3.0]}
 leaves = pytest.mark.parametrize("leaf", X, ids=lambda leaf: leaf.__name__)
-step = jax.jit(lambda model, x, weight=None: algebra.maximize(model, model.e_step(x, weight)[0]))
+step = jax.jit(lambda model, x, weight=None: latent.maximize(model, model.e_step(x, weight)[0]))
 
 
 def fields(model):
@@ -163,14 +163,14 @@ def test_gradient_vanishes_at_the_posterior_mode(leaf):
         model = start(leaf, prior=True)
         for _ in range(4):
             model, _ = step(model, x)
-        score = jax.jit(jax.grad(lambda m: jnp.sum(m.log_prob(x)) + algebra.log_prior(m)))(model)
+        score = jax.jit(jax.grad(lambda m: jnp.sum(m.log_prob(x)) + latent.log_prior(m)))(model)
         flat = start(leaf)
-        assert algebra.log_prior(flat) == 0
+        assert latent.log_prior(flat) == 0
     for one, other in zip(fields(score), fields(model), strict=True):
         np.testing.assert_allclose(one, 0, atol=1e-7 * max(1, np.abs(other).max()))  # bisection to the dtype's digits
     assert np.abs(np.subtract(fields(flat)[1], fields(model)[1])).min() > 1e-3
     assert not any(jax.tree.leaves(jg.core.pytree.trainable(model).prior))
-    assert algebra.free_parameters(jax.eval_shape(lambda: model)) == 6
+    assert latent.free_parameters(jax.eval_shape(lambda: model)) == 6
 
 
 @leaves
@@ -183,11 +183,11 @@ def test_a_held_parameter_gives_the_constrained_maximum(leaf, which):
         held = dataclasses.replace(held, **{name: jnp.ones(3, bool)})
 
         def objective(model):
-            return jnp.sum(model.log_prob(x)) + algebra.log_prior(model)
+            return jnp.sum(model.log_prob(x)) + latent.log_prior(model)
 
         def ascend(model, _):
             value, score = jax.value_and_grad(objective)(model)
-            new, _ = algebra.maximize(model, algebra.hold(model, model.e_step(x)[0], held))
+            new, _ = latent.maximize(model, latent.freeze(model, model.e_step(x)[0], held))
             return dataclasses.replace(new, **{name: getattr(model, name)}), (value, score)
 
         many = jax.jit(lambda model: jax.lax.scan(ascend, model, None, 15)[1])
@@ -202,7 +202,7 @@ def test_a_held_direction_across_the_data_is_uniform():
     model = VonMises.from_loc(np.zeros(1), np.ones(1))
     x = np.array([[3.0], [3.1], [-3.0]])
     held = VonMises(jnp.ones(1, bool), jnp.zeros(1, bool))
-    new, _ = algebra.maximize(model, algebra.hold(model, model.e_step(x)[0], held))
+    new, _ = latent.maximize(model, latent.freeze(model, model.e_step(x)[0], held))
     assert float(new.loc[0]) == 0 and float(new.concentration[0]) < 1e-3
 
 
@@ -215,12 +215,12 @@ def test_statistics_move_to_another_model(leaf):
         new = dataclasses.replace(
             old, **{first: getattr(old, first) + 0.3, second: getattr(old, second) + along}
         )  # fmt: skip
-        moved, own = algebra.rebase(new, old, old.e_step(x)[0]), new.e_step(x)[0]
+        moved, own = latent.recentre(new, old, old.e_step(x)[0]), new.e_step(x)[0]
         for a, b in zip(moved, own, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-9)
         if leaf is NegativeBinomial:  # at another r a Taylor polynomial: errors of the orders that it leaves out
             new = dataclasses.replace(new, log_dispersion=new.log_dispersion + 0.01)
-            moved, own = algebra.rebase(new, old, old.e_step(x)[0]), new.e_step(x)[0]
+            moved, own = latent.recentre(new, old, old.e_step(x)[0]), new.e_step(x)[0]
             for name, rtol in (("total", 1e-12), ("value", 1e-5), ("slope", 1e-3), ("bend", 0.1)):
                 np.testing.assert_allclose(getattr(moved, name), getattr(own, name), rtol=rtol)
 
@@ -231,7 +231,7 @@ def test_missing_entries_are_marginalised(leaf):
     holes = x.copy()
     holes[::3, 0], holes[1::4, 2], holes[5] = np.nan, np.nan, np.nan
     model = leaf.init(jax.random.key(0), x, missing=True)
-    assert algebra.accepts_missing(model)
+    assert latent.accepts_missing(model)
     alone = [jax.tree.map(lambda a, d=d: a[d : d + 1], model) for d in range(3)]
     seen = ~np.isnan(holes)
     parts = np.stack([one.log_prob(x[:, d : d + 1]) for d, one in enumerate(alone)], axis=1)

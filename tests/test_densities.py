@@ -12,7 +12,6 @@ import scipy.special
 import scipy.stats
 
 import jaxgen as jg
-from jaxgen.core import algebra
 from jaxgen.ops.gaussians import shift_moments
 from jaxgen.ops.special import poisson_log_mass
 
@@ -29,7 +28,7 @@ X = {
     jg.Multinomial: RNG.multinomial(9, [0.2, 0.7, 0.1], N).astype(float),
 }
 leaves = pytest.mark.parametrize("leaf", X, ids=lambda leaf: leaf.__name__)
-STEP = jax.jit(lambda model, x, weight=None: algebra.maximize(model, model.e_step(x, weight)[0]))
+STEP = jax.jit(lambda model, x, weight=None: latent.maximize(model, model.e_step(x, weight)[0]))
 
 
 def start(leaf, x=None, **options):
@@ -137,9 +136,9 @@ def test_rebased_statistics_add_up(leaf):
     old = start(leaf)
     moved = {"logit_mean": 0.05, "log_median": 0.1, "offset": old.scale / 9 if leaf is jg.Laplace else 0}
     new = dataclasses.replace(old, **{k: getattr(old, k) + v for k, v in moved.items() if hasattr(old, k)})
-    statistics = algebra.rebase(new, old, old.e_step(x)[0])
+    statistics = latent.recentre(new, old, old.e_step(x)[0])
     if leaf is jg.Laplace:
-        before, after = (algebra.maximize(*pair)[0] for pair in ((old, old.e_step(x)[0]), (new, statistics)))
+        before, after = (latent.maximize(*pair)[0] for pair in ((old, old.e_step(x)[0]), (new, statistics)))
         np.testing.assert_allclose(after.offset, before.offset, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(after.log_scale, before.log_scale, atol=1e-5)
     else:
@@ -284,7 +283,7 @@ def test_laplace_on_top_of_events():
         old = jg.Laplace.from_location([0.0], [1.0])
         for by in (-1.0, 0.2, 0.5):
             new = jg.Laplace.from_location([by], [1.0])
-            moved = algebra.maximize(new, algebra.rebase(new, old, old.e_step(x)[0]))[0]
+            moved = latent.maximize(new, latent.recentre(new, old, old.e_step(x)[0]))[0]
             assert peer(moved, x).sum() >= peer(new, x).sum()
 
 
@@ -324,7 +323,7 @@ def test_noisy_gaussian_is_the_deconvolved_maximum():
     for a, b in zip(same.e_step(x, context=wide)[0], fitted.model.e_step(x, context=spread)[0], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
     old, new = same, dataclasses.replace(same, offset=same.offset + 1)
-    assert new.rebase(old, old.e_step(x, context=wide)[0]).first == pytest.approx(
+    assert new.recentre(old, old.e_step(x, context=wide)[0]).first == pytest.approx(
         shift_moments(old.e_step(x, context=wide)[0], jnp.ones(2)).first)  # fmt: skip
 
 
@@ -383,7 +382,7 @@ def test_delta():
     np.testing.assert_array_equal(model.log_prob(x), [-np.inf, 0, -np.inf, 0])
     statistics, _ = model.e_step(x, np.float32([1, 2, 3, 4]))
     assert float(statistics) == 6
-    assert algebra.maximize(model, statistics)[1] == 0
+    assert latent.maximize(model, statistics)[1] == 0
     assert jg.summary(model).endswith("0 trained of 2 scalars, 8 bytes")
     np.testing.assert_array_equal(jg.Delta.from_value(0.1).log_prob(np.array([0.1, 0.2])), [0, -np.inf])
     np.testing.assert_array_equal(jg.Delta.from_value(3.0).log_prob(np.array([3, 4])), [0, -np.inf])

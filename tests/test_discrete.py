@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 import jaxgen as jg
-from jaxgen.core import algebra
+from jaxgen.core import algebra, latent
 from jaxgen.core.errors import DataError, ModelError
 from jaxgen.models.densities.discrete import Bernoulli, Categorical, Poisson
 from jaxgen.models.latent.mixture import Mixture
@@ -265,7 +265,7 @@ def test_dtype_is_kept():
 def test_missing_entries_are_marginalised(name):
     models, x = build(name)
     models = dataclasses.replace(models, missing=True)
-    assert algebra.accepts_missing(models)
+    assert latent.accepts_missing(models)
     holes = np.array(x, np.float32)
     holes[::3] = np.nan
     if holes.ndim > 1:
@@ -324,11 +324,11 @@ def test_priors_are_densities_whose_mode_the_m_step_finds():
         Bernoulli.init(jax.random.key(0), x, prior=[4.0, 2.0]),
         Poisson.init(jax.random.key(0), x, prior=[4.0, 3.0]),
     ):
-        score = jax.grad(lambda m: jnp.sum(m.log_prob(x)) + algebra.log_prior(m))(model)
+        score = jax.grad(lambda m: jnp.sum(m.log_prob(x)) + latent.log_prior(m))(model)
         np.testing.assert_allclose(jax.tree.leaves(score)[0], 0, atol=5e-6)  # float32 sums of a few counts
-        assert algebra.log_prior(dataclasses.replace(model, prior=None)) == 0
+        assert latent.log_prior(dataclasses.replace(model, prior=None)) == 0
     die = Categorical.from_probs([0.5, 0.5, 0.0], prior=jnp.array([2.0, 1.0, 3.0]))
-    np.testing.assert_allclose(algebra.log_prior(die), np.log(0.5), rtol=1e-6)
+    np.testing.assert_allclose(latent.log_prior(die), np.log(0.5), rtol=1e-6)
     peers = scipy.stats.beta(4, 2).logpdf([0.3, 0.6]), scipy.stats.gamma(4, scale=1 / 3).logpdf([0.5, 2.0])
     coins = [Bernoulli.from_probs([p], prior=jnp.array([4.0, 2.0])) for p in (0.3, 0.6)]
     rates = [Poisson.from_rate([r], prior=jnp.array([4.0, 3.0])) for r in (0.5, 2.0)]
@@ -341,4 +341,4 @@ def test_free_parameters_are_read_off_the_shapes():
     for model, expected in (
         (Categorical(jnp.zeros((2, 4))), 6), (Bernoulli(jnp.zeros(3)), 3), (Poisson(jnp.zeros((2, 3))), 6),
     ):  # fmt: skip
-        assert algebra.component_free_parameters(algebra.repeat(model, 5)) == 5 * expected
+        assert latent.component_free_parameters(algebra.repeat(model, 5)) == 5 * expected

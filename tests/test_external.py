@@ -9,10 +9,10 @@ import pytest
 import scipy.stats
 
 import jaxgen as jg
-from jaxgen.core import algebra
+from jaxgen.core import latent
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import distrax
-from jaxgen.core.pytree import held_leaves, parameter_count, put_back
+from jaxgen.core.pytree import frozen_leaves, keep_frozen, parameter_count
 from jaxgen.models.densities.external import DistraxLeaf
 from jaxgen.models.latent.mixture import Mixture
 
@@ -69,7 +69,7 @@ def test_weights_and_scalar_events_of_integers():
     assert int(repairs) == 0
     assert jnp.issubdtype(leaf.sample(jax.random.key(0), (3,)).dtype, jnp.integer)
     np.testing.assert_allclose(leaf.distribution().log_prob(x), leaf.log_prob(x), rtol=1e-6)
-    assert algebra.free_parameters(leaf) == parameter_count(leaf) == 1
+    assert latent.free_parameters(leaf) == parameter_count(leaf) == 1
 
 
 def test_a_mixture_of_laplaces_parts_from_one_start():
@@ -119,13 +119,13 @@ def test_no_mass_and_impossible_events_stay_finite():
 def test_held_parameters_stay_and_the_others_reach_their_maximum():
     x = RNG.normal(3.0, 1.0, (200, 2)).astype(np.float32)
     leaf = DistraxLeaf.from_params(START, normal, (2,))
-    held = held_leaves(leaf, {"params['loc']": (True, False)})
+    held = frozen_leaves(leaf, {"params['loc']": (True, False)})
 
     @jax.jit
     def constrained(leaf):
         statistics, log_prob = leaf.e_step(x)
-        new = algebra.maximize(leaf, algebra.hold(leaf, statistics, held))[0]
-        return put_back(new, leaf, held), jnp.mean(log_prob)
+        new = latent.maximize(leaf, latent.freeze(leaf, statistics, held))[0]
+        return keep_frozen(new, leaf, held), jnp.mean(log_prob)
 
     leaf, _ = step(leaf, x, np.ones(200, np.float32))  # a plan that moves everything
     kept, values = float(leaf.params["loc"][0]), []

@@ -12,7 +12,8 @@ import pytest
 import jaxgen as jg
 from jaxgen.bijections import Affine
 from jaxgen.core.errors import DataError, FitError, ModelError, ShapeError
-from jaxgen.models.chains.hmm import HMM, MarkovChain, _emission_statistics
+from jaxgen.models.chains.hmm import HMM, _emission_statistics
+from jaxgen.models.chains.markov import MarkovChain
 from jaxgen.models.densities.discrete import Categorical, Poisson
 from jaxgen.models.densities.gaussian import DiagonalGaussian, Gaussian, StandardNormal
 from jaxgen.models.latent.mixture import Mixture

@@ -13,7 +13,7 @@ import scipy.stats
 from cases import BIJECTIONS, CASES, Case, as_dtype
 
 import jaxgen as jg
-from jaxgen.core import algebra
+from jaxgen.core import algebra, latent
 from jaxgen.core.files import load, save
 from jaxgen.core.methods import context_shape, latent_shape
 from jaxgen.core.protocols import Bound, Density, Energy, Implicit
@@ -160,7 +160,7 @@ def arguments(case, model, x, context, seed):
     }  # fmt: skip
     if None not in latent_shape(model):
         by_name["z"] = jax.random.normal(keys[2], (6, *latent_shape(model)))
-    if algebra.supports_em(model):
+    if latent.supports_em(model):
         by_name["statistics"] = model.e_step(x, **({} if context is None else {"context": context}))[0]
     return by_name
 
@@ -274,7 +274,7 @@ def test_fits_of_sixteen_bits_are_those_of_single_precision(case):
     leaves_equal(fit(model=model, data=(half, context), **options).state, single.state)
 
 
-@having(algebra.supports_em)
+@having(latent.supports_em)
 def test_weights_beyond_half_precision(case):
     """Weights of 20,000 on each of six events, in float16: their sum is more than it can hold."""
     model, x, context = example(case)
@@ -369,7 +369,7 @@ def test_distrax_distribution_agrees(case):
         np.testing.assert_allclose(model.distribution().log_prob(x), model.log_prob(x), rtol=1e-4, atol=1e-5)
 
 
-@having(algebra.supports_em)
+@having(latent.supports_em)
 def test_e_step_is_linear_and_additive(case):
     model, x, context = example(case)
     cut = lambda a, rows: None if a is None else a[rows]  # noqa: E731
@@ -386,7 +386,7 @@ def test_e_step_is_linear_and_additive(case):
         np.testing.assert_allclose(a + b, w, rtol=1e-4, atol=1e-4)
 
 
-@having(algebra.supports_em)
+@having(latent.supports_em)
 def test_em_never_decreases_the_likelihood(case):
     start, data, _ = training(case)
     fitted = jg.fit(jax.random.key(0), start, data, jg.EM(), steps=25, tolerance=0.0)
@@ -397,7 +397,7 @@ def test_em_never_decreases_the_likelihood(case):
     assert history[-1] > history[0] - 1e-5
 
 
-@having(algebra.supports_em)
+@having(latent.supports_em)
 def test_no_mass_is_no_change(case):
     """In a mixture, a part without mass keeps its parameters and is counted; a weight of zero stays zero."""
     model, x, context = example(case)
@@ -411,7 +411,7 @@ def test_no_mass_is_no_change(case):
     leaves_equal(algebra.take(new.components, 1), algebra.take(parts, 1))
 
 
-@having(lambda m: algebra.supports_em(m) or hasattr(type(m), "log_prob_components"))
+@having(lambda m: latent.supports_em(m) or hasattr(type(m), "log_prob_components"))
 def test_fast_paths_equal_the_default(case):
     _, x, context = example(case)
     models = cases.batch_of(case.make, 3)(key_of(case))

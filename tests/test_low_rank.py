@@ -10,9 +10,9 @@ import scipy.stats
 from sklearn.decomposition import PCA, FactorAnalysis
 
 import jaxgen as jg
-from jaxgen.core import algebra
+from jaxgen.core import algebra, latent
 from jaxgen.core.errors import DataError, ModelError
-from jaxgen.core.pytree import held_leaves, put_back
+from jaxgen.core.pytree import frozen_leaves, keep_frozen
 from jaxgen.models.densities.low_rank import LowRankGaussian
 
 slope = jax.jit(jax.grad(lambda model, x: jnp.mean(model.log_prob(x))))
@@ -208,8 +208,8 @@ HELD = {
 @jax.jit
 def constrained(model, x, held):
     statistics, log_prob = model.e_step(x)
-    new = algebra.maximize(model, algebra.hold(model, statistics, held))[0]
-    return put_back(new, model, held), jnp.mean(log_prob)
+    new = latent.maximize(model, latent.freeze(model, statistics, held))[0]
+    return keep_frozen(new, model, held), jnp.mean(log_prob)
 
 
 def climb(model, x, held, steps):
@@ -231,7 +231,7 @@ def test_held_parameters_stay_and_the_others_reach_their_maximum(name):
         truth = example(5, 1)  # of which no psi wants to be zero: EM would approach that forever
         x = holes(np.asarray(truth.sample(jax.random.key(0), (300,))))
         start = LowRankGaussian.from_values(truth.mean + 0.1, 0.8 * truth.factor, truth.psi * 1.5, missing=True)
-        held = held_leaves(start, HELD[name])
+        held = frozen_leaves(start, HELD[name])
         score = slope(climb(start, x, held, 300), x)
         for field in ("offset", "factor", "log_psi"):
             assert np.abs(np.where(getattr(held, field), 0, getattr(score, field))).max() < 1e-6, field
@@ -245,7 +245,7 @@ def test_single_entries_of_a_factor_can_be_held():
         truth = LowRankGaussian(**{**vars(truth), "factor": jnp.where(zero, 0, truth.factor)})
         x = np.asarray(truth.sample(jax.random.key(0), (2000,)))
         start = LowRankGaussian.from_values(truth.mean + 0.1, 0.8 * truth.factor, truth.psi * 1.5)
-        held = held_leaves(start, {})
+        held = frozen_leaves(start, {})
         held = LowRankGaussian(**{**vars(held), "factor": jnp.asarray(zero)})
         score = slope(climb(start, x, held, 300), x)
         assert np.abs(np.where(zero, 0, score.factor)).max() < 1e-6
@@ -257,8 +257,8 @@ def test_held_components_leave_the_others_their_whole_step():
     with jax.enable_x64(True):
         both = algebra.stack([example(), example(seed=3)])
         statistics = algebra.component_e_step(both, x, np.ones((2, 50)))
-        held = held_leaves(both, {"offset": (True, False), "factor": (True, False), "log_psi": (True, False)})
-        new = jax.jit(lambda s: algebra.component_maximize(both, algebra.component_hold(both, s, held))[0])(statistics)
+        held = frozen_leaves(both, {"offset": (True, False), "factor": (True, False), "log_psi": (True, False)})
+        new = jax.jit(lambda s: latent.component_maximize(both, latent.component_freeze(both, s, held))[0])(statistics)
         free = algebra.take(both, 1).m_step(algebra.take(statistics, 1))
         for a, b in zip(jax.tree.leaves(algebra.take(new, 1)), jax.tree.leaves(free), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12)
@@ -269,7 +269,7 @@ def test_rebased_statistics_add_up():
     with jax.enable_x64(True):
         old, new = example(), example(seed=7)
         statistics = old.e_step(x)[0]
-        moved = new.rebase(old, statistics)
+        moved = new.recentre(old, statistics)
         thoughts = [thought(old, event) for event in x]
         # r + mean + F z is x in either model: the noise that the new one leaves is a linear map of (r, z)
         turn = np.concatenate([np.eye(4), old.factor - new.factor], axis=1)

@@ -9,9 +9,9 @@ import pytest
 import scipy.stats
 
 import jaxgen as jg
-from jaxgen.core import algebra
+from jaxgen.core import algebra, latent
 from jaxgen.core.errors import DataError, ModelError, ShapeError
-from jaxgen.core.pytree import held_leaves, model, static
+from jaxgen.core.pytree import frozen_leaves, model, static
 from jaxgen.core.value import value_key
 from jaxgen.models.latent.product import Product
 from jaxgen.ops import scales
@@ -67,7 +67,7 @@ def test_statistics_and_maximum_are_the_blocks_own():
     assert int(repairs) == 0
     _, repairs = made.maximize(made.e_step(TABLE, 0 * weight)[0])
     assert int(repairs) == 3
-    assert made.free_parameters == sum(map(algebra.free_parameters, made.blocks))
+    assert latent.free_parameters(made) == sum(map(latent.free_parameters, made.blocks))
 
 
 def test_a_mixture_finds_the_groups_whatever_the_units():
@@ -115,11 +115,11 @@ class Anything:
 def test_missing_entries_and_contexts_go_to_the_blocks():
     open_block = Anything(jnp.float32(1.0))
     both = Product.from_blocks([((0,), open_block), ((1,), open_block)])
-    assert both.missing and algebra.accepts_missing(both)
+    assert latent.accepts_missing(both)
     np.testing.assert_allclose(both.log_prob([np.nan, 3.0]), -0.5 - 2.0)
     both.check_data(np.array([[np.nan, 1.0]]))
     mixed = Product.from_blocks([((0,), open_block), (1, jg.Poisson.from_rate(2.0))])
-    assert not mixed.missing
+    assert not latent.accepts_missing(mixed)
     mixed.check_data(np.array([[np.nan, 1.0]]))
     with pytest.raises(DataError, match="Poisson has missing entries.*\n.*\n.*columns 1"):
         mixed.check_data(np.array([[0.0, np.nan]]))
@@ -159,7 +159,7 @@ def test_any_density_is_a_block_and_em_says_where_it_does_not_apply():
     np.testing.assert_allclose(
         made.log_prob(x), flow.log_prob(x[:, [0, 2]]) + made.blocks[1].log_prob(x[:, 1]), rtol=1e-5
     )
-    assert not algebra.supports_em(made) and algebra.supports_em(table())
+    assert not latent.supports_em(made) and latent.supports_em(table())
     with pytest.raises(jg.FitError, match="EM does not apply"):
         jg.fit(jax.random.key(0), made, x, jg.EM(), steps=1)
 
@@ -167,22 +167,22 @@ def test_any_density_is_a_block_and_em_says_where_it_does_not_apply():
 def test_held_rebased_and_priors_reach_the_blocks():
     made = Product.init(jax.random.key(0), TABLE, LEAVES)
     statistics = made.e_step(TABLE)[0]
-    held = held_leaves(made, {"blocks[0].offset": True})
-    seen = algebra.hold(made, statistics, held)
-    alone = algebra.hold(made.blocks[0], statistics[0], held.blocks[0])
-    for a, b in zip(jax.tree.leaves(seen[0]), jax.tree.leaves(alone), strict=True):
+    held = frozen_leaves(made, {"blocks[0].offset": True})
+    seen = latent.freeze(made, statistics, held)
+    alone = latent.freeze(made.blocks[0], statistics.blocks[0], held.blocks[0])
+    for a, b in zip(jax.tree.leaves(seen.blocks[0]), jax.tree.leaves(alone), strict=True):
         np.testing.assert_array_equal(a, b)
     other = Product.init(jax.random.key(0), TABLE[:50], LEAVES)
-    moved = algebra.rebase(other, made, statistics)
-    alone = algebra.rebase(other.blocks[0], made.blocks[0], statistics[0])
-    for a, b in zip(jax.tree.leaves(moved[0]), jax.tree.leaves(alone), strict=True):
+    moved = latent.recentre(other, made, statistics)
+    alone = latent.recentre(other.blocks[0], made.blocks[0], statistics.blocks[0])
+    for a, b in zip(jax.tree.leaves(moved.blocks[0]), jax.tree.leaves(alone), strict=True):
         np.testing.assert_array_equal(a, b)
     pair = algebra.stack([made, other])
-    np.testing.assert_allclose(algebra.log_prior(made), sum(map(algebra.log_prior, made.blocks)))
+    np.testing.assert_allclose(latent.log_prior(made), sum(map(latent.log_prior, made.blocks)))
     np.testing.assert_allclose(
-        algebra.component_log_prior(pair), algebra.log_prior(made) + algebra.log_prior(other), rtol=1e-6
+        latent.component_log_prior(pair), latent.log_prior(made) + latent.log_prior(other), rtol=1e-6
     )
-    assert algebra.component_free_parameters(pair) == 2 * algebra.free_parameters(made)
+    assert latent.component_free_parameters(pair) == 2 * latent.free_parameters(made)
 
 
 def test_what_makes_no_product_is_refused():

@@ -210,7 +210,7 @@ def test_statistics_move_to_another_model():
     one = jg.LinearRegression.init(KEY, x[:50], u[:50])
     other = jg.LinearRegression.from_values(np.float32(B), np.zeros(2, np.float32), np.float32(COV), center=u[0])
     expected = other.e_step(x, weight, context=u)[0]
-    close(other.rebase(one, one.e_step(x, weight, context=u)[0]), expected, 1e-3)  # sums of up to 4000
+    close(other.recentre(one, one.e_step(x, weight, context=u)[0]), expected, 1e-3)  # sums of up to 4000
 
 
 def test_errors():

@@ -9,7 +9,7 @@ import pytest
 import scipy.special
 
 import jaxgen as jg
-from jaxgen.core import algebra
+from jaxgen.core import algebra, fast, latent
 from jaxgen.core.errors import DataError, FitError, ModelError, ShapeError
 from jaxgen.ops.chains import transitions
 
@@ -170,7 +170,7 @@ def test_a_stationary_start():
     assert np.abs(slope).max() < 1e-5
     gradient = jax.grad(lambda m: m.log_prob(x).mean())(far)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
-    assert hmm.free_parameters == 6 + 4  # rows of 2, 3, 3 and 2, and a rate each
+    assert latent.free_parameters(hmm) == 6 + 4  # rows of 2, 3, 3 and 2, and a rate each
 
 
 def test_tied_emissions_are_those_of_the_untied():
@@ -284,9 +284,9 @@ def test_many_steps_are_scored_in_blocks(n):
     x = jnp.asarray(np.random.default_rng(n).normal(size=(n, 2)), jnp.float32)
     emissions = model().emissions
     whole = algebra.component_log_prob(emissions, x).T
-    close(algebra.each_log_prob(emissions, x), whole, 1e-6)
+    close(fast.each_log_prob(emissions, x), whole, 1e-6)
     for limit in (0, 2**20):  # columns made block by block, and kept; rounding of sums of squares up to about 30
-        events = algebra.with_columns(emissions, x, limit)
+        events = fast.with_columns(emissions, x, limit)
         assert (events.columns is None) == (limit == 0)
         np.testing.assert_allclose(events.center, jnp.mean(x, axis=0), atol=1e-6)
-        close(algebra.each_log_prob(emissions.ready(events.center, n), events), whole, 1e-5)
+        close(fast.each_log_prob(emissions.ready(events.center, n), events), whole, 1e-5)

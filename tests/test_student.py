@@ -11,10 +11,10 @@ import scipy.special
 import scipy.stats
 
 import jaxgen as jg
-from jaxgen.core import algebra
+from jaxgen.core import algebra, latent
 from jaxgen.core.errors import DataError, ModelError
-from jaxgen.core.pytree import held_leaves, put_back
-from jaxgen.models import student
+from jaxgen.core.pytree import frozen_leaves, keep_frozen
+from jaxgen.models.densities import student
 from jaxgen.models.densities.student import StudentT
 from jaxgen.models.latent.mixture import Mixture
 
@@ -197,8 +197,8 @@ HELD = {
 @jax.jit
 def constrained(model, x, held):
     statistics, log_prob = model.e_step(x)
-    new = algebra.maximize(model, algebra.hold(model, statistics, held))[0]
-    return put_back(new, model, held), jnp.mean(log_prob)
+    new = latent.maximize(model, latent.freeze(model, statistics, held))[0]
+    return keep_frozen(new, model, held), jnp.mean(log_prob)
 
 
 @pytest.mark.parametrize("missing", [False, True])
@@ -207,7 +207,7 @@ def test_held_parameters_stay_and_the_others_reach_their_maximum(name, missing):
     with jax.enable_x64(True):
         x = holes(heavy(200)) if missing else heavy(200)
         model = StudentT.from_scale(LOCATION + 0.5, np.diag([1.0, 2.0, 1.0]) + 0.2, 6.0, missing=missing)
-        held = held_leaves(model, HELD[name])
+        held = frozen_leaves(model, HELD[name])
         start, values = model, []
         for _ in range(300):
             model, value = constrained(model, x, held)
@@ -228,7 +228,7 @@ def test_rebased_statistics_add_up():
         old = StudentT.from_scale(LOCATION, SCALE, 4.0)
         new = StudentT.from_scale(LOCATION + [1.0, 2.0, -3.0], SCALE, 4.0)
         statistics = old.e_step(x)[0]
-        moved = new.rebase(old, statistics)
+        moved = new.recentre(old, statistics)
         d, u = x - np.asarray(new.location), np.asarray(7.0 / (4.0 + np.square((x - LOCATION) @ old.whitener.T).sum(1)))
         np.testing.assert_allclose(moved.first, u @ d, rtol=1e-10)
         np.testing.assert_allclose(moved.second, (u[:, None] * d).T @ d, rtol=1e-10)
@@ -248,7 +248,7 @@ def test_draws_follow_the_density():
 
 def test_free_parameters_and_refusals():
     model = StudentT.from_scale(np.zeros((2, 3)), np.stack([SCALE, SCALE]), [2.0, 5.0])
-    assert algebra.component_free_parameters(model) == 2 * (3 + 6 + 1)
+    assert latent.component_free_parameters(model) == 2 * (3 + 6 + 1)
     for bad in (
         lambda: StudentT.from_scale(LOCATION, -SCALE, 3.0), lambda: StudentT.from_scale(LOCATION, SCALE, 0.0),
         lambda: StudentT.from_scale(LOCATION[:2], SCALE, 3.0),

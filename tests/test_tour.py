@@ -11,7 +11,8 @@ import scipy.stats
 
 import jaxgen as jg
 from jaxgen import tour
-from jaxgen.core.protocols import Kind, Score
+from jaxgen.core.protocols import Kind
+from jaxgen.core.scores import Score
 from jaxgen.metrics import likelihood
 from jaxgen.report import Failed, cells
 

@@ -16,17 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core.algebra import Events
+from jaxgen.core.algebra import context_shape
 from jaxgen.core.errors import DataError, ShapeError
+from jaxgen.core.fast import Events
 from jaxgen.core.inputs import as_array, widened
+from jaxgen.core.protocols import Mapped, has
 from jaxgen.core.sequences import Sequences
 
 Shape = tuple[int | None, ...]
-
-
-def context_shape(model: Any) -> tuple[int, ...] | None:
-    """The shape of one context that a model takes, or None for a model without context."""
-    return getattr(model, "context_shape", None)
 
 
 def latent_shape(model: Any) -> Shape:
@@ -34,8 +31,7 @@ def latent_shape(model: Any) -> Shape:
 
     That of an event unless it says otherwise, in an attribute `latent_shape`.
     """
-    shape: Shape | None = getattr(model, "latent_shape", None)
-    return tuple(model.event_shape if shape is None else shape)
+    return tuple(model.latent_shape if has(model, Mapped) else model.event_shape)
 
 
 def same_shape(shape: Shape, wanted: Shape) -> bool:
@@ -312,7 +308,7 @@ def per_batch(method: Callable[..., Any]) -> Callable[..., Any]:
 def weighted_events(method: Callable[..., Any]) -> Callable[..., Any]:
     """Checks the inputs of `e_step(x, weight[, label][, context])`: `x` is `[N, *event]`, `weight` `[N]` (None: ones).
 
-    `x` may be `algebra.Events`, which passes as it is: `EM` made it from checked events. `label` is `[N, ...]` int32,
+    `x` may be `fast.Events`, which passes as it is: `EM` made it from checked events. `label` is `[N, ...]` int32,
     -1 where it is not known; `context` `[N, *context]`.
     """
     takes = inspect.signature(method).parameters

@@ -1,11 +1,20 @@
-"""What a model can be asked, and what an algorithm is. Structural: a class has a protocol by having its methods."""
+"""The page of protocols: what a model can be asked, required or optional, and what an algorithm is.
+
+Structural: a class has a protocol by having its members. What every model has stands first; then each optional
+capability with its equation, what holds without it (default), and the law that holds it (in `jaxgen.check`, which
+prints what a model can do). Code asks `has(model, Prior)`, and never for a method by its name.
+
+What a model is made of is declared by `part()` and `parts()`. A capability below is then of the model's own fields
+alone: `core.latent` adds those of the parts.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import enum
-import math
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 
@@ -90,29 +99,363 @@ class Energy(Protocol):
         ...
 
 
-@runtime_checkable
-class Trained(Protocol):
-    """A model that names the loss it is trained with: a diffusion model, a flow matching model.
+# ---- optional capabilities of a model
 
-    `fit(key, model, data)` then descends the mean of `loss` over events, whatever else the model can do.
+
+def has(model: Any, capability: Any) -> bool:
+    """Tell whether a model's class has all members of a protocol. No property is evaluated.
+
+    Example:
+        >>> import jaxgen as jg
+        >>> has(jg.Poisson.from_rate(1.0), Latent), has(jg.Poisson.from_rate(1.0), Energy)
+        (True, False)
+    """
+    return _has(type(model), capability)  # type: ignore[arg-type]
+
+
+@functools.cache
+def _has(cls: Any, capability: Any) -> bool:
+    fields = {f.name for f in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else set()
+    return all(name in fields or hasattr(cls, name) for name in members(capability))
+
+
+@functools.cache
+def members(capability: type) -> frozenset[str]:
+    """Return the names of a protocol's members, those of the protocols that it extends included."""
+    bases = [base for base in capability.__mro__ if base not in (object, Protocol) and base.__module__ != "typing"]
+    names = {name for base in bases for name in (*vars(base), *base.__dict__.get("__annotations__", {}))}
+    return frozenset(name for name in names if not name.startswith("_"))
+
+
+class Conditional(Protocol):
+    """Takes a context with every event: `p(x | context)`.
+
+    Default: no context. Law: a model answers events with their contexts as one by one.
     """
 
-    def loss(self, key: Key, x: Any, *, context: Any = None) -> jax.Array:
-        """Return what each event costs, `[*batch, *event] -> [*batch]`, in nats where it is a likelihood or a bound."""
+    @property
+    def context_shape(self) -> Shape | None:
+        """Shape of one context, or None for none."""
         ...
+
+
+class Unconditioned(Conditional, Protocol):
+    """A context may be absent, None for all events or a row of NaN for one. Default: it may not."""
+
+    context_optional: Any
+
+
+class Mapped(Protocol):
+    """Has a latent side of another shape than an event: what `forward` or `decode` takes. Default: an event's shape."""
+
+    @property
+    def latent_shape(self) -> Shape: ...
 
 
 @runtime_checkable
 class Kinded(Protocol):
-    """A model that says what its `log_prob` or `elbo` is, where that is not what the method's name promises."""
+    """Says what its likelihood is, where that is not what the method's name promises.
+
+    Default: exact with `log_prob`, a lower bound with `elbo`, unnormalised with `energy`; a density that is made of
+    others is as good as the worst of them (`core.latent.likelihood_kind`).
+    """
 
     @property
     def kind(self) -> Kind:
-        """The kind of the model's number: `Kind.ESTIMATE` of a log density with a stochastic trace."""
+        """`Kind.ESTIMATE` of a log-density with a stochastic trace."""
         ...
 
 
-@dataclass(frozen=True)
+@runtime_checkable
+class Trained(Protocol):
+    """Names its own loss, for `fit` and `Gradient`. Default: that of its kind, `-log_prob` or `-elbo`."""
+
+    def loss(self, key: Key, x: Any, *, context: Any = None) -> jax.Array:
+        """What each event costs, `[*batch, *event] -> [*batch]`, in nats where it is a likelihood or a bound."""
+        ...
+
+
+class Weighted(Bound, Protocol):
+    """Estimates its likelihood without bias: a bound that can be a part of a mixture or chain.
+
+    `log (1 / S) sum_s p(x, z_s) / q(z_s | x)`, whose exponential has the mean p(x).
+
+    Default: a bound cannot be a part. Law: the mean of its exponential is the likelihood where that is known.
+    """
+
+    def iwae(self, key: Key, x: Any, *, samples: int = 1, context: Any = None) -> jax.Array:
+        """`[*batch, *event] -> [*batch]`, nats."""
+        ...
+
+
+class Paired(Density, Protocol):
+    """Draws an event together with its log-density. Default: `sample`, then `log_prob`."""
+
+    def sample_and_log_prob(self, key: Key, *, context: Any = None) -> tuple[jax.Array, jax.Array]: ...
+
+
+class Checked(Protocol):
+    """Refuses data outside its support, which their shape does not tell. Default: its parts of the same events do."""
+
+    def check_data(self, x: Any) -> None:
+        """Raises DataError."""
+        ...
+
+
+class Missing(Protocol):
+    """Says whether NaN is an entry that was not seen, and is summed out. Default: where all its parts say so.
+
+    Law: an event whose entries are all missing has `log_prob` 0.
+    """
+
+    missing: Any
+
+
+class Labelled(Protocol):
+    """Knows labels of events, the latent class, -1 where not known; its `e_step` takes `label=`. Default: no labels."""
+
+    def check_label(self, label: Any) -> None:
+        """Raises ModelError for labels of classes that are not there."""
+        ...
+
+
+class Clusterable(Protocol):
+    """Turns events into vectors whose distances have no units, to cluster them. Default: the flat events."""
+
+    def features(self, x: Any) -> jax.Array:
+        """`[N, *event] -> [N, F]`."""
+        ...
+
+
+class Repairs(Protocol):
+    """Repairs dead or singular parts in the M-step by its stated rule, and counts them. Default: `m_step`, and none.
+
+    Law: `maximize(s)[0]` is `m_step(s)`. A part without mass is not the model's business: the container keeps it.
+    """
+
+    def maximize(self, statistics: Any) -> tuple[Any, jax.Array]: ...
+
+
+class Prior(Protocol):
+    """Has priors, which the M-step counts in: the log density of those of its own fields, nats up to a constant.
+
+    Default: 0. Law: no EM step lowers log-likelihood plus `core.latent.log_prior`.
+    """
+
+    def log_prior(self) -> jax.Array: ...
+
+
+class Counted(Protocol):
+    """Knows how many of its own fields' numbers are free, for information criteria. Default: all that train."""
+
+    @property
+    def free_parameters(self) -> int: ...
+
+
+class Freezable(Protocol):
+    """Has parameters whose maximum depends on another's: the statistics as an M-step sees them with some frozen.
+
+    Default: the same statistics; the frozen numbers are put back after the M-step, which is the constrained maximum
+    where parameters are found apart from each other. Law: no step with frozen parameters lowers the objective.
+    """
+
+    def freeze(self, statistics: Any, frozen: Any) -> Any:
+        """`frozen` is a model of bools, one for each number of each leaf."""
+        ...
+
+
+class Recentred(Protocol):
+    """Has statistics that refer to its own parameters (moments around the mean): those of `old` as this model's.
+
+    Default: the same statistics. Law: `recentre(old, old.e_step(x)) = e_step(x)`.
+    """
+
+    def recentre(self, old: Any, statistics: Any) -> Any: ...
+
+
+class Evidence(Protocol):
+    """Has an E-step that bounds another number than `log_prob`: models with a posterior over their parameters.
+
+    Default: `log_prob`. Law: it is what `e_step` returns beside the statistics.
+    """
+
+    def step_log_prob(self, x: Any) -> jax.Array:
+        """`[N, *event] -> [N]`, nats."""
+        ...
+
+
+# ---- faster forms of K models with a leading axis, held to the default (a `vmap`) by a law
+
+
+class ComponentScores(Protocol):
+    """`log p_k(x_n)` of K models at once."""
+
+    def log_prob_components(self, x: Any) -> jax.Array:
+        """`[N, *event] -> [K, N]`."""
+        ...
+
+
+class ComponentEvidence(Protocol):
+    """`step_log_prob` of K models at once."""
+
+    def step_log_prob_components(self, x: Any) -> jax.Array:
+        """`[N, *event] -> [K, N]`."""
+        ...
+
+
+class ComponentSteps(Protocol):
+    """The E-step of K models at once."""
+
+    def e_step_components(self, x: Any, weight: jax.Array) -> Any:
+        """Weights `[K, N]`; statistics with a leading axis K."""
+        ...
+
+
+class ComponentRepairs(Protocol):
+    """`maximize` of K models that share parameters, or whose parts have mass of their own."""
+
+    def maximize_components(self, statistics: Any, mass: jax.Array | None) -> tuple[Any, jax.Array]: ...
+
+
+class ComponentPrior(Protocol):
+    """`log_prior` of K models, summed, where what they share counts once."""
+
+    def log_prior_components(self) -> jax.Array: ...
+
+
+class ComponentCount(Protocol):
+    """`free_parameters` of K models, where what they share counts once."""
+
+    @property
+    def free_parameters_components(self) -> int: ...
+
+
+class InColumns(Protocol):
+    """Has log-densities that are linear in functions of the events, which are then made once for a whole fit.
+
+    Default: none. Law: EM by columns is EM. See `core.fast`.
+    """
+
+    #: `x - center [M, *event] -> [F, M]`
+    columns: ClassVar[Callable[..., jax.Array]]
+
+    def ready(self, center: jax.Array, events: int) -> Any:
+        """K models in a form for so many events whose columns are taken around `center`: a `ComponentScores` and
+        `ComponentSteps` on `fast.Events`, with `coarse` (columns lose digits) and `finish(sums, precise)`, which gives
+        the statistics of the models themselves."""
+        ...
+
+
+class Joining(Protocol):
+    """Has an E-step that takes rows of several sequences, `sequences.Joined`, and is faster for it where it says so."""
+
+    @property
+    def joins(self) -> bool: ...
+
+
+# ---- what only some families have
+
+
+class Classifier(Density, Protocol):
+    """Says which of its classes an event is of."""
+
+    def responsibilities(self, x: Any, *, context: Any = None) -> jax.Array:
+        """`p(k | x)`, `[*batch, *event] -> [*batch, K]`."""
+        ...
+
+
+class Permutable(Protocol):
+    """Has classes or states in an order that means nothing."""
+
+    def permute(self, order: Any) -> Any:
+        """The same model in another order, `order[new] = old`."""
+        ...
+
+
+class Sequential(Density, Protocol):
+    """A model of sequences with a hidden state at each step."""
+
+    def smooth(self, x: Any, *, context: Any = None) -> jax.Array:
+        """`p(z_t | x)`, `[*batch, T, K]`."""
+        ...
+
+    def viterbi(self, x: Any, *, best: int | None = None, context: Any = None) -> Any: ...
+
+    def path_entropy(self, x: Any, *, context: Any = None) -> jax.Array:
+        """`H(z | x)`, nats."""
+        ...
+
+
+class Chain(Protocol):
+    """The hidden states of a model of sequences: where they start and go. `HMM.chain` is any of these."""
+
+    @property
+    def states(self) -> int: ...
+
+    def log_chain(self, context: Any) -> tuple[jax.Array, jax.Array]:
+        """`log_initial [K]` and `log_transition`, as `ops.chains` takes them, nats."""
+        ...
+
+    def chain_statistics(self, first: Any, counts: Any, weight: Any, context: Any) -> Any:
+        """Statistics of first states `[N, K]` and transition counts, weighted `[N]`."""
+        ...
+
+    def m_step(self, statistics: Any) -> Any: ...
+
+    def sample_states(self, key: Key, length: int, context: Any) -> jax.Array:
+        """`[length]` int32."""
+        ...
+
+
+class Encoder(Protocol):
+    """Maps events to latent vectors."""
+
+    def encode(self, x: Any) -> jax.Array: ...
+
+
+class Completing(Protocol):
+    """Fills in what was not seen of an event."""
+
+    def complete(self, key: Key, x: Any) -> jax.Array: ...
+
+
+class Scaled(Protocol):
+    """Knows its events in units of their own scale: for critics and networks."""
+
+    def standardize(self, x: Any) -> jax.Array: ...
+
+
+# ---- energies
+
+
+class Tractable(Energy, Protocol):
+    """Small enough to be summed over: an exact log-partition function, nats."""
+
+    def log_partition(self) -> jax.Array: ...
+
+
+class Annealed(Energy, Protocol):
+    """Has a path of models from one that is tractable, for estimates of its partition function (`annealing`)."""
+
+    def annealing_path(self) -> Any: ...
+
+
+class Reversible(Energy, Protocol):
+    """Has a kernel whose steps in reverse order are the reverse of `kernel`. Default: `kernel` is its own reverse."""
+
+    def reverse_kernel(self, key: Key, x: Any) -> jax.Array: ...
+
+
+class PseudoLikelihood(Energy, Protocol):
+    """Has conditionals of each coordinate given the others."""
+
+    def pseudo_log_likelihood(self, x: Any) -> jax.Array: ...
+
+
+# ---- algorithms
+
+
+@dataclasses.dataclass(frozen=True)
 class Traits:
     """What `fit` needs to know of an algorithm before the first step.
 
@@ -200,44 +543,3 @@ class Summed(Protocol):
     def advance(self, state: Any, statistics: Any, total: Any, weight: Any) -> tuple[Any, dict[str, jax.Array]]:
         """Return the state after one step from the sums over all events, and scalar metrics."""
         ...
-
-
-def plus_minus(value: float, error: float) -> str:
-    """A number with its standard error, where there is one.
-
-    Example:
-        >>> plus_minus(-2.5, 0.1), plus_minus(-2.5, float("nan"))
-        ('-2.5000 ± 0.1000', '-2.5000')
-    """
-    return f"{value:.4f} ± {error:.4f}" if math.isfinite(error) else f"{value:.4f}"
-
-
-class Score(NamedTuple):
-    """A mean over events that says what kind of number it is.
-
-    Args:
-        mean: nats per event.
-        standard_error: of the mean, nats; over events. NaN where none is known: of one event, or of no finite mean.
-        kind: what the number means.
-        events: how many events.
-        low, high: of an estimate that was bracketed, the bounds that it lies between, nats; None of all others.
-
-    Example:
-        >>> print(Score(-84.5, 0.2, Kind.ESTIMATE, 100, -84.6, -84.4))
-        -84.5000 ± 0.2000 in [-84.6000, -84.4000] nats per event (estimate, 100 events)
-        >>> print(Score(-84.5, float("nan"), Kind.EXACT, 1))
-        -84.5000 nats per event (exact, 1 event, no standard error)
-    """
-
-    mean: float
-    standard_error: float
-    kind: Kind
-    events: int
-    low: float | None = None
-    high: float | None = None
-
-    def __str__(self) -> str:
-        within = "" if self.low is None else f" in [{self.low:.4f}, {self.high:.4f}]"
-        about = f"{self.kind}, {self.events} event{'s' * (self.events != 1)}"
-        about += "" if math.isfinite(self.standard_error) else ", no standard error"
-        return f"{plus_minus(self.mean, self.standard_error)}{within} nats per event ({about})"

@@ -55,7 +55,39 @@ def fixed(default: Any = dataclasses.MISSING) -> Any:
     return dataclasses.field(default=default, metadata={"fixed": True})
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(static, fixed))
+def part(default: Any = dataclasses.MISSING) -> Any:
+    """Declare a field that holds one model, or a tuple of models, which are parts of this one.
+
+    What is "own term plus the sum over parts" (priors, frozen and free parameters, missing entries) is written once, in
+    `core.latent`, for all models that declare theirs. Statistics of an E-step carry a part's under the field's name.
+
+    Example:
+        >>> @model
+        ... class Scaled:
+        ...     factor: jax.Array
+        ...     base: Any = part()
+        >>> [(name, kind) for name, kind, _ in parts_of(Scaled(jnp.ones(1), None))]
+        [('base', 'part')]
+    """
+    return dataclasses.field(default=default, metadata={"part": True})
+
+
+def parts(default: Any = dataclasses.MISSING) -> Any:
+    """Declare a field that holds K models as one: a model with a leading axis K, or `core.algebra.Several`.
+
+    Each sees the events that this model sees, or steps of them. See `part`.
+    """
+    return dataclasses.field(default=default, metadata={"parts": True})
+
+
+def parts_of(value: Any) -> list[tuple[str, str, Any]]:
+    """Return what a model declares as its parts: `(name, kind, value)`, kind `"part"` or `"parts"`."""
+    if not is_model(value):
+        return []
+    return [(name, kind, held) for name, kind, held in model_fields(value) if kind in ("part", "parts")]
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(static, fixed, part, parts))
 def model(cls: type[T]) -> type[T]:
     """Turns a class into a frozen dataclass that is a pytree.
 
@@ -132,7 +164,7 @@ def is_model(value: Any) -> bool:
 
 
 def model_fields(value: Any) -> list[tuple[str, str, Any]]:
-    """The fields of a model as `(name, kind, value)`, kind one of `"trained"`, `"fixed"`, `"static"`."""
+    """The fields of a model as `(name, kind, value)`; a kind is "trained", "fixed", "static", "part" or "parts"."""
     return [(f.name, next(iter(f.metadata), "trained"), getattr(value, f.name)) for f in dataclasses.fields(value)]
 
 
@@ -186,7 +218,7 @@ def combine(trained: T, rest: T) -> T:
     return jax.tree.map(lambda a, b: b if a is None else a, trained, rest, is_leaf=lambda x: x is None)
 
 
-def held_leaves(tree: T, frozen: Any) -> T:
+def frozen_leaves(tree: T, frozen: Any) -> T:
     """The same tree with bools in place of numbers: True for those that training has to leave as they are.
 
     Args:
@@ -203,7 +235,7 @@ def held_leaves(tree: T, frozen: Any) -> T:
         ... class M:
         ...     a: jax.Array
         ...     b: jax.Array
-        >>> held_leaves(M(jnp.zeros(2), jnp.zeros(2)), {"a": True, "b": (False, True)}).b.tolist()
+        >>> frozen_leaves(M(jnp.zeros(2), jnp.zeros(2)), {"a": True, "b": (False, True)}).b.tolist()
         [False, True]
     """
     paths, structure = jax.tree_util.tree_flatten_with_path(tree)
@@ -227,9 +259,11 @@ def held_leaves(tree: T, frozen: Any) -> T:
     return jax.tree.unflatten(structure, [jnp.asarray(mask) for mask in masks])
 
 
-def put_back(new: T, old: T, held: Any) -> T:
-    """The new model with the held numbers of the old one; as it is where `held` is None."""
-    return new if held is None else jax.tree.map(lambda h, n, o: jnp.where(h, o, n).astype(n.dtype), held, new, old)
+def keep_frozen(new: T, old: T, frozen: Any) -> T:
+    """Return the new model with the frozen numbers of the old one; as it is where `frozen` is None."""
+    if frozen is None:
+        return new
+    return jax.tree.map(lambda stays, n, o: jnp.where(stays, o, n).astype(n.dtype), frozen, new, old)
 
 
 def parameter_count(tree: Any) -> int:

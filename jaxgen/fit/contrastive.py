@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core import algebra
+from jaxgen.core import latent
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
 from jaxgen.core.protocols import Energy, Traits
@@ -135,7 +135,7 @@ class ContrastiveDivergence:
         """Samples of the model, the gradient of the energy gap, and one update."""
         _no_context(batch)
         share = _share(batch, float_type(state.iterate))
-        if algebra.accepts_missing(state.iterate):
+        if latent.accepts_missing(state.iterate):
             # what is not seen, as the hidden layers of a deep machine, drawn given the rest: a gradient of log p(seen)
             key, fill = jax.random.split(key)
             batch = batch._replace(x=state.iterate.complete(fill, batch.x))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxgen.core import algebra
+from jaxgen.core import fast
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
 
@@ -54,7 +54,7 @@ def on_each(sums: Callable[[Any, Batch], Any], devices: Any) -> Callable[[Any, B
     def call(model: Any, batch: Batch) -> Any:
         where = jax.tree.map(lambda _: PartitionSpec(AXIS), batch._replace(x=None))
         axis = (PartitionSpec(AXIS), PartitionSpec(None, AXIS)).__getitem__
-        x = batch.x.along(axis, PartitionSpec()) if isinstance(batch.x, algebra.Events) else axis(0)
+        x = batch.x.along(axis, PartitionSpec()) if isinstance(batch.x, fast.Events) else axis(0)
         # replication is not checked: sums start from constants, which the check takes for those of all devices
         specs = (PartitionSpec(), where._replace(x=x))
         return jax.shard_map(own, mesh=_mesh(devices), in_specs=specs, out_specs=PartitionSpec(), check_vma=False)(

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import algebra
+from jaxgen.core import algebra, latent
 from jaxgen.core.errors import FitError, JaxgenError, JaxgenWarning
 from jaxgen.core.inputs import Batch, as_batch, concrete, widened
 from jaxgen.core.methods import batch_axes, check_key, context_shape
@@ -103,7 +103,7 @@ def choose_algorithm(model: Any) -> Any:
     Raises:
         FitError: nothing but `sample` to go by.
     """
-    if algebra.supports_em(model):
+    if latent.supports_em(model):
         return EM()
     if isinstance(model, Density):
         return Gradient()
@@ -253,15 +253,15 @@ def _mark(source: Chunked, first: Batch) -> Any:
 
 def _events(data: Any, model: Any, name: str) -> Batch:
     called = f"fit(key, {type(model).__name__}, {name})"
-    batch = as_batch(data, name=name, called=called, missing=algebra.accepts_missing(model),
-        unseen=algebra.unseen(model))
+    batch = as_batch(data, name=name, called=called, missing=latent.accepts_missing(model),
+        unseen=latent.unseen(model))
     if len(batch_axes(np.shape(batch.x), model.event_shape, called, name)) != 1:
         raise FitError(
             f"{name} needs one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",
             got=f"shape {list(np.shape(batch.x))}",
             fix=f"np.asarray({name})[None]" if np.ndim(batch.x) == len(model.event_shape) else "flatten leading axes",
         )  # fmt: skip
-    algebra.check_data(model, batch.x)
+    latent.check_data(model, batch.x)
     wanted = context_shape(model)
     given = None if batch.context is None else np.shape(batch.context)[1:]
     if not _alike(wanted, given):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -10,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import algebra
+from jaxgen.core import fast, latent
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch, widened
 from jaxgen.core.protocols import Traits
-from jaxgen.core.pytree import float_type, held_leaves, put_back
+from jaxgen.core.pytree import float_type, frozen_leaves, keep_frozen
 from jaxgen.core.sequences import Sequences, join
 from jaxgen.core.value import algorithm
 from jaxgen.fit.devices import divided, on_each
@@ -95,7 +96,7 @@ class EM:
         Raises:
             FitError: the model, or a part of it, has no E- and M-step. ModelError: nothing to freeze by that name.
         """
-        if not algebra.supports_em(model):
+        if not latent.supports_em(model):
             raise FitError(
                 "EM does not apply to this model", called=f"EM().init(key, {type(model).__name__})",
                 expected="e_step and m_step in the model and in all its parts", got=repr(model)[:300],
@@ -114,7 +115,7 @@ class EM:
     def arrange(self, model: Any, batch: Batch) -> Batch:
         """The batch with sequences of many lengths joined to rows of one; on the host, before anything is compiled."""
         plain = batch.weight is None and batch.context is None and self.devices is None
-        if not (plain and isinstance(batch.x, Sequences) and np.ndim(batch.x.length) == 1 and algebra.joins(model)):
+        if not (plain and isinstance(batch.x, Sequences) and np.ndim(batch.x.length) == 1 and latent.joins(model)):
             return batch
         rows = join(batch.x, batch.label)
         return batch if rows is None else batch._replace(x=rows[0], label=rows[1])
@@ -126,16 +127,17 @@ class EM:
     def step(self, key: Any, state: EMState, batch: Batch) -> tuple[EMState, dict[str, jax.Array]]:
         """One E-step over all events and one M-step."""
         model, batch = state.model, self._prepared(state.model, batch)
-        ready = algebra.ready(model, batch.x)
-        if not isinstance(batch.x, algebra.Events):
-            return self._accepted(state, *self.maximize(model, *self._expect(ready, batch)))
+        form, x = fast.ready(model, batch.x)
+        if not isinstance(x, fast.Events):
+            return self._accepted(state, *self.maximize(model, *self._expect(model, form, batch)))
 
         def attempt(precise: Any) -> tuple[Any, dict[str, jax.Array], jax.Array]:
-            new, metrics = self.maximize(model, *self._expect(ready.precisely(precise), batch))
+            given = batch._replace(x=dataclasses.replace(x, precise=precise))
+            new, metrics = self.maximize(model, *self._expect(model, form, given))
             # sums by columns are too coarse for components that turn out narrow: then they are made again without
-            return new, metrics, algebra.narrow(new, batch.x) & ~precise
+            return new, metrics, fast.ready(new, x)[1].precise & ~precise
 
-        return self._accepted(state, *_until_fine(attempt, ready.precise))
+        return self._accepted(state, *_until_fine(attempt, x.precise))
 
     def advance(self, state: EMState, statistics: Any, total: Any, weight: Any) -> tuple[EMState, dict[str, jax.Array]]:
         """One step, from statistics, log-likelihood and weight of all events."""
@@ -154,31 +156,31 @@ class EM:
     def maximize(self, model: Any, statistics: Any, total: Any, weight: Any) -> tuple[Any, dict[str, jax.Array]]:
         """The M-step, on statistics, log-likelihood and weight of all events: the model, and metrics."""
         held = self._held(model)
-        seen = statistics if held is None else algebra.hold(model, statistics, held)
-        new, repaired = algebra.maximize(model, seen)
-        objective = (total + algebra.log_prior(model)) / weight
+        seen = statistics if held is None else latent.freeze(model, statistics, held)
+        new, repaired = latent.maximize(model, seen)
+        objective = (total + latent.log_prior(model)) / weight
         metrics = {"log_likelihood": total / weight, "objective": objective, "repaired": repaired}
-        return put_back(new, model, held), metrics
+        return keep_frozen(new, model, held), metrics
 
     def evaluate(self, key: Any, model: Any, batch: Batch) -> jax.Array:
         """Mean log-likelihood, nats per event."""
-        batch = self._prepared(model, batch)
-        _, total, weight = self._expect(algebra.ready(model, batch.x), batch)
+        _, total, weight = self.expect(model, batch)
         return total / weight
 
     def expect(self, model: Any, batch: Batch) -> tuple[Any, jax.Array, jax.Array]:
         """Statistics over all events, their weighted log-likelihood in nats, and their total weight."""
         batch = self._prepared(model, batch)
-        return self._expect(algebra.ready(model, batch.x), batch)
+        form, x = fast.ready(model, batch.x)
+        return self._expect(model, form, batch._replace(x=x))
 
     def _prepared(self, model: Any, batch: Batch, limit: int = 0) -> Batch:
-        if isinstance(batch.x, algebra.Events):
+        if isinstance(batch.x, fast.Events):
             return batch
         batch = batch if self.devices is None else divided(batch, self.devices, float_type(model))
-        return batch._replace(x=algebra.prepare(model, batch.x, limit))
+        return batch._replace(x=fast.prepare(model, batch.x, limit))
 
     def _held(self, model: Any) -> Any:
-        return held_leaves(model, self.frozen) if self.frozen else None
+        return frozen_leaves(model, self.frozen) if self.frozen else None
 
     def _largest(self, x: Any) -> int:
         """Events in a chunk, at most."""
@@ -186,20 +188,19 @@ class EM:
             return self.chunk
         scalars = CHUNK_SCALARS.get(jax.default_backend(), CHUNK_SCALARS_ELSEWHERE)
         per_event = max(1, math.prod(x.shape[1:]))
-        prepared = isinstance(x, algebra.Events) and x.center.shape == x.shape[1:]
+        prepared = isinstance(x, fast.Events) and x.center.shape == x.shape[1:]
         if prepared and jax.default_backend() in CHUNK_SCALARS:
             width = jax.eval_shape(x.make, jax.ShapeDtypeStruct((1, *x.shape[1:]), x.center.dtype)).shape[0]
             return max(CHUNK_EVENTS, min(CHUNK_COLUMN_EVENTS, CHUNK_COLUMN_BYTES // (width * x.center.dtype.itemsize)))
         return max(CHUNK_EVENTS, scalars // per_event)
 
-    def _expect(self, ready: Any, batch: Batch) -> tuple[Any, jax.Array, jax.Array]:
+    def _expect(self, model: Any, ready: Any, batch: Batch) -> tuple[Any, jax.Array, jax.Array]:
         if batch.weight is None:
             batch = batch._replace(weight=jnp.ones(batch.events, float_type(ready)))
         batch = batch._replace(weight=widened(batch.weight))
         statistics, total = on_each(self._sums, self.devices)(ready, batch)
-        if isinstance(batch.x, algebra.Events):
-            statistics = ready.finish(statistics)
-        return statistics, total, jnp.sum(batch.weight * algebra.counted(batch.x))
+        statistics = fast.finish(model, ready, statistics, batch.x)
+        return statistics, total, jnp.sum(batch.weight * fast.counted(batch.x))
 
     def _sums(self, ready: Any, batch: Batch) -> tuple[Any, jax.Array]:
         """Statistics and log-likelihood, summed over the events."""
@@ -209,7 +210,7 @@ class EM:
             part = jnp.where(fresh, rows(batch.weight), 0)
             further = {"label": batch.label, "context": batch.context}
             further = {name: rows(value) for name, value in further.items() if value is not None}
-            events = x.cut(rows) if isinstance(x, algebra.Events) else jax.tree.map(rows, x)
+            events = x.cut(rows) if isinstance(x, fast.Events) else jax.tree.map(rows, x)
             statistics, log_prob = ready.e_step(events, part, **further)
             # weight 0 silences even an impossible event
             return statistics, jnp.sum(jnp.where(part > 0, part * jnp.where(part > 0, log_prob, 0), 0))

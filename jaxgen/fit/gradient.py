@@ -12,7 +12,7 @@ from jaxgen import losses
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
 from jaxgen.core.protocols import Traits
-from jaxgen.core.pytree import combine, held_leaves, partition, put_back
+from jaxgen.core.pytree import combine, frozen_leaves, keep_frozen, partition
 from jaxgen.core.value import algorithm
 
 #: steps of a fit by gradients, unless it is told
@@ -75,7 +75,7 @@ def descend(
 ) -> tuple[Any, Any, Any]:  # fmt: skip
     """One update of parameters, of the optimiser's state, and of the average of iterates where one is kept."""
     updates, moments = optimizer.update(gradient, moments, trained)
-    trained = put_back(apply_updates(trained, updates), trained, held)
+    trained = keep_frozen(apply_updates(trained, updates), trained, held)
     return trained, moments, None if decay is None else moving_average(average, trained, decay, steps)
 
 
@@ -126,7 +126,7 @@ class Gradient:
         """
         self._check(model)
         trained, _ = partition(model)
-        held_leaves(trained, self.frozen or {})
+        frozen_leaves(trained, self.frozen or {})
         average = None if self.average is None else trained
         return GradientState(model, self._optimizer().init(trained), jnp.zeros((), jnp.int32), average)
 
@@ -159,7 +159,7 @@ class Gradient:
         loss, gradient = jax.value_and_grad(lambda t: self.loss(key, combine(t, rest), batch))(trained)
         trained, moments, average = descend(
             self._optimizer(), gradient, state.moments, trained, state.average, self.average, state.steps,
-            held_leaves(trained, self.frozen) if self.frozen else None,
+            frozen_leaves(trained, self.frozen) if self.frozen else None,
         )  # fmt: skip
         new = GradientState(combine(trained, rest), moments, state.steps + 1, average)
         return new, {"loss": loss, "gradient_norm": global_norm(gradient)}

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import algebra
+from jaxgen.core import latent
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch, as_batch, widened
 from jaxgen.core.methods import context_shape
@@ -200,7 +200,7 @@ def check_label(algorithm: Any, model: Any, batch: Batch, called: str) -> None:
     """Refuses labels that nobody would look at, or that the model has no class for."""
     if batch.label is None:
         return
-    if not (algorithm.traits.labels and algebra.accepts_label(model)):
+    if not (algorithm.traits.labels and latent.accepts_label(model)):
         raise FitError(
             "labels would not be looked at", called=called, expected="EM on a mixture, or data without label",
             got=f"{type(algorithm).__name__} on {type(model).__name__}",
@@ -263,8 +263,8 @@ def scan_fit(
     check_algorithm(algorithm, "scan_fit(key, model, data, algorithm)")
     data = no_data(algorithm, model, "scan_fit(key, model, None)") if data is None else data
     model = widened(model)
-    batch = as_batch(data, called="scan_fit(key, model, data)", missing=algebra.accepts_missing(model),
-                     unseen=algebra.unseen(model))  # fmt: skip
+    batch = as_batch(data, called="scan_fit(key, model, data)", missing=latent.accepts_missing(model),
+                     unseen=latent.unseen(model))  # fmt: skip
     batch = jax.tree.map(jnp.asarray, batch)
     check_batch_size(algorithm, batch_size, batch.events)
     check_label(algorithm, model, batch, "scan_fit(key, model, data)")

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core import algebra
+from jaxgen.core import latent
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
 from jaxgen.core.protocols import Traits
@@ -124,7 +124,7 @@ class StepwiseEM:
         scaled = jax.tree.map(lambda s: (s * scale).astype(s.dtype), average)
         model, metrics = em.maximize(state.model, scaled, total / weight * scale, scale)
         # what was counted around the old means goes on being added to
-        average = algebra.rebase(model, state.model, average)
+        average = latent.recentre(model, state.model, average)
         return StepwiseState(model, average, state.steps + 1, events), metrics
 
     def evaluate(self, key: Any, model: Any, batch: Batch) -> jax.Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import algebra
+from jaxgen.core import algebra, latent
 from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.inputs import Batch, as_batch
 from jaxgen.core.methods import batch_axes
@@ -136,7 +136,7 @@ def _check_fixed(model: Any, reference: Any, order: np.ndarray, called: str) -> 
 
 def _overlaps(model: Any, reference: Any, x: Any, called: str) -> tuple[np.ndarray, float]:
     """The common mass of each pair of components, `[K of the reference, K]`, and the mass of all events."""
-    missing = all(algebra.accepts_missing(m) for m in (model, reference))
+    missing = all(latent.accepts_missing(m) for m in (model, reference))
     batch = as_batch(x, name="x", called=called, missing=missing)
     for m in (model, reference):
         if len(batch_axes(np.shape(batch.x), m.event_shape, called)) != 1:
@@ -144,7 +144,7 @@ def _overlaps(model: Any, reference: Any, x: Any, called: str) -> tuple[np.ndarr
                 "data need one leading axis of events", called=called, expected=f"[N, {m.event_shape}]",
                 got=f"shape {list(np.shape(batch.x))}", fix="np.asarray(x)[None] for one sequence",
             )  # fmt: skip
-        algebra.check_data(m, batch.x)
+        latent.check_data(m, batch.x)
     first, second = (_posterior(m, batch) for m in (reference, model))
     if first.shape != second.shape:
         raise ModelError(

@@ -14,7 +14,8 @@ from jaxgen.annealing import advanced, as_path, exchanged, ladder, moved, replic
 from jaxgen.core.errors import FitError, JaxgenWarning
 from jaxgen.core.inputs import as_array
 from jaxgen.core.methods import check_key
-from jaxgen.core.protocols import Kind, plus_minus
+from jaxgen.core.protocols import Kind
+from jaxgen.core.scores import plus_minus
 from jaxgen.metrics.partition import PartitionEstimate, annealed, reverse_ais
 from jaxgen.ops.roots import bisect
 from jaxgen.ops.stable import softmax

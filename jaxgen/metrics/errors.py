@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import algebra
+from jaxgen.core import latent
 from jaxgen.core.errors import DataError, FitError, ModelError
 from jaxgen.core.inputs import Batch, as_batch
 from jaxgen.core.methods import batch_axes
@@ -155,7 +155,7 @@ def _double(tree: Any) -> Any:
 
 
 def _batch(model: Any, data: Any, called: str) -> Batch:
-    batch = as_batch(data, called=called, missing=algebra.accepts_missing(model), unseen=algebra.unseen(model))
+    batch = as_batch(data, called=called, missing=latent.accepts_missing(model), unseen=latent.unseen(model))
     if len(batch_axes(np.shape(batch.x), model.event_shape, called, "data")) != 1:
         raise DataError(
             "data need one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",
@@ -163,7 +163,7 @@ def _batch(model: Any, data: Any, called: str) -> Batch:
         )  # fmt: skip
     if batch.label is not None:
         raise DataError("labels would not be looked at", called=called, expected="x, context, weight", got="a label")
-    algebra.check_data(model, batch.x)
+    latent.check_data(model, batch.x)
     return batch if batch.weight is not None else batch._replace(weight=np.ones(batch.events))
 
 
@@ -191,7 +191,7 @@ def _derivatives(theta, model, places, batch, prior, width):
         new = _rebuild(theta, model, places)
         log_prob, counts = new.log_prob(batch.x, context=batch.context), batch.weight > 0
         seen = jnp.sum(jnp.where(counts, batch.weight * jnp.where(counts, log_prob, 0), 0))
-        return seen + prior * algebra.log_prior(new)
+        return seen + prior * latent.log_prior(new)
 
     rows = jax.lax.map(lambda v: jax.jvp(jax.grad(total), (theta,), (v,))[1], jnp.eye(len(theta)), batch_size=width)
     return *jax.value_and_grad(total)(theta), rows

@@ -16,7 +16,8 @@ from jaxgen.core import algebra
 from jaxgen.core.errors import DataError, FitError, JaxgenWarning, ModelError
 from jaxgen.core.inputs import as_array
 from jaxgen.core.methods import check_key, context_shape
-from jaxgen.core.protocols import Density, Kind, plus_minus
+from jaxgen.core.protocols import Density, Kind
+from jaxgen.core.scores import plus_minus
 from jaxgen.core.value import ByValue
 from jaxgen.metrics.partition import estimated
 

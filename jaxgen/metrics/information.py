@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import algebra
+from jaxgen.core import latent
 from jaxgen.core.errors import DataError, FitError, ModelError
 from jaxgen.core.inputs import Batch, as_batch
 from jaxgen.core.methods import batch_axes, check_key
-from jaxgen.core.protocols import Density, Kind, Score
+from jaxgen.core.protocols import Density, Kind
+from jaxgen.core.scores import Score
 from jaxgen.core.sequences import Sequences
 
 #: events scored at once, and scalars of data at once: what keeps memory small
@@ -151,7 +152,7 @@ def evidence(
             "the model classifies nothing", called=called, got=type(model).__name__, fix="jaxgen.bic(model, data)",
             expected="responsibilities, of a mixture, or path_entropy, of a hidden Markov model",
         )  # fmt: skip
-    batch = as_batch(data, called=called, missing=algebra.accepts_missing(model), unseen=algebra.unseen(model))
+    batch = as_batch(data, called=called, missing=latent.accepts_missing(model), unseen=latent.unseen(model))
     if len(batch_axes(np.shape(batch.x), model.event_shape, called, "data")) != 1:
         raise DataError(
             "data need one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",
@@ -159,7 +160,7 @@ def evidence(
         )  # fmt: skip
     if batch.label is not None:
         raise DataError("a criterion takes no labels", called=called, expected="x, context and weight", got="a label")
-    algebra.check_data(model, batch.x)
+    latent.check_data(model, batch.x)
     weight = np.ones(batch.events) if batch.weight is None else np.asarray(batch.weight, np.float64)
     counts = weight > 0  # weight 0 silences even an impossible event
 
@@ -168,7 +169,7 @@ def evidence(
 
     log_likelihood = total(lambda x, context: model.log_prob(x, context=context))
     entropy = total(unsure) if classify and unsure is not None else None
-    parameters = algebra.free_parameters(model) if parameters is None else parameters
+    parameters = latent.free_parameters(model) if parameters is None else parameters
     return Evidence(log_likelihood, observations(model, batch), parameters, entropy)
 
 

@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import algebra
+from jaxgen.core import latent
 from jaxgen.core.errors import DataError, FitError, ModelError
 from jaxgen.core.inputs import Batch, as_batch, widened
 from jaxgen.core.methods import batch_axes, check_key
-from jaxgen.core.protocols import Bound, Density, Energy, Kind, Score
+from jaxgen.core.protocols import Bound, Density, Energy, Kind
+from jaxgen.core.scores import Score
 from jaxgen.metrics.bridge import bracket
 
 #: events scored at once, and scalars of data times samples at once: what keeps the memory of a wide network small
@@ -62,8 +63,8 @@ def score(key: Any, model: Any, data: Any, *, samples: int = 1) -> Score:
     check_key(key, called)
     if samples < 1:
         raise FitError("a bound needs draws", called=called, expected="samples=1 or more", got=f"samples={samples}")
-    model, missing = widened(model), algebra.accepts_missing(model)
-    batch = as_batch(data, missing=missing, unseen=algebra.unseen(model))
+    model, missing = widened(model), latent.accepts_missing(model)
+    batch = as_batch(data, missing=missing, unseen=latent.unseen(model))
     if len(batch_axes(np.shape(batch.x), model.event_shape, called, "data")) != 1:
         raise DataError(
             "data need one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",

@@ -14,7 +14,8 @@ from jaxgen.annealing import as_path, ladder
 from jaxgen.core.errors import FitError, JaxgenWarning, ModelError
 from jaxgen.core.inputs import as_array, concrete
 from jaxgen.core.methods import check_key
-from jaxgen.core.protocols import Kind, Score
+from jaxgen.core.protocols import Kind
+from jaxgen.core.scores import Score
 from jaxgen.ops.stable import logsumexp, softmax
 
 

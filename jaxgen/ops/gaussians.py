@@ -248,7 +248,7 @@ class Quadratic:
         mean: `[K, D]`, relative to the center of the columns.
         origin: `[K, D]`, the center.
         shape: `[K, D, D]` whiteners, or `[K, D]` logarithms of scales.
-        precise: bool, where residuals are needed.
+        coarse: bool, whether columns lose digits, so that residuals are needed.
     """
 
     linear: jax.Array
@@ -256,7 +256,7 @@ class Quadratic:
     mean: jax.Array
     origin: jax.Array
     shape: jax.Array
-    precise: jax.Array
+    coarse: jax.Array
 
     @classmethod
     def full(cls, mean: jax.Array, whitener: jax.Array, center: jax.Array, events: int) -> Quadratic:
@@ -270,7 +270,7 @@ class Quadratic:
         linear = jnp.concatenate([factor * precision[:, i, j], slope], axis=-1)
         reach = jnp.abs(mean) + jnp.sqrt(jnp.sum(tril_inverse(whitener) ** 2, axis=-1))
         terms = precision * reach[:, None] * reach[..., None]
-        return cls(linear, constant, mean, jnp.broadcast_to(center, mean.shape), whitener, _precise(terms, events))
+        return cls(linear, constant, mean, jnp.broadcast_to(center, mean.shape), whitener, _coarse(terms, events))
 
     @classmethod
     def diagonal(cls, mean: jax.Array, log_scale: jax.Array, center: jax.Array, events: int) -> Quadratic:
@@ -281,7 +281,7 @@ class Quadratic:
         constant = -jnp.sum(log_scale, axis=-1) - 0.5 * energy
         linear = jnp.concatenate([-0.5 * precision, slope], axis=-1)
         terms = precision * (jnp.abs(mean) + jnp.exp(log_scale)) ** 2
-        return cls(linear, constant, mean, jnp.broadcast_to(center, mean.shape), log_scale, _precise(terms, events))
+        return cls(linear, constant, mean, jnp.broadcast_to(center, mean.shape), log_scale, _coarse(terms, events))
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -301,7 +301,7 @@ class Quadratic:
         def by_columns() -> jax.Array:
             return matmul(self.linear, events.columns) + self.constant[:, None]
 
-        return jax.lax.cond(self.precise, by_residuals, by_columns)
+        return jax.lax.cond(events.precise, by_residuals, by_columns)
 
     def e_step_components(self, events: Any, weight: jax.Array) -> Moments:
         """What `finish` makes `Moments` of K components from: sums over a chunk, from weights `[K, N]`.
@@ -320,13 +320,13 @@ class Quadratic:
         def by_columns() -> jax.Array:
             return jax.lax.dot_general(weight, events.columns, (((1,), (1,)), ((), ())), precision=HIGHEST)
 
-        sums = jax.lax.cond(self.precise, by_residuals, by_columns)
+        sums = jax.lax.cond(events.precise, by_residuals, by_columns)
         return Moments(jnp.sum(weight, axis=1), sums[:, -d:], sums[:, :-d])
 
-    def finish(self, sums: Moments) -> Moments:
+    def finish(self, sums: Moments, precise: jax.Array) -> Moments:
         """`Moments` around the means from what the chunks add up to."""
         second = sums.second[:, _unpacking(self.mean.shape[-1])] if self._is_full else sums.second
-        move = jnp.where(self.precise, 0, self.mean)
+        move = jnp.where(precise, 0, self.mean)
         return jax.vmap(shift_moments)(Moments(sums.weight, sums.first, second), move)
 
 
@@ -337,7 +337,7 @@ def _unpacking(d: int) -> np.ndarray:
     return np.maximum(place, place.T)
 
 
-def _precise(terms: jax.Array, events: int) -> jax.Array:
+def _coarse(terms: jax.Array, events: int) -> jax.Array:
     """Whether exponents that add `terms [K, ...]` round off by more than may be: rounding errors add like noise."""
     norm = jnp.sqrt(jnp.sum(terms**2, axis=tuple(range(1, terms.ndim))))
     bound = jnp.finfo(terms.dtype).eps * jnp.mean(norm)

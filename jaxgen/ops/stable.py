@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxgen.core.compiled import compiled
+from jaxgen.core.latent import has_mass
 
 __all__ = ["compensated_add", "compensated_sum", "finite_max", "has_mass", "log_normalize", "logsumexp", "softmax"]
 
@@ -43,19 +44,6 @@ def finite_max(a: Array, axis: int = -1, keepdims: bool = False) -> Array:
     """
     largest = float(jnp.finfo(a.dtype).max)
     return lax.stop_gradient(jnp.clip(jnp.max(a, axis=axis, keepdims=keepdims), -largest, largest))
-
-
-def has_mass(weight: Array) -> Array:
-    """True where a total weight is more than nothing: a sum can be divided by it, and by it times a small square.
-
-    No share of an event is too small to count, whatever the weights are measured in.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> has_mass(jnp.array([1.0, 1e-12, 0.0, 1e-30])).tolist()
-        [True, True, False, False]
-    """
-    return weight > float(jnp.finfo(weight.dtype).tiny) ** 0.5
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))

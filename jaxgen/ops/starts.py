@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.core import algebra
+from jaxgen.core.protocols import Clusterable, has
 from jaxgen.ops.kmeans import kmeans, squared_distances
 from jaxgen.ops.scales import standardized
 
@@ -25,7 +26,7 @@ def cluster_features(template: Any, x: jax.Array) -> jax.Array:
     than one, as images, have one unit, and one scale. An entry that was not seen is at the mean of those that were.
     """
     features = algebra.features(template, x)
-    if not algebra.has_features(template):
+    if not has(template, Clusterable):
         features = standardized(features, together=x.ndim > 2)
     mean = jnp.nanmean(features, axis=0)
     return jnp.where(jnp.isnan(features), jnp.where(jnp.isnan(mean), 0, mean), features)

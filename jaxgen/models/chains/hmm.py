@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import algebra
+from jaxgen.core import algebra, fast, latent
 from jaxgen.core.compiled import compiled
 from jaxgen.core.errors import JaxgenError, ModelError, ShapeError
-from jaxgen.core.inputs import as_events, concrete, floating, probabilities
+from jaxgen.core.inputs import as_events, concrete
 from jaxgen.core.methods import context_shape, per_batch, per_event, per_sample, weighted_events
-from jaxgen.core.pytree import fixed, model, static
+from jaxgen.core.pytree import model, part, parts, static
 from jaxgen.core.sequences import Joined, Sequences, padded
 from jaxgen.core.value import ByValue
+from jaxgen.models.chains.markov import MarkovChain
 from jaxgen.ops import chains
-from jaxgen.ops.chains import transitions
 from jaxgen.ops.chunks import sum_over_chunks
-from jaxgen.ops.stable import has_mass, log_normalize, softmax
+from jaxgen.ops.stable import log_normalize, softmax
 from jaxgen.ops.starts import START_STEPS, cluster_shares
 
 #: time steps whose emission statistics are summed at once: they stay in the cache, and a float32 sum keeps its digits
 BLOCK = 4096
-#: how far the M-step of a stationary chain goes from the old matrix to a better one: the best of these, of which the
-#: last changes nothing, so that the objective never falls
-LADDER = tuple(0.5**i for i in range(11)) + (0.0,)
-
-
-class ChainStatistics(NamedTuple):
-    """Expected counts of first states `[K]` and of transitions `[K, K]`."""
-
-    initial: jax.Array
-    transition: jax.Array
-
-
 class HMMStatistics(NamedTuple):
     """The statistics of the chain, those of the emissions with a leading axis E, and the time spent in each, `[E]`."""
 
@@ -51,197 +37,6 @@ class Forecast(NamedTuple):
     """What is to come: `log_states [horizon, K]`, `log p(z_(t+h) | x_1..t)` in nats."""
 
     log_states: jax.Array
-
-
-@model
-class MarkovChain:
-    """A homogeneous Markov chain on K states, the default chain of a hidden Markov model.
-
-    `log p(z) = log pi[z_1] + sum_t log A[z_(t-1), z_t]`
-
-    It is a density of its own, of paths `[T]` of integers: `fit` on known paths counts.
-
-    Args:
-        initial_logits: `[K]`, up to a constant: `pi = softmax(initial_logits)`. Not looked at if `stationary`.
-        transition_logits: `[K, K]`, rows (the state left) up to a constant.
-        initial_prior, transition_prior: Dirichlet concentrations of `pi` and of the rows of `A`, or None for flat ones.
-        stationary: the chain starts in its stationary distribution, `pi A = pi`.
-
-    A logit of -inf is a start or transition that cannot be; training leaves it exactly so.
-
-    The M-step repairs: the row of a state that is never left stays as it was; an entry that training drives to zero
-    stops at the smallest normal number. A stationary chain has no closed M-step: the best of `LADDER` points
-    between the old matrix and one uphill is taken, which never decreases the objective.
-
-    Example:
-        >>> chain = MarkovChain.from_values([0.5, 0.5], [[0.9, 0.1], [0.1, 0.9]])
-        >>> round(float(chain.log_prob(jnp.array([0, 0, 1]))), 4)
-        -3.1011
-        >>> chain.sample(jax.random.key(0), (2,), length=5).shape
-        (2, 5)
-    """
-
-    initial_logits: jax.Array
-    transition_logits: jax.Array
-    initial_prior: Any = fixed(None)
-    transition_prior: Any = fixed(None)
-    stationary: bool = static(False)
-
-    event_shape = (None,)
-    context_shape = None
-
-    @classmethod
-    def from_values(
-        cls, initial, transition, *, initial_prior=None, transition_prior=None, stationary=False
-    ) -> MarkovChain:
-        """From probabilities `[K]` and `[K, K]`, exact zeros included; `initial` None is uniform.
-
-        Raises:
-            ModelError: rows that are no probabilities, or shapes that do not belong together.
-        """
-        k = np.shape(transition)[0] if np.ndim(transition) else 0
-        initial = np.full(k, 1 / max(k, 1)) if initial is None else initial
-        start, move = _log_rows("initial", initial, (k,)), _log_rows("transition", transition, (k, k))
-        priors = (_prior("initial_prior", initial_prior, start), _prior("transition_prior", transition_prior, move))
-        return cls(start, move, *priors, bool(stationary))
-
-    @property
-    def states(self) -> int:
-        return self.transition_logits.shape[-1]
-
-    @property
-    def free_parameters(self) -> int:
-        """Those that are not hard zeros; a row of n has n - 1."""
-        free = lambda logits: int(np.sum(np.maximum(np.sum(np.asarray(logits) > -np.inf, axis=-1) - 1, 0)))  # noqa: E731
-        if not concrete(self):
-            return (0 if self.stationary else self.states - 1) + self.states * (self.states - 1)
-        return free(self.transition_logits) + (0 if self.stationary else free(self.initial_logits))
-
-    @property
-    def log_transition(self) -> jax.Array:
-        """`log A`, `[K, K]`, rows normalised."""
-        return log_normalize(self.transition_logits)[0]
-
-    @property
-    def log_initial(self) -> jax.Array:
-        """`log pi`, `[K]`."""
-        return self._log_initial(self.log_transition)
-
-    def _log_initial(self, log_transition):
-        if not self.stationary:
-            return log_normalize(self.initial_logits)[0]
-        share = transitions.stationary(jnp.exp(log_transition))
-        return jnp.where(share > 0, jnp.log(jnp.where(share > 0, share, 1)), -jnp.inf)
-
-    def log_chain(self, context=None):
-        """`log pi [K]` and `log A [K, K]`, as `ops.chains` takes them."""
-        move = self.log_transition
-        return self._log_initial(move), move
-
-    def chain_statistics(self, initial, counts, weight, context=None):
-        """Of sequences `[N]`: expected first states `[N, K]` and transitions `[N, K, K]`, weighted and summed."""
-        total = jnp.tensordot(weight, counts.reshape(len(weight), -1), 1, precision="highest")
-        first = jnp.matmul(weight, initial, precision="highest")
-        return ChainStatistics(first, total.reshape(counts.shape[1:]))
-
-    @per_batch
-    def log_prob(self, x, context):
-        """Nats, `[*batch, T] -> [*batch]`."""
-        start, move = self.log_chain()
-        first, moves = self._seen(x)
-        seen = lambda count, log: jnp.sum(jnp.where(count > 0, count * jnp.where(count > 0, log, 0), 0), axis=-1)  # noqa: E731
-        return seen(first, start) + seen(moves.reshape(len(first), -1), move.reshape(-1))
-
-    def _seen(self, x):
-        """Of paths: the first states as one-hot rows `[N, K]`, and the number of uses of each transition."""
-        path, there = (x.x, x.valid) if isinstance(x, Sequences) else (x, jnp.ones(x.shape, bool))
-        state = (path[..., None] == jnp.arange(self.states)) & there[..., None]
-        state = state.astype(self.transition_logits.dtype)
-        return state[:, 0], jnp.einsum("nti,ntj->nij", state[:, :-1], state[:, 1:], precision="highest")
-
-    @per_sample
-    def sample(self, key, length):
-        """Paths `[*shape, length]`, int32."""
-        start, move = self.log_chain()
-        return chains.sample_path(key, start, move, length)
-
-    def sample_states(self, key, length, context=None):
-        """One path `[length]`."""
-        start, move = self.log_chain()
-        return chains.sample_path(key, start, move, length)
-
-    @weighted_events
-    def e_step(self, x, weight):
-        """`ChainStatistics` of known paths, and `log_prob [N]`."""
-        first, moves = self._seen(x)
-        return self.chain_statistics(first, moves, weight), self.log_prob(x)
-
-    def m_step(self, statistics) -> MarkovChain:
-        """Weighted maximum likelihood, or the mode under the priors."""
-        return self.maximize(statistics)[0]
-
-    @compiled
-    def maximize(self, statistics):
-        """`m_step`, and the number of states that are never left."""
-        counts, prior = statistics.transition, self.transition_prior
-        move = transitions.log_shares(counts, self.transition_logits, prior)
-        start = transitions.log_shares(statistics.initial, self.initial_logits, self.initial_prior)
-        if self.stationary:
-            start, move = self.initial_logits, self._climb(statistics)
-        never_left = jnp.sum(~has_mass(jnp.sum(counts, axis=-1)))
-        new = MarkovChain(start, move, self.initial_prior, prior, self.stationary)
-        return new, never_left.astype(jnp.int32)
-
-    def _climb(self, statistics):
-        """The best of a ladder of matrices from a better one to the old, `[K, K]` logits.
-
-        The objective is `sum_ij n_ij log A_ij + sum_i n_i log pi_i(A)`. With d the gradient of its second term in A,
-        the shares of `n_ij + A_ij (d_ij - sum_j A_ij d_ij)` lie uphill of A, and are A itself at the maximum.
-        """
-        old, counts, prior = self.log_transition, statistics.transition, self.transition_prior
-
-        def first(log):
-            seen = statistics.initial > 0
-            return jnp.sum(jnp.where(seen, statistics.initial * jnp.where(seen, self._log_initial(log), 0), 0))
-
-        # in logits the gradient is A_ij (d_ij - sum_j A_ij d_ij) already
-        slope = jax.grad(lambda logits: first(log_normalize(logits)[0]))(old)
-        better = jnp.maximum(counts + jnp.where(jnp.isneginf(old), 0, slope), 0.05 * counts)
-        new = log_normalize(transitions.log_shares(better, self.transition_logits, prior))[0]
-        weight = counts if prior is None else counts + prior.astype(counts.dtype) - 1
-
-        def at(share):
-            mixed = (1 - share) * jnp.exp(old) + share * jnp.exp(new)
-            log = jnp.where(jnp.isneginf(old), -jnp.inf, jnp.log(jnp.maximum(mixed, jnp.finfo(mixed.dtype).tiny)))
-            terms = jnp.where(jnp.isneginf(log), 0, weight * jnp.where(jnp.isneginf(log), 0, log))
-            return jnp.sum(terms) + first(log), log
-
-        value, ladder = jax.vmap(at)(jnp.asarray(LADDER, old.dtype))
-        return ladder[jnp.argmax(value)]
-
-    def hold(self, statistics, held):
-        """Held probabilities stay; the others of their row divide what is left."""
-        return ChainStatistics(
-            transitions.hold_shares(statistics.initial, self.initial_logits, held.initial_logits),
-            transitions.hold_shares(statistics.transition, self.transition_logits, held.transition_logits),
-        )
-
-    def log_prior(self):
-        """Log density of the Dirichlet priors, nats up to a constant."""
-        start, move = self.log_chain()
-        pairs = ((self.initial_prior, start), (self.transition_prior, move))
-        terms = [jnp.sum(jnp.where(jnp.isneginf(log), 0, (p - 1) * jnp.where(jnp.isneginf(log), 0, log)))
-                 for p, log in pairs if p is not None]  # fmt: skip
-        return sum(terms, jnp.zeros((), move.dtype))
-
-    def check_data(self, x) -> None:
-        """Refuses paths through states that are not there with a ModelError."""
-        path = padded(x)
-        if concrete(path) and (np.min(path) < 0 or np.max(path) >= self.states):
-            raise ModelError(
-                "a path through states that are not there", called="MarkovChain.check_data(x)",
-                expected=f"integers from 0 to {self.states - 1}", got=f"{np.min(path)} to {np.max(path)}",
-            )  # fmt: skip
 
 
 @model
@@ -279,8 +74,8 @@ class HMM:
         (3, 7)
     """
 
-    chain: Any
-    emissions: Any
+    chain: Any = part()
+    emissions: Any = parts()
     tie: tuple[int, ...] | None = static(None)
     backend: Any = static(None)
 
@@ -339,7 +134,7 @@ class HMM:
         )
         try:
             start = cls(chain, _init_emissions(key, values, given, k, ByValue(leaf)), None, None)
-            start.check_data(x)
+            latent.check_data(start, x)
             return start
         except (TypeError, ValueError) as error:
             if isinstance(error, JaxgenError) and not isinstance(error, ShapeError):
@@ -421,30 +216,16 @@ class HMM:
         return context_shape(algebra.element(self.emissions))
 
     @property
-    def latent_parts(self):
-        return (self.emissions,)
-
-    @property
-    def missing(self) -> bool:
-        """Whether NaN is an entry that was not seen: what the emissions say."""
-        return algebra.accepts_missing(self.emissions)
-
-    @property
     def joins(self) -> bool:
         """Whether an E-step takes rows of several sequences, `Joined`, and is faster for it: not as a tree."""
         return jax.default_backend() == "cpu" and not isinstance(self.backend, chains.Associative)
-
-    @property
-    def free_parameters(self) -> int:
-        """Of the chain and of the emissions."""
-        return algebra.free_parameters(self.chain) + algebra.component_free_parameters(self.emissions)
 
     def check_data(self, x) -> None:
         """Refuses data outside the support of the emissions with a DataError."""
         values, valid = _steps(x), _valid(x)
         if valid is not None and concrete(valid):
             values = values[np.asarray(valid).reshape(-1)]
-        algebra.check_data(algebra.element(self.emissions), values)
+        latent.check_data(algebra.element(self.emissions), values)
 
     def check_label(self, label) -> None:
         """Refuses labels of states that are not there with a ModelError."""
@@ -475,31 +256,32 @@ class HMM:
         return softmax(self.log_transition)
 
     def permute(self, order) -> HMM:
-        """The same model with its states in another order, `order[new] = old`; for chains that can be permuted."""
-        own = getattr(type(self.chain), "permute", None)
-        if own is not None:
-            chain, order = own(self.chain, order), jnp.asarray(order)
-        else:
-            order = jnp.asarray(order)
-            chain = jax.tree.map(lambda leaf: leaf[order][:, order] if leaf.ndim == 2 else leaf[order], self.chain)
+        """The same model with its states in another order, `order[new] = old`."""
+        chain = self.chain.permute(order)
         if self.tie is not None:
             return HMM(chain, self.emissions, tuple(self.tie[int(i)] for i in order), self.backend)
-        return HMM(chain, algebra.take(self.emissions, order), None, self.backend)
+        return HMM(chain, algebra.take(self.emissions, jnp.asarray(order)), None, self.backend)
 
     def _emitted(self, x, context, score=None):
         """Log-likelihoods `[N, T, K]` of every step in every state."""
         given = None if self._emission_context is None else _rows(context)
-        seen = algebra.each_log_prob(self.emissions, _steps(x), given, score)
+        return self._by_state(fast.each_log_prob(self.emissions, _steps(x), given, score), x)
+
+    def _by_state(self, seen, x):
+        """What emissions say of steps, `[N T, E]`, as `[N, T, K]`."""
         seen = seen.reshape((*x.shape[:2], -1))
         return seen if self.tie is None else seen[..., np.array(self.tie)]
 
     def _arrays(self, x, context, score=None, label=None):
         """What `ops.chains` takes: arrays, and options."""
         seen = self._emitted(x, context, score)
-        x = _sequences(x)
         if label is not None:
             other = (label >= 0)[..., None] & (label[..., None] != jnp.arange(seen.shape[-1]))
             seen = jnp.where(other, -jnp.inf, seen)
+        return self._on_states(seen, x, context)
+
+    def _on_states(self, seen, x, context):
+        x = fast.plain(x)
         options = {"length": x.length, "observed": x.observed} if isinstance(x, Sequences) else {}
         if isinstance(x, Joined):
             options["starts"] = x.starts
@@ -515,6 +297,27 @@ class HMM:
     def log_prob(self, x, context):
         """Nats, `[*batch, T, *event] -> [*batch]`; its gradients are posterior expectations, finite at hard zeros."""
         return self._on_chain(chains.log_normalizer, x, context)
+
+    @per_batch
+    def elbo(self, key, x, context):
+        """A lower bound in the mean, of emissions that have one: `iwae` of one draw, nats, `[*batch]`."""
+        return self._estimate(key, x, context, 1)
+
+    @per_batch
+    def iwae(self, key, x, context, samples=50):
+        """The logarithm of an unbiased estimate of p(x), nats, `[*batch, T, *event] -> [*batch]`.
+
+        Each step's emission densities are estimated by draws of their own, so that the sum over paths of their products
+        has the mean p(x).
+        """
+        return self._estimate(key, x, context, samples)
+
+    def _estimate(self, key, x, context, samples):
+        # all steps at once: one key for several blocks would make their draws depend on each other
+        given = None if self._emission_context is None else _rows(context)
+        seen = latent.component_estimate(self.emissions, key, _steps(x), given, samples)
+        arrays, options = self._on_states(self._by_state(seen.T, x), x, context)
+        return chains.log_normalizer(*arrays, **options, backend=self.backend)
 
     @per_batch
     def filter(self, x, context):
@@ -627,7 +430,7 @@ class HMM:
 
         What will be seen h steps ahead has the density `Mixture(forecast.log_states[h - 1], hmm.emissions)`.
         """
-        log_filtered = getattr(state, "log_filtered", state)
+        log_filtered = state.log_filtered if isinstance(state, chains.FilterState) else state
         return Forecast(chains.forecast(log_filtered, self.log_transition, horizon))
 
     @compiled
@@ -636,30 +439,6 @@ class HMM:
         arrays, given = self._arrays(x, None, algebra.component_step_log_prob)
         return chains.log_normalizer(*arrays, **given, backend=self.backend)
 
-    def prepare(self, x, limit):
-        """`algebra.Events` with the columns of Gaussian emissions, kept where they fit into `limit` bytes."""
-        fast = algebra.has_columns(self.emissions) and self._emission_context is None
-        return algebra.with_columns(self.emissions, x, limit) if fast else x
-
-    def ready(self, events) -> HMM:
-        """The same model for prepared events."""
-        steps = math.prod(events.shape[:2])
-        return HMM(self.chain, self.emissions.ready(events.center, steps), self.tie, self.backend)
-
-    @property
-    def precise(self) -> jax.Array:
-        """Of a model that is ready: whether it works without columns, which would lose digits."""
-        return self.emissions.precise
-
-    def precisely(self, precise) -> HMM:
-        """A model that is ready, told to do so or not."""
-        emissions = dataclasses.replace(self.emissions, precise=precise)
-        return HMM(self.chain, emissions, self.tie, self.backend)
-
-    def finish(self, statistics):
-        """Of a model that is ready: its statistics, summed over chunks, as those of the model that it was."""
-        return statistics._replace(emissions=self.emissions.finish(statistics.emissions))
-
     @weighted_events
     def e_step(self, x, weight, label, context):
         """`HMMStatistics` of sequences `[N, T, *event]`, and `log_prob [N]`; with labels `[N, T]`, of those paths."""
@@ -667,7 +446,7 @@ class HMM:
         posterior = chains.smoother(*arrays, **given, backend=self.backend)
         weight = weight.astype(posterior.marginals.dtype)
         share = posterior.marginals * weight[:, None, None]
-        first, rows = posterior.marginals[:, 0], _sequences(x)
+        first, rows = posterior.marginals[:, 0], fast.plain(x)
         if isinstance(rows, Joined):
             first = jnp.sum(jnp.where(rows.starts[..., None], posterior.marginals, 0), axis=1)
         chain = self.chain.chain_statistics(first, posterior.transition_counts, weight, context)
@@ -687,29 +466,9 @@ class HMM:
     @compiled
     def maximize(self, statistics):
         """`m_step`, and the number of states that are never left and of emissions that had to be repaired."""
-        chain, never_left = algebra.maximize(self.chain, statistics.chain)
-        emissions, repaired = algebra.component_maximize(self.emissions, statistics.emissions, statistics.mass)
+        chain, never_left = latent.maximize(self.chain, statistics.chain)
+        emissions, repaired = latent.component_maximize(self.emissions, statistics.emissions, statistics.mass)
         return HMM(chain, emissions, self.tie, self.backend), never_left + repaired
-
-    def hold(self, statistics, held):
-        """Held parameters of the chain and of the emissions."""
-        return HMMStatistics(
-            algebra.hold(self.chain, statistics.chain, held.chain),
-            algebra.component_hold(self.emissions, statistics.emissions, held.emissions),
-            statistics.mass,
-        )
-
-    def rebase(self, old, statistics):
-        """The statistics as those of this model."""
-        return HMMStatistics(
-            algebra.rebase(self.chain, old.chain, statistics.chain),
-            algebra.component_rebase(self.emissions, old.emissions, statistics.emissions),
-            statistics.mass,
-        )
-
-    def log_prior(self):
-        """Log density of the priors of chain and emissions, nats up to a constant."""
-        return algebra.log_prior(self.chain) + algebra.component_log_prior(self.emissions)
 
     @compiled
     def features(self, x):
@@ -723,14 +482,9 @@ class HMM:
         return jnp.concatenate([jnp.sum(posterior.marginals, axis=1) / jnp.maximum(time, 1), moves], axis=1)
 
 
-def _sequences(x):
-    """Sequences, also of prepared ones."""
-    return x.x if isinstance(x, algebra.Events) else x
-
-
 def _valid(x):
     """`[N, T]` bool, the steps that are there and were seen; None for all."""
-    x = _sequences(x)
+    x = fast.plain(x)
     return x.valid if isinstance(x, Sequences) else None
 
 
@@ -741,26 +495,7 @@ def _rows(x):
 
 def _steps(x):
     """The steps of sequences, or of prepared ones, as events."""
-    return x.steps() if isinstance(x, algebra.Events) else _rows(padded(x))
-
-
-def _log_rows(name, value, shape):
-    """Logarithms of probabilities of the given shape, which are checked."""
-    called = "HMM.from_values(initial, transition, emissions)"
-    return jnp.log(probabilities(value, name=name, called=called, shape=shape))
-
-
-def _prior(name, value, like):
-    """Dirichlet concentrations in the shape of what they are of, or None."""
-    if value is None:
-        return None
-    value = floating(value, name=name).astype(like.dtype)
-    if value.ndim > like.ndim or (concrete(value) and not (value > 0).all()):
-        raise ModelError(
-            f"{name} is no Dirichlet prior", called="MarkovChain.from_values(initial, transition)",
-            expected=f"positive concentrations that broadcast to {list(like.shape)}", got=f"shape {list(value.shape)}",
-        )  # fmt: skip
-    return jnp.broadcast_to(value, like.shape)
+    return x.steps() if isinstance(x, fast.Events) else _rows(padded(x))
 
 
 def _emission_statistics(emissions, x, weight, context=None):
@@ -769,7 +504,7 @@ def _emission_statistics(emissions, x, weight, context=None):
     def part(rows, fresh):
         given = None if context is None else rows(context)
         weights = jnp.where(fresh[:, None], rows(weight), 0).T
-        events = x.cut(rows) if isinstance(x, algebra.Events) else rows(x)
+        events = x.cut(rows) if isinstance(x, fast.Events) else rows(x)
         return algebra.component_e_step(emissions, events, weights, given)
 
     return sum_over_chunks(part, x.shape[0], BLOCK)
@@ -795,6 +530,6 @@ def _init_emissions(key, steps, context, k, leaf):
 
     def step(_, emissions):
         statistics = _emission_statistics(emissions, steps, share, context)
-        return algebra.component_maximize(emissions, statistics, mass)[0]
+        return latent.component_maximize(emissions, statistics, mass)[0]
 
     return jax.lax.fori_loop(0, START_STEPS, step, algebra.repeat(template, k))

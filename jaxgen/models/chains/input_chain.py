@@ -192,13 +192,13 @@ class InputChain:
         weight = (self.weight + turn[..., :-1]).astype(self.weight.dtype)
         return InputChain(start, move, weight, self.center), jnp.sum(~alive | ~known).astype(jnp.int32)
 
-    def hold(self, statistics, held):
+    def freeze(self, statistics, frozen):
         """Statistics whose M-step moves only what is free, to the best of the bound without its coupling of columns,
         `I / 2` in place of `(I - 1 1^T / m) / 2`: lower still, so that no step decreases the likelihood.
         """
         initial, gradient, inputs = statistics
-        initial = transitions.hold_shares(initial, self.initial_logits, held.initial_logits)
-        free = ~jnp.concatenate([held.weight, held.transition_logits[..., None]], axis=-1)
+        initial = transitions.freeze_shares(initial, self.initial_logits, frozen.initial_logits)
+        free = ~jnp.concatenate([frozen.weight, frozen.transition_logits[..., None]], axis=-1)
 
         def one(gradient, inputs, free):
             system = jnp.where(free[:, None] & free, inputs, 0)
@@ -209,7 +209,7 @@ class InputChain:
         touched = jnp.any(~free, axis=(1, 2), keepdims=True)
         return InputStatistics(initial, jnp.where(touched, pulled, gradient), inputs)
 
-    def rebase(self, old, statistics):
+    def recentre(self, old, statistics):
         """The bound that `old` made, seen from this chain: its gradient here.
 
         Source: Mairal (2013), Stochastic majorization-minimization algorithms, for why to add bounds.

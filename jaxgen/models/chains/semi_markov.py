@@ -191,10 +191,10 @@ class SemiMarkovChain:
         unused = [jnp.sum(~has_mass(jnp.sum(counts, axis=-1))) for counts in statistics[1:]]
         return SemiMarkovChain(first, move, stay, *priors), (unused[0] + unused[1]).astype(jnp.int32)
 
-    def hold(self, statistics, held):
+    def freeze(self, statistics, frozen):
         """Held probabilities stay; the others of their row divide what is left."""
-        rows = zip(statistics, _logits(self), _logits(held), strict=True)
-        return SemiMarkovStatistics(*(transitions.hold_shares(*row) for row in rows))
+        rows = zip(statistics, _logits(self), _logits(frozen), strict=True)
+        return SemiMarkovStatistics(*(transitions.freeze_shares(*row) for row in rows))
 
     def log_prior(self):
         """Log density of the Dirichlet priors, nats up to a constant."""

@@ -208,18 +208,18 @@ class Beta:
         return jax.lax.fori_loop(0, STEPS, step, (jnp.zeros_like(self.logit_mean), self.concentration))
 
     @compiled
-    def hold(self, statistics, held):
-        """Return statistics whose maximum is that of these where the mean, or the concentration, is held."""
+    def freeze(self, statistics, frozen):
+        """Return statistics whose maximum is that of these where the mean, or the concentration, is frozen."""
         alive = has_mass(statistics.weight)
-        h, s = self._climb(self._logs(statistics, alive), ~held.logit_mean, ~held.log_concentration)
+        h, s = self._climb(self._logs(statistics, alive), ~frozen.logit_mean, ~frozen.log_concentration)
         ratios, whole = (h / self.mean, -h / self._rest), digamma_gaps(s).log
         gaps = (digamma_gaps(s * (self.mean + h)).log - whole, digamma_gaps(s * (self._rest - h)).log - whole)
         left, right = (statistics.weight * (_excess(u, jnp.log1p(u)) + g) for u, g in zip(ratios, gaps, strict=True))
         new = BetaStatistics(statistics.weight, statistics.weight * h, left, right)
-        some = held.logit_mean | held.log_concentration
+        some = frozen.logit_mean | frozen.log_concentration
         return jax.tree.map(lambda new, old: jnp.where(some, new, old), new, statistics)
 
-    def rebase(self, old, statistics):
+    def recentre(self, old, statistics):
         """Return statistics around the old mean as statistics around this one."""
         weight, first, left, right = statistics
         by = jnp.where(self.logit_mean < 0, old.mean - self.mean, self._rest - old._rest)

@@ -34,7 +34,7 @@ class LadderStatistics(NamedTuple):
 
     Args:
         weight: `sum w`.
-        free: `sum w` for each parameter that may move, `[P]`; zero where it is held.
+        free: `sum w` for each parameter that may move, `[P]`; zero where it is frozen.
         score: gradient of `sum w log p` at the parameters, `[P]`.
         ahead: the same at the end of the plan, `[P]`.
         gains: what `sum w log p` gains on each rung, `[J]` nats.
@@ -212,9 +212,9 @@ class DistraxLeaf:
         length = largest * jnp.sqrt(jnp.sum((white / largest) ** 2))
         return jnp.matmul(whitener.T, white / (1 + length), precision=HIGHEST)
 
-    def hold(self, statistics, held):
-        """Statistics in which held parameters do not move; a plan that would have moved them was tried in vain."""
-        kept = ravel_pytree(held.params)[0].astype(bool)
+    def freeze(self, statistics, frozen):
+        """Statistics in which frozen parameters do not move; a plan that would have moved them was tried in vain."""
+        kept = ravel_pytree(frozen.params)[0].astype(bool)
         spoilt = jnp.any(kept & (ravel_pytree(self.plan)[0] != 0))
         gains = jnp.where(spoilt, -IMPOSSIBLE, statistics.gains)
         return statistics._replace(free=jnp.where(kept, 0, statistics.free), gains=gains)

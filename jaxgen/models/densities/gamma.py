@@ -227,12 +227,12 @@ class Gamma:
         per_event = 0.5 * self.log_shape - stirling_error(self.shape)
         return jnp.sum(pseudo.weight * per_event - self.shape * pseudo.excess)
 
-    def hold(self, statistics, held):
-        """With a mean that is held the shape is fitted around it, not around the mean of the data."""
-        first = jnp.where(held.log_mean, -self._pseudo().first, statistics.first)
+    def freeze(self, statistics, frozen):
+        """With a mean that is frozen the shape is fitted around it, not around the mean of the data."""
+        first = jnp.where(frozen.log_mean, -self._pseudo().first, statistics.first)
         return statistics._replace(first=first)
 
-    def rebase(self, old, statistics):
+    def recentre(self, old, statistics):
         """Statistics around the old mean, around this one."""
         weight, first, total = statistics
         log_ratio = old.log_mean - self.log_mean

@@ -293,12 +293,12 @@ class Gaussian:
         """The prior's mean relative to the mean."""
         return (prior.mean - self.origin) - self.offset
 
-    def hold(self, statistics, held):
-        """A held mean does not move: the covariance is then taken around it."""
+    def freeze(self, statistics, frozen):
+        """A frozen mean does not move: the covariance is then taken around it."""
         still = 0.0 if self.prior is None else -self.prior.strength * self._prior_mean(self.prior)
-        return statistics._replace(first=jnp.where(held.offset, still, statistics.first))
+        return statistics._replace(first=jnp.where(frozen.offset, still, statistics.first))
 
-    def rebase(self, old, statistics):
+    def recentre(self, old, statistics):
         """Moments around the mean of `old` as moments around this one's."""
         return gaussians.shift_moments(statistics, (self.origin - old.origin) + (self.offset - old.offset))
 
@@ -563,12 +563,12 @@ class DiagonalGaussian:
     def _prior_mean(self, prior):
         return (prior.mean - self.origin) - self.offset
 
-    def hold(self, statistics, held):
-        """A held mean does not move: the variance is then taken around it."""
+    def freeze(self, statistics, frozen):
+        """A frozen mean does not move: the variance is then taken around it."""
         still = 0.0 if self.prior is None else -self.prior.strength * self._prior_mean(self.prior)
-        return statistics._replace(first=jnp.where(held.offset, still, statistics.first))
+        return statistics._replace(first=jnp.where(frozen.offset, still, statistics.first))
 
-    def rebase(self, old, statistics):
+    def recentre(self, old, statistics):
         """Moments around the mean of `old` as moments around this one's."""
         return gaussians.shift_moments(statistics, (self.origin - old.origin) + (self.offset - old.offset))
 

@@ -158,11 +158,11 @@ class Laplace:
         new = dataclasses.replace(self, offset=self.offset + jnp.where(alive, shift, 0), log_scale=log_scale)
         return new, jnp.any(~(alive & (scale >= lowest))).astype(jnp.int32)
 
-    def hold(self, statistics, held):
-        """Return statistics that leave a location where it is held."""
-        return statistics._replace(sign=jnp.where(held.offset, 0, statistics.sign))
+    def freeze(self, statistics, frozen):
+        """Return statistics that leave a location where it is frozen."""
+        return statistics._replace(sign=jnp.where(frozen.offset, 0, statistics.sign))
 
-    def rebase(self, old, statistics):
+    def recentre(self, old, statistics):
         """Return statistics whose bound is that of the old location's, as a function of the distance from this one."""
         weight, near, precision, sign, distance = statistics
         by = (self.origin - old.origin) + (self.offset - old.offset)

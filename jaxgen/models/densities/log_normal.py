@@ -129,11 +129,11 @@ class LogNormal:
         new = dataclasses.replace(self, log_median=self.log_median + shift, log_scale=log_scale)
         return new, jnp.any(~(alive & (variance >= lowest))).astype(jnp.int32)
 
-    def hold(self, statistics, held):
-        """Return moments whose variance is taken around a median that is held."""
-        return statistics._replace(first=jnp.where(held.log_median, 0, statistics.first))
+    def freeze(self, statistics, frozen):
+        """Return moments whose variance is taken around a median that is frozen."""
+        return statistics._replace(first=jnp.where(frozen.log_median, 0, statistics.first))
 
-    def rebase(self, old, statistics):
+    def recentre(self, old, statistics):
         """Return moments around the old median as moments around this one."""
         return shift_moments(statistics, self.log_median - old.log_median)
 

@@ -330,19 +330,19 @@ class LowRankGaussian:
         kept = jax.tree.map(lambda new, old: jnp.where(alive & finite, new, old), new, self)
         return kept, (~(alive & finite & regular) | singular).astype(jnp.int32)
 
-    def hold(self, statistics, held):
-        """Statistics whose M-step is the constrained one: some coordinates of `offset` or entries of `factor` held.
+    def freeze(self, statistics, frozen):
+        """Statistics whose M-step is the constrained one: some coordinates of `offset` or entries of `factor` frozen.
 
         Each coordinate is a regression of its own, on the factors and a constant, of which some coefficients stay. A
-        held mean cannot take over the mean of the factors, held factors cannot take over their covariance: they keep
-        those of the model.
+        frozen mean cannot take over the mean of the factors, frozen factors cannot take over their covariance: they
+        keep those of the model.
         """
         weight, first, second, cross, factors, square = statistics
         safe = jnp.where(has_mass(weight), weight, 1)
         q = self.rank
         design = jnp.block([[square, factors[:, None]], [factors[None], weight[None, None]]]) / safe
         target = jnp.concatenate([cross, first[:, None]], axis=1) / safe
-        free = ~jnp.concatenate([held.factor, held.offset[:, None]], axis=1)
+        free = ~jnp.concatenate([frozen.factor, frozen.offset[:, None]], axis=1)
         eye = jnp.eye(q + 1, dtype=design.dtype)
         inverse = linalg.inverse_cholesky(jnp.where(free[:, :, None] & free[:, None], design, eye))
         whitened = jnp.sum(inverse * jnp.where(free, target, 0)[:, None], axis=-1)
@@ -350,7 +350,7 @@ class LowRankGaussian:
         moved = jnp.where(jnp.isfinite(moved).all(axis=1, keepdims=True), moved, 0)
         psi = second / safe - 2 * jnp.sum(moved * target, axis=1) + jnp.sum(matmul(moved, design) * moved, axis=1)
         factor, shift = self.factor + moved[:, :q], moved[:, q]
-        held_mean, held_factor = jnp.any(held.offset), jnp.any(held.factor)
+        held_mean, held_factor = jnp.any(frozen.offset), jnp.any(frozen.factor)
         root = linalg.cholesky(square / safe)
         root = jnp.where(held_factor | ~jnp.isfinite(root).all(), jnp.eye(q, dtype=root.dtype), root)
         change = matmul(factor, root) - self.factor
@@ -361,7 +361,7 @@ class LowRankGaussian:
         )  # fmt: skip
         return jax.tree.map(lambda new, old: jnp.where(held_mean | held_factor, new, old), made, statistics)
 
-    def rebase(self, old, statistics):
+    def recentre(self, old, statistics):
         """Statistics that `old` took as this model would write them: with the noise that its mean and F leave.
 
         What is known of the factors remains what `old` thinks of them.

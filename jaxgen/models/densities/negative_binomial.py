@@ -245,18 +245,18 @@ class NegativeBinomial:
             return jnp.zeros((), self.log_mean.dtype)
         return jnp.sum((self.prior[..., 0] - 1) * self.log_dispersion - self.prior[..., 1] * self.dispersion)
 
-    def hold(self, statistics, held):
-        """With a mean that is held the dispersion is fitted around it, not around the mean of the counts.
+    def freeze(self, statistics, frozen):
+        """With a mean that is frozen the dispersion is fitted around it, not around the mean of the counts.
 
         The sums become those of counts with that mean which have the likelihood's derivatives in r.
         """
         weight, positive, total, *curved = statistics
-        lacking = jnp.where(held.log_mean, weight * self.mean - total, 0)
+        lacking = jnp.where(frozen.log_mean, weight * self.mean - total, 0)
         linear = zip(_linear(self.mean + self.dispersion), _linear(self._anchor + self.dispersion), strict=True)
         curved = (part + lacking * (own - taken) for part, (own, taken) in zip(curved, linear, strict=True))
         return NegativeBinomialStatistics(weight, positive, total + lacking, *curved)
 
-    def rebase(self, old, statistics):
+    def recentre(self, old, statistics):
         """Statistics around the old anchor, around this one, exactly; at another r by their Taylor polynomial."""
         weight, positive, total, value, slope, bend = statistics
         h = self.dispersion - old.dispersion

@@ -208,10 +208,10 @@ class NoisyGaussian:
         )  # fmt: skip
         return new, (~alive | singular[0]).astype(jnp.int32)
 
-    def hold(self, statistics, held):
-        """Return moments whose covariance is taken around a mean that is held."""
-        return statistics._replace(first=jnp.where(held.offset, 0, statistics.first))
+    def freeze(self, statistics, frozen):
+        """Return moments whose covariance is taken around a mean that is frozen."""
+        return statistics._replace(first=jnp.where(frozen.offset, 0, statistics.first))
 
-    def rebase(self, old, statistics):
+    def recentre(self, old, statistics):
         """Return moments around the old mean as moments around this one."""
         return shift_moments(statistics, (self.origin - old.origin) + (self.offset - old.offset))

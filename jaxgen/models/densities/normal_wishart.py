@@ -369,12 +369,12 @@ class NormalWishart:
             self.prior_strength, self.degrees, self.prior_excess + (d - 1), d,
         )  # fmt: skip
 
-    def hold(self, statistics, held):
-        """A held mean does not move: the scale is then taken around it."""
+    def freeze(self, statistics, frozen):
+        """A frozen mean does not move: the scale is then taken around it."""
         still = -self.prior_strength * (self.prior_offset - self.offset)
-        return statistics._replace(first=jnp.where(held.offset, still, statistics.first))
+        return statistics._replace(first=jnp.where(frozen.offset, still, statistics.first))
 
-    def rebase(self, old, statistics):
+    def recentre(self, old, statistics):
         """`Moments` around the mean of `old`, moved to the own mean."""
         weight, first, second = statistics
         move = (old.origin - self.origin) + (old.offset - self.offset)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import algebra
+from jaxgen.core import latent
 from jaxgen.core.compiled import compiled
 from jaxgen.core.errors import ModelError
 from jaxgen.core.inputs import as_array, concrete, floating
 from jaxgen.core.methods import context_shape, per_event, per_sample, weighted_events
-from jaxgen.core.pytree import fixed, model
+from jaxgen.core.pytree import fixed, model, part
+
+
+class PuncturedStatistics(NamedTuple):
+    """The statistics of the density, of events that are not at the value."""
+
+    density: Any
 
 
 @model
@@ -39,7 +45,7 @@ class Punctured:
         [-inf, -1.4189]
     """
 
-    density: Any
+    density: Any = part()
     value: jax.Array = fixed()
 
     @classmethod
@@ -71,16 +77,13 @@ class Punctured:
 
     event_shape = property(lambda self: self.density.event_shape)
     context_shape = property(lambda self: context_shape(self.density))
-    latent_parts = property(lambda self: (self.density,))
-    missing = property(lambda self: algebra.accepts_missing(self.density))
-    free_parameters = property(lambda self: algebra.free_parameters(self.density))
 
     def check_data(self, x) -> None:
         """Refuse data that the density refuses, but for events at the value, with a DataError."""
         x = as_array(x, name="x", called="Punctured.check_data(x)", allow_nan=True)
         abstract = isinstance(self.value, jax.ShapeDtypeStruct)  # which events are at the value is not known then
         if not abstract and concrete(x, self.value) and len(kept := np.asarray(x)[~np.asarray(self._at(x))]):
-            algebra.check_data(self.density, kept)
+            latent.check_data(self.density, kept)
 
     def _at(self, x):
         """Return which events `[*batch, *event]` equal the value, as numbers of its dtype."""
@@ -99,11 +102,11 @@ class Punctured:
 
     @weighted_events
     def e_step(self, x, weight, context):
-        """Return the density's statistics, and `log_prob [N]`."""
+        """Return `PuncturedStatistics`, and `log_prob [N]`."""
         at = self._at(x)
         given = {} if context is None else {"context": context}
         statistics, log_prob = self.density.e_step(x, jnp.where(at, 0, weight), **given)
-        return statistics, jnp.where(at, -jnp.inf, log_prob)
+        return PuncturedStatistics(statistics), jnp.where(at, -jnp.inf, log_prob)
 
     def m_step(self, statistics) -> Punctured:
         """Return the M-step of the density."""
@@ -112,26 +115,10 @@ class Punctured:
     @compiled
     def maximize(self, statistics):
         """Return `m_step`, and how many parts the density repaired."""
-        density, repaired = algebra.maximize(self.density, statistics)
+        density, repaired = latent.maximize(self.density, statistics.density)
         return dataclasses.replace(self, density=density), repaired
-
-    def hold(self, statistics, held):
-        """Return the statistics as the density's held parameters ask for."""
-        return algebra.hold(self.density, statistics, held.density)
-
-    def rebase(self, old, statistics):
-        """Return the statistics as this density would write those of the old one."""
-        return algebra.rebase(self.density, old.density, statistics)
-
-    def log_prior(self):
-        """Return the log density of the density's prior, nats up to a constant."""
-        return algebra.log_prior(self.density)
 
     def maximize_components(self, statistics, mass):
         """Return `maximize` of K densities, which may share parameters, and their repairs."""
-        density, repaired = algebra.component_maximize(self.density, statistics, mass)
+        density, repaired = latent.component_maximize(self.density, statistics.density, mass)
         return dataclasses.replace(self, density=density), repaired
-
-    def log_prior_components(self):
-        """Return `log_prior` of K densities, summed; parameters that they share count once."""
-        return algebra.component_log_prior(self.density)

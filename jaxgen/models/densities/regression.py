@@ -254,15 +254,15 @@ class LinearRegression:
         new = jax.tree.map(lambda new, old: jnp.where(alive, new, old).astype(old.dtype), moved, self)
         return new, (~alive | ~known | singular[0]).astype(jnp.int32)
 
-    def hold(self, statistics, held):
-        """Statistics whose M-step finds the best free weights and offsets given those held, at this covariance.
+    def freeze(self, statistics, frozen):
+        """Statistics whose M-step finds the best free weights and offsets given those frozen, at this covariance.
 
-        The center stays. With the covariance given, the likelihood is quadratic in both, and its maximum under held
+        The center stays. With the covariance given, the likelihood is quadratic in both, and its maximum under frozen
         entries solves the rest of the equations; the covariance is then that around the result. Where nothing of the
-        two is held, the statistics as they are.
+        two is frozen, the statistics as they are.
         """
         second, cross, inputs = statistics
-        kept = jnp.concatenate([held.weight, held.offset[:, None]], axis=1)
+        kept = jnp.concatenate([frozen.weight, frozen.offset[:, None]], axis=1)
         precision = matmul(self.whitener.T, self.whitener)
         free = ~kept.reshape(-1)
         system = jnp.where(free[:, None] & free, jnp.kron(precision, inputs), 0)
@@ -275,7 +275,7 @@ class LinearRegression:
         any_held = jnp.any(kept)
         return jax.tree.map(lambda new, old: jnp.where(any_held, new, old), new, statistics)
 
-    def rebase(self, old, statistics):
+    def recentre(self, old, statistics):
         """Sums around the prediction of `old` as sums around this one's."""
         second, cross, inputs = statistics
         step = old.center - self.center

@@ -309,14 +309,14 @@ class StudentT:
         df = self.df[:, None]
         return constant[:, None] - (df / 2 + half) * jnp.log1p(jnp.sum(z * z, axis=-1) / df)
 
-    def hold(self, statistics, held):
-        """Statistics whose M-step is the constrained one: some coordinates of `offset`, rows of `raw`, or df held.
+    def freeze(self, statistics, frozen):
+        """Statistics whose M-step is the constrained one: some coordinates of `offset`, rows of `raw`, or df frozen.
 
-        A free coordinate of the location follows the held ones by its regression on them. With a part of the scale held
-        there is nothing that could be scaled away, and the step is that of plain EM.
+        A free coordinate of the location follows the frozen ones by its regression on them. With a part of the scale
+        frozen there is nothing that could be scaled away, and the step is that of plain EM.
         """
         weight, precision, first, second, spread = statistics
-        kept, fixed_scale = held.offset, jnp.any(jnp.tril(held.raw))
+        kept, fixed_scale = frozen.offset, jnp.any(jnp.tril(frozen.raw))
         alive = has_mass(weight) & (precision > jnp.finfo(weight.dtype).tiny)
         safe = jnp.where(alive, precision, 1)
         mean = first / safe
@@ -330,7 +330,7 @@ class StudentT:
         by = jnp.where(fixed_scale, weight, precision)
         return StudentStatistics(weight, by, by * shift, around + by * jnp.outer(shift, shift), spread)
 
-    def rebase(self, old, statistics):
+    def recentre(self, old, statistics):
         """Statistics around the location of `old` as they are around this one."""
         weight, precision, first, second, spread = statistics
         step = (old.origin - self.origin) + (old.offset - self.offset)

@@ -241,16 +241,16 @@ class VonMises:
         pseudo = self._pseudo()
         return -jnp.sum(pseudo.weight * _log_i0e(self.concentration) + self.concentration * pseudo.versine)
 
-    def hold(self, statistics, held):
-        """With a direction that is held the concentration is fitted around it: to the mean of cos, at least 0."""
+    def freeze(self, statistics, frozen):
+        """With a direction that is frozen the concentration is fitted around it: to the mean of cos, at least 0."""
         pseudo = self._pseudo()
         most = statistics.weight + pseudo.weight - pseudo.versine
         return statistics._replace(
-            sine=jnp.where(held.loc, -pseudo.sine, statistics.sine),
-            versine=jnp.where(held.loc, jnp.minimum(statistics.versine, most), statistics.versine),
+            sine=jnp.where(frozen.loc, -pseudo.sine, statistics.sine),
+            versine=jnp.where(frozen.loc, jnp.minimum(statistics.versine, most), statistics.versine),
         )
 
-    def rebase(self, old, statistics):
+    def recentre(self, old, statistics):
         """Statistics around the old direction, around this one."""
         weight, sine, versine = statistics
         turn = self.loc - old.loc

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -10,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import algebra
+from jaxgen.core import algebra, latent
 from jaxgen.core.compiled import compiled, compiled_by_trace
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.inputs import as_batch, as_events, concrete, floating, probabilities
 from jaxgen.core.methods import context_shape, per_batch, per_sample, weighted_events
-from jaxgen.core.pytree import fixed, model
+from jaxgen.core.pytree import fixed, model, parts
 from jaxgen.core.value import ByValue
 from jaxgen.ops.chains import transitions
 from jaxgen.ops.stable import finite_max, logsumexp
@@ -60,7 +59,7 @@ class Mixture:
     """
 
     logits: jax.Array
-    components: Any
+    components: Any = parts()
     prior: jax.Array | None = fixed(None)
 
     @classmethod
@@ -99,13 +98,13 @@ class Mixture:
                 expected=f"1 to {len(x)}, the number of events", got=str(k),
             )  # fmt: skip
         if batch.label is not None:
-            _check_label(batch.label, k, called)
+            algebra.check_label(batch.label, k, called)
         start = _given(means, responsibilities, x, k, called)
         prior = None if prior is None else jnp.broadcast_to(jnp.asarray(prior, jnp.result_type(float)), (k,))
         made = _init(key, x, batch.context, batch.weight, batch.label, start, prior, k, ByValue(leaf))
-        if not made.missing:
+        if not latent.accepts_missing(made):
             as_events(x, name="x", called=called)
-        made.check_data(x)
+        latent.check_data(made, x)
         return made
 
     @classmethod
@@ -133,26 +132,13 @@ class Mixture:
         return context_shape(algebra.element(self.components))
 
     @property
-    def latent_parts(self):
-        return (self.components,)
-
-    @property
-    def missing(self) -> bool:
-        """Whether NaN is an entry that was not seen: what the components say."""
-        return algebra.accepts_missing(self.components)
-
-    @property
     def free_parameters(self) -> int:
-        """K - 1 weights, and what the components have."""
-        return self.logits.shape[-1] - 1 + algebra.component_free_parameters(self.components)
+        """K - 1 weights; `core.latent.free_parameters` adds the components'."""
+        return self.logits.shape[-1] - 1
 
     def check_label(self, label) -> None:
         """Refuses labels of components that are not there with a ModelError."""
-        _check_label(label, self.logits.shape[-1], "Mixture.check_label(label)")
-
-    def check_data(self, x) -> None:
-        """Refuses data outside the support of the components with a DataError."""
-        algebra.check_data(algebra.element(self.components), x)
+        algebra.check_label(label, self.logits.shape[-1], "Mixture.check_label(label)")
 
     @property
     def log_weights(self) -> jax.Array:
@@ -181,6 +167,23 @@ class Mixture:
         return logsumexp(self._joint(x, context), axis=0)
 
     @per_batch
+    def elbo(self, key, x, context):
+        """A lower bound in the mean, of components that have one: `iwae` of one draw, nats, `[*batch]`."""
+        return self._estimate(key, x, context, 1)
+
+    @per_batch
+    def iwae(self, key, x, context, samples=50):
+        """The logarithm of an unbiased estimate of p(x), nats, `[*batch, *event] -> [*batch]`.
+
+        `log sum_k w_k exp(e_k)`, with `exp(e_k)` an unbiased estimate of `p_k(x)` from draws of its own.
+        """
+        return self._estimate(key, x, context, samples)
+
+    def _estimate(self, key, x, context, samples):
+        parts = latent.component_estimate(self.components, key, x, context, samples)
+        return logsumexp(self.log_weights[:, None] + parts, axis=0)
+
+    @per_batch
     def responsibilities(self, x, context):
         """`p(k | x)`, `[*batch, *event] -> [*batch, K]`."""
         return jax.nn.softmax(self._joint(x, context), axis=0).T
@@ -198,7 +201,7 @@ class Mixture:
         `missing=True`.
         """
         share = jax.nn.softmax(self._joint(x, context), axis=0)
-        filled = jax.vmap(lambda component: component.impute(x))(self.components)
+        filled = algebra.each(lambda component: component.impute(x), self.components)
         mean = jnp.sum(share.reshape(share.shape + (1,) * (x.ndim - 1)) * filled, axis=0)
         return jnp.where(jnp.isnan(x), mean, x)
 
@@ -239,34 +242,10 @@ class Mixture:
         index = jax.random.categorical(which, self.logits)
         return algebra.sample_component(within, self.components, index, context=context, length=length)
 
-    def prepare(self, x, limit):
-        """`algebra.Events` with the columns of Gaussian components, kept where they fit into `limit` bytes."""
-        return algebra.with_columns(self.components, x, limit) if algebra.has_columns(self.components) else x
-
-    def ready(self, events) -> Mixture:
-        """The same mixture for prepared events."""
-        return Mixture(self.logits, self.components.ready(events.center, len(events.x)), self.prior)
-
-    @property
-    def precise(self) -> jax.Array:
-        """Of a mixture that is ready: whether it works without columns, which would lose digits."""
-        return self.components.precise
-
-    def precisely(self, precise) -> Mixture:
-        """A mixture that is ready, told to do so or not."""
-        return Mixture(self.logits, dataclasses.replace(self.components, precise=precise), self.prior)
-
-    def finish(self, statistics):
-        """Of a mixture that is ready: its statistics, summed over chunks, as those of the mixture that it was."""
-        return statistics._replace(components=self.components.finish(statistics.components))
-
     @weighted_events
     def e_step(self, x, weight, label, context):
         """`MixtureStatistics` and `log_prob [N]`; with labels `[N]` the latter is `log p(x, label)`."""
-        joint = self._step_joint(x, context)
-        if label is not None:
-            other = (label >= 0) & (label != jnp.arange(joint.shape[0])[:, None])
-            joint = jnp.where(other, -jnp.inf, joint)
+        joint = algebra.labelled(self._step_joint(x, context), label)
         # one exponential for both results
         shift = finite_max(joint, axis=0)
         share = jnp.exp(joint - shift)
@@ -285,36 +264,17 @@ class Mixture:
     def maximize(self, statistics):
         """`m_step`, and the number of components that had to be repaired."""
         mass = statistics.weight
-        components, repaired = algebra.component_maximize(self.components, statistics.components, mass)
+        components, repaired = latent.component_maximize(self.components, statistics.components, mass)
         logits = transitions.log_shares(mass, self.logits, self.prior)
         return Mixture(logits, components, self.prior), repaired
 
-    def hold(self, statistics, held):
-        """Held parameters of the components; weights depend on nothing but themselves."""
-        components = algebra.component_hold(self.components, statistics.components, held.components)
-        return statistics._replace(components=components)
-
-    def rebase(self, old, statistics):
-        """The components' statistics as those of this mixture's components."""
-        components = algebra.component_rebase(self.components, old.components, statistics.components)
-        return statistics._replace(components=components)
-
     def log_prior(self):
-        """Log density of the priors of weights and components, nats up to a constant."""
-        own = 0.0 if self.prior is None else jnp.sum((self.prior - 1) * self.log_weights)
-        return own + algebra.component_log_prior(self.components)
+        """Log density of the prior of the weights, nats up to a constant; `core.latent.log_prior` adds the rest."""
+        return 0.0 if self.prior is None else jnp.sum((self.prior - 1) * self.log_weights)
 
     def distribution(self):
         """The distrax distribution."""
         return as_distribution(self)
-
-
-def _check_label(label, k, called):
-    if concrete(label) and np.max(label) >= k:
-        raise ModelError(
-            "a label names a component that is not there", called=called, expected=f"-1 or 0 to {k - 1}",
-            got=f"{np.max(label)}", fix="np.unique(label, return_inverse=True)[1] numbers them from 0",
-        )  # fmt: skip
 
 
 def _given(means, responsibilities, x, k, called):

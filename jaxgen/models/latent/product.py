@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import algebra
+from jaxgen.core import algebra, latent
 from jaxgen.core.compiled import compiled
 from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.inputs import as_array, concrete
 from jaxgen.core.methods import context_shape, per_event, per_sample, weighted_events
-from jaxgen.core.pytree import float_type, model, static
+from jaxgen.core.pytree import float_type, model, part, static
 from jaxgen.ops.scales import standardized
 
 Columns = int | tuple[int, ...]
@@ -54,6 +55,12 @@ def _take(x: Any, columns: Columns) -> Any:
     return x[..., columns if isinstance(columns, int) else np.asarray(columns)]
 
 
+class ProductStatistics(NamedTuple):
+    """The statistics of each block."""
+
+    blocks: tuple[Any, ...]
+
+
 @model
 class Product:
     """Independent blocks of columns: labels here, counts there, measurements beside them. Mixtures of it make the
@@ -79,7 +86,7 @@ class Product:
         (5, 3)
     """
 
-    blocks: Any
+    blocks: Any = part()
     columns: tuple[Columns, ...] = static()
 
     @classmethod
@@ -138,12 +145,12 @@ class Product:
         """
         called = "Product.from_blocks(blocks)"
         pairs = _pairs(blocks, called)
-        for columns, part in pairs:
+        for columns, block in pairs:
             wanted: tuple[int, ...] = () if isinstance(columns, int) else (len(columns),)
-            event = part.event_shape
+            event = block.event_shape
             if event != wanted:
                 raise ModelError(
-                    f"a block's events are not its columns: {type(part).__name__}", called=called,
+                    f"a block's events are not its columns: {type(block).__name__}", called=called,
                     expected=f"events of shape {list(wanted)} for columns {columns}", got=f"shape {list(event)}",
                     fix="write a bare int for a column of scalar events, a tuple of ints for columns of vectors",
                 )  # fmt: skip
@@ -163,35 +170,16 @@ class Product:
             )  # fmt: skip
         return next(iter(shapes), None)
 
-    @property
-    def latent_parts(self):
-        return self.blocks
-
-    @property
-    def missing(self) -> bool:
-        """True where all blocks take NaN as not seen."""
-        return all(map(algebra.accepts_missing, self.blocks))
-
-    @property
-    def free_parameters(self) -> int:
-        """Those of all blocks."""
-        return sum(map(algebra.free_parameters, self.blocks))
-
-    @property
-    def free_parameters_components(self) -> int:
-        """Those of K products."""
-        return sum(map(algebra.component_free_parameters, self.blocks))
-
     def _parts(self, x):
         """Each block with its part of the events."""
         return [(block, _take(x, columns)) for block, columns in zip(self.blocks, self.columns, strict=True)]
 
     def _check_missing(self, x) -> None:
-        for columns, (block, part) in zip(self.columns, self._parts(np.asarray(x, float)), strict=True):
-            if np.isnan(part).any() and not algebra.accepts_missing(block):
+        for columns, (block, own) in zip(self.columns, self._parts(np.asarray(x, float)), strict=True):
+            if np.isnan(own).any() and not latent.accepts_missing(block):
                 raise DataError(
                     f"a block of {type(block).__name__} has missing entries, which it takes as no data",
-                    called="Product", expected=f"numbers in columns {columns}", got=f"{np.isnan(part).sum()} NaN",
+                    called="Product", expected=f"numbers in columns {columns}", got=f"{np.isnan(own).sum()} NaN",
                     fix=f"make {type(block).__name__} take missing entries, if it has that option",
                 )  # fmt: skip
 
@@ -200,14 +188,29 @@ class Product:
         x = as_array(x, name="x", called="Product.check_data(x)", allow_nan=True)
         if concrete(x):
             self._check_missing(x)
-        for block, part in self._parts(x):
-            algebra.check_data(block, part)
+        for block, own in self._parts(x):
+            latent.check_data(block, own)
 
     @per_event
     def log_prob(self, x, context):
         """Nats, `[*batch, D] -> [*batch]`."""
         given = lambda block: None if context_shape(block) is None else context  # noqa: E731
         return sum(block.log_prob(part, context=given(block)) for block, part in self._parts(x))
+
+    @per_event
+    def elbo(self, key, x, context):
+        """A lower bound on `log p(x)`, of blocks that have one: the sum of bounds and log-likelihoods, nats."""
+        return self._sum_of(latent.bound, key, x, context)
+
+    @per_event
+    def iwae(self, key, x, context, samples=50):
+        """The logarithm of an unbiased estimate of p(x), of blocks that have one, nats, `[*batch]`."""
+        return self._sum_of(functools.partial(latent.estimate, samples=samples), key, x, context)
+
+    def _sum_of(self, score, key, x, context):
+        keys = jax.random.split(key, len(self.blocks))
+        given = lambda block: None if context_shape(block) is None else context  # noqa: E731
+        return sum(score(block, k, part, given(block)) for k, (block, part) in zip(keys, self._parts(x), strict=True))
 
     @per_sample
     def sample(self, key, context):
@@ -221,9 +224,9 @@ class Product:
 
     @weighted_events
     def e_step(self, x, weight):
-        """A tuple of the blocks' statistics, and `log_prob [N]`."""
+        """`ProductStatistics`, and `log_prob [N]`."""
         steps = [block.e_step(part, weight) for block, part in self._parts(x)]
-        return tuple(statistics for statistics, _ in steps), sum(log_prob for _, log_prob in steps)
+        return ProductStatistics(tuple(part for part, _ in steps)), sum(log_prob for _, log_prob in steps)
 
     def m_step(self, statistics) -> Product:
         """Weighted maximum likelihood of each block."""
@@ -232,22 +235,10 @@ class Product:
     @compiled
     def maximize(self, statistics):
         """`m_step`, and the number of blocks that had to be repaired."""
-        return self._maximized([algebra.maximize(*pair) for pair in zip(self.blocks, statistics, strict=True)])
+        return self._maximized([latent.maximize(*pair) for pair in zip(self.blocks, statistics.blocks, strict=True)])
 
     def _maximized(self, steps):
         return Product(tuple(block for block, _ in steps), self.columns), sum(repaired for _, repaired in steps)
-
-    def hold(self, statistics, held):
-        """Each block's statistics as its own held parameters ask for."""
-        return tuple(map(algebra.hold, self.blocks, statistics, held.blocks))
-
-    def rebase(self, old, statistics):
-        """Each block's statistics as it would write those of the old block."""
-        return tuple(map(algebra.rebase, self.blocks, old.blocks, statistics))
-
-    def log_prior(self):
-        """The sum of the blocks' log priors, nats up to a constant."""
-        return sum(map(algebra.log_prior, self.blocks))
 
     # Of K products at once: each block goes its own fast path
 
@@ -256,18 +247,14 @@ class Product:
         return sum(algebra.component_log_prob(block, part) for block, part in self._parts(x))
 
     def e_step_components(self, x, weight):
-        """A tuple of the blocks' statistics, leading axis K, from weights `[K, N]`."""
-        return tuple(algebra.component_e_step(block, part, weight) for block, part in self._parts(x))
+        """`ProductStatistics`, leading axis K, from weights `[K, N]`."""
+        return ProductStatistics(tuple(algebra.component_e_step(block, part, weight) for block, part in self._parts(x)))
 
     @compiled
     def maximize_components(self, statistics, mass):
         """`maximize` of K products, block by block."""
-        pairs = zip(self.blocks, statistics, strict=True)
-        return self._maximized([algebra.component_maximize(*pair, mass) for pair in pairs])
-
-    def log_prior_components(self):
-        """The sum of the log priors of all blocks of K products."""
-        return sum(map(algebra.component_log_prior, self.blocks))
+        pairs = zip(self.blocks, statistics.blocks, strict=True)
+        return self._maximized([latent.component_maximize(*pair, mass) for pair in pairs])
 
     def features(self, x):
         """The blocks' features for clustering, `[N, F]`, where each column of the table has the same say.
@@ -276,8 +263,8 @@ class Product:
         a label that is spread over ten indicators counts as much as one measurement. NaN stays NaN.
         """
         out = []
-        for columns, (block, part) in zip(self.columns, self._parts(x), strict=True):
-            own = algebra.features(block, part)
+        for columns, (block, values) in zip(self.columns, self._parts(x), strict=True):
+            own = algebra.features(block, values)
             out.append(standardized(own) * math.sqrt(np.size(columns) / own.shape[1]))
         return jnp.concatenate(out, axis=1)
 

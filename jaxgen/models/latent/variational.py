@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core import algebra
+from jaxgen.core import algebra, latent
 from jaxgen.core.compiled import compiled
 from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.inputs import as_array, concrete, floating
 from jaxgen.core.methods import per_batch, per_sample, weighted_events
-from jaxgen.core.pytree import fixed, float_type, model
+from jaxgen.core.pytree import fixed, float_type, model, parts
 from jaxgen.core.value import ByValue
 from jaxgen.ops import wishart
 from jaxgen.ops.stable import logsumexp
@@ -65,7 +65,7 @@ class VariationalMixture:
     """
 
     log_sticks: jax.Array
-    components: Any
+    components: Any = parts()
     prior_sticks: jax.Array = fixed()
 
     @classmethod
@@ -96,7 +96,7 @@ class VariationalMixture:
                 expected=f"1 to {len(x)}, the number of events", got=str(k),
             )  # fmt: skip
         start = _init(key, x, k, ByValue(leaf), concentration, stick_breaking)
-        start.check_data(x)
+        latent.check_data(start, x)
         return start
 
     @classmethod
@@ -118,7 +118,7 @@ class VariationalMixture:
             )  # fmt: skip
         concentration = _concentration(concentration, share.shape[1], called)
         start = _from_responsibilities(key, x, share, ByValue(leaf), concentration, stick_breaking)
-        start.check_data(x)
+        latent.check_data(start, x)
         return start
 
     @classmethod
@@ -138,17 +138,13 @@ class VariationalMixture:
         return algebra.element(self.components).event_shape
 
     @property
-    def latent_parts(self):
-        return (self.components,)
-
-    @property
     def free_parameters(self) -> int:
-        """Of the mixture that the posterior is about."""
-        return algebra.count(self.components) - 1 + algebra.component_free_parameters(self.components)
+        """Weights of the mixture that the posterior is about."""
+        return algebra.count(self.components) - 1
 
-    def check_data(self, x) -> None:
-        """Refuses data outside the support of the components with a DataError."""
-        algebra.check_data(algebra.element(self.components), x)
+    def check_label(self, label) -> None:
+        """Refuses labels of components that are not there with a ModelError."""
+        algebra.check_label(label, algebra.count(self.components), "VariationalMixture.check_label(label)")
 
     def _break(self, log_v, log_rest):
         """`log w` of K components from the logarithms of the sticks and of what they leave."""
@@ -218,9 +214,9 @@ class VariationalMixture:
         return algebra.sample_component(within, self.components, index)
 
     @weighted_events
-    def e_step(self, x, weight):
-        """`VariationalStatistics` and `step_log_prob [N]`."""
-        joint = self._joint(x)
+    def e_step(self, x, weight, label):
+        """`VariationalStatistics` and `step_log_prob [N]`; with labels `[N]` that of the event in its component."""
+        joint = algebra.labelled(self._joint(x), label)
         log_norm = logsumexp(joint, axis=0)
         # an impossible event (-inf) belongs to no component
         share = jnp.exp(joint - jnp.where(jnp.isneginf(log_norm), 0, log_norm)) * weight
@@ -238,25 +234,16 @@ class VariationalMixture:
         later = jnp.concatenate([jnp.cumsum(count[::-1])[::-1][1:], jnp.zeros_like(count, shape=(1,))])
         sticks = self.prior_sticks + jnp.stack([count, later], axis=1)[: len(self.prior_sticks)]
         # no mass is the prior, and no repair: components see to it themselves
-        components, repaired = algebra.component_maximize(self.components, statistics.components)
+        components, repaired = latent.component_maximize(self.components, statistics.components)
         log_sticks = jnp.log(sticks).astype(self.log_sticks.dtype)
         return VariationalMixture(log_sticks, components, self.prior_sticks), repaired
 
     def log_prior(self):
-        """`-KL(q || prior)`, nats: with the sum of `step_log_prob` over the data, the evidence lower bound."""
+        """`-KL(q || prior)` of the weights, nats. `core.latent.log_prior` adds that of the components, and with it the
+        sum of `step_log_prob` over the data is the evidence lower bound."""
         a, b = jnp.exp(self.log_sticks[:, 0]), jnp.exp(self.log_sticks[:, 1])
         weights = jnp.sum(wishart.kl_beta(a, b, self.prior_sticks[:, 0], self.prior_sticks[:, 1]))
-        return algebra.component_log_prior(self.components) - weights
-
-    def hold(self, statistics, held):
-        """The statistics as the components have to see them when parts of them are held."""
-        components = algebra.component_hold(self.components, statistics.components, held.components)
-        return VariationalStatistics(statistics.weight, components)
-
-    def rebase(self, old, statistics):
-        """Statistics that `old` made, as this model would write them."""
-        components = algebra.component_rebase(self.components, old.components, statistics.components)
-        return VariationalStatistics(statistics.weight, components)
+        return -weights
 
     def distribution(self):
         """The posterior predictive density as a distrax distribution."""

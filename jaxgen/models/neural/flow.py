@@ -15,13 +15,13 @@ from jaxgen.bijections import Chain, Coupling, Permute, Scan, Standardize
 from jaxgen.bijections.basics import as_floating, shared_context
 from jaxgen.bijections.checks import log_det_error, outside, round_trip
 from jaxgen.bijections.supports import Support, real, to_real
-from jaxgen.core import algebra
+from jaxgen.core import algebra, latent
 from jaxgen.core.errors import FitError, JaxgenWarning, ModelError, ShapeError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.inputs import as_array, floating
 from jaxgen.core.methods import check_key, context_shape, latent_shape, per_event, per_latent, per_sample, same_shape
-from jaxgen.core.protocols import plus_minus
-from jaxgen.core.pytree import model
+from jaxgen.core.pytree import model, part
+from jaxgen.core.scores import plus_minus
 from jaxgen.core.value import ByValue
 from jaxgen.ops.scaling import center_and_scale
 
@@ -104,7 +104,7 @@ class Flow:
         (5, 2)
     """
 
-    base: Any
+    base: Any = part()
     bijection: Any
 
     @classmethod
@@ -201,6 +201,18 @@ class Flow:
         """Nats, `[*batch, *event] -> [*batch]`."""
         z, log_det = self.bijection.inverse(x, context)
         return self.base.log_prob(z, context=self._for_base(context)) + log_det
+
+    @per_event
+    def elbo(self, key, x, context):
+        """A lower bound on `log p(x)`, of a base that has one: the base's and the log-determinant, nats."""
+        z, log_det = self.bijection.inverse(x, context)
+        return latent.bound(self.base, key, z, self._for_base(context)) + log_det
+
+    @per_event
+    def iwae(self, key, x, context, samples=50):
+        """The logarithm of an unbiased estimate of p(x), of a base that has one, nats, `[*batch]`."""
+        z, log_det = self.bijection.inverse(x, context)
+        return latent.estimate(self.base, key, z, self._for_base(context), samples) + log_det
 
     @per_sample
     def sample(self, key, context, length):

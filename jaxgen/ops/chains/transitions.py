@@ -97,12 +97,12 @@ def log_shares(counts: jax.Array, logits: jax.Array, prior: jax.Array | None = N
     return jnp.where(has_mass(total) & possible, new, logits)
 
 
-def hold_shares(counts: jax.Array, logits: jax.Array, held: jax.Array) -> jax.Array:
+def freeze_shares(counts: jax.Array, logits: jax.Array, held: jax.Array) -> jax.Array:
     """Counts whose shares leave those held at `softmax(logits)`: the free ones divide what is left.
 
     Example:
         >>> held = jnp.array([True, False, False])
-        >>> hold_shares(jnp.array([5.0, 1.0, 3.0]), jnp.log(jnp.array([0.5, 0.3, 0.2])), held)
+        >>> freeze_shares(jnp.array([5.0, 1.0, 3.0]), jnp.log(jnp.array([0.5, 0.3, 0.2])), held)
         Array([4., 1., 3.], dtype=float32)
     """
     share = jax.nn.softmax(logits, axis=-1)
