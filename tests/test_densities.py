@@ -12,6 +12,7 @@ import scipy.special
 import scipy.stats
 
 import jaxgen as jg
+from jaxgen.core import latent
 from jaxgen.ops.gaussians import shift_moments
 from jaxgen.ops.special import poisson_log_mass
 

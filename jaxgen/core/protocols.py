@@ -367,6 +367,11 @@ class Classifier(Density, Protocol):
 class Permutable(Protocol):
     """Has classes or states in an order that means nothing."""
 
+    @property
+    def classes(self) -> Any:
+        """K models, one for each class or state."""
+        ...
+
     def permute(self, order: Any) -> Any:
         """The same model in another order, `order[new] = old`."""
         ...

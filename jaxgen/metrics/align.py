@@ -12,6 +12,7 @@ from jaxgen.core import algebra, latent
 from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.inputs import Batch, as_batch
 from jaxgen.core.methods import batch_axes
+from jaxgen.core.protocols import Classifier, Permutable, Sequential, has
 from jaxgen.core.pytree import trainable
 from jaxgen.core.sequences import Sequences
 
@@ -88,26 +89,19 @@ def align(model: Any, reference: Any, x: Any = None) -> Aligned:
 
 
 def _count(model: Any, called: str) -> int:
-    method = next((name for name in ("smooth", "responsibilities") if hasattr(model, name)), None)
-    if method is None or not hasattr(model, "permute") or not getattr(model, "latent_parts", ()):
+    if not has(model, Permutable) or not (has(model, Classifier) or has(model, Sequential)):
         raise ModelError(
             "the model has no components that could be put in order", called=called, got=type(model).__name__,
             expected="a mixture or a hidden Markov model: permute, and responsibilities or smooth",
         )  # fmt: skip
-    return algebra.count(_parts(model))
-
-
-def _parts(model: Any) -> Any:
-    """One model for each component or state, a leading axis K."""
-    parts, tie = model.latent_parts[0], getattr(model, "tie", None)
-    return parts if tie is None else algebra.take(parts, np.array(tie))
+    return algebra.count(model.classes)
 
 
 def _distances(model: Any, reference: Any, called: str) -> np.ndarray:
     """Squared distances of the parameters of components, `[K of the reference, K]`."""
-    both = [_parts(m) for m in (reference, model)]
+    both = [m.classes for m in (reference, model)]
     kinds = [(jax.tree.structure(p), [np.shape(leaf) for leaf in jax.tree.leaves(p)]) for p in both]
-    if kinds[0] != kinds[1]:
+    if kinds[0] != kinds[1] or isinstance(both[0], algebra.Several):
         raise ModelError(
             "components of different kinds have no parameters in common", called=called, expected=repr(both[0])[:200],
             got=repr(both[1])[:200], fix="jaxgen.metrics.align(model, reference, x) compares them on data",
@@ -124,9 +118,10 @@ def _distances(model: Any, reference: Any, called: str) -> np.ndarray:
 
 def _check_fixed(model: Any, reference: Any, order: np.ndarray, called: str) -> None:
     """Refuses parameters that are relative to different things, such as means to different origins."""
-    first, second = _parts(reference), algebra.take(_parts(model), order)
+    first, second = reference.classes, algebra.take(model.classes, order)
     for trained, a, b in zip(*map(jax.tree.leaves, (trainable(first), first, second)), strict=True):
-        if not trained and not np.allclose(a, b, rtol=1e-5, atol=1e-6, equal_nan=True):
+        rounding = 1e-6 * float(np.nanmax(np.abs(np.asarray(a, np.float64)), initial=0))
+        if not trained and not np.allclose(a, b, rtol=1e-5, atol=rounding, equal_nan=True):
             raise ModelError(
                 "the parameters cannot be compared: those that never train differ too", called=called,
                 expected="fits of the same data", got=f"{a} and {b}"[:200],
@@ -162,7 +157,7 @@ def _overlaps(model: Any, reference: Any, x: Any, called: str) -> tuple[np.ndarr
 
 def _posterior(model: Any, batch: Batch) -> jax.Array:
     """`[N, K]`, or of each step `[N, T, K]`; zeros for an event that cannot be."""
-    method = model.smooth if hasattr(model, "smooth") else model.responsibilities
+    method = model.smooth if has(model, Sequential) else model.responsibilities
     share = method(batch.x, context=batch.context)
     return jnp.where(jnp.isnan(share), 0, share)
 

@@ -255,6 +255,11 @@ class HMM:
         """`A`, `[K, K]`: the probability of going from the row's to the column's state."""
         return softmax(self.log_transition)
 
+    @property
+    def classes(self):
+        """The emission of each state, which several may share."""
+        return self.emissions if self.tie is None else algebra.take(self.emissions, np.array(self.tie))
+
     def permute(self, order) -> HMM:
         """The same model with its states in another order, `order[new] = old`."""
         chain = self.chain.permute(order)

@@ -205,6 +205,11 @@ class Mixture:
         mean = jnp.sum(share.reshape(share.shape + (1,) * (x.ndim - 1)) * filled, axis=0)
         return jnp.where(jnp.isnan(x), mean, x)
 
+    @property
+    def classes(self):
+        """The components."""
+        return self.components
+
     def permute(self, order) -> Mixture:
         """The same mixture with its components in another order, `order[new] = old`."""
         order = jnp.asarray(order)
