@@ -46,7 +46,7 @@ def group(nodeid):
 
 
 def pytest_collection_modifyitems(items):
-    """The tests of a group run one after the other, also in a single process; groups in the order they were found in."""
+    """The tests of a group run one after the other, also in a single process; groups in the order of their files."""
     order = {}
     items.sort(key=lambda item: order.setdefault(group(item.nodeid), len(order)))
 
