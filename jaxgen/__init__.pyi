@@ -42,13 +42,15 @@ from .core.pytree import fixed as fixed, model as model, static as static, summa
 from .core.scores import Score as Score
 from .core.sequences import Sequences as Sequences
 from .core.value import algorithm as algorithm
+from .fit import watch as watch
 from .fit.adversarial import Adversarial as Adversarial
 from .fit.contrastive import ContrastiveDivergence as ContrastiveDivergence
-from .fit.driver import Fitted as Fitted, fit as fit
+from .fit.driver import fit as fit
 from .fit.em import EM as EM
+from .fit.fitted import Fitted as Fitted
 from .fit.gradient import Gradient as Gradient
 from .fit.greedy import fit_greedy as fit_greedy
-from .fit.loop import ScanFit as ScanFit, Status as Status, scan_fit as scan_fit
+from .fit.loop import Status as Status
 from .fit.negative import (
     FromData as FromData,
     Persistent as Persistent,
@@ -57,6 +59,7 @@ from .fit.negative import (
     Tempered as Tempered,
 )
 from .fit.penalties import Decay as Decay, Sparsity as Sparsity
+from .fit.scan import ScanFit as ScanFit, scan_fit as scan_fit
 from .fit.stepwise import StepwiseEM as StepwiseEM
 from .imputation import impute as impute
 from .metrics.align import align as align

@@ -6,9 +6,7 @@ import contextlib
 import functools
 import html
 import math
-import sys
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -23,8 +21,10 @@ from jaxgen.core.inputs import Batch, as_batch, as_events
 from jaxgen.core.methods import check_key
 from jaxgen.core.pytree import float_type
 from jaxgen.core.value import ByValue
+from jaxgen.fit.checks import check_counts, prepare
 from jaxgen.fit.em import EM
-from jaxgen.fit.loop import Carry, Status, check_counts, guarded_step, prepare, start
+from jaxgen.fit.loop import Loop, Status
+from jaxgen.fit.progress import make_bar, watched
 from jaxgen.metrics.information import Evidence, evidence, observations, posterior_entropy
 from jaxgen.models.densities.gaussian import DiagonalGaussian, Gaussian
 from jaxgen.models.latent.mixture import Mixture
@@ -259,7 +259,7 @@ def select(
             the events, and score it there. Costs that much more time. Without either, `held_out` is None.
         family: `(key, x, k, leaf) -> model` that has EM: a start from data, such as `jaxgen.HMM.init`, or
             `functools.partial(jaxgen.HMM.init, stickiness=0.99)`. None is a mixture.
-        progress: a bar on standard error; None shows it on a terminal only.
+        progress: a bar on standard error; None shows it on a terminal and in a notebook.
 
     Returns:
         `Selection`. A fit that failed is a row too, with its status.
@@ -292,7 +292,8 @@ def select(
     held_out = None if validation is None else _data(validation, called)
     parts = [] if folds is None else _parts(key, batch, folds, called)
     rows = []
-    with _bar(len(leaves) * len(ks), progress) as bar:
+    shown = make_bar(len(leaves) * len(ks), "fit") if watched(progress) else contextlib.nullcontext()
+    with shown as bar:
         for i, (name, leaf) in enumerate(leaves.items()):
             fit_one = _fit if family is None else functools.partial(_fit_family, family=family)
             search = functools.partial(fit_one, leaf=ByValue(leaf), restarts=restarts, steps=steps, tolerance=tolerance)
@@ -381,7 +382,7 @@ def _fit_family(key, batch, k, width, *, family, leaf, restarts, steps, toleranc
     keys = jax.random.split(key, restarts)
     # starts are made where the data can be seen: a start may leave out what is padded
     models = jax.vmap(lambda one: family(one, batch.x, k, leaf.function))(keys)
-    return _best(*_climb_family(keys, models, batch, steps, tolerance))
+    return _best(*_climb_family(key, models, batch, steps, tolerance, restarts))
 
 
 def _best(models, status, score, repaired) -> _Found:
@@ -456,26 +457,20 @@ def _search(key, batch, k, steps, tolerance, leaf, width, restarts):
     """All restarts, side by side: models, statuses, mean log-likelihoods and repairs, leading axis `restarts`."""
     keys = jax.random.split(key, restarts)
     models = jax.vmap(lambda one, i: _start(one, batch, k, i % 2 == 1, leaf, width))(keys, jnp.arange(restarts))
-    return _climb(EM(), keys, models, batch, steps, tolerance)
+    return _climb(key, models, batch, steps, tolerance, restarts)
 
 
-@jax.jit
-def _climb_family(keys, models, batch, steps, tolerance):
-    return _climb(EM(), keys, models, batch, steps, tolerance)
+@functools.partial(jax.jit, static_argnames=("restarts",))
+def _climb_family(key, models, batch, steps, tolerance, restarts):
+    return _climb(key, models, batch, steps, tolerance, restarts)
 
 
-def _climb(em, keys, models, batch, steps, tolerance):
+def _climb(key, models, batch, steps, tolerance, restarts):
     """EM on each of a batch of models, with what `_search` returns."""
+    em = EM()
     batch = prepare(em, algebra.element(models), batch, None)
-    axes = Carry(None, 0, None, 0, 0)  # type: ignore[arg-type]
-    carry = jax.vmap(lambda one, model: start(em, one, model, batch, None), out_axes=axes)(keys, models)
-    step_all = jax.vmap(functools.partial(guarded_step, em), in_axes=(0, None, 0, 0, 0, None, None))
-
-    def step(carry):
-        parts = step_all(keys, carry.step, carry.state, carry.status, carry.metrics, batch, tolerance)
-        return Carry(carry.step + 1, parts[0], None, *parts[1:])
-
-    carry = jax.lax.while_loop(lambda c: (c.step < steps) & jnp.any(c.status == Status.RUNNING), step, carry)
+    loop = Loop(em, restarts, key, tolerance)
+    carry, _ = loop.steps(loop.start(models, batch, None), lambda step, order: (batch, order), 0, steps)
     return carry.state.model, carry.status, carry.metrics["log_likelihood"], carry.metrics["repaired"]
 
 
@@ -514,13 +509,3 @@ def _clusters(key, x, there):
     centers, _ = jax.lax.scan(lloyd, kmeans_plus_plus(key, x, len(there)), None, length=LLOYD_STEPS)
     chosen, distances = assign(centers)
     return jax.nn.one_hot(chosen, len(there), axis=0, dtype=x.dtype), distances / x.shape[1]
-
-
-def _bar(total: int, progress: bool | None) -> Any:
-    if not (sys.stderr.isatty() if progress is None else progress):
-        return contextlib.nullcontext()
-    with warnings.catch_warnings():  # a notebook without widgets gets the bar of text, and needs no warning
-        warnings.simplefilter("ignore")
-        from tqdm.auto import tqdm
-
-    return tqdm(total=total, unit="fit", leave=False, dynamic_ncols=True)

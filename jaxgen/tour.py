@@ -22,7 +22,8 @@ from jaxgen import data, losses, plot, recipes
 from jaxgen._version import __version__
 from jaxgen.bijections import Coupling, Interval
 from jaxgen.core.protocols import Kind
-from jaxgen.fit.driver import Fitted, fit
+from jaxgen.fit.driver import fit
+from jaxgen.fit.fitted import Fitted
 from jaxgen.fit.gradient import Gradient
 from jaxgen.metrics.bridge import bracket
 from jaxgen.metrics.likelihood import bits_per_dim, perplexity, score

@@ -1,69 +1,23 @@
-"""`fit` and `scan_fit`: what they promise of keys, steps, batches, weights, ends, restarts and errors."""
+"""`fit` and `scan_fit`: what they promise of keys, steps, ends, restarts, interrupts and compilations."""
 
 import dataclasses
-import functools
-from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from fits import KEY, SCAN, WALK, N, Walker, X, adam, compilations, gaussian, mixture, random_start, same
 
 import jaxgen as jg
-from jaxgen.core.methods import per_event, per_sample
-from jaxgen.core.protocols import Traits
-from jaxgen.core.pytree import fixed, model, static
-from jaxgen.core.value import algorithm
-from jaxgen.data import Stream
-from jaxgen.fit import driver
-
-KEY = jax.random.key(3)
-RNG = np.random.default_rng(0)
-X = np.concatenate([RNG.normal(-3, 1, (24, 2)), RNG.normal(3, 0.5, (24, 2))]).astype(np.float32)
-N = len(X)
+from jaxgen.fit import driver, feeds
 
 
-def mixture(shift=0.0):
-    means = jnp.float32([[-1.0, 0.0], [1.0, 0.0]]) + jnp.float32(shift)
-    return jg.Mixture.from_components(jg.DiagonalGaussian.from_scale(means, np.ones((2, 2), np.float32)))
+@pytest.fixture(autouse=True)
+def no_interrupt_before(monkeypatch):
+    monkeypatch.setattr(driver, "_interrupted", -driver.TWICE)
 
 
-def gaussian(mean=1.5):
-    return jg.DiagonalGaussian.from_scale(np.float32([mean, -mean]), np.float32([1.0, 2.0]))
-
-
-def adam(rate=0.05):
-    return jg.Gradient(jg.losses.nll, optax.adam(rate))
-
-
-def same(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_array_equal(x, y)
-        assert x.dtype == y.dtype
-
-
-COMPILED = []
-
-
-@functools.cache
-def _listen():
-    def heard(event, duration, **_):
-        if event.endswith("backend_compile_duration"):
-            COMPILED.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(heard)
-
-
-def compilations(call):
-    _listen()
-    before = len(COMPILED)
-    result = call()
-    return len(COMPILED) - before, result
-
-
-SCAN = jax.jit(jg.scan_fit, static_argnames=("algorithm", "steps", "batch_size"))
 FITS = {
     "EM": (mixture, jg.EM(), {}),
     "Gradient": (gaussian, adam(), {}),
@@ -206,121 +160,7 @@ def test_validation_is_no_training():
     assert not validation & set(training), "and share no noise with a step"
 
 
-# guards
-
-
-@model
-class Walker:
-    """Walks by .1 a step until its loss is no number."""
-
-    place: jax.Array
-    limit: jax.Array = fixed(0.35)
-    event_shape = (2,)
-
-    @per_event
-    def log_prob(self, x):
-        return jnp.where(self.place > self.limit, jnp.nan, self.place)
-
-    @per_sample
-    def sample(self, key):
-        return jax.random.normal(key, (2,))
-
-
-WALK = jg.Gradient(jg.losses.nll, optax.sgd(0.1))
-
-
-def test_not_finite_is_a_status_with_the_last_good_model():
-    with pytest.warns(jg.JaxgenWarning, match=r"the fit at step 5: the metric loss was not finite \(nan\)"):
-        fitted = jg.fit(KEY, Walker(jnp.float32(0.0)), X, WALK, steps=20)
-    assert fitted.status is jg.Status.NON_FINITE
-    assert "before the failing step" in fitted.status.message
-    assert fitted.steps == 5
-    np.testing.assert_allclose(fitted.model.place, 0.4, rtol=1e-6)
-    np.testing.assert_allclose(fitted.history["loss"], [0.0, -0.1, -0.2, -0.3, np.nan], atol=1e-6)
-    assert int(fitted.state.steps) == 4
-
-
-@model
-class Picky:
-    """A walker who minds only one event, whose gradient or number it has none of."""
-
-    place: jax.Array
-    slope: bool = static(False)
-    event_shape = ()
-
-    @per_event
-    def log_prob(self, x):
-        minds = (x == 7) & (self.place > 0.25)
-        return self.place + jnp.where(minds, jnp.sqrt(0 * self.place) if self.slope else -jnp.inf, 0)
-
-    @per_sample
-    def sample(self, key):
-        return jax.random.normal(key, ())
-
-
-def failure(*arguments, **options):
-    with pytest.warns(jg.JaxgenWarning, match="not finite") as told:
-        fitted = jg.fit(KEY, *arguments, **options)
-    assert fitted.failure in str(told[0].message) and fitted.status is jg.Status.NON_FINITE
-    return fitted.failure
-
-
-def test_what_was_not_finite_is_named():
-    events, start = np.arange(20.0), Picky(jnp.float32(0))
-    named = "at step 4: the metric loss was not finite (inf); under the model before it the log_prob of event 7 is -inf"
-    assert failure(start, events, WALK, steps=9) == named
-    assert failure(start, Stream(events, chunk=20), WALK, steps=9) == named.replace("7 is", "7 of the last batch is")
-    assert failure(lambda key: start, events, WALK, steps=9, restarts=2) == named
-    for size in (1, 4):  # batches in an order of their own: it is found where it is met
-        assert "log_prob of event 7 is -inf" in failure(start, events, WALK, steps=60, batch_size=size)
-    told = failure(Picky(jnp.float32(0.0), True), events, WALK, steps=9)
-    assert "the metric gradient_norm was not finite (nan); no single event has a log_prob that is not finite" in told
-
-
-def test_impossible_events_are_named_but_for_those_that_do_not_count():
-    x = np.array([0, 1, 2, 0, 1, 2, 2])
-    start = jg.Mixture(jnp.zeros(2), jg.Categorical(jnp.array([[0.0, 0.0, -jnp.inf]] * 2)))
-    told = "the metric log_likelihood was not finite (-inf); under the model before it the log_prob of event"
-    assert told + "s 2, 5, 6 is -inf" in failure(start, x)
-    weight = np.array([1, 1, 1, 1, 1, 0, 0])
-    assert told + " 2 is -inf" in failure(start, (x, None, weight))
-    assert told + "s 2, 5, 6 is -inf" in failure(start, Stream(x, chunk=4))
-
-
-def test_not_finite_under_vmap():
-    run = jax.vmap(lambda limit: jg.scan_fit(KEY, Walker(jnp.float32(0.0), limit), X, WALK, steps=8))
-    fits = run(jnp.array([0.35, 9.0, -1.0]))
-    assert fits.status.tolist() == [jg.Status.NON_FINITE, jg.Status.FINISHED, jg.Status.NON_FINITE]
-    assert fits.steps.tolist() == [5, 8, 1]
-    np.testing.assert_allclose(fits.model.place, [0.4, 0.8, 0.0], atol=1e-6)
-
-
-def test_not_finite_parameters_are_caught_too():
-    broken = jg.Gradient(jg.losses.nll, optax.chain(optax.sgd(0.1), optax.scale(np.inf)))
-    scanned = SCAN(KEY, gaussian(), X, broken, steps=3)
-    assert int(scanned.status) == jg.Status.NON_FINITE
-    same(scanned.model, gaussian())
-    assert "the parameter" in failure(gaussian(), X, broken, steps=3)
-
-
-def test_minus_infinity_is_a_fair_parameter():
-    start = dataclasses.replace(mixture(), logits=jnp.array([0.0, -jnp.inf]))
-    scanned = SCAN(KEY, start, X, jg.EM(), steps=3)
-    assert int(scanned.status) == jg.Status.FINISHED
-
-
-def test_a_status_carries_its_message():
-    assert [s.value for s in jg.Status] == list(range(len(jg.Status)))
-    assert all(s.message and s.message[0].islower() for s in jg.Status)
-    assert jg.Status(2) is jg.Status.CONVERGED
-    assert jg.Status.CONVERGED == 2
-
-
 # restarts
-
-
-def random_start(key):
-    return mixture(shift=jax.random.normal(key))
 
 
 def test_restarts_return_the_best_and_all_scores():
@@ -390,7 +230,7 @@ def test_fixed_fields_stay_bit_identical_under_weight_decay():
 
 def test_the_average_of_iterates():
     how = jg.Gradient(jg.losses.nll, optax.adam(0.05), average=0.15)
-    batch = jg.fit.__globals__["as_batch"](jnp.asarray(X))
+    batch = jg.Batch(jnp.asarray(X))
     state = how.init(KEY, gaussian())
     step = jax.jit(how.step)
     expected = np.asarray(gaussian().offset, np.float64)
@@ -412,173 +252,6 @@ def test_64_bit_data_do_not_change_a_32_bit_model():
             assert {leaf.dtype for leaf in jax.tree.leaves(fitted.model)} == {np.dtype("float32")}
 
 
-# batches, weights, forms of data
-
-
-class Seen(NamedTuple):
-    model: object
-    times: jax.Array
-    last: jax.Array
-
-
-@algorithm
-class Recorder:
-    """The least that an algorithm can be: counts how often it sees each event, which is its own number."""
-
-    traits: ClassVar[Traits] = Traits("rows", steps=None)
-
-    def init(self, key, model):
-        return Seen(model, jnp.zeros(N, jnp.int32), jnp.zeros(8, jnp.int32))
-
-    def step(self, key, state, batch):
-        rows = batch.x[:, 0].astype(jnp.int32)
-        return Seen(state.model, state.times.at[rows].add(1), rows[:8]), {"rows": jnp.float32(rows.size)}
-
-
-NUMBERED = np.stack([np.arange(N), np.zeros(N)], axis=1).astype(np.float32)
-
-
-def test_an_epoch_shows_each_event_once():
-    orders = []
-    for epochs in (1, 2, 3):
-        fitted = jg.fit(KEY, gaussian(), NUMBERED, Recorder(), steps=epochs * N // 8, batch_size=8)
-        np.testing.assert_array_equal(fitted.state.times, np.full(N, epochs))
-        orders.append(tuple(fitted.state.last.tolist()))
-    assert len(set(orders)) == 3, "each epoch has an order of its own"
-    short = jg.fit(KEY, gaussian(), NUMBERED, Recorder(), steps=2, batch_size=20)
-    assert sorted(set(np.asarray(short.state.times))) == [0, 1]  # 40 of 48, none twice
-    assert short.state.times.sum() == 40
-
-
-def test_an_algorithm_of_ones_own_needs_the_protocol_only():
-    fitted = jg.fit(KEY, gaussian(), NUMBERED, Recorder(), steps=2)
-    assert fitted.history["rows"].tolist() == [N, N]
-    refused("no default number of steps", KEY, gaussian(), NUMBERED, Recorder())
-    refused("no score to choose by", KEY, gaussian(), NUMBERED, Recorder(), steps=2, validation=X)
-
-
-@pytest.mark.parametrize(("make", "how"), [(mixture, jg.EM()), (gaussian, adam())])
-def test_a_weight_is_a_number_of_rows(make, how):
-    weight = RNG.integers(0, 3, N).astype(np.float32)
-    repeated = np.repeat(X, weight.astype(int), axis=0)
-    weighted = jg.fit(KEY, make(), (X, None, weight), how, steps=5, tolerance=0)
-    plain = jg.fit(KEY, make(), repeated, how, steps=5, tolerance=0)
-    for a, b in zip(jax.tree.leaves(weighted.model), jax.tree.leaves(plain.model), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)  # sums in another order
-    np.testing.assert_allclose(
-        weighted.history[how.traits.monitor], plain.history[how.traits.monitor], rtol=1e-5
-    )
-
-
-def test_an_event_of_weight_zero_may_be_impossible():
-    x = X.copy()
-    x[0] = 1e30
-    weight = np.ones(N)
-    weight[0] = 0
-    for make, how in ((mixture, jg.EM()), (gaussian, adam())):
-        clean = jg.fit(KEY, make(), (X[1:], None, weight[1:]), how, steps=5, tolerance=0)
-        fitted = jg.fit(KEY, make(), (x, None, weight), how, steps=5, tolerance=0)
-        assert fitted.status is jg.Status.FINISHED
-        np.testing.assert_allclose(fitted.history[how.traits.monitor], clean.history[how.traits.monitor], rtol=1e-5)
-
-
-def test_forms_of_data_are_alike():
-    weight = np.arange(1, N + 1)
-    forms = [(X, None, weight), {"x": X, "weight": weight}, {"weight": weight.tolist(), "x": jnp.asarray(X)},
-             (X.astype(np.float64), None, weight.astype(np.float32))]  # fmt: skip
-    fits = [jg.fit(KEY, mixture(), form, steps=5, tolerance=0) for form in forms]
-    for other in fits[1:]:
-        same(fits[0].model, other.model)
-    bools = jg.fit(KEY, mixture(), (X, None, weight > 3), steps=5, tolerance=0)
-    same(bools.model, jg.fit(KEY, mixture(), (X, None, (weight > 3) * 1.0), steps=5, tolerance=0).model)
-
-
-def test_chunks_change_nothing_but_rounding():
-    whole = SCAN(KEY, mixture(), X, jg.EM(), steps=10)
-    for chunk in (7, 1):
-        parts = SCAN(KEY, mixture(), X, jg.EM(chunk=chunk), steps=10)
-        np.testing.assert_allclose(parts.history["log_likelihood"], whole.history["log_likelihood"], rtol=1e-6)
-        for a, b in zip(jax.tree.leaves(parts.model), jax.tree.leaves(whole.model), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-
-
-@model
-class Regression:
-    """Events are numbers around `weight @ context`."""
-
-    weight: jax.Array
-    noise: float = static(1.0)
-    event_shape = ()
-    context_shape = (2,)
-
-    @per_event
-    def log_prob(self, x, context):
-        return -0.5 * (x - self.weight @ context) ** 2
-
-    @per_sample
-    def sample(self, key, context):
-        return self.weight @ context + jax.random.normal(key)
-
-
-def test_context():
-    target = X @ np.float32([2.0, -1.0])
-    how = jg.Gradient(jg.losses.nll, optax.adam(0.2))
-    fitted = jg.fit(KEY, Regression(jnp.zeros(2)), (target, X), how, steps=300, batch_size=8)
-    np.testing.assert_allclose(fitted.model.weight, [2.0, -1.0], atol=0.05)
-    for data in (target, (target, X[:, :1]), (target, X[:, 0])):
-        refused("context", KEY, Regression(jnp.zeros(2)), data, how, steps=3)
-    refused("context", KEY, gaussian(), (X, X), adam(), steps=3)
-    jitted = jax.jit(lambda x, c, w: jg.scan_fit(KEY, Regression(jnp.zeros(2)), (x, c, w), how, steps=3).model.weight)
-    assert jitted(target, X, np.ones(N)).shape == (2,)
-
-
-# streams
-
-
-def test_a_stream_of_one_batch_is_that_batch():
-    stream = (X for _ in range(100))
-    fitted = jg.fit(KEY, gaussian(), stream, adam(), steps=20)
-    whole = jg.fit(KEY, gaussian(), X, adam(), steps=20)
-    same(fitted.model, whole.model)
-    np.testing.assert_array_equal(fitted.history["loss"], whole.history["loss"])
-    assert fitted.status is jg.Status.FINISHED
-    assert sum(1 for _ in stream) == 80, "it takes what it needs"
-
-
-def test_a_stream_that_ends():
-    for steps in (6, 100):
-        fitted = jg.fit(KEY, gaussian(), iter([X] * 6), adam(), steps=steps)
-        assert fitted.status is (jg.Status.FINISHED if steps == 6 else jg.Status.EXHAUSTED)
-        assert fitted.steps == len(fitted.history["loss"]) == 6
-    assert jg.Status.EXHAUSTED.message == "the iterator of batches ended"
-    refused("iterator of batches is empty", KEY, gaussian(), iter([]), adam())
-
-
-def test_batches_of_a_stream_may_differ():
-    batches = [X[:8], (X[8:16], None, np.arange(8)), {"x": X[16:24]}, X[:5], X[:5]]
-    fitted = jg.fit(KEY, gaussian(), iter(batches), adam(), steps=9)
-    assert fitted.steps == 5
-    one = jg.fit(KEY, gaussian(), X[:8], adam(), steps=1)
-    np.testing.assert_array_equal(fitted.history["loss"][0], one.history["loss"][0])
-    with pytest.raises(jg.ShapeError, match="data does not end in the shape of one event"):
-        jg.fit(KEY, gaussian(), iter([X[:8], X[:8, :1]]), adam(), steps=9)
-    with pytest.raises(jg.DataError, match="NaN"):
-        jg.fit(KEY, gaussian(), iter([X[:8], X[:8] * np.nan]), adam(), steps=9)
-
-
-def test_a_stream_with_validation_restarts_and_failure():
-    stream = (X[:8] for _ in range(100))
-    fitted = jg.fit(KEY, gaussian(), stream, adam(), steps=9, validation=X[:5], every=4)
-    assert fitted.history["validation_step"].tolist() == [4, 8, 9]
-    start = lambda key: dataclasses.replace(gaussian(), offset=jax.random.normal(key, (2,)))  # noqa: E731
-    fitted = jg.fit(KEY, start, (X[:8] for _ in range(100)), adam(), steps=9, restarts=2)
-    assert fitted.history["loss"].shape == (2, 9)
-    with pytest.warns(jg.JaxgenWarning, match="step 5"):
-        fitted = jg.fit(KEY, Walker(jnp.float32(0.0)), (X for _ in range(100)), WALK, steps=20)
-    assert fitted.steps == 5
-    np.testing.assert_allclose(fitted.history["loss"], [0.0, -0.1, -0.2, -0.3, np.nan], atol=1e-6)
-
-
 # interrupts, bars, compilations
 
 
@@ -596,7 +269,7 @@ def test_an_interrupt_returns_what_there_is():
 
 @pytest.mark.parametrize("options", [{}, {"validation": X[:5], "every": 1000}])
 def test_an_interrupt_between_chunks(options, monkeypatch):
-    advance, calls = driver._advance, []
+    advance, calls = feeds._advance, []
 
     def interrupted(*args):
         calls.append(1)
@@ -604,7 +277,7 @@ def test_an_interrupt_between_chunks(options, monkeypatch):
             raise KeyboardInterrupt
         return advance(*args)
 
-    monkeypatch.setattr(driver, "_advance", interrupted)
+    monkeypatch.setattr(feeds, "_advance", interrupted)
     fitted = jg.fit(KEY, gaussian(), X, adam(), steps=2000, **options)
     assert fitted.status is jg.Status.INTERRUPTED
     assert 0 < fitted.steps == len(fitted.history["loss"]) < 2000
@@ -643,147 +316,6 @@ def test_a_second_fit_compiles_nothing():
         assert count == 0, call
         assert fitted.compile_seconds >= 0
     assert compilations(lambda: jax.jit(lambda x: x * 3.25)(1.0))[0] == 1, "and they are counted"
-
-
-# errors
-
-
-def refused(message, key, model, data, algorithm=None, kind=ValueError, **options):
-    with pytest.raises(jg.JaxgenError) as caught:
-        jg.fit(key, model, data, algorithm, **options)
-    text = str(caught.value)
-    assert message in text, text
-    assert isinstance(caught.value, kind)
-    for row in ("called:", "expected:"):
-        assert row in text, text
-    return text
-
-
-BAD = {
-    "steps is zero": ({"steps": 0}, "steps must be a positive int"),
-    "steps is negative": ({"steps": -1}, "steps must be"),
-    "steps is a float": ({"steps": 10.0}, "steps must be"),
-    "steps is a bool": ({"steps": True}, "steps must be"),
-    "batch_size is zero": ({"batch_size": 0}, "batch_size must be"),
-    "batch_size is a float": ({"batch_size": 8.0}, "batch_size must be"),
-    "batch_size is above N": ({"batch_size": N + 1}, f"1 to {N}"),
-    "tolerance is negative": ({"tolerance": -1.0}, "tolerance must be"),
-    "tolerance is nan": ({"tolerance": float("nan")}, "tolerance must be"),
-    "tolerance is text": ({"tolerance": "1e-3"}, "tolerance must be"),
-    "tolerance on batches": ({"tolerance": 1e-3, "batch_size": 8}, "batch_size=None"),
-    "patience alone": ({"patience": 3}, "validation=data"),
-    "every alone": ({"every": 3}, "validation=data"),
-    "patience is zero": ({"patience": 0, "validation": X}, "patience must be"),
-    "every is zero": ({"every": 0, "validation": X}, "every must be"),
-    "restarts is zero": ({"restarts": 0}, "restarts must be"),
-    "restarts of a model": ({"restarts": 3}, "a function key -> model"),
-    "checkpoint_every is zero": ({"checkpoint_every": 0}, "checkpoint_every must be"),
-    "validation of another shape": ({"validation": X[:, :1]}, "validation does not end"),
-    "validation is empty": ({"validation": X[:0]}, "empty"),
-    "validation has nan": ({"validation": X * np.nan}, "NaN"),
-    "validation is one event": ({"validation": X[0]}, "one leading axis"),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_options_that_are_none(name):
-    options, message = BAD[name]
-    refused(message, KEY, gaussian(), X, adam(), **({"steps": 3} | options))
-
-
-def test_numpy_numbers_are_numbers():
-    fitted = jg.fit(KEY, gaussian(), X, adam(), steps=np.int64(20), batch_size=np.int32(8))
-    assert fitted.steps == 20
-
-
-BAD_DATA = {
-    "text": ("hello", "not numeric"),
-    "none": (None, "there are no data"),
-    "empty": ([], "empty"),
-    "nan": (X * np.nan, "NaN"),
-    "one event": (X[0], "one leading axis"),
-    "too many axes": (X[None], "one leading axis"),
-    "another dimension": (X[:, :1], "[*batch, 2]"),
-    "a key": (KEY, "PRNG key"),
-    "the model": (gaussian(), "DiagonalGaussian"),
-    "weights that are negative": ((X, None, -np.ones(N)), "non-negative"),
-    "too few weights": ((X, None, np.ones(3)), "weight"),
-    "unknown names": ({"x": X, "y": X}, "y"),
-    "a list of batches": ([X, X[:5]], "ragged"),
-}
-
-
-@pytest.mark.parametrize("name", BAD_DATA)
-def test_data_that_are_none(name):
-    data, message = BAD_DATA[name]
-    refused(message, KEY, gaussian(), data, adam(), steps=3)
-
-
-def test_keys():
-    for key in (0, None, jax.random.PRNGKey(0), jax.random.split(KEY), gaussian()):
-        assert "jax.random.key(seed)" in refused("typed random key", key, gaussian(), X, kind=jg.DataError)
-
-
-def test_models_that_are_none():
-    for other in (3, None, {"a": 1}, X, jg.Gaussian):
-        with pytest.raises((jg.JaxgenError, TypeError)):
-            jg.fit(KEY, other, X)
-    refused("that is no model", KEY, None, X, kind=jg.FitError)
-    refused("that is no model", KEY, lambda key: 3, X, kind=jg.FitError)
-
-
-@model
-class OnlySamples:
-    scale: jax.Array
-    event_shape = (2,)
-
-    @per_sample
-    def sample(self, key):
-        return self.scale * jax.random.normal(key, (2,))
-
-
-def test_models_that_an_algorithm_cannot_train():
-    samples = OnlySamples(jnp.float32(1.0))
-    assert "Adversarial" in refused("no default algorithm", KEY, samples, X, kind=jg.FitError)
-    assert "Gradient" in refused("EM does not apply", KEY, samples, X, jg.EM(), kind=jg.FitError)
-    refused("EM does not apply", KEY, jg.Mixture(jnp.zeros(2), Walker(jnp.zeros(2))), X, jg.EM(), kind=jg.FitError)
-    assert "negative_elbo" in refused("losses.nll needs", KEY, samples, X, adam(), kind=jg.FitError)
-    elbo = jg.Gradient(jg.losses.negative_elbo)
-    assert "log_prob is nll" in refused("losses.negative_elbo needs", KEY, gaussian(), X, elbo, kind=jg.FitError)
-    refused("nothing to train", KEY, jg.StandardNormal((2,)), X, adam(), kind=jg.FitError)
-
-
-def test_algorithms_with_options_that_are_none():
-    for chunk in (0, -1, 2.5):
-        refused("a chunk is a number of events", KEY, mixture(), X, jg.EM(chunk=chunk), kind=jg.FitError)
-    for average in (1.0, -0.1, 2.0):
-        how = jg.Gradient(jg.losses.nll, optax.sgd(0.1), average=average)
-        refused("the decay of a moving average", KEY, gaussian(), X, how, kind=jg.FitError)
-    for other in (jg.EM, "em", 3, optax.adam(0.1), lambda key: 3):
-        refused("that is no algorithm", KEY, gaussian(), X, other, kind=jg.FitError)
-    refused("that is no loss", KEY, gaussian(), X, jg.Gradient(optax.adam(0.1)), kind=jg.FitError)
-    refused("that is no optimiser", KEY, gaussian(), X, jg.Gradient(jg.losses.nll, optax.adam), kind=jg.FitError)
-    refused("needs all events in every step", KEY, mixture(), X, jg.EM(), batch_size=8, kind=jg.FitError)
-    refused("an iterator sets its own batches", KEY, mixture(), iter([X]), jg.EM(), kind=jg.FitError)
-    refused("an iterator sets its own batches", KEY, gaussian(), iter([X]), adam(), batch_size=4, kind=jg.FitError)
-
-
-def test_fit_is_for_the_host():
-    moved = lambda a: dataclasses.replace(gaussian(), offset=a[0])  # noqa: E731
-    for traced in (lambda a: jg.fit(KEY, gaussian(), a), lambda a: jg.fit(KEY, moved(a), X)):
-        with pytest.raises(jg.FitError, match=r"jaxgen\.scan_fit"):
-            jax.jit(traced)(X)
-
-
-def test_scan_fit_refuses_likewise():
-    with pytest.raises(jg.FitError, match="that is no algorithm"):
-        jg.scan_fit(KEY, gaussian(), X, jg.EM, steps=3)
-    for options in ({"steps": 0}, {"steps": 2.5}, {"steps": 3, "batch_size": 0}, {"steps": 3, "batch_size": N + 1}):
-        with pytest.raises(jg.FitError):
-            jg.scan_fit(KEY, gaussian(), X, adam(), **options)
-    for data in (3.0, X[:, :1], "a", X * np.nan, (X, None, np.ones(3)), {}):
-        with pytest.raises((jg.DataError, jg.ShapeError)):
-            jg.scan_fit(KEY, gaussian(), data, adam(), steps=3)
 
 
 def test_repr_is_one_line():

@@ -18,7 +18,7 @@ from jaxgen.core.files import load, save
 from jaxgen.core.methods import context_shape, latent_shape
 from jaxgen.core.protocols import Bound, Density, Energy, Implicit
 from jaxgen.core.pytree import REGISTRY, combine, is_model, partition, public_name
-from jaxgen.fit.driver import choose_algorithm
+from jaxgen.fit.plan import choose_algorithm
 
 
 @functools.cache

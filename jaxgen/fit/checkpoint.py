@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy as np
 from jaxgen.core import files
 from jaxgen.core.errors import FileError
 from jaxgen.core.value import describe, value_key
+from jaxgen.fit.loop import Status
+from jaxgen.fit.watch import Progress
 
 FILE = "checkpoint.safetensors"
 
@@ -127,3 +130,27 @@ def _restore(array: np.ndarray, like: Any, called: str) -> Any:
     if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(like))
     return jnp.asarray(array)
+
+
+class Checkpoint:
+    """A watcher that saves a fit, after every so many steps and at its end.
+
+    Args:
+        folder: where.
+        mark: the fingerprint of the fit.
+        every: steps between two saves.
+        snapshot: what to save, any pytree, as it is when it is called.
+    """
+
+    def __init__(self, folder: str | Path, mark: dict, every: int, snapshot: Callable[[], Any]):
+        self.every, self._save = every, lambda: write(folder, mark, snapshot())
+
+    def __call__(self, progress: Progress[Any]) -> None:
+        """Save, but at the end, which `close` does."""
+        if progress.status == Status.RUNNING:
+            self._save()
+
+    def close(self, progress: Progress[Any]) -> None:
+        """Save the end; a fit that was interrupted goes on from where it was saved last."""
+        if progress.status != Status.INTERRUPTED:
+            self._save()

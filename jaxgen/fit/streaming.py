@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.inputs import Batch
-from jaxgen.fit.loop import Carry, guarded_step
+from jaxgen.fit.loop import Carry, Loop
 from jaxgen.ops.stable import compensated_add
 
 
@@ -37,14 +37,6 @@ class Chunked(Protocol):
         ...
 
     def __iter__(self) -> Iterator[Batch]: ...
-
-
-def sums_over_passes(algorithm: Any) -> bool:
-    """True for algorithms whose step is a function of sums over all events, so that it can be made chunk by chunk.
-
-    They are `Summed`.
-    """
-    return algorithm.traits.summed
 
 
 def cycle(data: Iterable[Batch], skip: int = 0) -> Iterator[Batch]:
@@ -91,27 +83,11 @@ def add_chunk(algorithm: Any, restarts: int | None, model: Any, sums: Any, batch
     return compensated_add(total, error, _expect(algorithm, restarts, model, batch))
 
 
-class _FromSums:
-    """An algorithm whose batch is the sums over a pass."""
-
-    def __init__(self, algorithm: Any):
-        self.algorithm, self.traits = algorithm, algorithm.traits
-
-    def step(self, key: Any, state: Any, sums: Any) -> Any:
-        return self.algorithm.advance(state, *sums)
-
-
-@functools.partial(jax.jit, static_argnames=("algorithm", "restarts"))
-def finish_pass(
-    algorithm: Any, restarts: int | None, key: Any, carry: Carry, sums: Any, tolerance: Any
-) -> tuple[Carry, dict[str, jax.Array]]:
+@jax.jit
+def finish_pass(loop: Loop, carry: Carry, sums: Any) -> tuple[Carry, dict[str, jax.Array]]:
     """One step from the sums over a pass; the metrics have a leading axis of one step."""
-    step = functools.partial(guarded_step, _FromSums(algorithm))
-    if restarts:
-        key = jax.random.split(key, restarts)
-        step = jax.vmap(step, in_axes=(0, None, 0, 0, 0, 0, None))
-    state, status, metrics = step(key, carry.step, carry.state, carry.status, carry.metrics, sums[0], tolerance)
-    return Carry(carry.step + 1, state, carry.order, status, metrics), {k: m[None] for k, m in metrics.items()}
+    carry = loop.advance_by_sums(carry, sums[0])
+    return carry, {name: metric[None] for name, metric in carry.metrics.items()}
 
 
 def mean_score(score: Callable[[Batch], jax.Array], batches: Iterable[Batch]) -> np.ndarray:
