@@ -315,6 +315,7 @@ case(run(", algorithm=algorithm"), "algorithm", model=gaussian, data=X, algorith
 case(run(", algorithm=algorithm"), "algorithm", model=gaussian, data=X, algorithm=jaxgen.StepwiseEM(decay=2.0))
 case(run(", algorithm=algorithm"), "algorithm", model=gaussian, data=X, algorithm=jaxgen.EM(devices=("cpu",)))
 case(run(", algorithm=algorithm"), model=gaussian, data=X, algorithm=jaxgen.ContrastiveDivergence())
+case("jaxgen.watch.Scalars(3)")
 for wrong in ({"penalty": 1.0}, {"negative": 1.0}):
     case(run(", algorithm=algorithm"), "algorithm", model=machine, data=BITS,
          algorithm=jaxgen.ContrastiveDivergence(**wrong))  # fmt: skip
