@@ -77,16 +77,16 @@ def test_annealing_finds_the_partition_function(random_model):
 
 
 def test_chains_tend_to_the_density_and_hold_what_is_observed(random_model):
-    x = np.asarray(random_model.sample(jax.random.key(1), (2000,), sweeps=20))[:, 0]
+    x = np.asarray(random_model.sample(jax.random.key(1), (500,), sweeps=20))[:, 0]
     p = np.exp(-np.asarray(random_model.energy(LINE), np.float64) - log_z(random_model))
     cdf = np.cumsum(p) * STEP
     assert scipy.stats.kstest(x, lambda at: np.interp(at, LINE[:, 0], cdf)).pvalue > 1e-4
     base = jg.Gaussian.from_covariance(np.zeros(2, np.float32), np.array([[1.0, 0.8], [0.8, 1.0]], np.float32))
     plane = jg.EnergyModel.init(KEY, np.zeros((1, 2), np.float32), base, network=MLP((1,), zero_last=True),
                                 sampler=MALA(0.2))  # fmt: skip
-    drawn = jg.impute(jax.random.key(2), plane, jnp.full((1500, 2), jnp.array([1.0, jnp.nan])), sweeps=10)
+    drawn = jg.impute(jax.random.key(2), plane, jnp.full((400, 2), jnp.array([1.0, jnp.nan])), sweeps=10)
     assert (drawn[:, 0] == 1).all()
-    assert float(drawn[:, 1].mean()) == pytest.approx(0.8, abs=0.08)  # five standard errors of N(0.8, 0.36)
+    assert float(drawn[:, 1].mean()) == pytest.approx(0.8, abs=0.15)  # five standard errors of N(0.8, 0.36)
 
 
 def test_two_ways_of_training_find_the_same_density():
