@@ -139,10 +139,10 @@ def thinned(key: Any, model: Any, dropped: float) -> Any:
     return combine(jax.tree.unflatten(tree, [thin(i, *entry) for i, entry in enumerate(leaves)]), rest)
 
 
-def regularised(noise: float, dropped: float) -> Callable[[Any, Any, jg.Batch], jax.Array]:
+def regularised(noise: float, dropped: float) -> Callable[..., jax.Array]:
     """Minus the log-likelihood of data that are never twice the same, under networks that are neither."""
 
-    def loss(key: Any, model: Any, batch: jg.Batch) -> jax.Array:
+    def loss(key: Any, model: Any, batch: jg.Batch, step: Any) -> jax.Array:
         first, second = jax.random.split(key)
         x = batch.x + noise * jax.random.normal(first, batch.x.shape)
         return jg.losses.nll(key, thinned(second, model, dropped), batch._replace(x=x))

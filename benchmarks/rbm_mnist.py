@@ -74,7 +74,7 @@ def main() -> None:
         negative = Tempered(options.chains, options.replicas, path=lambda m: m.annealing_path(logits), k=k)
     optimizer = optax.sgd(optax.linear_schedule(options.step_size, 0.0, steps))
     algorithm = jg.ContrastiveDivergence(
-        optimizer, average=options.average, negative=negative, penalty=Decay(options.decay)
+        optimizer, average=jg.Average(options.average), negative=negative, penalty=Decay(options.decay)
     )
     data = np.concatenate(drawings)
     fitted = jg.fit(fit_key, rbm, data, algorithm, steps=steps, batch_size=options.batch_size, progress=False)

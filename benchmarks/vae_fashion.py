@@ -41,7 +41,7 @@ def main() -> None:
     vae = jg.VAE.init(start_key, train, jg.StandardNormal((50,)), hidden=(400, 400))
     steps = options.epochs * (len(train) // options.batch_size)
     schedule = optax.warmup_cosine_decay_schedule(0.0, options.step_size, 100, steps)
-    algorithm = jg.Gradient(jg.losses.negative_elbo, optax.adam(schedule), average=options.average)
+    algorithm = jg.Gradient(jg.losses.negative_elbo, optax.adam(schedule), average=jg.Average(options.average))
 
     wall, cpu = time.perf_counter(), time.process_time()
     fitted = jg.fit(fit_key, vae, train, algorithm, steps=steps, batch_size=options.batch_size)

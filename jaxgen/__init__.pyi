@@ -44,6 +44,7 @@ from .core.sequences import Sequences as Sequences
 from .core.value import algorithm as algorithm
 from .fit import watch as watch
 from .fit.adversarial import Adversarial as Adversarial
+from .fit.averages import Average as Average, PowerAverage as PowerAverage
 from .fit.contrastive import ContrastiveDivergence as ContrastiveDivergence
 from .fit.driver import fit as fit
 from .fit.em import EM as EM

@@ -27,9 +27,10 @@ from jaxgen.bijections.transforms import AFFINE, Transform
 from jaxgen.core.inputs import as_array, floating
 from jaxgen.core.methods import latent_shape
 from jaxgen.fit.adversarial import Adversarial
+from jaxgen.fit.averages import Average
 from jaxgen.fit.contrastive import ContrastiveDivergence, default_optimizer
 from jaxgen.fit.em import EM
-from jaxgen.fit.gradient import STEPS, Gradient
+from jaxgen.fit.gradient import Gradient
 from jaxgen.models.chains.hmm import HMM
 from jaxgen.models.densities.dequantized import Dequantized
 from jaxgen.models.densities.gaussian import Gaussian, StandardNormal
@@ -42,6 +43,9 @@ from jaxgen.models.neural.vae import VAE
 from jaxgen.nn.conv import ConvCritic, ConvGenerator
 from jaxgen.nn.mlp import MLP
 from jaxgen.ops import likelihoods
+
+#: of the generators of `gan` and `dcgan`
+GAN_AVERAGE, DCGAN_AVERAGE = Average(0.995), Average(0.999)
 
 
 def gaussian_mixture(
@@ -121,7 +125,7 @@ def rbm(key: Any, x: Any, hidden: int = 16, *, step_size: float = 0.1) -> tuple[
 def realnvp(
     key: Any, x: Any, *, base: Any = None, layers: int = 12, features: tuple[int, ...] = (64, 64),
     context_shape: tuple[int, ...] | None = None, support: Support = real, step_size: float = 4e-3,
-    steps: int = STEPS,
+    steps: int | None = None,
 ) -> tuple[Flow, Gradient]:  # fmt: skip
     """A RealNVP flow, and Adam on the exact likelihood.
 
@@ -136,7 +140,7 @@ def realnvp(
         context_shape: shape of one context for a conditional density; None for none.
         support: what values x can take, as in `Flow.init`.
         step_size: the first; it falls along half a cosine, to a hundredth.
-        steps: of the fit, over which the step size falls; `fit(..., steps=)` takes the same number.
+        steps: of the fit, over which the step size falls; None is 2000. `fit(..., steps=)` overrides it for both.
 
     Raises:
         ModelError, ShapeError: events that are no vectors of two or more coordinates. DataError: data outside of the
@@ -158,7 +162,7 @@ def realnvp(
 def neural_spline_flow(
     key: Any, x: Any, *, base: Any = None, layers: int = 8, features: tuple[int, ...] = (64, 64), bins: int = 16,
     bound: float = 5.0, autoregressive: bool = False, context_shape: tuple[int, ...] | None = None,
-    support: Support = real, step_size: float = 4e-3, steps: int = STEPS,
+    support: Support = real, step_size: float = 4e-3, steps: int | None = None,
 ) -> tuple[Flow, Gradient]:  # fmt: skip
     """A flow of rational-quadratic splines, and Adam on the exact likelihood.
 
@@ -179,7 +183,7 @@ def neural_spline_flow(
         context_shape: shape of one context for a conditional density; None for none.
         support: what values x can take, as in `Flow.init`; for angles `circle`, with circular splines.
         step_size: the first; it falls along half a cosine, to a hundredth.
-        steps: of the fit, over which the step size falls; `fit(..., steps=)` takes the same number.
+        steps: of the fit, over which the step size falls; None is 2000. `fit(..., steps=)` overrides it for both.
 
     Raises:
         ModelError, ShapeError: events that are no such vectors. DataError: data outside of the support.
@@ -205,7 +209,7 @@ def neural_spline_flow(
 def maf(
     key: Any, x: Any, *, base: Any = None, layers: int = 8, features: tuple[int, ...] = (64, 64),
     context_shape: tuple[int, ...] | None = None, support: Support = real, step_size: float = 4e-3,
-    steps: int = STEPS,
+    steps: int | None = None,
 ) -> tuple[Flow, Gradient]:  # fmt: skip
     """A masked autoregressive flow of affine maps, and Adam on the exact likelihood.
 
@@ -230,7 +234,7 @@ def maf(
 def iaf(
     key: Any, x: Any, *, base: Any = None, layers: int = 8, features: tuple[int, ...] = (64, 64),
     context_shape: tuple[int, ...] | None = None, support: Support = real, step_size: float = 4e-3,
-    steps: int = STEPS,
+    steps: int | None = None,
 ) -> tuple[Flow, Gradient]:  # fmt: skip
     """An inverse autoregressive flow of affine maps, and Adam on the exact likelihood.
 
@@ -256,7 +260,7 @@ def iaf(
 def residual_flow(
     key: Any, x: Any, *, base: Any = None, layers: int = 16, features: tuple[int, ...] = (32, 32), bound: float = 0.9,
     context_shape: tuple[int, ...] | None = None, support: Support = real, step_size: float = 1e-2,
-    steps: int = STEPS,
+    steps: int | None = None,
 ) -> tuple[Flow, Gradient]:  # fmt: skip
     """A flow of invertible residual blocks, and Adam on the exact likelihood.
 
@@ -273,7 +277,7 @@ def residual_flow(
         context_shape: shape of one context for a conditional density; None for none.
         support: what values x can take, as in `Flow.init`.
         step_size: the first; it falls along half a cosine, to a hundredth.
-        steps: of the fit, over which the step size falls; `fit(..., steps=)` takes the same number.
+        steps: of the fit, over which the step size falls; None is 2000. `fit(..., steps=)` overrides it for both.
 
     Raises:
         ModelError, ShapeError: events that are no vectors, a bound out of range. DataError: data outside of the
@@ -296,7 +300,7 @@ def residual_flow(
 def bnaf(
     key: Any, x: Any, *, base: Any = None, layers: int = 6, hidden: int = 16, depth: int = 1,
     context_shape: tuple[int, ...] | None = None, support: Support = real, step_size: float = 2e-2,
-    steps: int = STEPS,
+    steps: int | None = None,
 ) -> tuple[Flow, Gradient]:  # fmt: skip
     """A block neural autoregressive flow, and Adam on the exact likelihood.
 
@@ -312,7 +316,7 @@ def bnaf(
         context_shape: shape of one context for a conditional density; None for none.
         support: what values x can take, as in `Flow.init`.
         step_size: the first; it falls along half a cosine, to a hundredth.
-        steps: of the fit, over which the step size falls; `fit(..., steps=)` takes the same number.
+        steps: of the fit, over which the step size falls; None is 2000. `fit(..., steps=)` overrides it for both.
 
     Raises:
         ModelError, ShapeError: events that are no vectors, no hidden units. DataError: data outside of the support.
@@ -333,7 +337,7 @@ def bnaf(
 def glow(
     key: Any, x: Any, *, highest: int | None = None, levels: int = 2, depth: int = 8, width: int = 32,
     transform: Transform = AFFINE, context_shape: tuple[int, ...] | None = None, support: Support = real,
-    step_size: float = 5e-3, steps: int = STEPS,
+    step_size: float = 5e-3, steps: int | None = None,
 ) -> tuple[Flow | Dequantized, Gradient]:  # fmt: skip
     """Glow for images, and Adam on the likelihood: exact for real numbers, a bound for pixels of whole numbers.
 
@@ -349,7 +353,7 @@ def glow(
         context_shape: shape of one context for a conditional density; None for none.
         support: what real values x can take, as in `Flow.init`.
         step_size: the first; it falls along half a cosine, to a hundredth.
-        steps: of the fit, over which the step size falls; `fit(..., steps=)` takes the same number.
+        steps: of the fit, over which the step size falls; None is 2000. `fit(..., steps=)` overrides it for both.
 
     Raises:
         ShapeError: events that are no images. ModelError: sides that cannot be halved so often. DataError: data outside
@@ -377,17 +381,18 @@ def glow(
         bijection = Chain((layers, *shape, *(() if bounds is None else (bounds,))))
         return Flow(StandardNormal(layers.latent_shape), bijection)
 
-    optimizer = _adam(step_size, steps, clip=1.0)
+    algorithm = functools.partial(
+        Gradient, optimizer=_adam(step_size, clip=1.0), average=Average(0.99), steps=steps
+    )  # fmt: skip
     if highest is None:
-        return make(key, x), Gradient(losses.nll, optimizer, average=0.99)
-    model = Dequantized.init(key, x, make, high=highest)
-    return model, Gradient(losses.negative_elbo, optimizer, average=0.99)
+        return make(key, x), algorithm(losses.nll)
+    return Dequantized.init(key, x, make, high=highest), algorithm(losses.negative_elbo)
 
 
 def vae(
     key: Any, x: Any, latent: int = 20, *, prior: Any = None, hidden: tuple[int, ...] = (400,),
     likelihood: Callable[..., Any] = likelihoods.bernoulli, step_size: float = 2e-3,
-    steps: int = STEPS,
+    steps: int | None = None,
 ) -> tuple[VAE, Gradient]:  # fmt: skip
     """A variational autoencoder of multilayer perceptrons, and Adam on its bound.
 
@@ -399,7 +404,7 @@ def vae(
         hidden: widths of the encoder's hidden layers; the decoder has them in reverse.
         likelihood: `likelihoods.bernoulli` for bits, `likelihoods.gaussian` for real numbers.
         step_size: the first; it falls along half a cosine, to a hundredth.
-        steps: of the fit, over which the step size falls; `fit(..., steps=)` takes the same number.
+        steps: of the fit, over which the step size falls; None is 2000. `fit(..., steps=)` overrides it for both.
 
     Raises:
         DataError: data outside the likelihood's support. ModelError: a prior that is no density of vectors.
@@ -414,11 +419,11 @@ def vae(
     """
     prior = StandardNormal((latent,)) if prior is None else prior
     model = VAE.init(key, as_array(x), prior, hidden=hidden, likelihood=likelihood)
-    return model, Gradient(losses.negative_elbo, _adam(step_size, steps, clip=100.0))
+    return model, Gradient(losses.negative_elbo, _adam(step_size, clip=100.0), steps=steps)
 
 
 def gan(
-    key: Any, x: Any, latent: int = 32, *, hidden: tuple[int, ...] = (256, 256), average: float = 0.995
+    key: Any, x: Any, latent: int = 32, *, hidden: tuple[int, ...] = (256, 256), average: Any = GAN_AVERAGE
 ) -> tuple[Generator, Adversarial]:
     """A generative adversarial network of multilayer perceptrons, both with the same hidden widths.
 
@@ -427,7 +432,7 @@ def gan(
         x: events `[N, *event]`.
         latent: number of noise dimensions.
         hidden: widths of the hidden layers.
-        average: decay of the moving average of the generator, which is the fitted model.
+        average: of the generator's iterates, which is the fitted model; None keeps none.
 
     Raises:
         DataError: data that are not data.
@@ -447,7 +452,7 @@ def gan(
 
 
 def dcgan(
-    key: Any, x: Any, latent: int = 64, *, width: int = 32, average: float = 0.999
+    key: Any, x: Any, latent: int = 64, *, width: int = 32, average: Any = DCGAN_AVERAGE
 ) -> tuple[Generator, Adversarial]:
     """A generative adversarial network of convolutions, for images. On a CPU `gan` is many times faster.
 
@@ -456,7 +461,7 @@ def dcgan(
         x: images `[N, H, W]` or `[N, H, W, C]`, sides of 4 or more.
         latent: number of noise dimensions.
         width: channels of the largest grid.
-        average: decay of the moving average of the generator, which is the fitted model.
+        average: of the generator's iterates, which is the fitted model; None keeps none.
 
     Raises:
         ShapeError: events that are no images.
@@ -483,12 +488,12 @@ def _inverse(make: Callable[[Any, Any], Any], key: Any, x: Any) -> Inverse:
 
 def _flow(
     key: Any, x: Any, base: Any, layer: Callable[[Any, Any], Any], layers: int, support: Support, step_size: float,
-    steps: int,
+    steps: int | None,
 ) -> tuple[Flow, Gradient]:  # fmt: skip
     x = jnp.asarray(as_array(x))
     base = _normal(x, support) if base is None else base
     model = Flow.init(key, x, base, layer, layers=layers, support=support)
-    return model, Gradient(losses.nll, _adam(step_size, steps, clip=1.0), average=0.99)
+    return model, Gradient(losses.nll, _adam(step_size, clip=1.0), average=Average(0.99), steps=steps)
 
 
 def _normal(x: Any, support: Support) -> Any:
@@ -500,7 +505,11 @@ def _normal(x: Any, support: Support) -> Any:
     return StandardNormal(shape)
 
 
-def _adam(step_size: float, steps: int, clip: float) -> Any:
+def _adam(step_size: float, clip: float) -> Callable[..., Any]:
+    return functools.partial(_falling_adam, step_size, clip)
+
+
+def _falling_adam(step_size: float, clip: float, steps: int) -> Any:
     import optax
 
     # half a cosine to a hundredth (Loshchilov and Hutter 2017, SGDR), so that a longer fit still moves

@@ -42,7 +42,7 @@ class Curved:
         return self.center + self.mean + jax.random.normal(key, (2,))
 
 
-def noisy(key, model, batch):
+def noisy(key, model, batch, step):
     return jg.losses.nll(key, model, batch) + 0.1 * jax.random.normal(key) * model.mean.sum()
 
 
@@ -52,7 +52,7 @@ def curved():
 
 def how(rate=0.01):
     schedule = optax.exponential_decay(rate, 100, 0.5)
-    return jg.Gradient(noisy, optax.chain(optax.clip(1.0), optax.adam(schedule)), average=0.9)
+    return jg.Gradient(noisy, optax.chain(optax.clip(1.0), optax.adam(schedule)), average=jg.Average(0.9))
 
 
 OPTIONS = {"batch_size": 8, "validation": X[:5] + 1, "every": 25}
@@ -178,8 +178,8 @@ FOREIGN = {
     "data": lambda folder: jg.fit(KEY, curved(), X + 1, how(), checkpoint=folder, **OPTIONS),
     "validation": lambda folder: run(folder, validation=X[:6]),
     "batch_size": lambda folder: run(folder, batch_size=4),
-    "algorithm": lambda folder: jg.fit(
-        KEY, curved(), X, jg.Gradient(noisy, how().optimizer, average=0.8), checkpoint=folder, **OPTIONS
+    "average": lambda folder: jg.fit(
+        KEY, curved(), X, jg.Gradient(noisy, how().optimizer, average=jg.Average(0.8)), checkpoint=folder, **OPTIONS
     ),
     "restarts": lambda folder: jg.fit(
         KEY, lambda key: curved(), X, how(), restarts=2, checkpoint=folder, **OPTIONS
@@ -194,9 +194,9 @@ def test_the_folder_of_another_fit(tmp_path):
     run(tmp_path, steps=3)
     before = (tmp_path / files.FILE).read_bytes()
     for name, fit in FOREIGN.items():
-        says = [] if name == "restarts" else [f"its {name} differs"]
+        says = {"restarts": [], "average": ["its algorithm's functions differs"]}.get(name, [f"its {name} differs"])
         refused(lambda fit=fit: fit(tmp_path), "a folder of its own", str(tmp_path), *says)
-    another = jg.Gradient(jg.losses.nll, how().optimizer, average=0.9)
+    another = jg.Gradient(jg.losses.nll, how().optimizer, average=jg.Average(0.9))
     refused(lambda: jg.fit(KEY, curved(), X, another, checkpoint=tmp_path, **OPTIONS), "algorithm's functions differs")
     refused(lambda: jg.fit(KEY, curved(), iter([X]), how(), checkpoint=tmp_path), "its data differs")
     assert (tmp_path / files.FILE).read_bytes() == before, "and it is left as it was"
@@ -251,7 +251,7 @@ def test_a_folder_that_cannot_be_is_told_before_the_first_step(tmp_path):
     (tmp_path / "file").write_text("")
     seen = []
 
-    def loss(key, model, batch):
+    def loss(key, model, batch, step):
         jax.debug.callback(lambda: seen.append(1))
         return jg.losses.nll(key, model, batch)
 

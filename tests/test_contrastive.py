@@ -267,7 +267,7 @@ def test_the_default_step_size_falls_to_zero():
     (lambda key: ContrastiveDivergence().init(key, "no model"), FitError, "energy and kernel"),
     (lambda key: ContrastiveDivergence(k=0).init(key, family(4, 3)), FitError, "k=0"),
     (lambda key: ContrastiveDivergence(chains=0).init(key, family(4, 3)), FitError, "chains=0"),
-    (lambda key: ContrastiveDivergence(average=1.0).init(key, family(4, 3)), FitError, "moving average"),
+    (lambda key: ContrastiveDivergence(average=jg.Average(1.0)).init(key, family(4, 3)), FitError, "moving average"),
     (lambda key: ContrastiveDivergence(negative=100).init(key, family(4, 3)), FitError, "Tempered"),
     (lambda key: ContrastiveDivergence(penalty=0.1).init(key, family(4, 3)), FitError, "penalties"),
     (lambda key: ContrastiveDivergence(score="exact").init(key, family(4, 3)), FitError, "scores are functions"),

@@ -135,7 +135,7 @@ def test_validation_without_patience_goes_to_the_end():
 
 
 def test_a_validation_without_a_score_returns_the_last_model():
-    def hopeless(key, model, batch):
+    def hopeless(key, model, batch, step):
         return jnp.where(batch.x.shape[0] == 5, jnp.nan, jg.losses.nll(key, model, batch))
 
     fitted = jg.fit(KEY, gaussian(), X, jg.Gradient(hopeless, optax.adam(0.05)), **VALIDATED)
@@ -146,7 +146,7 @@ def test_a_validation_without_a_score_returns_the_last_model():
 def test_validation_is_no_training():
     drawn = []
 
-    def loss(key, model, batch):
+    def loss(key, model, batch, step):
         noise = jax.random.normal(key)
         jax.debug.callback(lambda rows, noise: drawn.append((int(rows), float(noise))), batch.x.shape[0], noise)
         return jg.losses.nll(key, model, batch)
@@ -221,7 +221,7 @@ def test_one_restart_and_a_function_without_restarts():
 def test_fixed_fields_stay_bit_identical_under_weight_decay():
     start = dataclasses.replace(gaussian(), floor=jnp.float32(0.1))
     decay = optax.adamw(0.05, weight_decay=0.9)
-    for how in (jg.Gradient(jg.losses.nll, decay), jg.Gradient(jg.losses.nll, decay, average=0.9)):
+    for how in (jg.Gradient(jg.losses.nll, decay), jg.Gradient(jg.losses.nll, decay, average=jg.Average(0.9))):
         fitted = SCAN(KEY, start, X, how, steps=20).model
         assert np.asarray(fitted.origin).tobytes() == np.asarray(start.origin).tobytes()
         assert np.asarray(fitted.floor).tobytes() == np.asarray(start.floor).tobytes()
@@ -229,7 +229,7 @@ def test_fixed_fields_stay_bit_identical_under_weight_decay():
 
 
 def test_the_average_of_iterates():
-    how = jg.Gradient(jg.losses.nll, optax.adam(0.05), average=0.15)
+    how = jg.Gradient(jg.losses.nll, optax.adam(0.05), average=jg.Average(0.15))
     batch = jg.Batch(jnp.asarray(X))
     state = how.init(KEY, gaussian())
     step = jax.jit(how.step)
@@ -237,11 +237,10 @@ def test_the_average_of_iterates():
     for t in range(12):
         state, _ = step(KEY, state, batch)
         decay = min(0.15, (1 + t) / (10 + t))
-        expected = decay * expected + (1 - decay) * np.asarray(state.iterate.offset, np.float64)
-    np.testing.assert_allclose(state.average.offset, expected, rtol=1e-5, atol=1e-7)
-    np.testing.assert_array_equal(state.model.offset, state.average.offset)
+        expected = decay * expected + (1 - decay) * np.asarray(state.player.iterate.offset, np.float64)
+    np.testing.assert_allclose(state.model.offset, expected, rtol=1e-5, atol=1e-7)
     same(state.model.origin, gaussian().origin)
-    assert not np.array_equal(state.model.offset, state.iterate.offset)
+    assert not np.array_equal(state.model.offset, state.player.iterate.offset)
 
 
 def test_64_bit_data_do_not_change_a_32_bit_model():
@@ -303,7 +302,7 @@ def test_a_second_fit_compiles_nothing():
 
     def gradient(steps):
         optimiser = optax.chain(optax.clip(1.0), optax.adamw(0.05, weight_decay=0.1))
-        how = jg.Gradient(lambda key, model, batch: jg.losses.nll(key, model, batch), optimiser)
+        how = jg.Gradient(lambda key, model, batch, step: jg.losses.nll(key, model, batch), optimiser)
         options = {"steps": steps, "batch_size": 8, "validation": X[:5], "every": 2}
         return jg.fit(jax.random.key(steps), gaussian(steps), jnp.asarray(X) - steps, how, **options)
 
@@ -329,7 +328,7 @@ def test_repr_is_one_line():
 def test_validation_by_another_loss():
     """A training loss with a penalty in it, and the likelihood for what it is worth."""
     x = np.random.default_rng(0).normal(size=(50, 1)).astype(np.float32)
-    penalised = lambda key, model, batch: jg.losses.nll(key, model, batch) + 100.0  # noqa: E731
+    penalised = lambda key, model, batch, step: jg.losses.nll(key, model, batch) + 100.0  # noqa: E731
     model = jg.DiagonalGaussian.from_scale([0.5], [1.0])
     algorithm = jg.Gradient(penalised, validate=jg.losses.nll)
     fitted = jg.fit(jax.random.key(0), model, x, algorithm, steps=2, validation=x, every=1)

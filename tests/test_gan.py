@@ -101,17 +101,18 @@ def test_one_step_by_hand(ring, fake_weight):
             total += jnp.log1p(jnp.exp(sign * outputs[-1])).mean() + 0.5 * weight * (slope**2).sum(1).mean()
         return total
 
-    expected = jax.tree.map(lambda p, g: p - rate * g, state.critic.params, jax.grad(critic_loss)(state.critic.params))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), new.critic.params, expected)
+    before = state.critic.model.params
+    expected = jax.tree.map(lambda p, g: p - rate * g, before, jax.grad(critic_loss)(before))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), new.critic.model.params, expected)
     assert float(metrics["critic_loss"] + metrics["penalty"]) == pytest.approx(
-        float(critic_loss(state.critic.params)), rel=1e-5
+        float(critic_loss(before)), rel=1e-5
     )
 
     @jax.jit
     def generator_loss(params):
         net = Net(params, start.net.module)
         z = jax.vmap(lambda k: jax.random.normal(k, (2,)))(jax.random.split(generator_key, 64))
-        return jnp.log1p(jnp.exp(-new.critic(net(z)))).mean()
+        return jnp.log1p(jnp.exp(-new.critic.model(net(z)))).mean()
 
     loss, slope = jax.value_and_grad(generator_loss)(start.net.params)
     assert float(metrics["generator_loss"]) == pytest.approx(float(loss), rel=1e-5)
@@ -132,11 +133,12 @@ def test_units_of_the_data_do_not_matter(ring):
 def test_average_is_the_model(ring):
     fitted = jg.fit(jax.random.key(2), generator(ring), ring, jg.Adversarial(CRITIC, critic_steps=2), steps=20)
     state = fitted.state
-    model, average, last = (m.net.params["Dense_0"]["kernel"] for m in (state.model, state.average, state.generator))
+    players = (state.model, state.generator.averages["average"], state.generator.iterate)
+    model, average, last = (m.net.params["Dense_0"]["kernel"] for m in players)
     np.testing.assert_array_equal(model, average)
     assert not np.array_equal(model, last)
     np.testing.assert_array_equal(fitted.model.units[1], generator(ring).units[1])
-    assert type(state.critic) is Net
+    assert type(state.critic.model) is Net
     assert int(state.steps) == 20
 
 
@@ -163,7 +165,7 @@ def test_rebuilt_game_compiles_nothing(ring):
 
 def test_short_run_finds_the_ring(ring):
     start = jg.Generator.init(jax.random.key(1), ring, jg.StandardNormal((2,)), hidden=(64, 64))
-    game = jg.Adversarial(MLP((64, 64, 1)), penalty=0.1, average=0.99)
+    game = jg.Adversarial(MLP((64, 64, 1)), penalty=0.1, average=jg.Average(0.99))
     fitted = jg.fit(jax.random.key(2), start, ring, game, steps=1500, batch_size=128)
 
     def on_a_mode(model):
@@ -201,7 +203,7 @@ def play(model=None, critic=CRITIC, **options):
         (lambda: play(MLP((2,))), jg.FitError, "no generator"),
         (lambda: play(penalty=-1.0), jg.FitError, "out of range"),
         (lambda: play(critic_steps=0), jg.FitError, "out of range"),
-        (lambda: play(average=1.0), jg.FitError, "out of range"),
+        (lambda: play(average=jg.Average(1.0)), jg.FitError, "out of range"),
         (lambda: play(critic=CRITIC.apply), jg.ModelError, "linen module"),
         (lambda: generator(np.zeros((0, 2))), jg.DataError, "empty"),
         (lambda: generator(np.eye(2), module=MLP((3,))), jg.ModelError, "another shape"),

@@ -336,7 +336,7 @@ def test_rebuilt_algorithms_find_the_compiled_program():
     for _ in range(3):
         step(jg.EM(), m, x)
         step(jg.Gradient(jg.losses.nll, optax.adam(1e-2)), m, x)
-        step(jg.Gradient(lambda key, model, batch: -jnp.mean(model.log_prob(batch.x)), optax.sgd(0.1)), m, x)
+        step(jg.Gradient(lambda key, model, batch, step: -jnp.mean(model.log_prob(batch.x)), optax.sgd(0.1)), m, x)
     assert len(traces) == 3
 
 
@@ -345,6 +345,6 @@ def test_a_loss_over_a_changed_global_is_traced_again(monkeypatch):
     found = []
     for rate in (1.0, 3.0):
         monkeypatch.setitem(globals(), "RATE", rate)
-        gradient = jg.Gradient(lambda key, model, batch: RATE * jg.losses.nll(key, model, batch), optax.sgd(0.1))
+        gradient = jg.Gradient(lambda key, model, batch, step: RATE * jg.losses.nll(key, model, batch), optax.sgd(0.1))
         found.append(jg.fit(jax.random.key(0), m, x, gradient, steps=1).history["loss"][0])
     np.testing.assert_allclose(found[1], 3 * found[0], rtol=1e-6)

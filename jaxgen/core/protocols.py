@@ -493,7 +493,7 @@ class Algorithm(Protocol):
     """A pair of pure functions, held in a frozen dataclass that hashes by value.
 
     A state has a field or property `model`. What else an algorithm can do it says by having the methods of `Evaluated`,
-    `Prepared`, `Arranged` and `Summed`.
+    `Scheduled`, `Prepared`, `Arranged` and `Summed`.
     """
 
     @property
@@ -516,6 +516,15 @@ class Evaluated(Protocol):
 
     def evaluate(self, key: Key, model: Any, batch: Any) -> jax.Array:
         """Return the score of the model on a `Batch`, a scalar mean over its events: higher is better."""
+        ...
+
+
+@runtime_checkable
+class Scheduled(Protocol):
+    """An algorithm that depends on the number of steps: its step sizes fall to the last of them."""
+
+    def for_steps(self, steps: int) -> Any:
+        """Return the algorithm for a fit of at most so many steps."""
         ...
 
 

@@ -2,39 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
-from jaxgen.core.protocols import Implicit, Traits
-from jaxgen.core.pytree import combine, partition
+from jaxgen.core.methods import context_shape
+from jaxgen.core.protocols import Implicit, Scaled, Traits, has
+from jaxgen.core.pytree import combine, float_type, is_model, partition
 from jaxgen.core.value import algorithm
-from jaxgen.fit.gradient import averaged, descend
+from jaxgen.fit.averages import Average
+from jaxgen.fit.descent import Descent, Player, for_steps, resolved
 from jaxgen.losses import weighted_mean
 from jaxgen.nn.net import Net
 
+#: steps of a game, unless it is told
+STEPS = 10_000
 
-class AdversarialState(NamedTuple):
-    """The state of `Adversarial`: both players, their optimisers' states, the step count, the generator's average."""
+
+class MovingCritic(Protocol):
+    """A critic with fixed fields that follow its inputs or its weights, such as the vectors of a spectral norm."""
+
+    def moved(self, *inputs: Any) -> Any:
+        """Return the critic with other fixed fields; it is called as the critic is, on the data of a step."""
+        ...
+
+
+class Players(NamedTuple):
+    """What belongs to each of the two players: models, or gradients of their trained leaves."""
 
     generator: Any
-    critic: Net
-    generator_moments: Any
-    critic_moments: Any
+    critic: Any
+
+
+class AdversarialState(NamedTuple):
+    """The state of `Adversarial`: both players with their optimisers and averages, and the number of steps made."""
+
+    generator: Player
+    critic: Player
     steps: jax.Array
-    average: Any
 
     @property
     def model(self) -> Any:
-        """The average of the generators where one is kept, else the last."""
-        return averaged(self.generator, self.average)
+        """The first average of the generators where one is kept, else the last."""
+        return self.generator.model
 
 
 def default_optimizer() -> Any:
-    """Adam with step size 1e-3 and decay rates 0 and 0.99.
+    """Return Adam with step size 1e-3 and decay rates 0 and 0.99.
 
     Source: momentum hurts two players; 0 and 0.99 are those of Karras et al. (2018), Progressive growing of GANs.
     """
@@ -49,18 +66,23 @@ class Adversarial:
 
     The critic D minimises `mean s(-D(x)) + mean s(D(x')) + (penalty / 2) (mean |grad D(x)|^2 + mean |grad D(x')|^2)`
     and the generator `mean s(-D(x'))`, with `s(a) = log(1 + exp(a))`, data x and samples x'. The penalty on the data is
-    known as R1, that on the samples as R2; with them the game converges locally, which without them it does not.
+    known as R1, that on the samples as R2; with them the game converges locally, which without them it does not. With
+    contexts c the critic sees `D(x, c)`, and each sample is drawn at the context of an event of the batch.
 
     Args:
-        critic: a linen module, event to one number; its parameters live in the state. It sees `model.standardize(x)`
-            where the model has that, so that the penalty does not depend on the units of the data.
-        generator_optimizer: any optax transformation; None is Adam(1e-3) with decay rates 0 and 0.99.
+        critic: event to one number, a linen module or any model that is called as `critic(x)`, `[N, *event] -> [N]` or
+            `[N, 1]`, and `critic(x, context)` where there are contexts. It sees `model.standardize(x)` where the model
+            has that, so that the penalty does not depend on the units of the data. Its fixed fields stay, unless it is
+            a `MovingCritic`.
+        generator_optimizer: any optax transformation; None is Adam(1e-3) with decay rates 0 and 0.99. Or a function of
+            `steps`, as in `Gradient`.
         critic_optimizer: the same for the critic.
         penalty: weight of R1, per squared unit; larger is smoother, safer and slower.
         fake_penalty: weight of R2; None is that of R1, 0 saves a third of the critic's work.
         critic_steps: updates of the critic for one of the generator, each with new samples, on the batch of the step.
-        average: decay of an exponential moving average of the generator, which is then the fitted model; None keeps
-            none.
+        average: an average of the generator's iterates, which is then the fitted model, or a dict of several, as in
+            `Gradient`; None keeps none.
+        steps: how many `fit` makes at most unless it is told; None is 10,000.
 
     Metrics: `generator_loss`, `critic_loss` without the penalties, which is 2 log 2 where the critic is at a loss;
     `penalty`, the penalties' sum; `real_logit` and `fake_logit`, mean outputs of the critic. None says how good the
@@ -86,115 +108,138 @@ class Adversarial:
     penalty: float = 1.0
     fake_penalty: float | None = None
     critic_steps: int = 1
-    average: float | None = 0.999
-    traits: ClassVar[Traits] = Traits("generator_loss", steps=10_000)
+    average: Any = Average(0.999)
+    steps: int | None = None
 
-    def _optimizers(self) -> tuple[Any, Any]:
-        given = (self.generator_optimizer, self.critic_optimizer)
-        return tuple(default_optimizer() if one is None else one for one in given)  # type: ignore[return-value]
+    @property
+    def traits(self) -> Traits:
+        """What `fit` needs to know before the first step."""
+        return Traits("generator_loss", steps=STEPS if self.steps is None else self.steps)
+
+    def for_steps(self, steps: int) -> Adversarial:
+        """Return the algorithm for that number of steps: with optimisers that were functions of it."""
+        return for_steps(self, steps, "generator_optimizer", "critic_optimizer")
+
+    def _descents(self) -> tuple[Descent, Descent]:
+        steps = STEPS if self.steps is None else self.steps
+        given = (resolved(one, steps) for one in (self.generator_optimizer, self.critic_optimizer))
+        of_generator, of_critic = (default_optimizer() if one is None else one for one in given)
+        return Descent(of_generator, self.average), Descent(of_critic)
 
     def init(self, key: Any, model: Any) -> AdversarialState:
-        """The state before the first step, with a critic drawn from the key.
+        """Return the state before the first step, with a critic drawn from the key where that is a linen module.
 
         Raises:
-            FitError: a model that cannot be sampled, takes a context or has a free length; a critic whose output is not
-                one number an event; options out of range.
+            FitError: a model that cannot be sampled or has a free length; a critic whose output is not one number an
+                event; options out of range.
         """
-        self._check(model)
-        trained, _ = partition(model)
-        dtype = jnp.result_type(*jax.tree.leaves(trained))
-        critic = Net.init(key, self.critic, jnp.zeros(model.event_shape, dtype))
-        event = jax.ShapeDtypeStruct((2, *model.event_shape), dtype)
-        made = jax.eval_shape(critic, event).shape
-        if made not in ((2,), (2, 1)):
-            raise FitError(
-                "the critic does not give one number an event", called="Adversarial(critic).init(key, model)",
-                expected="[*batch, *event] -> [*batch] or [*batch, 1]", got=f"{list(event.shape)} -> {list(made)}",
-                fix=f"jaxgen.nn.mlp.MLP((128, 1), in_shape={model.event_shape})",
-            )  # fmt: skip
-        for_generator, for_critic = self._optimizers()
-        average = None if self.average is None else trained
-        moments = for_generator.init(trained), for_critic.init(critic.params)
-        return AdversarialState(model, critic, *moments, jnp.zeros((), jnp.int32), average)
+        called = f"Adversarial(critic).init(key, {type(model).__name__})"
+        self._check(model, called)
+        of_generator, of_critic = self._descents()
+        generator = of_generator.start(model, called)
+        dtype = float_type(partition(model)[0])
+        context = context_shape(model)
+        one = [jnp.zeros(shape, dtype) for shape in (model.event_shape, context) if shape is not None]
+        critic = self.critic if is_model(self.critic) else Net.init(key, self.critic, *one)
+        _check_critic(critic, [jax.ShapeDtypeStruct((2, *a.shape), dtype) for a in one], called)
+        return AdversarialState(generator, of_critic.start(critic, called), jnp.zeros((), jnp.int32))
 
-    def _check(self, model: Any) -> None:
-        name = type(model).__name__
-        called = f"Adversarial(critic).init(key, {name})"
-        event_shape = getattr(model, "event_shape", (None,))
-        if not isinstance(model, Implicit) or None in event_shape or getattr(model, "context_shape", None) is not None:
+    def _check(self, model: Any, called: str) -> None:
+        if not isinstance(model, Implicit) or None in model.event_shape:
             raise FitError(
                 "the model is no generator", called=called, got=repr(model)[:300],
-                expected="sample(key, shape) of events of one shape, without context",
-            )  # fmt: skip
-        if not jax.tree.leaves(partition(model)[0]):
-            raise FitError(
-                "the model has nothing to train", called=called, got=repr(model)[:300],
-                expected="floating-point fields that are not fixed()",
+                expected="sample(key, shape) of events of one shape",
             )  # fmt: skip
         weights = (self.penalty, 0.0 if self.fake_penalty is None else self.fake_penalty)
-        decay = 0.0 if self.average is None else self.average
-        if self.critic_steps < 1 or min(weights) < 0 or not 0 <= decay < 1:
+        if self.critic_steps < 1 or min(weights) < 0:
             raise FitError(
                 "an option of the game is out of range", called="Adversarial(...)",
-                expected="penalties of 0 or more, critic_steps of 1 or more, average from 0 to 1 or None",
-                got=f"penalties {weights}, critic_steps {self.critic_steps}, average {self.average}",
+                expected="penalties of 0 or more, critic_steps of 1 or more",
+                got=f"penalties {weights}, critic_steps {self.critic_steps}",
             )  # fmt: skip
 
     def step(self, key: Any, state: AdversarialState, batch: Batch) -> tuple[AdversarialState, dict[str, jax.Array]]:
-        """`critic_steps` updates of the critic, then one of the generator."""
-        if batch.context is not None:
-            raise FitError(
-                "adversarial training takes no context", called="Adversarial(critic).step",
-                expected="data without context", got="a context",
-            )  # fmt: skip
+        """Return the state after `critic_steps` updates of the critic and one of the generator, and the metrics."""
+        of_generator, of_critic = self._descents()
         keys = jax.random.split(key, self.critic_steps + 1)
+        generator = state.generator.iterate
 
-        def improve(players: Any, key: Any) -> Any:
-            critic, moments = players
-            return self._critic_step(key, state.generator, critic, moments, batch)
+        def improve(critic: Player, key: Any) -> Any:
+            gradient, report = self._critic_field(key, Players(generator, critic.iterate), batch)
+            moved = None
+            if has(critic.iterate, MovingCritic):
+                moved = critic.iterate.moved(*_seen(generator, batch.x, batch.context))
+            return of_critic.descend(critic, gradient, state.steps, moved), report
 
-        (critic, critic_moments), reports = jax.lax.scan(improve, (state.critic, state.critic_moments), keys[1:])
-        trained, rest = partition(state.generator)
+        critic, reports = jax.lax.scan(improve, state.critic, keys[1:])
+        gradient, loss = self._generator_field(keys[0], Players(generator, critic.iterate), batch)
+        last = jax.tree.map(lambda report: report[-1], reports)
+        new = AdversarialState(of_generator.descend(state.generator, gradient, state.steps), critic, state.steps + 1)
+        return new, {"generator_loss": loss, **last}
+
+    def field(self, key: Any, players: Players, batch: Batch) -> Players:
+        """Return the vector field of the game: the gradient of each player's loss in its own trained leaves.
+
+        A pure function of both players, where they are now: the eigenvalues of its Jacobian, which are `jvp`s of it,
+        tell whether the game turns, converges or diverges.
+
+        Args:
+            key: typed key of the samples.
+            players: two models.
+            batch: events.
+
+        Returns:
+            Gradients, trees of the players with None in place of what does not train.
+
+        Example:
+            >>> import jaxgen as jg
+            >>> from jaxgen.nn.mlp import MLP
+            >>> x = jg.data.eight_gaussians(jax.random.key(0), 100)
+            >>> start = jg.Generator.init(jax.random.key(1), x, jg.StandardNormal((2,)), hidden=(16,))
+            >>> critic = jg.Net.init(jax.random.key(2), MLP((16, 1)), (2,))
+            >>> field = Adversarial(MLP((16, 1))).field(jax.random.key(3), Players(start, critic), jg.Batch(x))
+            >>> field.critic.params["Dense_0"]["bias"].shape
+            (16,)
+        """
+        keys = jax.random.split(key, self.critic_steps + 1)
+        gradient, _ = self._generator_field(keys[0], players, batch)
+        return Players(gradient, self._critic_field(keys[1], players, batch)[0])
+
+    def _generator_field(self, key: Any, players: Players, batch: Batch) -> tuple[Any, jax.Array]:
+        trained, rest = partition(players.generator)
 
         def loss(trained: Any) -> jax.Array:
-            generator = combine(trained, rest)
-            fake = generator.sample(keys[0], (len(batch.x),))
-            return jnp.mean(jax.nn.softplus(-_logits(critic, _seen(generator, fake))))
+            fake = _samples(key, combine(trained, rest), batch)
+            return weighted_mean(jax.nn.softplus(-_logits(players.critic, *fake)), _fake_weight(batch))
 
-        generator_loss, gradient = jax.value_and_grad(loss)(trained)
-        trained, moments, average = descend(
-            self._optimizers()[0], gradient, state.generator_moments, trained, state.average, self.average, state.steps
-        )
-        new = AdversarialState(combine(trained, rest), critic, moments, critic_moments, state.steps + 1, average)
-        last = jax.tree.map(lambda report: report[-1], reports)
-        return new, {"generator_loss": generator_loss, **last}
+        value, gradient = jax.value_and_grad(loss)(trained)
+        return gradient, value
 
-    def _critic_step(self, key: Any, generator: Any, critic: Net, moments: Any, batch: Batch) -> Any:
-        real = _seen(generator, batch.x)
-        fake = jax.lax.stop_gradient(_seen(generator, generator.sample(key, (len(batch.x),))))
-        fake_weight = self.penalty if self.fake_penalty is None else self.fake_penalty
+    def _critic_field(self, key: Any, players: Players, batch: Batch) -> tuple[Any, dict[str, jax.Array]]:
+        real = _seen(players.generator, batch.x, batch.context)
+        fake = jax.lax.stop_gradient(_samples(key, players.generator, batch))
+        fake_penalty = self.penalty if self.fake_penalty is None else self.fake_penalty
+        trained, rest = partition(players.critic)
+        weight, fake_weight = batch.weight, _fake_weight(batch)
 
-        def loss(params: Any) -> Any:
-            net = Net(params, critic.module)
-            judged = _judge(net, real, fake, self.penalty, fake_weight)
+        def loss(trained: Any) -> Any:
+            judged = _judge(combine(trained, rest), real, fake, self.penalty, fake_penalty)
             (real_logit, real_steepness), (fake_logit, fake_steepness) = judged
-            game = weighted_mean(jax.nn.softplus(-real_logit), batch.weight) + jnp.mean(jax.nn.softplus(fake_logit))
-            penalty = 0.5 * (
-                self.penalty * weighted_mean(real_steepness, batch.weight) + fake_weight * jnp.mean(fake_steepness)
-            )
+            game = weighted_mean(jax.nn.softplus(-real_logit), weight)
+            game += weighted_mean(jax.nn.softplus(fake_logit), fake_weight)
+            steep = self.penalty * weighted_mean(real_steepness, weight)
+            penalty = 0.5 * (steep + fake_penalty * weighted_mean(fake_steepness, fake_weight))
             report = {
-                "critic_loss": game, "penalty": penalty, "fake_logit": jnp.mean(fake_logit),
-                "real_logit": weighted_mean(real_logit, batch.weight),
+                "critic_loss": game, "penalty": penalty, "fake_logit": weighted_mean(fake_logit, fake_weight),
+                "real_logit": weighted_mean(real_logit, weight),
             }  # fmt: skip
             return game + penalty, report
 
-        gradient, report = jax.grad(loss, has_aux=True)(critic.params)
-        params, moments, _ = descend(self._optimizers()[1], gradient, moments, critic.params)
-        return (Net(params, critic.module), moments), report
+        return jax.grad(loss, has_aux=True)(trained)
 
 
-def steepness(critic: Any, x: jax.Array, weight: float = 1.0) -> tuple[jax.Array, jax.Array]:
-    """A critic's outputs and the squared norm of its gradient at each event, `[N]` both.
+def steepness(critic: Any, x: jax.Array, *context: jax.Array, weight: float = 1.0) -> tuple[jax.Array, jax.Array]:
+    """Return a critic's outputs and the squared norm of its gradient at each event, `[N]` both.
 
     `|grad_x D(x)|^2`; zeros, at no cost, where `weight` is 0.
 
@@ -204,29 +249,62 @@ def steepness(critic: Any, x: jax.Array, weight: float = 1.0) -> tuple[jax.Array
         ([3.0, 3.0], [9.0, 9.0])
     """
     if weight == 0:
-        output = _logits(critic, x)
+        output = _logits(critic, x, *context)
         return output, jnp.zeros_like(output)
     # an output depends on its own event only, so one backward pass serves the whole batch
-    output, pull = jax.vjp(lambda x: _logits(critic, x), x)
+    output, pull = jax.vjp(lambda x: _logits(critic, x, *context), x)
     (gradient,) = pull(jnp.ones_like(output))
     return output, jnp.sum(jnp.square(gradient.reshape((len(x), -1))), axis=1)
 
 
-def _judge(critic: Any, real: jax.Array, fake: jax.Array, real_weight: float, fake_weight: float) -> Any:
-    """`steepness` of data and samples."""
+def _judge(critic: Any, real: Any, fake: Any, real_weight: float, fake_weight: float) -> Any:
+    """`steepness` of data and samples, each an event and maybe a context."""
     if real_weight == 0 or fake_weight == 0:
-        return steepness(critic, real, real_weight), steepness(critic, fake, fake_weight)
+        return steepness(critic, *real, weight=real_weight), steepness(critic, *fake, weight=fake_weight)
     # together: half the program, and matrix products of twice the rows
-    both = steepness(critic, jnp.concatenate([real, fake]))
-    return tuple(zip(*(jnp.split(values, [len(real)]) for values in both), strict=True))
+    both = steepness(critic, *(jnp.concatenate(pair) for pair in zip(real, fake, strict=True)))
+    return tuple(zip(*(jnp.split(values, [len(real[0])]) for values in both), strict=True))
 
 
-def _logits(critic: Any, x: jax.Array) -> jax.Array:
-    return critic(x).reshape(len(x))
+def _logits(critic: Any, x: jax.Array, *context: jax.Array) -> jax.Array:
+    return critic(x, *context).reshape(len(x))
 
 
-def _seen(generator: Any, x: Any) -> jax.Array:
-    """Events as a critic sees them: in the model's units where it has some, in the model's floating type."""
-    standardize = getattr(generator, "standardize", None)
-    dtype = jnp.result_type(*jax.tree.leaves(partition(generator)[0]))
-    return (x if standardize is None else standardize(x)).astype(dtype)
+def _samples(key: Any, generator: Any, batch: Batch) -> tuple[jax.Array, ...]:
+    """As many samples as the batch has events, each at the context of one, as a critic sees them."""
+    x = generator.sample(key, (len(batch.x),), context=batch.context)
+    return _seen(generator, x, batch.context)
+
+
+def _fake_weight(batch: Batch) -> Any:
+    """Samples weigh the same, but at a context they weigh as much as the event that it came from."""
+    return None if batch.context is None else batch.weight
+
+
+def _seen(generator: Any, x: Any, context: Any) -> tuple[jax.Array, ...]:
+    """What a critic is called with: events in the model's units and floating type, and contexts where there are any."""
+    dtype = float_type(partition(generator)[0])
+    given = {} if context is None else {"context": context}
+    x = (generator.standardize(x, **given) if has(generator, Scaled) else x).astype(dtype)
+    if context is None:
+        return (x,)
+    return x, context.astype(dtype) if jnp.issubdtype(context.dtype, jnp.floating) else context
+
+
+def _check_critic(critic: Any, inputs: list[Any], called: str) -> None:
+    """Refuses a critic that cannot be called, or does not give one number an event."""
+    arguments = "critic(x)" if len(inputs) == 1 else "critic(x, context)"
+    try:
+        made = jax.eval_shape(lambda critic, *inputs: critic(*inputs), critic, *inputs).shape
+    except TypeError as error:
+        raise FitError(
+            f"the critic cannot be called as {arguments}", called=called, got=str(error)[:200],
+            expected=f"a model or a linen module that takes {arguments}",
+        ) from None  # fmt: skip
+    if made not in ((2,), (2, 1)):
+        shapes = ", ".join(str(list(one.shape)) for one in inputs)
+        raise FitError(
+            "the critic does not give one number an event", called=called, got=f"{shapes} -> {list(made)}",
+            expected="[*batch, *event] -> [*batch] or [*batch, 1]",
+            fix=f"jaxgen.nn.mlp.MLP((128, 1), in_shape={inputs[0].shape[1:]})",
+        )  # fmt: skip

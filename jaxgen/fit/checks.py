@@ -11,7 +11,7 @@ from jaxgen.core import latent
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
 from jaxgen.core.methods import context_shape
-from jaxgen.core.protocols import Algorithm, Prepared, Traits
+from jaxgen.core.protocols import Algorithm, Prepared, Scheduled, Traits
 from jaxgen.core.pytree import float_type
 
 
@@ -33,6 +33,11 @@ def check_algorithm(algorithm: Any, called: str) -> None:
             "that is no algorithm", called=called, expected="an instance with init, step and traits",
             got=repr(algorithm)[:80], fix="jaxgen.EM(), or jaxgen.Gradient(jaxgen.losses.nll, optax.adam(1e-3))",
         )  # fmt: skip
+
+
+def for_steps(algorithm: Any, steps: int) -> Any:
+    """Return an algorithm for a fit of so many steps: one whose step sizes fall to the end knows where that is."""
+    return algorithm.for_steps(max(steps, 1)) if isinstance(algorithm, Scheduled) else algorithm
 
 
 def no_data(algorithm: Any, model: Any, called: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,33 +11,34 @@ import jax.numpy as jnp
 from jaxgen.core import latent
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
-from jaxgen.core.protocols import Energy, Traits
+from jaxgen.core.protocols import Energy, PseudoLikelihood, Traits, has
 from jaxgen.core.pytree import combine, float_type, partition
 from jaxgen.core.value import algorithm
-from jaxgen.fit.gradient import averaged, descend, global_norm
+from jaxgen.fit.averages import Average
+from jaxgen.fit.descent import Descent, Player, for_steps, global_norm, resolved
 from jaxgen.fit.negative import FromData, Persistent
 
 #: of the default optimiser: the first step size, and after how many steps it is half of that
 STEP_SIZE, HALVED = 0.1, 3000
+#: steps of a fit, unless it is told
+STEPS = 10_000
 
 
 class ContrastiveState(NamedTuple):
-    """The state of `ContrastiveDivergence`: iterate, optimiser's state, chains, steps made and average of iterates.
+    """The state of `ContrastiveDivergence`: the model in training, chains, and the number of steps made.
 
     `chains` is what the source of samples keeps: `[chains, *event]`, `[replicas, chains, *event]` of tempered ones,
     None where chains start anew at the data.
     """
 
-    iterate: Any
-    moments: Any
+    player: Player
     chains: Any
     steps: jax.Array
-    average: Any
 
     @property
     def model(self) -> Any:
-        """The average of the iterates where one is kept, else the iterate."""
-        return averaged(self.iterate, self.average)
+        """The first average of the iterates where one is kept, else the iterate."""
+        return self.player.model
 
 
 def default_optimizer(step_size: float = STEP_SIZE) -> Any:
@@ -65,17 +66,18 @@ class ContrastiveDivergence:
     that falls to zero.
 
     Args:
-        optimizer: any optax transformation; None is `default_optimizer()`.
+        optimizer: any optax transformation; None is `default_optimizer()`. Or a function of `steps`, as in `Gradient`.
         k: kernel steps per update, at least 1; more where chains mix slowly.
         chains: number of persistent chains; None starts at the data instead. They start at zeros, carried by 100
             kernel steps.
-        average: decay of an exponential moving average of the parameters, which is then the fitted model; None keeps
-            none.
+        average: an average of the iterates, which is then the fitted model, or a dict of several, as in `Gradient`;
+            None keeps none.
         negative: another source of samples in place of `k` and `chains`: `Tempered`, `Relayed`.
         penalty: what is added to the objective, a function `(model, batch) -> scalar` or a tuple of them, such as
             `Decay` and `Sparsity`.
         score: of validation data and restarts, `(key, model, batch) -> nats per event`, higher is better; None is the
             mean pseudo-log-likelihood. `metrics.monitors` has the exact and the annealed log-likelihood.
+        steps: how many `fit` makes at most unless it is told; None is 10,000.
 
     Fields marked `fixed()` and integer leaves stay bit-identical; events may have weights. Metrics: `loss`, the energy
     of the data minus that of the samples (zero at the optimum, and no likelihood: it can rise while the model gets
@@ -99,14 +101,24 @@ class ContrastiveDivergence:
     optimizer: Any = None
     k: int = 1
     chains: int | None = 100
-    average: float | None = 0.999
+    average: Any = Average(0.999)
     negative: Any = None
     penalty: Any = None
     score: Callable[[Any, Any, Batch], jax.Array] | None = None
-    traits: ClassVar[Traits] = Traits("loss", steps=10_000)
+    steps: int | None = None
 
-    def _optimizer(self) -> Any:
-        return default_optimizer() if self.optimizer is None else self.optimizer
+    @property
+    def traits(self) -> Traits:
+        """What `fit` needs to know before the first step."""
+        return Traits("loss", steps=STEPS if self.steps is None else self.steps)
+
+    def for_steps(self, steps: int) -> ContrastiveDivergence:
+        """Return the algorithm for that number of steps: with an optimiser that was a function of it."""
+        return for_steps(self, steps, "optimizer")
+
+    def _descent(self) -> Descent:
+        optimizer = resolved(self.optimizer, STEPS if self.steps is None else self.steps)
+        return Descent(default_optimizer() if optimizer is None else optimizer, self.average)
 
     def _negative(self) -> Any:
         if self.negative is not None:
@@ -126,23 +138,23 @@ class ContrastiveDivergence:
             ModelError: tempered chains of a model without an annealing path.
         """
         self._check(model)
-        trained, _ = partition(model)
-        chains = self._negative().init(key, model)
-        average = None if self.average is None else trained
-        return ContrastiveState(model, self._optimizer().init(trained), chains, jnp.zeros((), jnp.int32), average)
+        called = f"ContrastiveDivergence(k={self.k}, chains={self.chains}).init(key, {type(model).__name__})"
+        player = self._descent().start(model, called)
+        return ContrastiveState(player, self._negative().init(key, model), jnp.zeros((), jnp.int32))
 
     def step(self, key: Any, state: ContrastiveState, batch: Batch) -> tuple[ContrastiveState, dict[str, jax.Array]]:
         """Samples of the model, the gradient of the energy gap, and one update."""
         _no_context(batch)
-        share = _share(batch, float_type(state.iterate))
-        if latent.accepts_missing(state.iterate):
+        iterate = state.player.iterate
+        share = _share(batch, float_type(iterate))
+        if latent.accepts_missing(iterate):
             # what is not seen, as the hidden layers of a deep machine, drawn given the rest: a gradient of log p(seen)
             key, fill = jax.random.split(key)
-            batch = batch._replace(x=state.iterate.complete(fill, batch.x))
+            batch = batch._replace(x=iterate.complete(fill, batch.x))
         source = self._negative()
-        samples, against, chains, report = source.draw(key, state.iterate, state.chains, batch, share, state.steps)
+        samples, against, chains, report = source.draw(key, iterate, state.chains, batch, share, state.steps)
         takes_field = getattr(source, "takes_field", False)
-        trained, rest = partition(state.iterate)
+        trained, rest = partition(iterate)
         # both phases in one call of the energy: one matrix product forward and one back, of twice the rows
         both, sign = jnp.concatenate([batch.x, samples]), jnp.concatenate([share, -against])
 
@@ -153,9 +165,7 @@ class ContrastiveDivergence:
             return jnp.dot(sign, energy) + penalty, (energy, penalty, field)
 
         gradient, (energy, penalty, field) = jax.grad(objective, has_aux=True)(trained)
-        trained, moments, average = descend(
-            self._optimizer(), gradient, state.moments, trained, state.average, self.average, state.steps
-        )
+        player = self._descent().descend(state.player, gradient, state.steps)
         of_data, of_chains = jnp.dot(share, energy[: len(share)]), jnp.dot(against, energy[len(share) :])
         metrics = {
             "loss": of_data - of_chains, "data_energy": of_data, "chain_energy": of_chains,
@@ -163,7 +173,7 @@ class ContrastiveDivergence:
         }  # fmt: skip
         chains = field[len(share) :] if takes_field else chains
         metrics |= {"penalty": penalty} if self._penalties() else {}
-        return ContrastiveState(combine(trained, rest), moments, chains, state.steps + 1, average), metrics
+        return ContrastiveState(player, chains, state.steps + 1), metrics
 
     def evaluate(self, key: Any, model: Any, batch: Batch) -> jax.Array:
         """The score of validation data, nats per event: higher is better.
@@ -174,7 +184,7 @@ class ContrastiveDivergence:
         _no_context(batch)
         if self.score is not None:
             return self.score(key, model, batch)
-        if not hasattr(model, "pseudo_log_likelihood"):
+        if not has(model, PseudoLikelihood):
             raise FitError(
                 "the model cannot be compared on held-out data", called="ContrastiveDivergence().evaluate",
                 expected="score=, or a model with pseudo_log_likelihood(x)", got=type(model).__name__,
@@ -188,11 +198,6 @@ class ContrastiveDivergence:
             raise FitError(
                 "contrastive divergence does not apply to this model", called=called, got=repr(model)[:300],
                 expected="energy and kernel in the model", fix="jaxgen.fit(key, model, data) chooses what applies",
-            )  # fmt: skip
-        if self.average is not None and not 0 <= self.average < 1:
-            raise FitError(
-                "average is the decay of a moving average", called=called, got=repr(self.average),
-                expected="a number from 0 to 1, 1 excluded, such as 0.999, or None",
             )  # fmt: skip
         if not all(map(callable, self._penalties())) or not (self.score is None or callable(self.score)):
             raise FitError(

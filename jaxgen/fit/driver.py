@@ -68,7 +68,7 @@ def fit(
             batches; or a `data.Stream`, whose passes are EM's steps and whose chunks are the batches of the others.
             None for a loss that looks at none, such as `losses.reverse_kl`.
         algorithm: `EM`, `Gradient`, `ContrastiveDivergence`, `Adversarial`, or your own; None chooses by protocol.
-        steps: how many at most; None takes the algorithm's default; 0 returns the start, scored where there is
+        steps: how many at most, which step sizes that fall to the end follow; None takes the algorithm's own number; 0 returns the start, scored where there is
             something to score it on.
         batch_size: events per step, in a new random order each epoch; None takes all, or 256 where the algorithm
             works on batches and there are more.

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
+from jaxgen.core.protocols import Encoder, has
 from jaxgen.core.pytree import partition
 from jaxgen.core.value import algorithm
 from jaxgen.losses import weighted_mean
@@ -58,7 +59,7 @@ class Sparsity:
     strength: float
 
     def __call__(self, model: Any, batch: Batch) -> jax.Array:
-        if not hasattr(model, "encode"):
+        if not has(model, Encoder):
             raise FitError(
                 "there are no hidden units to be sparse", called=repr(self), expected="a model with encode(x)",
                 got=type(model).__name__,

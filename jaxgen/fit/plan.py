@@ -13,16 +13,16 @@ from jaxgen.core import algebra, latent
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import concrete, widened
 from jaxgen.core.methods import check_key
-from jaxgen.core.protocols import Bound, Density, Energy, Evaluated
+from jaxgen.core.protocols import Bound, Density, Energy, Evaluated, Trained, has
 from jaxgen.core.pytree import is_model
-from jaxgen.fit.checks import check_algorithm, check_counts, no_data
+from jaxgen.fit.checks import check_algorithm, check_counts, for_steps, no_data
 from jaxgen.fit.contrastive import ContrastiveDivergence
 from jaxgen.fit.em import EM
 from jaxgen.fit.feeds import Feed, Held, make_feed
 from jaxgen.fit.gate import Gate
 from jaxgen.fit.gradient import Gradient
 from jaxgen.fit.loop import STARTS
-from jaxgen.losses import negative_elbo
+from jaxgen.losses import negative_elbo, own
 
 #: validations in a fit where nobody says how many
 LOOKS = 50
@@ -35,7 +35,7 @@ class Plan:
     Args:
         key: of the fit.
         model: the start, or with restarts a batch of them.
-        algorithm: chosen, where none was given.
+        algorithm: chosen, where none was given, and for that number of steps.
         feed: the data.
         held: validation data, or None.
         steps: how many at most.
@@ -92,6 +92,7 @@ def plan(
             expected="an algorithm with evaluate", fix="leave validation and restarts out",
         )  # fmt: skip
     steps = _number_of_steps(steps, algorithm)
+    algorithm = for_steps(algorithm, steps)
     return Plan(key, model, algorithm, feed, held, steps, _tolerance(tolerance, feed, algorithm),
                 every or max(feed.epoch, -(-steps // LOOKS)), patience, restarts)  # fmt: skip
 
@@ -101,6 +102,7 @@ def _number_of_steps(steps: Any, algorithm: Any) -> int:
     if steps is None:
         raise FitError(f"{type(algorithm).__name__} has no default number of steps", called="fit(...)",
                        expected="steps=", got="none")  # fmt: skip
+    check_counts(f"fit(key, model, data, {type(algorithm).__name__}(...))", {"steps": steps}, least=0)
     return int(steps)
 
 
@@ -137,12 +139,14 @@ def _starts(key: Any, model: Any, restarts: int | None) -> Any:
 
 
 def choose_algorithm(model: Any) -> Any:
-    """The algorithm of a model's protocol: EM where all parts have it, else the gradient of the log-likelihood or
-    of its bound, else contrastive divergence.
+    """The algorithm of a model's protocol: the gradient of its own loss where it names one, EM where all parts have it,
+    else the gradient of the log-likelihood or of its bound, else contrastive divergence.
 
     Raises:
         FitError: nothing but `sample` to go by.
     """
+    if has(model, Trained):
+        return Gradient(own)
     if latent.supports_em(model):
         return EM()
     if isinstance(model, Density):
@@ -153,6 +157,6 @@ def choose_algorithm(model: Any) -> Any:
         return ContrastiveDivergence()
     raise FitError(
         "no default algorithm for this model", called=f"fit(key, {type(model).__name__}, data)",
-        expected="a Latent, Density, Bound or Energy model", got=str(model)[:200],
+        expected="a Latent, Density, Bound or Energy model, or one with a loss", got=str(model)[:200],
         fix="jaxgen.fit(key, model, data, jaxgen.Adversarial(critic)) for a generator",
     )  # fmt: skip

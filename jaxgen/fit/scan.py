@@ -10,7 +10,15 @@ import jax.numpy as jnp
 
 from jaxgen.core import latent
 from jaxgen.core.inputs import as_batch, widened
-from jaxgen.fit.checks import check_algorithm, check_batch_size, check_counts, check_label, no_data, prepare
+from jaxgen.fit.checks import (
+    check_algorithm,
+    check_batch_size,
+    check_counts,
+    check_label,
+    for_steps,
+    no_data,
+    prepare,
+)
 from jaxgen.fit.em import EM
 from jaxgen.fit.loop import Loop, Status, next_batch
 
@@ -69,6 +77,7 @@ def scan_fit(
     check_counts("scan_fit(...)", {"steps": steps, "batch_size": batch_size})
     algorithm = EM() if algorithm is None else algorithm
     check_algorithm(algorithm, "scan_fit(key, model, data, algorithm)")
+    algorithm = for_steps(algorithm, steps)
     data = no_data(algorithm, model, "scan_fit(key, model, None)") if data is None else data
     model = widened(model)
     batch = as_batch(data, called="scan_fit(key, model, data)", missing=latent.accepts_missing(model),

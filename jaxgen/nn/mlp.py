@@ -8,6 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from jaxgen.core.errors import ShapeError
 from jaxgen.core.files import loadable
@@ -18,6 +19,9 @@ class MLP(nn.Module):
     """Dense layers with an activation between them.
 
     `x -> W_n act(... act(W_1 x + b_1) ...) + b_n`, `[*batch, *in_shape] -> [*batch, *out_shape]`
+
+    Called with more than one input, such as an event and a context, it sees them joined: `in_shape` is that of the
+    first, the others are vectors.
 
     Args:
         features: widths of the layers, the output's last; no activation after the last layer.
@@ -48,10 +52,12 @@ class MLP(nn.Module):
     precision: str = "highest"
 
     @nn.compact
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Any, *more: Any) -> Any:
         self._check(x)
         if self.in_shape is not None:
             x = x.reshape((*x.shape[: x.ndim - len(self.in_shape)], math.prod(self.in_shape)))
+        if more:
+            x = jnp.concatenate([x, *more], axis=-1)
         for width in self.features[:-1]:
             x = self.activation(nn.Dense(width, precision=self.precision)(x))
         start = nn.initializers.zeros_init() if self.zero_last else nn.initializers.lecun_normal()

@@ -22,16 +22,17 @@ from jaxgen.ops.scaling import mean_and_scale, middle_and_reach
 class Generator:
     """The generator of a generative adversarial network.
 
-    `x = center + scale net(z)`, `z ~ base`
+    `x = center + scale net(z)`, `z ~ base`; with a context c `net(z, c)`
 
     An `Implicit`: it has samples and no likelihood. `Adversarial` trains it against a critic.
 
     Args:
         base: what draws the noise, vectors `[L]`: a standard normal, or a mixture for data in clusters. Its own
             parameters train as far as its samples are differentiable in them, so not the weights of a mixture.
-        net: `[L] -> [*event]`.
+        net: `[L] -> [*event]`, or `[L], [*context] -> [*event]`.
         event_shape: shape of one event.
         units: center and scale of the data, never trained; a critic sees `standardize(x) = (x - center) / scale`.
+        context_shape: shape of one context, None without.
 
     Source: Goodfellow et al. (2014), Generative adversarial nets.
 
@@ -47,11 +48,13 @@ class Generator:
     net: Any
     event_shape: tuple[int, ...] = static()
     units: Any = fixed()
+    context_shape: tuple[int, ...] | None = static(None)
 
     @classmethod
     def init(
         cls, key, x, base: Any, *, hidden: tuple[int, ...] = (128, 128),
         activation: Callable[[Any], Any] = jax.nn.relu, module: Any = None,
+        context_shape: tuple[int, ...] | None = None,
     ) -> Generator:  # fmt: skip
         """A network for events of the data's shape, in the data's units.
 
@@ -64,7 +67,9 @@ class Generator:
             base: draws vectors `[L]`, such as `StandardNormal((64,))`.
             hidden: widths of a multilayer perceptron's hidden layers.
             activation: of that, a module-level function.
-            module: a linen module `[L] -> [*event]` in place of the perceptron, such as `ConvGenerator((8, 8))`.
+            module: a linen module `[L] -> [*event]` in place of the perceptron, such as `ConvGenerator((8, 8))`; with a
+                context one of two inputs.
+            context_shape: shape of one context, for samples that depend on it.
 
         Raises:
             DataError: data that are not data. ModelError: a base that draws no vectors, or a module that draws events
@@ -75,28 +80,31 @@ class Generator:
         dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
         if module is None:
             module = MLP((*hidden, math.prod(event)), activation, out_shape=event)
-        net = Net.init(key, module, jnp.zeros(latent, dtype))
-        made = jax.eval_shape(net, jax.ShapeDtypeStruct(latent, dtype)).shape
+        context = None if context_shape is None else tuple(context_shape)
+        inputs = [jnp.zeros(shape, dtype) for shape in (latent, context) if shape is not None]
+        net = Net.init(key, module, *inputs)
+        made = jax.eval_shape(net, *inputs).shape
         if made != event:
             raise ModelError(
                 "the module draws events of another shape than the data's", called=called, got=f"shape {list(made)}",
                 expected=f"shape {list(event)}", fix=f"jaxgen.nn.mlp.MLP((64, {math.prod(event)}), out_shape={event})",
             )  # fmt: skip
         units = mean_and_scale(x) if len(event) < 2 else middle_and_reach(x)
-        return cls(base, net, event, units)
+        return cls(base, net, event, units, context)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
         return self.base.event_shape
 
-    def _draw(self, z):
+    def _draw(self, z, context):
         # a base without parameters draws in its own dtype
-        return self.units[0] + self.units[1] * self.net(jnp.asarray(z, float_type(self.net)))
+        inputs = (jnp.asarray(z, float_type(self.net)), *(() if context is None else (context,)))
+        return self.units[0] + self.units[1] * self.net(*inputs)
 
     @per_latent
-    def decode(self, z):
+    def decode(self, z, context):
         """The event of each noise vector, `[*batch, L] -> [*batch, *event]`."""
-        return self._draw(z)
+        return self._draw(z, context)
 
     @per_event
     def standardize(self, x):
@@ -104,9 +112,9 @@ class Generator:
         return (x - self.units[0]) / self.units[1]
 
     @per_sample
-    def sample(self, key):
+    def sample(self, key, context):
         """Draws `[*shape, *event]`."""
-        return self._draw(self.base.sample(key))
+        return self._draw(self.base.sample(key), context)
 
 
 def _latent_shape(base: Any, called: str) -> tuple[int, ...]:

@@ -1,0 +1,11 @@
+"""Losses for `Gradient`, through the protocols only: `loss(key, model, batch, step)` in nats per event.
+
+A loss returns a scalar, or a `Loss` where it has metrics to report or fields of the model to move.
+"""
+
+from jaxgen.losses.base import Loss, weighted_mean
+from jaxgen.losses.denoising import denoising_score_matching
+from jaxgen.losses.likelihood import negative_elbo, nll, own
+from jaxgen.losses.variational import reverse_kl
+
+__all__ = ["Loss", "denoising_score_matching", "negative_elbo", "nll", "own", "reverse_kl", "weighted_mean"]

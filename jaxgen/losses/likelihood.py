@@ -1,0 +1,57 @@
+"""Losses that are minus a likelihood, or minus a bound of one, or what a model says itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from jaxgen.core.inputs import Batch
+from jaxgen.core.protocols import Trained
+from jaxgen.losses.base import HasElbo, HasLogProb, check_model, weighted_mean
+
+
+def nll(key: Any, model: Any, batch: Batch, step: Any = 0) -> jax.Array:
+    """Return the negative log-likelihood of a `Density`: `-mean_n log p(x_n | context_n)`, nats per event.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxgen as jg
+        >>> loss = nll(jax.random.key(0), jg.StandardNormal((2,)), Batch(jnp.zeros((3, 2))))
+        >>> round(float(loss), 4)
+        1.8379
+    """
+    check_model("nll", model, HasLogProb, "log_prob", "the loss of a model with a bound is negative_elbo")
+    return weighted_mean(-model.log_prob(batch.x, context=batch.context), batch.weight)
+
+
+def negative_elbo(key: Any, model: Any, batch: Batch, step: Any = 0) -> jax.Array:
+    """Return the negative evidence lower bound of a `Bound`: `-mean_n ELBO(x_n)`, nats per event.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxgen as jg
+        >>> x = jnp.ones((4, 6))
+        >>> vae = jg.VAE.init(jax.random.key(0), x, jg.StandardNormal((2,)), hidden=(8,))
+        >>> negative_elbo(jax.random.key(1), vae, Batch(x)).shape
+        ()
+    """
+    check_model("negative_elbo", model, HasElbo, "elbo", "the loss of a model with log_prob is nll")
+    return weighted_mean(-model.elbo(key, batch.x, context=batch.context), batch.weight)
+
+
+def own(key: Any, model: Any, batch: Batch, step: Any = 0) -> jax.Array:
+    """Return the loss that a `Trained` model names itself: `mean_n model.loss(key, x_n, context=context_n)`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxgen as jg
+        >>> @jg.model
+        ... class Median:
+        ...     middle: jax.Array
+        ...     event_shape = ()
+        ...     @jg.per_event
+        ...     def loss(self, key, x):
+        ...         return jnp.abs(x - self.middle)
+        >>> float(own(jax.random.key(0), Median(jnp.float32(1.0)), Batch(jnp.array([0.0, 3.0]))))
+        1.5
+    """
+    check_model("own", model, Trained, "loss", "give the algorithm a loss: jaxgen.Gradient(jaxgen.losses.nll)")
+    return weighted_mean(model.loss(key, batch.x, context=batch.context), batch.weight)
