@@ -37,11 +37,12 @@ def point():
 
 
 def test_a_loss_knows_the_step():
-    """The KL to a prior, annealed over ten steps: the history has its weight, and the fit is that of the full weight."""
+    """The weight of a prior, annealed over ten steps: it is in the history, and the fit is that of the full weight."""
 
     def annealed(key, model, batch, step):
         weight = jnp.minimum(step / 10, 1.0)
-        return jg.losses.Loss(jg.losses.nll(key, model, batch) + 0.5 * weight * jnp.sum(model.mean**2), {"beta": weight})
+        value = jg.losses.nll(key, model, batch) + 0.5 * weight * jnp.sum(model.mean**2)
+        return jg.losses.Loss(value, {"beta": weight})
 
     how = jg.Gradient(annealed, optax.sgd(0.3))
     fitted = jg.fit(KEY, point(), X, how, steps=60, validation=X, every=60)
