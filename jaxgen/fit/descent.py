@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.core.errors import FitError
-from jaxgen.core.pytree import combine, frozen_leaves, partition, keep_frozen, registered
+from jaxgen.core.pytree import combine, frozen_leaves, keep_frozen, partition, registered
 from jaxgen.core.value import algorithm
 from jaxgen.fit.averages import named
 
