@@ -110,7 +110,7 @@ def test_algorithms_with_options_that_are_none():
     for chunk in (0, -1, 2.5):
         refused("a chunk is a number of events", KEY, mixture(), X, jg.EM(chunk=chunk), kind=jg.FitError)
     for average in (1.0, -0.1, 2.0):
-        how = jg.Gradient(jg.losses.nll, optax.sgd(0.1), average=average)
+        how = jg.Gradient(jg.losses.nll, optax.sgd(0.1), average=jg.Average(average))
         refused("the decay of a moving average", KEY, gaussian(), X, how, kind=jg.FitError)
     for other in (jg.EM, "em", 3, optax.adam(0.1), lambda key: 3):
         refused("that is no algorithm", KEY, gaussian(), X, other, kind=jg.FitError)

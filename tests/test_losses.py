@@ -250,7 +250,7 @@ def other(key, model, batch, step):
         (broken(average=jg.PowerAverage(0.3)), "width"),
         (broken(optimizer=optax.adam), "no optimiser"),
         (broken(optimizer=lambda steps: 3), "no optimiser"),
-        (lambda: jg.fit(KEY, point(), X, jg.Gradient(steps=0)), "steps must be"),
+        (lambda: jg.fit(KEY, point(), X, jg.Gradient(steps=-1)), "steps must be"),
         (lambda: jg.losses.own(KEY, point(), jg.Batch(X)), "needs a model with loss"),
         (lambda: Descent(optax.sgd(0.1)).start({"n": jnp.arange(3)}, "demo"), "nothing to train"),
     ],
