@@ -68,8 +68,8 @@ def fit(
             batches; or a `data.Stream`, whose passes are EM's steps and whose chunks are the batches of the others.
             None for a loss that looks at none, such as `losses.reverse_kl`.
         algorithm: `EM`, `Gradient`, `ContrastiveDivergence`, `Adversarial`, or your own; None chooses by protocol.
-        steps: how many at most, which step sizes that fall to the end follow; None takes the algorithm's own number; 0 returns the start, scored where there is
-            something to score it on.
+        steps: how many at most, and where step sizes that fall to the end get to; None takes the algorithm's own
+            number; 0 returns the start, scored where there is something to score it on.
         batch_size: events per step, in a new random order each epoch; None takes all, or 256 where the algorithm
             works on batches and there are more.
         tolerance: end when the monitored metric changes by less, in nats per event; EM's default is 1e-6.
