@@ -11,7 +11,7 @@ import numpy as np
 from jaxgen.core import algebra
 from jaxgen.core.errors import FitError, ModelError
 from jaxgen.core.inputs import as_array, widened
-from jaxgen.core.protocols import Energy
+from jaxgen.core.protocols import Annealed, Energy, has
 
 
 class AnnealingPath(Protocol):
@@ -116,9 +116,9 @@ def as_path(path: Any, called: str) -> Any:
         ModelError: neither.
     """
     path = widened(path)
-    if all(hasattr(path, name) for name in ("at", "sample", "log_partition")):
+    if has(path, AnnealingPath):
         return path
-    if not hasattr(path, "annealing_path"):
+    if not has(path, Annealed):
         raise ModelError(
             "there is no path to anneal along", called=called, got=type(path).__name__,
             expected="an AnnealingPath (at, sample, log_partition), or a model with annealing_path()",

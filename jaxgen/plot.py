@@ -20,6 +20,7 @@ from mpl_toolkits.axes_grid1 import make_axes_locatable
 
 from jaxgen.core.errors import DataError, ModelError, ShapeError
 from jaxgen.core.inputs import as_array
+from jaxgen.core.protocols import Classifier, Covaried, Located, Sequential, Spread, has
 
 INK, DATA, MODEL, GRID = "#2b2f36", "#7d8793", "#0b6fb8", "#dde3e9"
 #: categorical colours that differ in lightness as well as in hue (after Okabe and Ito 2008)
@@ -148,15 +149,15 @@ def ellipses(
     """
     ax = _clean(ax)
     parts = mixture.components
-    mean = np.asarray(getattr(parts, "mean", np.zeros(0)), np.float64)
-    covered = hasattr(parts, "covariance") or hasattr(parts, "variance")
+    mean = np.asarray(parts.mean if has(parts, Located) else np.zeros(0), np.float64)
+    covered = has(parts, Covaried) or has(parts, Spread)
     if mean.ndim != 2 or not covered or (mean.shape[1] != 2 and coordinates is None):
         raise ModelError(
             "ellipses need Gaussians in the plane", called="ellipses(mixture)", expected="mean [K, 2] and covariance",
             got=repr(mixture)[:200], fix="coordinates = (0, 1) shows two of more; density shows any density",
         )  # fmt: skip
     pair = _pair(coordinates, mean.shape[1], "ellipses(mixture, coordinates=...)")
-    if hasattr(parts, "covariance"):
+    if has(parts, Covaried):
         covariance = np.asarray(parts.covariance, np.float64)[:, pair[:, None], pair]
     else:
         covariance = np.asarray(parts.variance, np.float64)[:, pair, None] * np.eye(2)
@@ -195,7 +196,7 @@ def responsibilities(
         ModelError: no mixture, or coordinates that it does not have. ShapeError: data that do not fit.
     """
     ax, called = _clean(ax), "responsibilities(mixture, x)"
-    if not hasattr(mixture, "responsibilities"):
+    if not has(mixture, Classifier):
         raise ModelError("nothing is shared between components", called=called, expected="a mixture",
                          got=type(mixture).__name__, fix="jaxgen.plot.points(x)")  # fmt: skip
     size = mixture.event_shape[0] if len(mixture.event_shape) == 1 else 0
@@ -322,7 +323,7 @@ def decoded(
         (3, 2)
     """
     called = "decoded(model, x)"
-    if not (hasattr(model, "viterbi") and hasattr(model, "smooth")):
+    if not has(model, Sequential):
         raise ModelError("there are no states to decode", called=called, expected="a model with viterbi and smooth",
                          got=type(model).__name__,
                          fix="jaxgen.plot.states(x, path) draws a path that is known")  # fmt: skip

@@ -22,6 +22,7 @@ from jaxgen.bijections import (
     Residual,
     SplineTransform,
 )
+from jaxgen.bijections.basics import is_periodic
 from jaxgen.bijections.supports import Support, layer_of, real, to_real
 from jaxgen.bijections.transforms import AFFINE, Transform
 from jaxgen.core.inputs import as_array, floating
@@ -197,7 +198,7 @@ def neural_spline_flow(
         >>> model.log_prob(x).shape
         (100,)
     """
-    periodic = getattr(support, "periodic", False)
+    periodic = is_periodic(support)
     transform: Transform = CircularSplineTransform(bins) if periodic else SplineTransform(bins, bound)
     layer = functools.partial(
         Autoregressive.init if autoregressive else Coupling.init, transform=transform, features=tuple(features),
@@ -498,7 +499,7 @@ def _flow(
 
 def _normal(x: Any, support: Support) -> Any:
     """The standard normal of the unbounded numbers of a support; of angles, the uniform density."""
-    if getattr(support, "periodic", False):
+    if is_periodic(support):
         return VonMises.from_loc(jnp.zeros_like(floating(x)[0]), 0.0)
     layer = layer_of(support, x, "recipe(key, x, support=support)")
     shape: Any = x.shape[1:] if layer is None else latent_shape(layer)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.inputs import floating, widened
 from jaxgen.core.methods import context_shape, latent_shape, same_shape
+from jaxgen.core.protocols import has
 from jaxgen.core.sequences import padded
 
 
@@ -32,6 +33,37 @@ class Bijection(Protocol):
     def inverse(self, y: Any, context: Any = None) -> tuple[jax.Array, jax.Array]:
         """From the data to the base: `x` and `log |det dx/dy|`."""
         ...
+
+
+class Startable(Protocol):
+    """A layer that starts from the events that reach it. Default: it stays as it is."""
+
+    def started(self, x: Any, context: Any = None) -> tuple[Any, jax.Array]:
+        """The layer from events `[N, *event]`, and those on its other side, `[N, *latent]`."""
+        ...
+
+
+class Periodic(Protocol):
+    """A transform or a support that closes on the circle. Default: of the line."""
+
+    periodic: Any
+
+
+class Wrapping(Protocol):
+    """A layer made of copies of another."""
+
+    layer: Any
+
+
+class Transforming(Protocol):
+    """A layer that moves numbers by a transform of one number."""
+
+    transform: Any
+
+
+def is_periodic(value: Any) -> bool:
+    """Return whether a transform or support closes on the circle."""
+    return has(value, Periodic) and bool(value.periodic)
 
 
 def check(layer: Any, method: str, x: Any, context: Any) -> None:

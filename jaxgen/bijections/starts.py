@@ -7,9 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxgen.bijections.basics import Startable
 from jaxgen.core.errors import ShapeError
 from jaxgen.core.inputs import floating
 from jaxgen.core.methods import batch_axes, context_shape
+from jaxgen.core.protocols import has
 
 
 def started(layer: Any, x: Any, context: Any = None) -> tuple[Any, jax.Array]:
@@ -18,7 +20,7 @@ def started(layer: Any, x: Any, context: Any = None) -> tuple[Any, jax.Array]:
     Layers that can do so have a method `started(x, context)`, `Affine` and those made of layers; others stay as they
     are.
     """
-    if hasattr(layer, "started"):
+    if has(layer, Startable):
         return layer.started(x, context)
     of = None if context_shape(layer) is None else context
     return layer, jax.vmap(lambda x, c: layer.inverse(x, c)[0], in_axes=(0, None if of is None else 0))(x, of)

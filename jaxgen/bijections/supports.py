@@ -19,6 +19,7 @@ from jaxgen.bijections.elementwise import finite_exp, interior, log_sigmoid_slop
 from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import as_bijector
 from jaxgen.core.inputs import as_array, concrete
+from jaxgen.core.protocols import has
 from jaxgen.core.pytree import model, static
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -221,6 +222,14 @@ class Support(Protocol):
         ...
 
 
+class Fixing(Protocol):
+    """A support that says how data outside of it get inside."""
+
+    def fix(self, x: Any) -> str:
+        """Code, for an error."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Interval:
     """Between two ends, exclusive; either may be infinite, and each may be a tuple of one number per coordinate.
@@ -295,7 +304,7 @@ circle = _Circle()
 
 def layer_of(support: Support, x: Any, called: str) -> Any:
     """The bijection from unbounded numbers to events such as those of `x`, `[N, *event]`; None if none is needed."""
-    if not hasattr(support, "layer"):
+    if not has(support, Support):
         raise ModelError(
             "that is no support", called=called, expected="real, positive, simplex, circle, Interval(low, high)",
             got=repr(support)[:80], fix="from jaxgen.bijections import positive",
@@ -326,6 +335,10 @@ def to_real(support: Support, x: Any, called: str) -> tuple[Any, Any]:
         raise DataError(
             "data lie outside of the support or on its edge", called=called, expected=f"values inside of {support}",
             got=f"{int(refused.sum())} of {len(x)} events, the first x[{first}] = {np.asarray(x[first])}",
-            fix=support.fix(np.asarray(given)) if hasattr(support, "fix") else "",
+            fix=_fix(support, given),
         )  # fmt: skip
     return z, layer
+
+
+def _fix(support: Any, given: Any) -> str:
+    return support.fix(np.asarray(given)) if has(support, Fixing) else ""

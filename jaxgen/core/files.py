@@ -23,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.errors import FileError, JaxgenError
-from jaxgen.core.pytree import NAMESPACES, REGISTRY, is_model, model_fields, public_name
+from jaxgen.core.protocols import Conditional, Implicit, has
+from jaxgen.core.pytree import NAMESPACES, REGISTRY, is_model, is_named_tuple, model_fields, public_name
 
 FORMAT = "jaxgen-2"
 #: functions that a file may name: activations and dtypes. All of `jax.nn` are; of `jax.numpy`, which has functions that
@@ -199,13 +200,13 @@ def load(path: str | os.PathLike[str], *, like: Any = None) -> Any:
 
 def _try_out(model: Any) -> None:
     """Traces a sample, without computing it: shapes that do not fit each other are found here, not in use."""
-    if not (hasattr(model, "sample") and hasattr(model, "event_shape")):
+    if not has(model, Implicit):
         return
 
     def draw(model: Any, key: Any) -> Any:
         event = tuple(model.event_shape)
         length = {"length": 1} if None in event else {}
-        shape = getattr(model, "context_shape", None)
+        shape = model.context_shape if has(model, Conditional) else None
         context = None if shape is None else jnp.zeros(tuple(1 if e is None else e for e in shape))
         sample = model.sample(key, **length, **({} if context is None else {"context": context}))
         if sample.shape != tuple(1 if e is None else e for e in event) or min(sample.shape, default=0) < 0:
@@ -238,7 +239,7 @@ def _encode(value: Any, path: str, arrays: dict[str, Any]) -> Any:
             raise FileError(f"field {path} cannot be saved", expected="dict keys that are str", got=str([*value])[:80])
         # in the order in which a pytree lists its leaves
         return {"dict": {k: _encode(value[k], f"{path}.{k}", arrays) for k in sorted(value)}}
-    if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
+    if isinstance(value, (tuple, list)) and not is_named_tuple(value):
         kind = "tuple" if isinstance(value, tuple) else "list"
         return {kind: [_encode(v, f"{path}.{i}", arrays) for i, v in enumerate(value)]}
     if _is_numeric(value):

@@ -34,6 +34,7 @@ from jaxgen.core.protocols import (
     ComponentPrior,
     ComponentRepairs,
     Counted,
+    Density,
     Energy,
     Freezable,
     Implicit,
@@ -49,7 +50,7 @@ from jaxgen.core.protocols import (
     Weighted,
     has,
 )
-from jaxgen.core.pytree import float_type, model_fields, parameter_count, parts_of
+from jaxgen.core.pytree import float_type, is_named_tuple, model_fields, parameter_count, parts_of
 
 
 def _models(held: Any) -> tuple[Any, ...]:
@@ -91,6 +92,18 @@ def likelihood_kind(model: Any) -> Kind:
     if has(model, Bound):
         return Kind.LOWER_BOUND
     return Kind.UNNORMALISED if has(model, Energy) else Kind.NONE
+
+
+def has_density(model: Any) -> bool:
+    """True where `log_prob` is what the model is scored by: it is exact, or an estimate, or there is no other bound."""
+    kind = likelihood_kind(model)
+    by_itself = kind in (Kind.EXACT, Kind.ESTIMATE) or (kind is Kind.LOWER_BOUND and not has(model, Bound))
+    return by_itself and has(model, Density)
+
+
+def has_bound(model: Any) -> bool:
+    """True where `elbo` is what the model is scored by."""
+    return likelihood_kind(model) is Kind.LOWER_BOUND and has(model, Bound)
 
 
 def supports_em(model: Any) -> bool:
@@ -158,12 +171,12 @@ def _check_components(components: Any, x: Any) -> None:
     for batch in components.members:
         try:
             check_data(element(batch), x)
-            return
         except DataError as error:
             refused = refused or error
-    # each kind refuses some: an event that another takes is in the support of all together
-    seen = np.max(np.asarray(component_log_prob(components, jnp.asarray(x))), axis=0) if concrete(x, components) else ()
-    if refused is not None and np.isneginf(seen).any():
+    if refused is None or not concrete(x, components):
+        return
+    # what one kind refuses another may take
+    if np.isneginf(np.max(np.asarray(component_log_prob(components, jnp.asarray(x))), axis=0)).any():
         raise refused
 
 
@@ -258,7 +271,7 @@ def _in_parts(model: Any, statistics: Any, one: Any, many: Any, other: Any) -> A
     """Statistics with those of each part, under its field's name, changed by `one` or `many(part, its, other's)`."""
     new = {}
     for name, kind, held in parts_of(model):
-        if name not in getattr(statistics, "_fields", ()):
+        if not is_named_tuple(statistics) or name not in statistics._fields:
             continue
         given = held, getattr(statistics, name), getattr(other, name)
         several = kind == "part" and isinstance(held, tuple)
@@ -340,6 +353,20 @@ def component_free_parameters(components: Any) -> int:
 
 
 # ---- bounds as parts
+
+
+def check_parts(components: Any, called: str) -> None:
+    """Refuses models whose density is known up to a constant only: it would weigh them against each other by nothing.
+
+    Raises:
+        ModelError: energies.
+    """
+    if likelihood_kind(components) is Kind.UNNORMALISED:
+        raise ModelError(
+            "the density of a part is known up to a constant only", called=called, got=type(components).__name__,
+            expected="parts with log_prob, or with an unbiased estimate of it, iwae",
+            fix="a Boltzmann machine with one more layer, jaxgen.DeepBoltzmann, in place of a mixture of machines",
+        )  # fmt: skip
 
 
 def estimate(model: Any, key: Any, x: Any, context: Any = None, samples: int = 1) -> jax.Array:

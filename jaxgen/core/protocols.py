@@ -412,6 +412,35 @@ class Chain(Protocol):
         ...
 
 
+class Located(Protocol):
+    """Has a mean, `[*event]`."""
+
+    @property
+    def mean(self) -> jax.Array: ...
+
+
+class Covaried(Located, Protocol):
+    """Has a covariance of vectors, `[D, D]`."""
+
+    @property
+    def covariance(self) -> jax.Array: ...
+
+
+class Spread(Located, Protocol):
+    """Has a variance of each coordinate, `[*event]`."""
+
+    @property
+    def variance(self) -> jax.Array: ...
+
+
+class NormalDivergence(Density, Protocol):
+    """Knows its divergence from a Gaussian, which then needs no draws in a bound. Default: one draw."""
+
+    def kl_from_normal(self, mean: Any, log_scale: Any) -> jax.Array:
+        """`KL(N(mean, exp(log_scale)^2) || p)`, nats."""
+        ...
+
+
 class Encoder(Protocol):
     """Maps events to latent vectors."""
 
@@ -449,6 +478,17 @@ class Reversible(Energy, Protocol):
     """Has a kernel whose steps in reverse order are the reverse of `kernel`. Default: `kernel` is its own reverse."""
 
     def reverse_kernel(self, key: Key, x: Any) -> jax.Array: ...
+
+
+class Layered(Energy, Protocol):
+    """A machine of two layers, which can be stacked."""
+
+    @property
+    def transposed(self) -> Any:
+        """The machine with its layers exchanged."""
+        ...
+
+    def sample_hidden(self, key: Key, x: Any) -> jax.Array: ...
 
 
 class PseudoLikelihood(Energy, Protocol):

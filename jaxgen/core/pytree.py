@@ -168,6 +168,11 @@ def model_fields(value: Any) -> list[tuple[str, str, Any]]:
     return [(f.name, next(iter(f.metadata), "trained"), getattr(value, f.name)) for f in dataclasses.fields(value)]
 
 
+def is_named_tuple(value: Any) -> bool:
+    """True for an instance of a NamedTuple class."""
+    return isinstance(value, tuple) and hasattr(value, "_fields")
+
+
 def _inexact(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) if not _is_key(leaf) else False
 
@@ -326,7 +331,7 @@ def _short(value: Any) -> str:
         return f"{value.dtype}[{','.join(map(str, value.shape))}]"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{k}: {_short(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
+    if isinstance(value, (tuple, list)) and not is_named_tuple(value):
         inner = ", ".join(map(_short, value))
         return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' * (len(value) == 1)})"
     if callable(value) and hasattr(value, "__name__"):

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core import latent
 from jaxgen.core.inputs import Batch
-from jaxgen.core.protocols import Bound, Density, Energy
+from jaxgen.core.protocols import Energy, has
 from jaxgen.fit.streaming import add_chunk, fold_pass, zero_sums
 
 #: events that a message names
@@ -93,10 +94,10 @@ def _numbers(key: Any, model: Any, events: Batch) -> tuple[str, Any]:
     x, context = jax.tree.map(jnp.asarray, events.x), {}
     if events.context is not None:
         context = {"context": jnp.asarray(events.context)}
-    if isinstance(model, Density):
+    if latent.has_density(model):
         return "log_prob", np.asarray(model.log_prob(x, **context))
-    if isinstance(model, Bound):
+    if latent.has_bound(model):
         return "elbo", np.asarray(model.elbo(key, x, **context))
-    if isinstance(model, Energy):
+    if has(model, Energy):
         return "energy", np.asarray(model.energy(x))
     return "", None

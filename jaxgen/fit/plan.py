@@ -13,7 +13,7 @@ from jaxgen.core import algebra, latent
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import concrete, widened
 from jaxgen.core.methods import check_key
-from jaxgen.core.protocols import Bound, Density, Energy, Evaluated, Trained, has
+from jaxgen.core.protocols import Energy, Evaluated, Trained, has
 from jaxgen.core.pytree import is_model
 from jaxgen.fit.checks import check_algorithm, check_counts, for_steps, no_data
 from jaxgen.fit.contrastive import ContrastiveDivergence
@@ -149,11 +149,11 @@ def choose_algorithm(model: Any) -> Any:
         return Gradient(own)
     if latent.supports_em(model):
         return EM()
-    if isinstance(model, Density):
+    if latent.has_density(model):
         return Gradient()
-    if isinstance(model, Bound):
+    if latent.has_bound(model):
         return Gradient(negative_elbo)
-    if isinstance(model, Energy):
+    if has(model, Energy):
         return ContrastiveDivergence()
     raise FitError(
         "no default algorithm for this model", called=f"fit(key, {type(model).__name__}, data)",

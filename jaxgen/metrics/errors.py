@@ -15,7 +15,6 @@ from jaxgen.core import latent
 from jaxgen.core.errors import DataError, FitError, ModelError
 from jaxgen.core.inputs import Batch, as_batch
 from jaxgen.core.methods import batch_axes
-from jaxgen.core.protocols import Density
 from jaxgen.core.pytree import combine, partition
 from jaxgen.core.value import ByValue
 
@@ -69,7 +68,7 @@ def standard_errors(model: Any, data: Any, function: Callable[[Any], Any] | None
         0.2165
     """
     called = "standard_errors(model, data)"
-    if not isinstance(model, Density):
+    if not latent.has_density(model):
         raise ModelError(
             "standard errors need an exact likelihood", called=called, expected="a model with log_prob",
             got=type(model).__name__,

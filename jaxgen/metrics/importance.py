@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import algebra
+from jaxgen.core import algebra, latent
 from jaxgen.core.errors import DataError, FitError, JaxgenWarning, ModelError
 from jaxgen.core.inputs import as_array
 from jaxgen.core.methods import check_key, context_shape
-from jaxgen.core.protocols import Density, Kind
+from jaxgen.core.protocols import Kind
 from jaxgen.core.scores import plus_minus
 from jaxgen.core.value import ByValue
 from jaxgen.metrics.partition import estimated
@@ -102,7 +102,7 @@ def importance(
     """
     called = f"importance(key, {type(q).__name__}, log_density, {n})"
     check_key(key, called)
-    if not isinstance(q, Density):
+    if not latent.has_density(q):
         raise ModelError(
             "q has no density", called=called, expected="sample and log_prob", got=type(q).__name__,
             fix="a flow, a Gaussian or a mixture of them",

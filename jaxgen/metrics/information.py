@@ -14,7 +14,7 @@ from jaxgen.core import latent
 from jaxgen.core.errors import DataError, FitError, ModelError
 from jaxgen.core.inputs import Batch, as_batch
 from jaxgen.core.methods import batch_axes, check_key
-from jaxgen.core.protocols import Density, Kind
+from jaxgen.core.protocols import Classifier, Kind, Sequential, has
 from jaxgen.core.scores import Score
 from jaxgen.core.sequences import Sequences
 
@@ -141,7 +141,7 @@ def evidence(
         classify: the entropy of the classification too.
         parameters: p; None counts them.
     """
-    if not isinstance(model, Density):
+    if not latent.has_density(model):
         raise ModelError(
             "a criterion needs an exact likelihood", called=called, expected="a model with log_prob",
             got=type(model).__name__, fix="jaxgen.score(key, model, data) says what there is in its place",
@@ -187,9 +187,9 @@ def observations(model: Any, batch: Batch) -> float:
 
 def posterior_entropy(model: Any) -> Callable[[Any, Any], Any] | None:
     """`(x, context) -> [N]`, the entropy of what the model says of each event's latent classes; None where nothing."""
-    if hasattr(model, "path_entropy"):
+    if has(model, Sequential):
         return lambda x, context: model.path_entropy(x, context=context)
-    if hasattr(model, "responsibilities"):
+    if has(model, Classifier):
         return lambda x, context: _entropy(model.responsibilities(x, context=context))
     return None
 
@@ -241,7 +241,7 @@ def entropy(
     """
     called = f"entropy(key, {type(model).__name__})"
     check_key(key, called)
-    if not isinstance(model, Density):
+    if not latent.has_density(model):
         raise ModelError(
             "an entropy needs a density", called=called, expected="a model with log_prob and sample",
             got=type(model).__name__,

@@ -15,7 +15,7 @@ from jaxgen.core import latent
 from jaxgen.core.errors import DataError, FitError, ModelError
 from jaxgen.core.inputs import Batch, as_batch, widened
 from jaxgen.core.methods import batch_axes, check_key
-from jaxgen.core.protocols import Bound, Density, Energy, Kind
+from jaxgen.core.protocols import Annealed, Energy, Kind, Tractable, Weighted, has
 from jaxgen.core.scores import Score
 from jaxgen.metrics.bridge import bracket
 
@@ -31,7 +31,7 @@ def score(key: Any, model: Any, data: Any, *, samples: int = 1) -> Score:
 
     | the model | the number | its kind |
     |---|---|---|
-    | `Density` | `log_prob` | exact |
+    | `Density` | `log_prob` | exact, or what the model says (`Kinded`) |
     | `Bound` | `elbo`, or `iwae` of `samples` draws where there is one | lower bound |
     | `Energy` | `-energy - log Z`, log Z enumerated | exact |
     | the same, too large to enumerate | log Z by annealing both ways, with `low` and `high` | estimate |
@@ -70,14 +70,13 @@ def score(key: Any, model: Any, data: Any, *, samples: int = 1) -> Score:
             "data need one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",
             got=f"shape {list(np.shape(batch.x))}", fix="np.asarray(data)[None] for one event",
         )  # fmt: skip
-    if hasattr(model, "check_data"):
-        model.check_data(batch.x)
-    if isinstance(model, Density):
-        return _mean(_chunked(_exact, key, model, batch, 1), batch, Kind.EXACT)
-    if isinstance(model, Bound):
-        bound = functools.partial(_iwae if hasattr(model, "iwae") and samples > 1 else _elbo, samples)
+    latent.check_data(model, batch.x)
+    if latent.has_density(model):
+        return _mean(_chunked(_exact, key, model, batch, 1), batch, latent.likelihood_kind(model))
+    if latent.has_bound(model):
+        bound = functools.partial(_iwae if has(model, Weighted) and samples > 1 else _elbo, samples)
         return _mean(_chunked(bound, key, model, batch, samples), batch, Kind.LOWER_BOUND)
-    if isinstance(model, Energy):
+    if has(model, Energy):
         return _score_energy(key, model, batch)
     raise ModelError(
         "the model has no likelihood, nor a bound, nor an energy", called=called, got=type(model).__name__,
@@ -183,12 +182,12 @@ def _mean(values: np.ndarray, batch: Batch, kind: Kind) -> Score:
 
 def _score_energy(key: Any, model: Any, batch: Batch) -> Score:
     score = _mean(_chunked(_minus_energy, key, model, batch, 1), batch, Kind.UNNORMALISED)
-    if hasattr(model, "log_partition"):
+    if has(model, Tractable):
         try:
             return score._replace(mean=score.mean - float(model.log_partition()), kind=Kind.EXACT)
         except ModelError:  # too large to enumerate
             pass
-    if not hasattr(model, "annealing_path"):
+    if not has(model, Annealed):
         return score
     found, mean = bracket(key, model), score.mean
     error = math.hypot(score.standard_error, found.standard_error)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
+from jaxgen.core.protocols import Tractable, has
 from jaxgen.core.value import algorithm
 from jaxgen.losses import weighted_mean
 from jaxgen.metrics.partition import ais
@@ -26,7 +27,7 @@ def exact(key: Any, model: Any, batch: Batch) -> jax.Array:
         >>> fitted.history["validation_step"].tolist(), bool(fitted.history["validation"][-1] > -1.5)
         ([500, 1000], True)
     """
-    if not hasattr(model, "log_partition"):
+    if not has(model, Tractable):
         raise FitError(
             "the model has no exact partition function", called="monitors.exact", expected="log_partition()",
             got=type(model).__name__, fix="jaxgen.metrics.monitors.Annealed()",

@@ -14,7 +14,7 @@ from jaxgen.annealing import as_path, ladder
 from jaxgen.core.errors import FitError, JaxgenWarning, ModelError
 from jaxgen.core.inputs import as_array, concrete
 from jaxgen.core.methods import check_key
-from jaxgen.core.protocols import Kind
+from jaxgen.core.protocols import Checked, Kind, Reversible, Tractable, has
 from jaxgen.core.scores import Score
 from jaxgen.ops.stable import logsumexp, softmax
 
@@ -238,7 +238,7 @@ def _reversed(key: Any, path: Any, betas: jax.Array, x: jax.Array) -> PartitionE
     def step(carry: Any, inputs: Any) -> tuple[Any, None]:
         (x, log_weight), (t, before, beta) = carry, inputs
         model = path.at(beta)
-        x = getattr(model, "reverse_kernel", model.kernel)(jax.random.fold_in(key, t), x)
+        x = (model.reverse_kernel if has(model, Reversible) else model.kernel)(jax.random.fold_in(key, t), x)
         return (x, log_weight + path.at(before).energy(x) - model.energy(x)), None
 
     # in the dtype of the tractable end's samples: data may come as bools
@@ -308,7 +308,7 @@ def log_likelihood(model: Any, x: Any, partition: Any = None) -> Score:
         -2.0794 ± 0.0000 nats per event (exact, 2 events)
     """
     called = f"log_likelihood({type(model).__name__}, x, partition)"
-    if partition is None and not hasattr(model, "log_partition"):
+    if partition is None and not has(model, Tractable):
         raise ModelError(
             "the model has no exact partition function", called=called, expected="an estimate, or log_partition()",
             got="neither", fix="jaxgen.metrics.log_likelihood(model, x, jaxgen.metrics.bracket(key, model))",
@@ -320,7 +320,7 @@ def log_likelihood(model: Any, x: Any, partition: Any = None) -> Score:
             fix="jaxgen.metrics.log_likelihood(model, x, jaxgen.metrics.ais(key, model))",
         )  # fmt: skip
     x = as_array(x)
-    if hasattr(model, "check_data"):
+    if has(model, Checked):
         model.check_data(x)
     # the sums are the host's, in float64: a mean of many float32 numbers of one sign loses digits
     log_p = -np.asarray(model.energy(x), np.float64).reshape(-1)
@@ -364,7 +364,7 @@ def energy_gap(model: Any, train: Any, held_out: Any) -> Score:
     energies = []
     for x in (train, held_out):
         x = as_array(x)
-        if hasattr(model, "check_data"):
+        if has(model, Checked):
             model.check_data(x)
         energies.append(np.asarray(model.energy(x), np.float64).reshape(-1))
     seen, other = energies

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxgen.core.errors import DataError, ShapeError
 from jaxgen.core.inputs import as_array, concrete
+from jaxgen.core.protocols import has
 from jaxgen.core.pytree import combine, partition
 from jaxgen.ops.stable import logsumexp
 
@@ -74,6 +75,12 @@ class Units(Protocol):
         ...
 
 
+class Grouped(Protocol):
+    """Layers side by side, which are one layer. Default: a layer of one kind."""
+
+    members: Any
+
+
 @jax.custom_jvp
 def softplus(x):
     """`log(1 + exp(x))`: three times the speed of `jax.nn.softplus` on CPU, and in a machine it is most of the work.
@@ -102,8 +109,9 @@ def is_discrete(units: Any) -> bool:
 
 def parts(units: Any) -> tuple[Any, ...]:
     """The layers of one kind that a layer is made of."""
-    members = getattr(units, "members", None)
-    return (units,) if members is None else tuple(part for member in members for part in parts(member))
+    if not has(units, Grouped):
+        return (units,)
+    return tuple(part for member in units.members for part in parts(member))
 
 
 def joint_states(units: Any) -> int:

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.errors import ModelError, ShapeError
+from jaxgen.core.protocols import has
 from jaxgen.core.pytree import model
-from jaxgen.units.base import parts
+from jaxgen.units.base import Units, parts
 
 
 @model
@@ -38,7 +39,7 @@ class Group:
         Raises:
             ModelError: no layers, or something else.
         """
-        if not members or not all(hasattr(m, "log_partition") and hasattr(m, "statistic") for m in members):
+        if not members or not all(has(m, Units) for m in members):
             raise ModelError(
                 "a group is made of layers of units", called="Group.of(*members)", expected="one layer or more",
                 got=", ".join(type(m).__name__ for m in members) or "none",

@@ -173,6 +173,7 @@ class HMM:
         """
         called = "HMM.from_chain(chain, emissions, tie=tie)"
         emissions = algebra.batch_of(emissions, called)
+        latent.check_parts(emissions, called)
         tie, count = None if tie is None else tuple(int(i) for i in tie), algebra.count(emissions)
         fits = count == chain.states if tie is None else len(tie) == chain.states and set(tie) == set(range(count))
         if not fits:

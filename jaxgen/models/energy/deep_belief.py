@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxgen.core.errors import ModelError
 from jaxgen.core.methods import per_event, per_sample
+from jaxgen.core.protocols import Layered, has
 from jaxgen.core.pytree import fixed, float_type, model
 
 
@@ -48,7 +49,7 @@ class DeepBelief:
             ModelError: no machines, machines that do not fit, or a top one too large to be enumerated.
         """
         machines, called = tuple(machines), "DeepBelief.from_machines(machines)"
-        if not machines or not all(hasattr(m, "sample_hidden") and hasattr(m, "transposed") for m in machines):
+        if not machines or not all(has(m, Layered) for m in machines):
             raise ModelError(
                 "a belief network is made of machines", called=called, expected="one RBM or more",
                 got=", ".join(type(m).__name__ for m in machines) or "none",

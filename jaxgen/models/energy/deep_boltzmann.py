@@ -12,9 +12,10 @@ import numpy as np
 from jaxgen.core.errors import ModelError
 from jaxgen.core.inputs import as_array, floating, widened
 from jaxgen.core.methods import per_batch, per_event, per_sample
+from jaxgen.core.protocols import has
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.units import bipartite
-from jaxgen.units.base import neutral, table
+from jaxgen.units.base import Units, neutral, table
 from jaxgen.units.bipartite import MachinePath, Sides
 from jaxgen.units.discrete import Bernoulli
 from jaxgen.units.group import Group
@@ -76,7 +77,7 @@ class DeepBoltzmann:
             ModelError: fewer than two hidden layers.
         """
         x = table(x, "DeepBoltzmann.init(key, x, hidden)")
-        kinds = [h if hasattr(h, "log_partition") else Bernoulli.zeros(h, x.dtype) for h in hidden]
+        kinds = [h if has(h, Units) else Bernoulli.zeros(h, x.dtype) for h in hidden]
         layers = (visible(x), *kinds)
         keys = jax.random.split(key, max(len(layers) - 1, 1))
         weights = [scale * jax.random.normal(k, (a.size, b.size), x.dtype)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxgen.core.errors import ModelError
 from jaxgen.core.inputs import as_array, floating
 from jaxgen.core.methods import per_event, per_sample
+from jaxgen.core.protocols import Density, has
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
@@ -80,7 +81,7 @@ class EnergyModel:
         """
         x, called = floating(as_array(x, name="x")), "EnergyModel.init(key, x, base)"
         shape = tuple(map(int, x.shape[1:]))
-        if tuple(base.event_shape) != shape or not hasattr(base, "log_prob"):
+        if tuple(base.event_shape) != shape or not has(base, Density):
             raise ModelError(
                 "the base is no density of the events", called=called, expected=f"log_prob of events {list(shape)}",
                 got=f"{type(base).__name__} of events {list(base.event_shape)}", fix="jaxgen.Gaussian.init(key, x)",

@@ -18,6 +18,7 @@ from jaxgen.ops.noise import uniform
 from jaxgen.units.base import carried, is_discrete, joint_states, log_sum, neutral, parts
 from jaxgen.units.bipartite import ENUMERABLE
 from jaxgen.units.discrete import Categorical, Spin
+from jaxgen.units.group import Group
 
 
 @model
@@ -71,7 +72,7 @@ class RandomField:
             (3,)
         """
         called = "RandomField.from_edges(units, edges, couplings)"
-        if len(parts(units)) != 1 or hasattr(units, "members"):
+        if len(parts(units)) != 1 or isinstance(units, Group):
             raise ModelError(
                 "the sites of a random field are units of one kind", called=called, got=type(units).__name__,
                 expected="such as units.Spin.zeros(n)",

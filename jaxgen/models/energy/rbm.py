@@ -12,11 +12,13 @@ import numpy as np
 from jaxgen.core.errors import ModelError
 from jaxgen.core.inputs import as_array, widened
 from jaxgen.core.methods import per_batch, per_event, per_latent, per_sample
+from jaxgen.core.protocols import has
 from jaxgen.core.pytree import fixed, model
 from jaxgen.units import bipartite
-from jaxgen.units.base import neutral, table
+from jaxgen.units.base import Units, neutral, table
 from jaxgen.units.bipartite import MachinePath, Sides
-from jaxgen.units.discrete import Bernoulli
+from jaxgen.units.discrete import Bernoulli, Categorical, Spin
+from jaxgen.units.real import Rectified
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -357,7 +359,7 @@ class RBM:
         if base is None:
             return self.visible
         own = self.visible
-        if not hasattr(base, "log_partition") and hasattr(own, "bias"):
+        if not has(base, Units) and isinstance(own, (Bernoulli, Categorical, Spin, Rectified)):
             base = dataclasses.replace(own, bias=jnp.asarray(as_array(base, name="base")).astype(own.bias.dtype))
         mine, other = ((jax.tree.structure(u), [jnp.shape(a) for a in jax.tree.leaves(u)]) for u in (own, base))
         if mine != other:
@@ -388,7 +390,7 @@ def _marginals(rbm: RBM) -> Marginals:
 
 def _hidden_units(hidden: Any) -> Any:
     """A layer as it is, a number as so many bits."""
-    if hasattr(hidden, "log_partition"):
+    if has(hidden, Units):
         count = hidden.sites
     else:
         count = 0 if isinstance(hidden, bool) or not isinstance(hidden, (int, np.integer)) else int(hidden)
@@ -397,4 +399,4 @@ def _hidden_units(hidden: Any) -> Any:
             "a restricted Boltzmann machine needs hidden units", called="RBM.init(key, x, hidden)",
             expected="an int, 1 or more, or a layer of units", got=repr(hidden), fix="jaxgen.RBM.init(key, x, 16)",
         )  # fmt: skip
-    return hidden if hasattr(hidden, "log_partition") else Bernoulli.zeros(count)
+    return hidden if has(hidden, Units) else Bernoulli.zeros(count)

@@ -117,6 +117,7 @@ class Mixture:
         """
         called = "Mixture.from_components(components, weights)"
         components = algebra.batch_of(components, called)
+        latent.check_parts(components, called)
         k = algebra.count(components)
         weights = np.full(k, 1 / k) if weights is None else weights
         weights = probabilities(weights, name="weights", called=called, shape=(k,))

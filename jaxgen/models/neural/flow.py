@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.bijections import Chain, Coupling, Permute, Scan, Standardize
-from jaxgen.bijections.basics import as_floating, shared_context
+from jaxgen.bijections.basics import Transforming, Wrapping, as_floating, is_periodic, shared_context
 from jaxgen.bijections.checks import log_det_error, outside, round_trip
 from jaxgen.bijections.supports import Support, real, to_real
 from jaxgen.core import algebra, latent
@@ -20,6 +20,7 @@ from jaxgen.core.errors import FitError, JaxgenWarning, ModelError, ShapeError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.inputs import as_array, floating
 from jaxgen.core.methods import check_key, context_shape, latent_shape, per_event, per_latent, per_sample, same_shape
+from jaxgen.core.protocols import has
 from jaxgen.core.pytree import model, part
 from jaxgen.core.scores import plus_minus
 from jaxgen.core.value import ByValue
@@ -158,7 +159,7 @@ class Flow:
                 got=f"layers {layers}, a base of events {list(base.event_shape)}",
                 fix=f"jaxgen.StandardNormal(({size},))",
             )  # fmt: skip
-        periodic = bool(getattr(support, "periodic", False))
+        periodic = is_periodic(support)
         stack, units = _stacked(key, x, ByValue(layer), layers, not periodic)
         if tuple(stack.event_shape) != (size,):
             raise ModelError(
@@ -352,11 +353,12 @@ def _stacked(key, x, layer, layers, scaled):
 
 
 def _check_closed(layer, called) -> None:
-    while hasattr(layer, "layer"):
+    while has(layer, Wrapping):
         layer = layer.layer
-    if not any(getattr(part, "periodic", False) for part in (layer, getattr(layer, "transform", None))):
+    transform = layer.transform if has(layer, Transforming) else None
+    if not (is_periodic(layer) or is_periodic(transform)):
         raise ModelError(
             "the layers do not close on the circle", called=called, expected="a transform that is periodic",
-            got=f"{type(layer).__name__} with {getattr(layer, 'transform', None)}",
+            got=f"{type(layer).__name__} with {transform}",
             fix="functools.partial(Coupling.init, transform=CircularSplineTransform())",
         )  # fmt: skip

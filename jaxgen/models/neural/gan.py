@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxgen.core.errors import ModelError
 from jaxgen.core.inputs import as_array
 from jaxgen.core.methods import context_shape, per_event, per_latent, per_sample
+from jaxgen.core.protocols import Implicit, has
 from jaxgen.core.pytree import fixed, float_type, model, static
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
@@ -118,9 +119,9 @@ class Generator:
 
 
 def _latent_shape(base: Any, called: str) -> tuple[int, ...]:
-    shape: Any = getattr(base, "event_shape", None)
+    shape: Any = base.event_shape if has(base, Implicit) else None
     vectors = isinstance(shape, tuple) and len(shape) == 1 and isinstance(shape[0], int)
-    if not (vectors and hasattr(base, "sample") and context_shape(base) is None):
+    if not (vectors and context_shape(base) is None):
         raise ModelError(
             "the base draws no vectors", called=called, expected="sample without context, event_shape (L,)",
             got=f"{type(base).__name__} with event_shape {shape}", fix="jaxgen.StandardNormal((64,))",

@@ -13,6 +13,7 @@ import numpy as np
 from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.inputs import as_array, concrete
 from jaxgen.core.methods import context_shape, per_event, per_latent, per_sample
+from jaxgen.core.protocols import Density, NormalDivergence, has
 from jaxgen.core.pytree import fixed, float_type, model, static
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
@@ -147,7 +148,7 @@ class VAE:
         mean, log_scale = self._posterior(x, context)
         noise = jax.random.normal(key, mean.shape, mean.dtype)
         z = mean + jnp.exp(log_scale) * noise
-        if hasattr(self.prior, "kl_from_normal"):
+        if has(self.prior, NormalDivergence):
             divergence = self.prior.kl_from_normal(mean, log_scale)
         else:
             log_prior = self.prior.log_prob(z, context=self._prior_context(context))
@@ -214,9 +215,9 @@ def _log_posterior(noise, log_scale):
 
 
 def _latent_size(prior: Any, called: str) -> int:
-    shape: Any = getattr(prior, "event_shape", None)
+    shape: Any = prior.event_shape if has(prior, Density) else None
     vectors = isinstance(shape, tuple) and len(shape) == 1 and isinstance(shape[0], int)
-    if not (vectors and hasattr(prior, "log_prob") and hasattr(prior, "sample")):
+    if not (vectors):
         raise ModelError(
             "the prior is no density of vectors", called=called, expected="log_prob, sample and event_shape (L,)",
             got=f"{type(prior).__name__} with event_shape {shape}", fix="jaxgen.StandardNormal((20,))",
