@@ -75,15 +75,12 @@ from .models.densities.beta import Beta as Beta
 from .models.densities.binomial import Binomial as Binomial
 from .models.densities.delta import Delta as Delta
 from .models.densities.dequantized import Dequantized as Dequantized
+from .models.densities.diagonal_gaussian import DiagonalGaussian as DiagonalGaussian
 from .models.densities.discrete import Bernoulli as Bernoulli, Categorical as Categorical, Poisson as Poisson
 from .models.densities.exponential import Exponential as Exponential
 from .models.densities.external import DistraxLeaf as DistraxLeaf
 from .models.densities.gamma import Gamma as Gamma
-from .models.densities.gaussian import (
-    DiagonalGaussian as DiagonalGaussian,
-    Gaussian as Gaussian,
-    StandardNormal as StandardNormal,
-)
+from .models.densities.gaussian import Gaussian as Gaussian
 from .models.densities.laplace import Laplace as Laplace
 from .models.densities.log_normal import LogNormal as LogNormal
 from .models.densities.low_rank import LowRankGaussian as LowRankGaussian
@@ -93,6 +90,7 @@ from .models.densities.noisy_gaussian import NoisyGaussian as NoisyGaussian
 from .models.densities.normal_wishart import NormalWishart as NormalWishart
 from .models.densities.punctured import Punctured as Punctured
 from .models.densities.regression import LinearRegression as LinearRegression, lagged as lagged
+from .models.densities.standard_normal import StandardNormal as StandardNormal
 from .models.densities.student import StudentT as StudentT
 from .models.densities.von_mises import VonMises as VonMises
 from .models.energy.deep_belief import DeepBelief as DeepBelief

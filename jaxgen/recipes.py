@@ -34,7 +34,8 @@ from jaxgen.fit.em import EM
 from jaxgen.fit.gradient import Gradient
 from jaxgen.models.chains.hmm import HMM
 from jaxgen.models.densities.dequantized import Dequantized
-from jaxgen.models.densities.gaussian import Gaussian, StandardNormal
+from jaxgen.models.densities.gaussian import Gaussian
+from jaxgen.models.densities.standard_normal import StandardNormal
 from jaxgen.models.densities.von_mises import VonMises
 from jaxgen.models.energy.rbm import RBM
 from jaxgen.models.latent.mixture import Mixture

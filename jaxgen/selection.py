@@ -26,7 +26,8 @@ from jaxgen.fit.em import EM
 from jaxgen.fit.loop import Loop, Status
 from jaxgen.fit.progress import make_bar, watched
 from jaxgen.metrics.information import Evidence, evidence, observations, posterior_entropy
-from jaxgen.models.densities.gaussian import DiagonalGaussian, Gaussian
+from jaxgen.models.densities.diagonal_gaussian import DiagonalGaussian
+from jaxgen.models.densities.gaussian import Gaussian
 from jaxgen.models.latent.mixture import Mixture
 from jaxgen.ops.kmeans import cluster_means, kmeans_plus_plus, squared_distances
 from jaxgen.ops.starts import blended, cluster_features

@@ -31,8 +31,9 @@ from jaxgen.metrics.partition import log_likelihood
 from jaxgen.models.densities.dequantized import Dequantized
 from jaxgen.models.densities.discrete import Bernoulli, Categorical, Poisson
 from jaxgen.models.densities.gamma import Gamma
-from jaxgen.models.densities.gaussian import Gaussian, StandardNormal
+from jaxgen.models.densities.gaussian import Gaussian
 from jaxgen.models.densities.normal_wishart import NormalWishart
+from jaxgen.models.densities.standard_normal import StandardNormal
 from jaxgen.models.latent.mixture import Mixture
 from jaxgen.models.latent.variational import VariationalMixture
 from jaxgen.models.neural.flow import Flow

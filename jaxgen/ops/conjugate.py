@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from jaxgen.core.errors import ModelError
 from jaxgen.core.inputs import concrete, floating
 from jaxgen.core.pytree import model
+
+
+def broadcast_prior(prior: Any, batch: tuple[int, ...]) -> Any:
+    """Return a prior for each of a batch of models: its arrays with leading axes; None stays.
+
+    Example:
+        >>> prior = NormalInverseWishart.from_values([0.0], 1.0, [1.0], 2.0)
+        >>> broadcast_prior(prior, (3,)).mean.shape, broadcast_prior(None, (3,))
+        ((3, 1), None)
+    """
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*batch, *leaf.shape)), prior)
 
 
 @model

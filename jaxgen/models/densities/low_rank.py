@@ -15,6 +15,7 @@ from jaxgen.core.inputs import concrete, floating
 from jaxgen.core.methods import per_event, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops import gaussians, linalg, scales
+from jaxgen.ops.coordinates import chosen_and_rest
 from jaxgen.ops.gaussians import LOG_2PI, matmul
 from jaxgen.ops.stable import has_mass
 
@@ -73,17 +74,6 @@ def _orthonormal(scaled):
 
     done = jax.lax.fori_loop(0, q, add, jnp.zeros_like(columns))
     return done[..., :d, :], done[..., d:, :]
-
-
-def _chosen(indices, d, called):
-    """Coordinates as a static array, and those that are left."""
-    chosen = np.asarray(indices, int).reshape(-1)
-    if not len(chosen) or len(set(chosen)) != len(chosen) or (chosen < 0).any() or (chosen >= d).any():
-        raise ModelError(
-            "these are no coordinates of an event", called=called, expected=f"different numbers from 0 to {d - 1}",
-            got=repr(indices)[:80],
-        )  # fmt: skip
-    return chosen, np.setdiff1d(np.arange(d), chosen)
 
 
 @model
@@ -388,7 +378,7 @@ class LowRankGaussian:
     @compiled_by_trace
     def marginal(self, indices) -> LowRankGaussian:
         """The density of some coordinates, those at `indices` (static), in their order."""
-        return self._part(_chosen(indices, self.offset.shape[-1], "LowRankGaussian.marginal(indices)")[0])
+        return self._part(chosen_and_rest(indices, self.offset.shape[-1], "LowRankGaussian.marginal(indices)")[0])
 
     @compiled_by_trace
     def condition(self, indices, values) -> LowRankGaussian:
@@ -396,7 +386,7 @@ class LowRankGaussian:
 
         `mean_a|b = mean_a + F_a E[z | b]`, `cov_a|b = F_a M_b^-1 F_a^T + diag(psi_a)`: of low rank again.
         """
-        chosen, rest = _chosen(indices, self.offset.shape[-1], "LowRankGaussian.condition(indices, values)")
+        chosen, rest = chosen_and_rest(indices, self.offset.shape[-1], "LowRankGaussian.condition(indices, values)")
         if not len(rest):
             raise ModelError("no coordinate is left", called=f"LowRankGaussian.condition({indices!r}, values)",
                              expected=f"fewer than {len(chosen)} indices", got=str(len(chosen)))  # fmt: skip

@@ -1,0 +1,53 @@
+"""The standard normal density."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxgen.core.exchange import distrax
+from jaxgen.core.methods import per_event, per_sample
+from jaxgen.core.pytree import model, static
+from jaxgen.ops.gaussians import LOG_2PI
+
+
+@model
+class StandardNormal:
+    """The normal density with mean zero and unit variance, without parameters: a base and a prior.
+
+    `log p(x) = -|x|^2 / 2 - (D / 2) log 2 pi`
+
+    Args:
+        event_shape: the shape of one event.
+
+    Example:
+        >>> round(float(StandardNormal((2,)).log_prob(jnp.zeros(2))), 4)
+        -1.8379
+    """
+
+    event_shape: tuple[int, ...] = static()
+
+    @per_event
+    def log_prob(self, x):
+        """Nats, `[*batch, *event] -> [*batch]`."""
+        return -0.5 * (jnp.sum(x * x) + x.size * LOG_2PI)
+
+    @per_sample
+    def sample(self, key):
+        """Draws `[*shape, *event]`."""
+        return jax.random.normal(key, self.event_shape)
+
+    def kl_from_normal(self, mean, log_scale):
+        """`KL(N(mean, scale^2) || self)` in nats, of one event: what a VAE uses in place of draws.
+
+        `sum_d (mean_d^2 + scale_d^2 - 1) / 2 - log scale_d`
+
+        Source: Kingma and Welling (2014), Auto-encoding variational Bayes, appendix B.
+        """
+        return jnp.sum(0.5 * (mean**2 + jnp.expm1(2 * log_scale)) - log_scale)
+
+    def distribution(self):
+        """The distrax distribution."""
+        dx = distrax()
+        normal = dx.Normal(jnp.zeros(self.event_shape), jnp.ones(self.event_shape))
+        return dx.Independent(normal, len(self.event_shape))
