@@ -66,6 +66,7 @@ from .imputation import impute as impute
 from .metrics.align import align as align
 from .metrics.errors import standard_errors as standard_errors
 from .metrics.information import aic as aic, bic as bic, entropy as entropy, icl as icl
+from .metrics.laws import check as check
 from .metrics.likelihood import score as score
 from .models.chains.hmm import HMM as HMM
 from .models.chains.input_chain import InputChain as InputChain

@@ -88,3 +88,25 @@ def test_front_door_opens():
 def test_modules_are_there_before_anything_else_was_imported(name):
     """A module that only some other import brings along would be missing for who asks for it first."""
     subprocess.run([sys.executable, "-c", f"from jaxgen import {name}"], check=True, cwd=ROOT.parent)
+
+
+#: what may be looked up by a literal name, since it is no model's and no algorithm's: arrays, tables, functions, pytrees
+FOREIGN = {
+    "__dict__", "__name__", "__qualname__", "__getitem__", "_fields", "_mmap", "_is_protocol", "checked", "consts",
+    "dtype", "dtypes", "eqns", "high", "init", "items", "jaxpr", "kind", "low", "message", "mode", "shape", "step_size",
+    "sum", "to_numpy", "update", "value", "MADV_DONTNEED", "data_free",
+}  # fmt: skip
+
+
+def test_models_are_asked_by_capability():
+    """No `getattr` or `hasattr` by a literal name but of foreign things: the page is `core/protocols.py`."""
+    looked, unknown = 0, []
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) > 1
+            if called and node.func.id in ("getattr", "hasattr") and isinstance(node.args[1], ast.Constant):
+                looked += 1
+                if node.args[1].value not in FOREIGN:
+                    unknown.append(f"{_name(path)}:{node.lineno}: {node.args[1].value}")
+    assert not unknown
+    assert looked <= 60

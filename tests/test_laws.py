@@ -4,7 +4,6 @@ import functools
 import inspect
 import zlib
 
-import cases
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,9 +15,11 @@ import jaxgen as jg
 from jaxgen.core import algebra, latent
 from jaxgen.core.files import load, save
 from jaxgen.core.methods import context_shape, latent_shape
-from jaxgen.core.protocols import Bound, Density, Energy, Implicit
-from jaxgen.core.pytree import REGISTRY, combine, is_model, partition, public_name
+from jaxgen.core.protocols import Energy, Implicit
+from jaxgen.core.pytree import REGISTRY, is_model, partition, public_name
 from jaxgen.fit.plan import choose_algorithm
+from jaxgen.metrics import laws
+from jaxgen.metrics.laws import answer, answers, same_leaves
 
 
 @functools.cache
@@ -52,7 +53,7 @@ def drawn(case: Case):
     """A model, and many events and contexts of a case."""
     first, second = jax.random.split(key_of(case))
     model = case.make(first)
-    return model, *case.events(second, model, MANY if isinstance(abstract(case), Density) else FEW)
+    return model, *case.events(second, model, MANY if latent.has_density(abstract(case)) else FEW)
 
 
 def rows(start: int, stop: int, *arrays):
@@ -79,24 +80,7 @@ def training(case):
     return another(case), rows(6, 46, x, context), case.algorithm or choose_algorithm(model)
 
 
-def answer(model, x, context=None, key=None):
-    """The number per event that a model's protocol is about."""
-    if isinstance(model, Density):
-        return model.log_prob(x, context=context)
-    if isinstance(model, Bound):
-        return model.elbo(jax.random.key(1) if key is None else key, x, context=context)
-    return model.energy(x)
-
-
 has_space = lambda case: case.space is not None  # noqa: E731  small enough to sum over
-answers = lambda model: isinstance(model, (Density, Bound, Energy))  # noqa: E731
-
-
-def leaves_equal(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        assert x.dtype == y.dtype
-        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
 
 
 class Compilations:
@@ -223,7 +207,7 @@ def test_a_second_look_compiles_nothing(case, part):
 
 
 #: what is called inside of checked methods and of EM only; and the exchange, where another library computes
-INSIDE = {"ready", "precise", "precisely", "finish", "prepare", "distribution", "bijector"}
+INSIDE = {"columns", "ready", "distribution", "bijector"}
 
 
 def every_class_once(*protocols):
@@ -257,12 +241,7 @@ def test_jit_equals_eager(case):
 @every_class_once(answers)
 def test_vmap_over_models_equals_loop(case):
     model, x, context = example(case)
-    if not jax.tree.leaves(model):
-        return  # nothing to batch
-    models = [model, another(case), case.make(jax.random.key(8))]
-    together = jax.vmap(answer, in_axes=(0, None, None))(algebra.stack(models), x, context)
-    for one, row in zip(models, together, strict=True):
-        np.testing.assert_allclose(row, answer(one, x, context), rtol=2e-5, atol=2e-5)
+    laws.vmap_is_a_loop(model, x, context, (another(case), case.make(jax.random.key(8))))
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
@@ -310,7 +289,7 @@ def test_fits_of_sixteen_bits_are_those_of_single_precision(case):
     fit = functools.partial(jg.fit, jax.random.key(31), algorithm=algorithm, steps=2)
     options = {"batch_size": None if algorithm.traits.full_batch else 16}
     single = fit(model=model, data=(half.astype(np.float32), context), **options)
-    leaves_equal(fit(model=model, data=(half, context), **options).state, single.state)
+    same_leaves(fit(model=model, data=(half, context), **options).state, single.state)
 
 
 @having(latent.supports_em)
@@ -318,27 +297,20 @@ def test_weights_beyond_half_precision(case):
     """Weights of 20,000 on each of six events, in float16: their sum is more than it can hold."""
     model, x, context = example(case)
     half, single = (model.e_step(x, jnp.full(6, 20_000, kind), context=context) for kind in (jnp.float16, jnp.float32))
-    leaves_equal(half, single)
+    same_leaves(half, single)
 
 
 @having()
 def test_save_and_load(case, tmp_path):
     model, x, context = example(case)
+    laws.files_keep_models(model, x, context)
     save(model, tmp_path / "model")
-    loaded = load(tmp_path / "model")
-    leaves_equal(model, loaded)
-    leaves_equal(model, load(tmp_path / "model", like=model))
-    if answers(model):
-        np.testing.assert_array_equal(answer(model, x, context), answer(loaded, x, context))
+    same_leaves(model, load(tmp_path / "model", like=model))
 
 
 @having(answers)
 def test_wrong_event_is_refused(case):
-    model, x, context = example(case)
-    # of events of any length, no event at all
-    wrong = () if model.event_shape[-1:] == (None,) else (*x.shape[:-1], x.shape[-1] + 1)
-    with pytest.raises(jg.ShapeError, match="expected:"):
-        answer(model, jnp.zeros(wrong, x.dtype), context)
+    laws.wrong_shapes_are_refused(*example(case))
 
 
 @having(answers)
@@ -353,7 +325,7 @@ def test_not_finite_is_never_silent(case):
         jg.fit(jax.random.key(0), model, bad)
 
 
-@having(Density, where=has_space)
+@having(latent.has_density, where=has_space)
 def test_density_is_normalised(case):
     points, volume = case.space
     for context in [None] if case.context is None else case.contexts(jax.random.key(2), 2):
@@ -361,7 +333,7 @@ def test_density_is_normalised(case):
         assert abs(np.log(total)) < case.tolerance + 2e-5  # quadrature, and float32
 
 
-@having(Density, where=has_space)
+@having(latent.has_density, where=has_space)
 def test_samples_match_the_density(case):
     """First and second moments of samples against sums over the space."""
     model, n = example(case)[0], MANY
@@ -380,28 +352,13 @@ def test_samples_match_the_density(case):
     np.testing.assert_array_less(np.abs(z), bound)
 
 
-@having(Density)
+@having(latent.has_density)
 def test_mean_score_is_zero(case):
     """Fisher's identity: the gradient of log p has mean zero under p."""
-    n = MANY
-    model, x, context = drawn(case)
-    trained, rest = partition(model)
-    if not jax.tree.leaves(trained):
-        return
-
-    def score(x, context):
-        return jax.grad(lambda t: combine(t, rest).log_prob(x, context=context))(trained)
-
-    scores = jax.jit(jax.vmap(score, in_axes=(0, None if context is None else 0)))(x, context)
-    flat = np.concatenate([np.asarray(leaf, np.float64).reshape(n, -1) for leaf in jax.tree.leaves(scores)], axis=1)
-    spread = flat.std(axis=0)
-    live = spread > 1e-6 * spread.max()
-    z = flat.mean(axis=0)[live] / (spread[live] / np.sqrt(n))
-    # a normal bound for means of n heavy-tailed scores: far out, so that only errors reach it
-    np.testing.assert_array_less(np.abs(z), 1.5 * scipy.stats.norm.isf(1e-5 / live.sum()))
+    laws.scores_have_mean_zero(*drawn(case))
 
 
-@having(Density, lambda m: not m.event_shape or None not in m.event_shape)
+@having(latent.has_density, lambda m: not m.event_shape or None not in m.event_shape)
 def test_distrax_distribution_agrees(case):
     model, x, context = example(case)
     if context is None and hasattr(model, "distribution"):
@@ -410,18 +367,8 @@ def test_distrax_distribution_agrees(case):
 
 @having(latent.supports_em)
 def test_e_step_is_linear_and_additive(case):
-    model, x, context = example(case)
-    weight = jnp.asarray(np.random.default_rng(0).uniform(0.5, 2, 6), jnp.float32)
-    e_step = lambda x, weight, context: model.e_step(x, weight, context=context)  # noqa: E731
-    whole, log_prob = e_step(x, weight, context)
-    expected = algebra.step_log_prob(model, x) if context is None else model.log_prob(x, context=context)
-    np.testing.assert_allclose(log_prob, expected, rtol=2e-5, atol=2e-5)
-    double, _ = e_step(x, 2 * weight, context)
-    first, second = (e_step(*rows(start, start + 3, x, weight, context))[0] for start in (0, 3))
-    for w, d, a, b in zip(*(map(np.asarray, jax.tree.leaves(s)) for s in (whole, double, first, second)), strict=True):
-        # float32 sums of six events in another order
-        np.testing.assert_allclose(d, 2 * w, rtol=1e-4, atol=1e-4)
-        np.testing.assert_allclose(a + b, w, rtol=1e-4, atol=1e-4)
+    laws.e_steps_add_up(*example(case))
+    laws.m_steps_keep_the_kind(*example(case))
 
 
 @having(latent.supports_em)
@@ -439,32 +386,16 @@ def test_em_never_decreases_the_likelihood(case):
 def test_no_mass_is_no_change(case):
     """In a mixture, a part without mass keeps its parameters and is counted; a weight of zero stays zero."""
     model, x, context = example(case)
-    if isinstance(model, jg.VariationalMixture):
-        return  # a posterior without data is its prior, and its log_prob is no part's
-    parts = cases.batch_of(case.make, 2)(key_of(case))
-    both = jg.Mixture(jnp.array([0.0, -jnp.inf]), parts)
-    statistics, _ = both.e_step(x, jnp.ones(6), context=context)
-    new, repaired = both.maximize(statistics)
-    assert new.logits[1] == -jnp.inf and int(repaired) >= 1
-    leaves_equal(algebra.take(new.components, 1), algebra.take(parts, 1))
+    if not isinstance(model, jg.VariationalMixture):  # a posterior without data is its prior, and no part's log_prob
+        laws.no_mass_is_no_change(model, x, context, another(case))
 
 
 @a_case_of_each_class()
 def test_fast_paths_equal_the_default(case, part):
     """Of a class that has one: without, both are the same function."""
-    model, x, context = example(case)
-    fast = {"log_prob_components", "e_step_components"} & set(dir(type(part(model))))
-    if context is not None or not fast:
-        return  # the default
-    models = algebra.stack([part(case.make(key)) for key in jax.random.split(key_of(case), 3)])
-    if "log_prob_components" in fast:
-        one, slow = (jax.jit(f)(models, x) for f in (algebra.component_log_prob, algebra.default_log_prob))
-        np.testing.assert_allclose(one, slow, rtol=2e-5, atol=2e-5)
-    if "e_step_components" in fast:
-        weight = jnp.asarray(np.random.default_rng(0).uniform(0, 1, (3, 6)), jnp.float32)
-        one, slow = (jax.jit(f)(models, x, weight) for f in (algebra.component_e_step, algebra.default_e_step))
-        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(slow), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    _, x, context = example(case)
+    one, *others = (part(case.make(key)) for key in jax.random.split(key_of(case), 3))
+    laws.fast_is_the_default(one, x, context, tuple(others))
 
 
 @having(Energy, where=has_space)
@@ -497,7 +428,7 @@ def test_resume_is_bit_exact(case, tmp_path):
     assert straight.status == jg.Status.FINISHED
     fit(steps=31, checkpoint=tmp_path / "run")
     resumed = fit(steps=60, checkpoint=tmp_path / "run")
-    leaves_equal(straight.state, resumed.state)
+    same_leaves(straight.state, resumed.state)
     for name, values in straight.history.items():
         np.testing.assert_array_equal(values, resumed.history[name])
     with Compilations() as compilations:
