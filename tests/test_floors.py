@@ -94,7 +94,7 @@ def test_modules_are_there_before_anything_else_was_imported(name):
 FOREIGN = {
     "__dict__", "__name__", "__qualname__", "__getitem__", "_fields", "_mmap", "_is_protocol", "checked", "consts",
     "dtype", "dtypes", "eqns", "high", "init", "items", "jaxpr", "kind", "low", "message", "mode", "shape", "step_size",
-    "sum", "to_numpy", "update", "value", "MADV_DONTNEED", "data_free",
+    "sum", "to_numpy", "update", "value", "MADV_DONTNEED", "data_free", "get_ipython", "kernel", "takes_field",
 }  # fmt: skip
 
 

@@ -86,7 +86,7 @@ def likelihood_kind(model: Any) -> Kind:
         return max((likelihood_kind(batch) for batch in model.members), key=_WORSE.index)
     if has(model, Kinded):
         return model.kind
-    if hasattr(type(model), "log_prob"):
+    if has(model, Density):
         parts = (likelihood_kind(one) for one in _densities(model))
         return max((Kind.EXACT, *parts), key=_WORSE.index)
     if has(model, Bound):

@@ -11,7 +11,7 @@ from jaxgen.core import latent
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
 from jaxgen.core.methods import context_shape
-from jaxgen.core.protocols import Algorithm, Prepared, Scheduled, Traits
+from jaxgen.core.protocols import Algorithm, Implicit, Prepared, Scheduled, Traits, has
 from jaxgen.core.pytree import float_type
 
 
@@ -46,7 +46,7 @@ def no_data(algorithm: Any, model: Any, called: str) -> Any:
     Raises:
         FitError: an algorithm that needs data.
     """
-    shape = getattr(model, "event_shape", (None,))
+    shape = model.event_shape if has(model, Implicit) else (None,)
     if algorithm.traits.data or None in shape or context_shape(model) is not None:
         raise FitError(
             "there are no data", called=called, expected="data, or a loss that needs none and a model without context",

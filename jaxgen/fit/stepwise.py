@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxgen.core import latent
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
+from jaxgen.core.methods import context_shape
 from jaxgen.core.protocols import Traits
 from jaxgen.core.pytree import float_type
 from jaxgen.core.value import algorithm
@@ -89,7 +90,7 @@ class StepwiseEM:
         dtype = float_type(model)
         # the statistics' shapes do not depend on a free length, which is None here
         event = tuple(2 if length is None else length for length in model.event_shape)
-        shape = getattr(model, "context_shape", None)
+        shape = context_shape(model)
         given = None if shape is None else jnp.zeros((1, *(2 if length is None else length for length in shape)), dtype)
         probe = Batch(jnp.zeros((1, *event), dtype), given, jnp.ones(1, dtype))
         shapes = jax.eval_shape(lambda model: self._em().expect(model, probe)[0], model)

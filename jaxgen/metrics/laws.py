@@ -58,7 +58,8 @@ def answer(model: Any, x: Any, context: Any = None, key: Any = None) -> jax.Arra
 
 def same_leaves(a: Any, b: Any) -> None:
     """Assert that two trees are equal to the last bit."""
-    assert jax.tree.structure(a) == jax.tree.structure(b), "another structure"
+    kinds: list[Any] = [jax.tree.structure(tree) for tree in (a, b)]
+    assert kinds[0] == kinds[1], "another structure"
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         assert x.dtype == y.dtype, f"dtype {x.dtype} and {y.dtype}"
         np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
@@ -170,7 +171,8 @@ def m_steps_keep_the_kind(model: Any, x: Any, context: Any = None) -> None:
     """An M-step gives a model of the same structure, and `maximize` the same one; its own statistics stay its own."""
     statistics, _ = model.e_step(x, context=context)
     new, _ = latent.maximize(model, statistics)
-    assert jax.tree.structure(new) == jax.tree.structure(model), f"{new} of {model}"
+    kinds: list[Any] = [jax.tree.structure(one) for one in (new, model)]
+    assert kinds[0] == kinds[1], f"{new} of {model}"
     if has(model, Repairs):
         same_leaves(new, model.m_step(statistics))
     if has(model, Recentred):
