@@ -138,6 +138,13 @@ def tied_with_prior(key):
     return jg.Mixture.from_components(leaf, [0.4, 0.6], prior=2.0)
 
 
+def kinds(key):
+    """Two Poissons with more zeros than they have."""
+    rates = jnp.exp(0.3 * jax.random.normal(key, (2,)))
+    parts = [jg.Delta.from_value(0.0), jg.Poisson.from_rate(2 * rates[0]), jg.Poisson.from_rate(6 * rates[1])]
+    return jg.Mixture.from_components(parts, [0.3, 0.3, 0.4])
+
+
 def low_rank(key):
     return moved(key, jg.LowRankGaussian.from_values([0.5, -0.5], [[0.8], [0.4]], [0.5, 0.7]))
 
@@ -411,6 +418,7 @@ CASES = [
     Case("variational mixture", variational(jg.NormalWishart.init, True), PLANE),
     Case("variational mixture, diagonal", variational(jg.NormalWishart.init_diagonal, False), PLANE),
     Case("mixture of student ts", mixture(student), PLANE),
+    Case("mixture of kinds", kinds, (np.arange(60.0), 1.0)),
     Case("mixture of products", mixture(table), LABELLED),
     Case("mixture of regressions", mixture(regression), PLANE, context=(2,)),
     # a cusp between the points of the grid

@@ -90,11 +90,12 @@ def test_modules_are_there_before_anything_else_was_imported(name):
     subprocess.run([sys.executable, "-c", f"from jaxgen import {name}"], check=True, cwd=ROOT.parent)
 
 
-#: what may be looked up by a literal name, since it is no model's and no algorithm's: arrays, tables, functions, pytrees
+#: what may be looked up by a literal name, since it is no model's and no algorithm's: of arrays, tables, functions
 FOREIGN = {
     "__dict__", "__name__", "__qualname__", "__getitem__", "_fields", "_mmap", "_is_protocol", "checked", "consts",
     "dtype", "dtypes", "eqns", "high", "init", "items", "jaxpr", "kind", "low", "message", "mode", "shape", "step_size",
-    "sum", "to_numpy", "update", "value", "MADV_DONTNEED", "data_free", "get_ipython", "kernel", "takes_field",
+    "sum", "to_numpy", "update", "value", "MADV_DONTNEED", "data_free", "get_ipython",
+    "kernel", "support", "takes_field",
 }  # fmt: skip
 
 

@@ -211,7 +211,7 @@ def no_mass_is_no_change(model: Any, x: Any, context: Any = None, other: Any = N
 
 def fast_is_the_default(model: Any, x: Any, context: Any = None, others: tuple[Any, ...] = ()) -> None:
     """A faster form of K models says what each of them says."""
-    if context is not None:
+    if context is not None or not jax.tree.leaves(model):
         return  # the default
     models = algebra.stack([model, *(others or (model,))])
     if has(models, ComponentScores):
