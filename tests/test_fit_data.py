@@ -1,7 +1,7 @@
 """What `fit` makes of its data: batches, weights, forms, contexts and iterators."""
 
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ class Seen(NamedTuple):
 class Recorder:
     """The least that an algorithm can be: counts how often it sees each event, which is its own number."""
 
-    traits: ClassVar[Traits] = Traits("rows", steps=None)
+    traits = Traits("rows", steps=None)
 
     def init(self, key, model):
         return Seen(model, jnp.zeros(N, jnp.int32), jnp.zeros(8, jnp.int32))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxgen.core.errors import DataError, JaxgenError, ShapeError
-from jaxgen.core.methods import batch_axes, per_batch, per_event, per_sample, weighted_events
+from jaxgen.core.methods import batch_axes, per_batch, per_event, per_latent, per_sample, weighted_events
 from jaxgen.core.pytree import model, static
 
 TRACES = []
@@ -323,3 +323,112 @@ def test_batch_axes():
     assert batch_axes((5, 9, 2), (None, 2), "f") == (5,)
     refused(ShapeError, lambda: batch_axes((2,), (None, 2), "f", "context"), "context does not end")
     refused(ShapeError, lambda: batch_axes((0, 2), (None, 2), "f"), "[*batch, length, 2]")
+
+
+def _lines(name):
+    """Methods that are none, each under its decorator: made when called."""
+    cases = {
+        "condition": lambda: per_event(lambda self, x, condition: x),
+        "condition by keyword": lambda: per_batch(lambda self, x, *, condition=None: x),
+        "labels": lambda: weighted_events(lambda self, x, weight, labels: x),
+        "rng": lambda: per_sample(lambda self, rng: rng),
+        "unknown": lambda: per_event(lambda self, x, other: x),
+        "stars": lambda: per_event(lambda self, x, **options: x),
+        "no events": lambda: per_event(lambda self: self),
+        "order": lambda: per_event(lambda self, x, key: x),
+        "observed of samples": lambda: per_sample(lambda self, key, observed: key),
+        "x of a latent": lambda: per_latent(lambda self, x: x),
+    }
+    return cases if name is None else cases[name]
+
+
+@pytest.mark.parametrize("name", _lines(None))
+def test_parameters_that_are_none_are_refused_when_the_class_is_made(name):
+    with pytest.raises(TypeError, match="@(per|weighted)_") as caught:
+        _lines(name)()
+    if name.startswith("condition"):
+        assert "`condition` there is called `context` here" in str(caught.value)
+
+
+def test_calls_that_do_not_fit_name_the_method():
+    for call in (lambda: plain.log_prob(), lambda: plain.log_prob(X, X), lambda: plain.log_prob(X, x=X),
+                 lambda: plain.sample(KEY, shap=3), lambda: conditional.log_prob(X, condition=CONTEXT)):  # fmt: skip
+        with pytest.raises(TypeError, match=r"^(Plain|Conditional)\.(log_prob|sample)\(self, "):
+            call()
+
+
+def test_events_may_be_named():
+    np.testing.assert_array_equal(plain.log_prob(x=X), plain.log_prob(X))
+    np.testing.assert_array_equal(plain.sample(shape=(2,), key=KEY), plain.sample(KEY, 2))
+
+
+@model
+class Optional:
+    """A density that may lack its context, and takes labels: the sum of what is there."""
+
+    weight: jax.Array
+    event_shape = ()
+    context_shape = (3,)
+    context_optional = True
+
+    def _shift(self, context):
+        absent = jnp.isnan(context).all(axis=-1)
+        return jnp.where(absent, 100.0, jnp.nan_to_num(context) @ self.weight)
+
+    @per_event
+    def log_prob(self, x, *, context=None, label=None):
+        return x + self._shift(context) + (0.0 if label is None else 1000.0 * label)
+
+    @per_batch
+    def energy(self, x, *, context=None, label=None):
+        return x + self._shift(context) + (0.0 if label is None else 1000.0 * label)
+
+    @per_event
+    def elbo(self, key, x, *, context=None):
+        return x + self._shift(context)
+
+    @per_sample
+    def sample(self, key, shape=(), *, context=None):
+        return self._shift(context)
+
+    @weighted_events
+    def e_step(self, x, weight=None, *, context=None):
+        shifted = x + self._shift(context)
+        return weight @ shifted, shifted
+
+
+optional = Optional(jnp.arange(3.0))
+
+
+def test_an_absent_context_is_none_or_a_row_of_nan():
+    x, shift = jnp.arange(4.0), CONTEXT @ jnp.arange(3.0)
+    holes = CONTEXT.at[1].set(np.nan)
+    mixed = jnp.where(jnp.arange(4) == 1, 100.0, shift)
+    calls = {
+        "log_prob": lambda **given: optional.log_prob(x, **given) - x,
+        "energy": lambda **given: optional.energy(x, **given) - x,
+        "elbo": lambda **given: optional.elbo(KEY, x, **given) - x,
+        "sample": lambda **given: optional.sample(KEY, 4, **given),
+        "e_step": lambda **given: optional.e_step(x, **given)[1] - x,
+    }
+    for name, call in calls.items():
+        np.testing.assert_array_equal(call(), jnp.full(4, 100.0), name)
+        np.testing.assert_array_equal(call(context=None), jnp.full(4, 100.0), name)
+        np.testing.assert_array_equal(call(context=CONTEXT), shift, name)
+        np.testing.assert_array_equal(call(context=holes), mixed, name)
+        np.testing.assert_array_equal(call(context=CONTEXT.astype(int)), shift, name)
+        np.testing.assert_array_equal(call(context=jnp.full(3, np.nan)), jnp.full(4, 100.0), name)
+        refused(DataError, lambda call=call: call(context=CONTEXT.at[2, 0].set(np.nan)), "1 of 4 rows", "a part is NaN")
+    assert jax.jit(lambda c: optional.log_prob(x, context=c))(holes).shape == (4,)
+
+
+def test_labels_reach_methods_that_take_them():
+    x, label = jnp.zeros((2, 2)), np.array([[0, 1], [2, np.nan]])
+    expected = 100 + 1000 * np.array([[0.0, 1], [2, -1]])  # NaN, as tables write it, is -1 too
+    for method in (optional.log_prob, optional.energy):
+        np.testing.assert_array_equal(method(x, label=label), expected)
+        np.testing.assert_array_equal(method(x, label=2), jnp.full((2, 2), 2100.0))
+        refused(ShapeError, lambda method=method: method(x, label=[0, 1, 2]), "[*batch, ...]", "[3]")
+        refused(DataError, lambda method=method: method(x, label=[[0.5, 1], [1, 1]]), "whole numbers")
+    refused(ShapeError, lambda: plain.log_prob(X, label=0), "there is no label to take")
+    assert plain.log_prob(X, label=None).shape == (4, 3)

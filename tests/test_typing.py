@@ -1,6 +1,8 @@
 """What type checkers and editors see of the package: every public name, and what can be called."""
 
 import ast
+import importlib
+import inspect
 import json
 import pathlib
 import re
@@ -9,6 +11,9 @@ import sys
 
 import pytest
 
+import jaxgen as jg
+
+STARS = inspect.Parameter
 HERE = pathlib.Path(__file__).parent
 SCRIPTS = {name: HERE / f"{name}.py" for name in ("typed_user", "typed_errors")}
 
@@ -39,8 +44,52 @@ def test_type_checkers_find_what_is_wrong_and_nothing_else(checker):
     assert found["typed_errors"] == wanted and wanted
 
 
+def test_the_typed_script_runs(capsys):
+    importlib.import_module("typed_user").main()
+    assert "nats per event" in capsys.readouterr().out
+
+
 def test_every_public_name_is_exported_under_its_own_name():
     """Type checkers take `import name as name` in a stub for a promise, and `import name` for a private detail."""
     stub = ast.parse((HERE.parent / "jaxgen" / "__init__.pyi").read_text())
     names = [alias for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names]
     assert [alias.name for alias in names if alias.asname != alias.name] == []
+
+
+def public_methods():
+    """Every public method of the public models, as `(class, name, function)`."""
+    for room in (jg, jg.units, jg.bijections):
+        for cls in (getattr(room, name) for name in room.__all__):
+            if inspect.isclass(cls) and hasattr(cls, "event_shape") and not getattr(cls, "_is_protocol", False):
+                for name, function in vars(cls).items():
+                    if inspect.isfunction(function) and not name.startswith("_"):
+                        yield cls, name, function
+
+
+#: calls as the protocols document them: what is given by position, and by keyword
+CALLS = {
+    "log_prob": [("x", ()), ("x", ("context",))],
+    "elbo": [("key x", ()), ("key x", ("context",))],
+    "energy": [("x", ())],
+    "kernel": [("key x", ())],
+    "sample": [("key", ()), ("key shape", ("context",)), ("", ("key", "shape"))],
+    "e_step": [("x", ()), ("x weight", ())],
+    "viterbi": [("x", ("best", "context"))],
+    "smooth_lag": [("x", ("lag",))],
+}
+
+
+def test_signatures_show_what_can_be_called():
+    seen = set()
+    for cls, name, function in public_methods():
+        signature, where = inspect.signature(function), f"{cls.__name__}.{name}"
+        assert not {p.kind for p in signature.parameters.values()} & {STARS.VAR_POSITIONAL, STARS.VAR_KEYWORD}, where
+        # what is written is what can be called, so that a type checker, which reads what is written, is right
+        assert signature == inspect.signature(getattr(function, "__wrapped__", function)), where
+        for position, keywords in CALLS.get(name, ()):
+            signature.bind(cls, *position.split(), **dict.fromkeys(keywords))
+            seen.add(name)
+    assert seen == CALLS.keys()
+    assert "length" in inspect.signature(jg.HMM.sample).parameters
+    assert "length" not in inspect.signature(jg.Gaussian.sample).parameters
+    assert str(inspect.signature(jg.HMM.viterbi)) == "(self, x, *, context=None, best=None) -> 'chains.Decoded'"

@@ -40,7 +40,7 @@ def main() -> None:
     print(mixture.responsibilities(x).max(axis=-1), jg.score(key, fitted.model, x), jg.Status.CONVERGED.message)
     slow = dataclasses.replace(Exponential(jnp.zeros(())), log_rate=-jnp.ones(()))
     print(nats_per_event(slow, slow.sample(key, (5,))), isinstance(slow, jg.Density), by_gradient, jg.__version__)
-    hmm = jg.HMM.init(key, x, 2, jg.Gaussian.init)
+    hmm = jg.HMM.init(key, x[None], 2, jg.Gaussian.init)
     print(hmm.viterbi(x[None], best=2), hmm.sample(key, length=4).shape, jg.recipes.realnvp, jg.samplers.MALA(0.1))
 
 

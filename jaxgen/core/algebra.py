@@ -24,6 +24,7 @@ from jaxgen.core.protocols import (
     Density,
     Evidence,
     Paired,
+    Unconditioned,
     Weighted,
     has,
 )
@@ -51,6 +52,11 @@ class Several:
         """Shape of the context of those that take one; of K models in the abstract (`element`)."""
         return next((shape for shape in map(context_shape, self.members) if shape is not None), None)
 
+    @property
+    def context_optional(self):
+        """True where all those that take a context may lack it."""
+        return all(context_optional(batch) for batch in self.members if context_shape(batch) is not None)
+
     def rows(self, array: Any) -> list[Any]:
         """What an array `[K, ...]` holds for each kind."""
         ends = np.cumsum([count(batch) for batch in self.members])
@@ -61,6 +67,11 @@ class Several:
 def context_shape(model: Any) -> tuple[int, ...] | None:
     """The shape of one context that a model takes, or None for a model without context."""
     return model.context_shape if has(model, Conditional) else None
+
+
+def context_optional(model: Any) -> bool:
+    """Tell whether a context may be absent, which is a row of NaN: the model's `context_optional`."""
+    return bool(model.context_optional) if has(model, Unconditioned) else False
 
 
 def kinds(models: Any) -> tuple[Any, ...]:

@@ -34,6 +34,34 @@ class Batch(NamedTuple):
         return int(np.shape(jax.tree.leaves(self.x)[0])[0])
 
 
+class Companion(NamedTuple):
+    """What may come beside the events.
+
+    Args:
+        shape: of the array.
+        holds: what numbers it has.
+        absent: how one that is not there is written.
+        may_lack: which events may be without one.
+    """
+
+    shape: str
+    holds: str
+    absent: str
+    may_lack: str
+
+
+#: the companions of events: what `Batch`, checked methods and their errors go by
+COMPANIONS = {
+    "context": Companion(
+        "[*batch, *context], or [*context] for all", "numbers", "a row of NaN; None where all are absent",
+        "those of a model whose `context_optional` is True",
+    ),
+    "label": Companion("[*batch, ...]", "whole numbers from 0, int32", "-1; None where none is known", "all"),
+    "weight": Companion("[N]", "non-negative floats, not all zero", "None, which is ones", "none"),
+    "observed": Companion("[*batch, *event], or [*event] for all", "bools", "None, which holds nothing", "none"),
+}  # fmt: skip
+
+
 def widened(tree: Any) -> Any:
     """The same tree with its 16-bit floats as float32: they may store numbers, but they cannot count or add them up.
 
@@ -49,7 +77,8 @@ def widened(tree: Any) -> Any:
         narrow = jax.dtypes.issubdtype(dtype, np.floating) and dtype.itemsize < 4
         return leaf.astype(np.float32) if narrow else leaf
 
-    return jax.tree.map(wide, tree)
+    # one array needs no walk, which takes longer than all else that a call checks
+    return wide(tree) if isinstance(tree, (jax.Array, np.ndarray)) else jax.tree.map(wide, tree)
 
 
 def as_array(
@@ -256,7 +285,7 @@ def as_events(data: Any, *, name: str, called: str, allow_nan: bool = False, mis
 
 
 def as_batch(
-    data: Any, *, name: str = "data", called: str = "", missing: bool = False, unseen: str = ""
+    data: Any, *, name: str = "data", called: str = "", missing: bool = False, unseen: str = "", absent: bool = False
 ) -> Batch:  # fmt: skip
     """Turns what `fit` accepts into a `Batch`: an array, a tuple `(x, context, weight, label)`, or a dict.
 
@@ -266,6 +295,7 @@ def as_batch(
         called: what the user called, for errors.
         missing: NaN in x is an entry that was not seen, and passes.
         unseen: code after which it would, for errors.
+        absent: a context may be absent, which is a row of NaN.
 
     Raises:
         DataError: unknown names, or anything `as_array` refuses; negative weights; labels that are no whole numbers.
@@ -296,7 +326,7 @@ def as_batch(
             expected="x, or (x, context, weight, label), or a dict of them",
             fix="dict(x=x, context=context, weight=weight, label=label), without those that there are not",
         )  # fmt: skip
-    nan = {"x": missing, "label": True}
+    nan = {"x": missing, "label": True, "context": absent}
     parts = {k: as_events(v, name=names.get(k, k), called=called, allow_nan=nan.get(k, False),
                           missing=unseen if k == "x" else "")
              for k, v in parts.items() if v is not None}  # fmt: skip
@@ -310,7 +340,9 @@ def as_batch(
                 called=called, expected=f"[{batch.events}, ...]" if part != "x" else "[N, *event]",
                 got=f"shape {list(np.shape(value))}",
             )  # fmt: skip
-    batch = batch._replace(label=_as_label(batch.label, name, called))
+    if batch.context is not None and absent:
+        check_rows(batch.context, 1, called, f"{name}['context']")
+    batch = batch._replace(label=as_label(batch.label, f"{name}['label']", called))
     if batch.weight is None:
         return batch
     weight = _as_weight(batch.weight, name, called)
@@ -318,7 +350,34 @@ def as_batch(
     return Batch(x, context, weight, label)
 
 
-def _as_label(label: Any, name: str, called: str) -> Any:
+def check_rows(context: Any, axes: int, called: str, name: str = "context") -> None:
+    """Refuse contexts of which a part is NaN: one is there, or it is absent as a whole.
+
+    Args:
+        context: `[*batch, *context]`.
+        axes: how many of its axes are the batch.
+        called: what the user called, for errors.
+        name: what to call it in errors.
+
+    Raises:
+        DataError: a row with NaN and numbers.
+
+    Example:
+        >>> check_rows(np.array([[0.0, 1.0], [np.nan, np.nan]]), 1, "demo")
+    """
+    if not concrete(context) or not jnp.issubdtype(context.dtype, jnp.floating):
+        return
+    nan = np.isnan(np.asarray(context))
+    part = nan.any(axis=tuple(range(axes, nan.ndim))) & ~nan.all(axis=tuple(range(axes, nan.ndim)))
+    if part.any():
+        raise DataError(
+            f"{name} has rows of which a part is NaN", called=called, got=f"{int(part.sum())} of {part.size} rows",
+            expected=f"numbers, or to be absent {COMPANIONS['context'].absent}",
+            fix="fill in what is not known, or write NaN in all of the row",
+        )  # fmt: skip
+
+
+def as_label(label: Any, name: str, called: str) -> Any:
     """Labels `[N, ...]` as int32, -1 where not known; NaN, as tables write it, is not known either."""
     if label is None:
         return None
@@ -329,7 +388,7 @@ def _as_label(label: Any, name: str, called: str) -> Any:
     whole = host.astype(np.int32)
     if (whole != host).any() or (whole < -1).any():
         raise DataError(
-            f"{name}['label'] holds no labels", called=called, expected="whole numbers from 0, -1 where not known",
+            f"{name} holds no labels", called=called, expected="whole numbers from 0, -1 where not known",
             got=f"values such as {host[(whole != host) | (whole < -1)][0]}",
             fix="np.unique(label, return_inverse=True)[1] numbers them from 0",
         )  # fmt: skip

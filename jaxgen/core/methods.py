@@ -2,27 +2,29 @@
 
 A method so decorated sees one event and traced arrays only. For its callers leading axes of the data are a batch,
 one compiled program serves each shape, and a wrong shape, a missing context or an old-style key is a clear error.
+`per_event`, `per_latent`, `per_batch`, `per_sample` and `weighted_events` are five ways through one mechanism.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core.algebra import context_shape
+from jaxgen.core import signatures
+from jaxgen.core.algebra import context_optional, context_shape
 from jaxgen.core.errors import DataError, ShapeError
 from jaxgen.core.fast import Events
-from jaxgen.core.inputs import as_array, widened
+from jaxgen.core.inputs import COMPANIONS, as_array, as_label, check_rows, widened
 from jaxgen.core.protocols import Mapped, has
 from jaxgen.core.sequences import Sequences
 
+F = TypeVar("F", bound=Callable[..., Any])
 Shape = tuple[int | None, ...]
 
 
@@ -64,6 +66,8 @@ def batch_axes(shape: tuple[int, ...], event: Shape, called: str, what: str = "x
         (5,)
     """
     split = len(shape) - len(event)
+    if split >= 0 and shape[split:] == event:
+        return shape[:split]
     fits = split >= 0 and all(
         s == e or (e is None and s > 0) for s, e in zip(shape[split:], event, strict=True)
     )
@@ -81,68 +85,44 @@ def batch_axes(shape: tuple[int, ...], event: Shape, called: str, what: str = "x
 
 def _as_events(x: Any, called: str) -> Any:
     """Events as a jax array or as `Sequences`; the values of one that is on the device already are not read back."""
+    if isinstance(x, jax.Array) and x.size and _is_real(x.dtype):
+        return x if x.dtype.itemsize > 2 else widened(x)
     if isinstance(x, Sequences):
         return jax.tree.map(jnp.asarray, x.checked(name="x", called=called, allow_nan=True))
-    real = (jnp.floating, jnp.integer, jnp.bool_)
-    plain = isinstance(x, jax.Array) and x.size and any(jnp.issubdtype(x.dtype, kind) for kind in real)
-    return widened(x) if plain else jnp.asarray(as_array(x, name="x", called=called, allow_nan=True))
+    return jnp.asarray(as_array(x, name="x", called=called, allow_nan=True))
 
 
-def _check_context(model: Any, context: Any, batch: tuple[int, ...], called: str) -> tuple[Any, bool]:
+@functools.cache
+def _is_real(dtype: Any) -> bool:
+    return any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
+
+
+def _check_context(
+    model: Any, context: Any, batch: tuple[int, ...], length: int | None, called: str
+) -> tuple[Any, bool]:
     """The context as an array, and whether all events share one."""
     shape = context_shape(model)
-    if (shape is None) != (context is None):
+    if shape is None and context is None:
+        return None, True
+    optional = context_optional(model)
+    if context is None and optional and shape is not None:
+        # on the host: no program is run for what is not there
+        return np.full([length if n is None else n for n in shape], np.nan, jnp.result_type(float)), True
+    if shape is None or context is None:
         wanted = "no context" if shape is None else f"context=[*batch, {', '.join(map(str, shape))}]"
         got = "none" if context is None else f"shape {list(np.shape(context))}"
         raise ShapeError(f"{called}: context does not fit the model", called=called, expected=wanted, got=got)
-    if shape is None:
-        return None, True
-    context = jnp.asarray(as_array(context, name="context", called=called))
-    axes = batch_axes(context.shape, shape, called, "context")  # type: ignore[arg-type]
+    context = jnp.asarray(as_array(context, name="context", called=called, allow_nan=optional))
+    axes = batch_axes(context.shape, shape, called, "context")
     if axes not in ((), batch):
         raise ShapeError(
             f"{called}: context has another batch than the events", called=called,
             expected=f"leading axes {list(batch)} or none", got=f"leading axes {list(axes)}",
         )  # fmt: skip
+    if optional:  # one dtype, in which absence can be written
+        context = context if jnp.issubdtype(context.dtype, jnp.floating) else context.astype(jnp.result_type(float))
+        check_rows(context, len(axes), called)
     return context, axes == ()
-
-
-def _map(one: Callable[..., Any], batch: tuple[int, ...], key: Any, x: Any, context: Any, shared: bool) -> Any:
-    """`one(key, x, context)` over the leading axes `batch`, which the result gets back; a key for each where keyed."""
-    if batch == ():
-        return one(key, x, context)
-    n = math.prod(batch)
-    flat = lambda a: a.reshape((n, *a.shape[len(batch) :]))  # noqa: E731
-    keys = None if key is None else jax.random.split(key, n)
-    x = jax.tree.map(flat, x)
-    context = context if shared else flat(context)
-    axes = tuple(None if a is None else 0 for a in (keys, x)) + (None if shared else 0,)
-    out = jax.vmap(one, in_axes=axes)(keys, x, context)
-    return jax.tree.map(lambda leaf: leaf.reshape((*batch, *leaf.shape[1:])), out)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and bool(value >= 0)
-
-
-def _sample_axes(shape: Any, called: str) -> tuple[int, ...]:
-    axes = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
-    if not all(map(_is_count, axes)):
-        raise ShapeError(
-            "that is no shape", called=called, expected="a number of events, or a tuple of numbers",
-            got=repr(shape)[:80], fix="model.sample(key, (1000,))",
-        )  # fmt: skip
-    return tuple(map(int, axes))
-
-
-def _name(model: Any, method: Callable[..., Any]) -> str:
-    return f"{type(model).__name__}.{method.__name__}"
-
-
-def _signature(method: Callable[..., Any], skip: tuple[str, ...]) -> tuple[bool, tuple[str, ...]]:
-    names = tuple(inspect.signature(method).parameters)
-    arrays = ("self", "key", "x", "z", "context", "observed")
-    return "context" in names, tuple(n for n in names if n not in (*arrays, *skip))
 
 
 def check_observed(observed: Any, x: Any, event: Shape, called: str) -> Any:
@@ -159,13 +139,204 @@ def check_observed(observed: Any, x: Any, event: Shape, called: str) -> Any:
     return jnp.broadcast_to(mask, x.shape)
 
 
-def per_event(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Opens a method written for one event, `(self, [key,] x[, context], **static options)`, to batches.
+def _check_label(label: Any, batch: tuple[int, ...], called: str) -> Any:
+    """Labels of the events as int32, -1 where not known; one number is the label of all."""
+    if label is None:
+        return None
+    label = as_label(as_array(label, name="label", called=called, allow_nan=True), "label", called)
+    if label.ndim and label.shape[: len(batch)] != batch:
+        raise ShapeError(
+            "label has another batch than the events", called=called, expected=f"{COMPANIONS['label'].shape}, batch "
+            f"{list(batch)}", got=f"shape {list(label.shape)}",
+        )  # fmt: skip
+    return jnp.asarray(label) if label.ndim else jnp.full(batch, label)
 
-    The public method takes `x` as `[*batch, *event]`, `context` (keyword) as `[*batch, *context]` or one shared
-    `[*context]`, and returns leaves with the leading axes `[*batch]`. A keyed method gets an independent key per
-    event. Calls are compiled, once per shape. A method with a parameter `observed` takes a mask of bools, `[*batch,
-    *event]` or one shared `[*event]`, or None.
+
+def _check_weight(weight: Any, x: Any, batch: tuple[int, ...], called: str) -> Any:
+    dtype = jnp.result_type(float) if not jnp.issubdtype(x.dtype, jnp.floating) else x.dtype
+    given = None if weight is None else as_array(weight, name="weight", called=called)
+    weight = jnp.ones(batch, dtype) if given is None else given if isinstance(given, jax.Array) else jnp.asarray(given)
+    if len(batch) != 1 or weight.shape != batch:
+        raise ShapeError(
+            "one weight per event", called=called, expected="x [N, *event] and weight [N]",
+            got=f"x {list(x.shape)}, weight {list(weight.shape)}",
+            fix="give each event a weight" if len(batch) == 1 else "np.reshape(x, (-1, *model.event_shape))",
+        )  # fmt: skip
+    return weight if jnp.issubdtype(weight.dtype, jnp.floating) else weight.astype(dtype)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and bool(value >= 0)
+
+
+def _sample_axes(shape: Any, called: str) -> tuple[int, ...]:
+    axes = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
+    if not all(map(_is_count, axes)):
+        raise ShapeError(
+            "that is no shape", called=called, expected="a number of events, or a tuple of numbers",
+            got=repr(shape)[:80], fix="model.sample(key, (1000,))",
+        )  # fmt: skip
+    return tuple(map(int, axes))
+
+
+def _check_length(model: Any, length: Any, called: str) -> None:
+    free = None in model.event_shape
+    if free != (length is not None) or (free and not (_is_count(length) and length)):
+        raise ShapeError(
+            f"{called}: length does not fit the model", called=called,
+            expected="length=, a positive int" if free else "no length: every event has one shape",
+            got=f"length={length}",
+        )  # fmt: skip
+
+
+def _free_length(x: Any, batch: tuple[int, ...], event: Shape) -> int | None:
+    """The length of events that have a free one."""
+    return x.shape[len(batch) + event.index(None)] if None in event else None
+
+
+def _mapped(one: Callable[..., Any], keyed: bool, batch: tuple[int, ...], shared: bool, arrays: Any, rows: Any) -> Any:
+    """`one(*arrays, **rows)` over the leading axes `batch`, which the result gets back; a key for each where keyed."""
+    if batch == ():
+        return one(*arrays, **rows)
+    n = math.prod(batch)
+    flat = lambda a: a.reshape((n, *a.shape[len(batch) :]))  # noqa: E731
+    key = (jax.random.split(arrays[0], n),) if keyed else ()
+    stays = {name: name == "context" and shared for name in rows}
+    rows = {name: a if stays[name] else jax.tree.map(flat, a) for name, a in rows.items()}
+    in_axes = (0, {name: None if stays[name] else 0 for name in rows})
+    over = jax.vmap(lambda arrays, rows: one(*arrays, **rows), in_axes=in_axes)
+    out = over((*key, *jax.tree.map(flat, arrays[len(key) :])), rows)
+    return jax.tree.map(lambda leaf: leaf.reshape((*batch, *leaf.shape[1:])), out)
+
+
+def _flat(one: Callable[..., Any], keyed: bool, batch: tuple[int, ...], shared: bool, arrays: Any, rows: Any) -> Any:
+    """`one` of all events in one batch `[N, ...]`, with one key; its result gets the leading axes `batch` back."""
+    n = math.prod(batch)
+    flat = lambda a: a.reshape((n, *a.shape[len(batch) :]))  # noqa: E731
+    rows = {name: None if a is None else jnp.broadcast_to(a, (n, *a.shape)) if name == "context" and shared else flat(a)
+            for name, a in rows.items()}  # fmt: skip
+    out = one(*arrays[:keyed], *jax.tree.map(flat, arrays[keyed:]), **rows)
+    return jax.tree.map(lambda leaf: leaf.reshape((*batch, *leaf.shape[1:])), out)
+
+
+def _whole(one: Callable[..., Any], keyed: bool, batch: tuple[int, ...], shared: bool, arrays: Any, rows: Any) -> Any:
+    """`one` of a batch `[N, ...]` that is all there is."""
+    context = rows.get("context")
+    if context is not None and shared:
+        rows = rows | {"context": jnp.broadcast_to(context, (*batch, *context.shape))}
+    return one(*arrays, **rows)
+
+
+class _Way(NamedTuple):
+    """How the methods of one decorator are opened.
+
+    Args:
+        decorator: its name, for errors.
+        positional: what such a method takes by position.
+        companions: what it may take beside that.
+        run: what is done with the method for one event.
+        unused: companions that a call may name although the method does not take them.
+    """
+
+    decorator: str
+    positional: tuple[str, ...]
+    companions: tuple[str, ...]
+    run: Callable[..., Any]
+    unused: tuple[str, ...] = ("context", "label")
+
+
+_EVENT = _Way("per_event", ("key", "x"), ("context", "label", "observed"), _mapped)
+_LATENT = _Way("per_latent", ("key", "z"), ("context", "label"), _mapped)
+_BATCH = _Way("per_batch", ("key", "x"), ("context", "label", "observed"), _flat)
+_SAMPLE = _Way("per_sample", ("key", "shape"), ("context", "label", "length"), _mapped, ("context", "label", "length"))
+_WEIGHTED = _Way("weighted_events", ("x", "weight"), ("context", "label"), _whole)
+
+
+def _opened(method: F, way: _Way) -> F:
+    """The public method: it binds and checks what it is given, and runs one compiled program."""
+    signature = signatures.read(
+        method, decorator=way.decorator, positional=way.positional, companions=way.companions, unused=way.unused
+    )
+    name, keyed = method.__name__, "key" in signature.positional
+    check = _checked_sample if "shape" in signature.positional else _checked_events
+    static = (*signature.options, *({"length"} & {*signature.companions}))
+
+    @functools.partial(jax.jit, static_argnames=("batch", "shared", *static))
+    def compiled(self: Any, arrays: Any, rows: Any, batch: tuple[int, ...], shared: bool, **options: Any) -> Any:
+        wide = widened(self)
+        one = lambda *arrays, **rows: method(wide, *arrays, **rows, **options)  # noqa: E731
+        return way.run(one, keyed, batch, shared, arrays, rows)
+
+    @functools.wraps(method)
+    def public(self: Any, *args: Any, **given: Any) -> Any:
+        called = f"{type(self).__name__}.{name}"
+        given = signature.bound(self, called, args, given)
+        key: tuple[Any, ...] = ()
+        if keyed:
+            key = (given.pop("key"),)
+            check_key(key[0], called)
+        arrays, rows, batch, shared = check(self, given, signature, called)
+        return compiled(self, (*key, *arrays), rows, batch, shared, **given)
+
+    public.__signature__ = signature.public  # type: ignore[attr-defined]
+    return public  # type: ignore[return-value]
+
+
+def _checked_sample(model: Any, given: dict[str, Any], signature: Any, called: str) -> Any:
+    """What the program of a sampler is given, taken out of the arguments of a call; options stay there."""
+    batch = _sample_axes(given.pop("shape", ()), called)
+    length = given.get("length") if "length" in signature.companions else given.pop("length", None)
+    _check_length(model, length, called)
+    rows, shared = _companions(model, given, batch, length, signature, called)
+    if "length" in signature.companions:
+        given["length"] = length
+    return (), rows, batch, shared
+
+
+def _checked_events(model: Any, given: dict[str, Any], signature: Any, called: str) -> Any:
+    """What the program of a method of events is given, taken out of the arguments of a call; options stay there."""
+    latent, weighted = "z" in signature.positional, "weight" in signature.positional
+    event: Shape = latent_shape(model) if latent else model.event_shape
+    x = given.pop("z" if latent else "x")
+    whole, x = (x, x.x) if isinstance(x, Events) else (None, _as_events(x, called))
+    batch = batch_axes(x.shape, event, called)
+    weight = (_check_weight(given.pop("weight", None), x, batch, called),) if weighted else ()
+    rows, shared = _companions(model, given, batch, _free_length(x, batch, event), signature, called)
+    if "observed" in signature.companions:
+        rows["observed"] = check_observed(given.pop("observed", None), x, event, called)
+    return (x if whole is None else whole, *weight), rows, batch, shared
+
+
+def _companions(
+    model: Any, given: dict[str, Any], batch: tuple[int, ...], length: int | None, signature: Any, called: str
+) -> tuple[dict[str, Any], bool]:
+    """What the method takes of context and label, checked, and whether all events share one context."""
+    context, label, takes = given.pop("context", None), given.pop("label", None), signature.companions
+    # a context that the model takes may be none of this method's business; but an E-step without it would be wrong
+    if label is not None and "label" not in takes:
+        raise ShapeError("there is no label to take", called=called, expected="no label", got="a label")
+    if context is not None and "context" not in takes and "weight" in signature.positional:
+        raise ShapeError("there is no context to take", called=called, expected="no context", got="a context")
+    context, shared = _check_context(model, context, batch, length, called)
+    rows = {"context": context} if "context" in takes else {}
+    if "label" in takes:
+        rows["label"] = _check_label(label, batch, called)
+    return rows, shared
+
+
+def per_event(method: F) -> F:
+    """Opens a method written for one event, `(self, [key,] x, *, context=None, **static options)`, to batches.
+
+    The method is written with the signature that its callers see. They pass `x` as `[*batch, *event]`, `context` as
+    `[*batch, *context]` or one shared `[*context]`, and get leaves with the leading axes `[*batch]`. A keyed method
+    gets an independent key per event. Calls are compiled, once per shape. A method with a parameter `observed` takes a
+    mask of bools, `[*batch, *event]` or one shared `[*event]`, or None; one with `label` int32 labels `[*batch, ...]`,
+    -1 where not known. Of a model whose `context_optional` is True a context may be absent: a row of NaN, which is also
+    what the method sees for each event where the context is None.
+
+    Raises:
+        TypeError: where the class is made, for a parameter that is none of these and no option. An option has a default
+            or comes after a `*`.
 
     Example:
         >>> from jaxgen.core.pytree import model
@@ -179,165 +350,37 @@ def per_event(method: Callable[..., Any]) -> Callable[..., Any]:
         >>> Exponential(jnp.float32(2.0)).log_prob(jnp.ones((4, 3))).shape
         (4, 3)
     """
-    return _opened(method, "event_shape")
+    return _opened(method, _EVENT)
 
 
-def per_latent(method: Callable[..., Any]) -> Callable[..., Any]:
-    """As `per_event`, for a method of one latent vector, `(self, z[, context])`: the model has `latent_shape`."""
-    return _opened(method, "latent_shape")
+def per_latent(method: F) -> F:
+    """As `per_event`, for a method of one latent vector, `(self, z, *, context=None)`: the model has `latent_shape`."""
+    return _opened(method, _LATENT)
 
 
-def _opened(method: Callable[..., Any], shape: str) -> Callable[..., Any]:
-    keyed = "key" in inspect.signature(method).parameters
-    masked = "observed" in inspect.signature(method).parameters
-    takes_context, options = _signature(method, ())
+def per_sample(method: F) -> F:
+    """Opens a sampler written for one event, `(self, key, shape=(), *, context=None, length=None)`, to `shape` events.
 
-    @functools.partial(jax.jit, static_argnames=("axes", "shared", *options))
-    def mapped(
-        self: Any, key: Any, x: Any, observed: Any, context: Any, axes: int, shared: bool, **static: Any
-    ) -> Any:
-        wide = widened(self)
-
-        def one(key: Any, both: Any, context: Any) -> Any:
-            x, observed = both
-            given = ((key,) if keyed else ()) + (x,) + ((context,) if takes_context else ())
-            return method(wide, *given, **({"observed": observed} if masked else {}), **static)
-
-        return _map(one, x.shape[:axes], key, (x, observed), context, shared)
-
-    return _checked(method, mapped, shape, keyed, masked)
-
-
-def _checked(
-    method: Callable[..., Any], compiled: Callable[..., Any], shape: str, keyed: bool, masked: bool
-) -> Callable[..., Any]:
-    """The public method: it checks what it is given, and calls the compiled one."""
-
-    def call(self: Any, key: Any, x: Any, context: Any, static: dict[str, Any]) -> Any:
-        called = _name(self, method)
-        if keyed:
-            check_key(key, called)
-        x = _as_events(x, called)
-        batch = batch_axes(x.shape, getattr(self, shape), called)
-        context, shared = _check_context(self, context, batch, called)
-        observed = check_observed(static.pop("observed", None), x, getattr(self, shape), called) if masked else None
-        return compiled(self, key, x, observed, context, len(batch), shared, **static)
-
-    if keyed:
-
-        @functools.wraps(method)
-        def public_keyed(self: Any, key: Any, x: Any, *, context: Any = None, **static: Any) -> Any:
-            return call(self, key, x, context, static)
-
-        return public_keyed
-
-    @functools.wraps(method)
-    def public(self: Any, x: Any, *, context: Any = None, **static: Any) -> Any:
-        return call(self, None, x, context, static)
-
-    return public
-
-
-def per_sample(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Opens a sampler written for one event, `(self, key[, context][, length])`, to `shape` events.
-
-    The public method is `sample(key, shape=(), *, context=None, length=None)`; `length` is the free axis of models
+    The method draws one event: it leaves `shape` as it is, and may leave it out. `length` is the free axis of models
     whose event shape has one (`None`), and only of those. Further options are static keywords.
     """
-    takes_context, options = _signature(method, ("length",))
-    takes_length = "length" in inspect.signature(method).parameters
-
-    @functools.partial(jax.jit, static_argnames=("batch", "shared", "length", *options))
-    def mapped(self: Any, key: Any, context: Any, batch: Any, shared: bool, length: int | None, **static: Any) -> Any:
-        wide = widened(self)
-
-        def one(key: Any, _: Any, context: Any) -> Any:
-            given = (context,) if takes_context else ()
-            return method(wide, key, *given, **({"length": length} if takes_length else {}), **static)
-
-        return _map(one, batch, key, None, context, shared)
-
-    @functools.wraps(method)
-    def public(
-        self: Any, key: Any, shape: Any = (), *, context: Any = None, length: int | None = None, **static: Any
-    ) -> Any:
-        called = _name(self, method)
-        check_key(key, called)
-        batch = _sample_axes(shape, called)
-        free = None in self.event_shape
-        if free != (length is not None) or (free and not (_is_count(length) and length)):
-            raise ShapeError(
-                f"{called}: length does not fit the model", called=called,
-                expected="length=, a positive int" if free else "no length: every event has one shape",
-                got=f"length={length}",
-            )  # fmt: skip
-        context, shared = _check_context(self, context, batch, called)
-        return mapped(self, key, context, batch, shared, length, **static)
-
-    return public
+    return _opened(method, _SAMPLE)
 
 
-def per_batch(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Opens a method written for a flat batch, `(self, [key,] x [N, *event][, context])`, to any batch.
+def per_batch(method: F) -> F:
+    """Opens a method written for a flat batch, `(self, [key,] x [N, *event], *, context=None)`, to any batch.
 
     For models that work on many events at once, as a mixture does with its matrix of components by events; a keyed
     method draws for all of them from its one key. `context` is `[N, *context]` or None, and a parameter `observed` a
     mask `[N, *event]` or None, as in `per_event`. Further options are static keywords.
     """
-    parameters = inspect.signature(method).parameters
-    keyed, masked, takes_context = ("key" in parameters, "observed" in parameters, "context" in parameters)
-    _, options = _signature(method, ())
-
-    @functools.partial(jax.jit, static_argnames=("axes", "shared", *options))
-    def flat(
-        self: Any, key: Any, x: Any, observed: Any, context: Any, axes: int, shared: bool, **static: Any
-    ) -> Any:
-        batch, n = x.shape[:axes], math.prod(x.shape[:axes])
-        if context is not None:
-            context = jnp.broadcast_to(context, (n, *context.shape)) if shared else context.reshape(
-                (n, *context.shape[axes:])
-            )
-        x, observed = jax.tree.map(lambda a: a.reshape((n, *a.shape[axes:])), (x, observed))
-        given = ((key,) if keyed else ()) + (x,) + ((context,) if takes_context else ())
-        out = method(widened(self), *given, **({"observed": observed} if masked else {}), **static)
-        return jax.tree.map(lambda leaf: leaf.reshape((*batch, *leaf.shape[1:])), out)
-
-    return _checked(method, flat, "event_shape", keyed, masked)
+    return _opened(method, _BATCH)
 
 
-def weighted_events(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Checks the inputs of `e_step(x, weight[, label][, context])`: `x` is `[N, *event]`, `weight` `[N]` (None: ones).
+def weighted_events(method: F) -> F:
+    """Checks the inputs of `e_step(x, weight=None, *, label=None, context=None)`: `x` is `[N, *event]`, `weight` `[N]`.
 
-    `x` may be `fast.Events`, which passes as it is: `EM` made it from checked events. `label` is `[N, ...]` int32,
-    -1 where it is not known; `context` `[N, *context]`.
+    The method always gets weights: None is ones. `x` may be `fast.Events`, which passes as it is: `EM` made it from
+    checked events. `label` is `[N, ...]` int32, -1 where it is not known; `context` `[N, *context]`.
     """
-    takes = inspect.signature(method).parameters
-
-    @jax.jit
-    def flat(self: Any, x: Any, weight: Any, further: dict[str, Any]) -> Any:
-        return method(widened(self), x, weight, **further)
-
-    @functools.wraps(method)
-    def public(self: Any, x: Any, weight: Any = None, label: Any = None, context: Any = None) -> Any:
-        called = _name(self, method)
-        further = {"label": label, "context": context}
-        for name, given in further.items():
-            if given is not None and name not in takes:
-                raise ShapeError(f"there is no {name} to take", called=called, expected="x and weight", got=f"a {name}")
-        events, x = (x, x.x) if isinstance(x, Events) else (None, _as_events(x, called))
-        batch = batch_axes(x.shape, self.event_shape, called)
-        dtype = jnp.result_type(float) if not jnp.issubdtype(x.dtype, jnp.floating) else x.dtype
-        given = None if weight is None else as_array(weight, name="weight", called=called)
-        weight = jnp.ones(batch, dtype) if given is None else jnp.asarray(given)
-        if len(batch) != 1 or weight.shape != batch:
-            raise ShapeError(
-                "one weight per event", called=called, expected="x [N, *event] and weight [N]",
-                got=f"x {list(x.shape)}, weight {list(weight.shape)}",
-                fix="give each event a weight" if len(batch) == 1 else "np.reshape(x, (-1, *model.event_shape))",
-            )  # fmt: skip
-        weight = weight if jnp.issubdtype(weight.dtype, jnp.floating) else weight.astype(dtype)
-        further["context"], _ = _check_context(self, context, batch, called)
-        further = {name: value for name, value in further.items() if name in takes}
-        return flat(self, x if events is None else events, weight, further)
-
-    return public
+    return _opened(method, _WEIGHTED)

@@ -47,7 +47,7 @@ class Implicit(Protocol):
     @property
     def event_shape(self) -> Shape: ...
 
-    def sample(self, key: Key, shape: Any = (), *, context: Any = None, length: int | None = None) -> jax.Array:
+    def sample(self, key: Key, shape: Any = (), *, context: Any = None) -> jax.Array:
         """Draws `[*shape, *event]`."""
         ...
 

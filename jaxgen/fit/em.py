@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -88,7 +88,7 @@ class EM:
     chunk: int | None = None
     frozen: Any = None
     devices: Any = None
-    traits: ClassVar[Traits] = Traits("objective", full_batch=True, labels=True, steps=200, tolerance=1e-6, summed=True)
+    traits = Traits("objective", full_batch=True, labels=True, steps=200, tolerance=1e-6, summed=True)
 
     def init(self, key: Any, model: Any) -> EMState:
         """The state before the first step.

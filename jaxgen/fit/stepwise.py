@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +74,7 @@ class StepwiseEM:
     events: float | None = None
     chunk: int | None = None
     frozen: Any = None
-    traits: ClassVar[Traits] = Traits("log_likelihood", labels=True, steps=1000)
+    traits = Traits("log_likelihood", labels=True, steps=1000)
 
     def _em(self) -> EM:
         return EM(self.chunk, self.frozen)

@@ -213,6 +213,12 @@ class HMM:
         return (None, *own[0]) if own else None
 
     @property
+    def context_optional(self) -> bool:
+        """True where a context may be absent, as the chain and the emissions decide."""
+        parts = (part for part in (self.chain, self.emissions) if context_shape(part) is not None)
+        return all(map(algebra.context_optional, parts))
+
+    @property
     def _emission_context(self):
         return context_shape(algebra.element(self.emissions))
 
@@ -300,17 +306,17 @@ class HMM:
         return function(*arrays, **given, **backend, **options)
 
     @per_batch
-    def log_prob(self, x, context):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """Nats, `[*batch, T, *event] -> [*batch]`; its gradients are posterior expectations, finite at hard zeros."""
         return self._on_chain(chains.log_normalizer, x, context)
 
     @per_batch
-    def elbo(self, key, x, context):
+    def elbo(self, key, x, *, context=None) -> jax.Array:
         """A lower bound in the mean, of emissions that have one: `iwae` of one draw, nats, `[*batch]`."""
         return self._estimate(key, x, context, 1)
 
     @per_batch
-    def iwae(self, key, x, context, samples=50):
+    def iwae(self, key, x, *, context=None, samples=50) -> jax.Array:
         """The logarithm of an unbiased estimate of p(x), nats, `[*batch, T, *event] -> [*batch]`.
 
         Each step's emission densities are estimated by draws of their own, so that the sum over paths of their products
@@ -326,7 +332,7 @@ class HMM:
         return chains.log_normalizer(*arrays, **options, backend=self.backend)
 
     @per_batch
-    def filter(self, x, context):
+    def filter(self, x, *, context=None) -> chains.Filtered:
         """What the past says, `chains.Filtered`.
 
         Returns:
@@ -336,22 +342,22 @@ class HMM:
         return self._on_chain(chains.forward_filter, x, context)
 
     @per_batch
-    def smooth(self, x, context):
+    def smooth(self, x, *, context=None) -> jax.Array:
         """What all the data says: `p(z_t | x)`, `[*batch, T, *event] -> [*batch, T, K]`; zeros for impossible data."""
         return self._on_chain(chains.smoother, x, context).marginals
 
     @per_batch
-    def pairwise(self, x, context):
+    def pairwise(self, x, *, context=None) -> jax.Array:
         """`p(z_t, z_(t+1) | x)` of every step, `[*batch, T, *event] -> [*batch, T - 1, K, K]`."""
         return self._on_chain(chains.pair_posteriors, x, context)
 
     @per_batch
-    def smooth_lag(self, x, context, *, lag):
+    def smooth_lag(self, x, *, lag, context=None) -> jax.Array:
         """`p(z_t | x_1..t+lag)`, `[*batch, T, *event] -> [*batch, T, K]`: what can be said `lag` steps later."""
         return self._on_chain(chains.fixed_lag, x, context, lag=lag)
 
     @per_batch
-    def viterbi(self, x, context, *, best=None):
+    def viterbi(self, x, *, context=None, best=None) -> chains.Decoded:
         """The most probable path, `chains.Decoded`.
 
         Args:
@@ -365,12 +371,12 @@ class HMM:
         return self._on_chain(chains.viterbi_best, x, context, backed=False, best=best)
 
     @per_batch
-    def predict(self, x, context):
+    def predict(self, x, *, context=None) -> jax.Array:
         """The most probable state of each step by itself, `[*batch, T, *event] -> [*batch, T]` int32."""
         return self._on_chain(chains.decode_posterior, x, context)
 
     @per_batch
-    def path_entropy(self, x, context):
+    def path_entropy(self, x, *, context=None) -> jax.Array:
         """`H(z | x)`, the entropy of the posterior over paths, nats, `[*batch, T, *event] -> [*batch]`.
 
         `H = log p(x) - E[log p(x, z)]`, whose expectation is one of marginals and counts.
@@ -385,7 +391,7 @@ class HMM:
         return posterior.log_normalizer - inner - jnp.sum(counts.reshape(len(inner), -1), axis=-1)
 
     @per_event
-    def sample_posterior(self, key, x, context):
+    def sample_posterior(self, key, x, *, context=None) -> jax.Array:
         """A path drawn from `p(z | x)`, `[*batch, T, *event] -> [*batch, T]` int32; -1 for impossible data."""
         one = jax.tree.map(lambda leaf: leaf[None], x)
         arrays, given = self._arrays(one, None if context is None else context[None])
@@ -395,7 +401,7 @@ class HMM:
         return chains.sample_posterior(key, start, move, seen[0], **given)
 
     @per_sample
-    def sample(self, key, context, length):
+    def sample(self, key, shape=(), *, context=None, length=None) -> jax.Array:
         """Draws `[*shape, length, *event]`; with a context `[length, *context]`."""
         walk, within = jax.random.split(key)
         path = self.chain.sample_states(walk, length, context)
@@ -446,7 +452,7 @@ class HMM:
         return chains.log_normalizer(*arrays, **given, backend=self.backend)
 
     @weighted_events
-    def e_step(self, x, weight, label, context):
+    def e_step(self, x, weight=None, *, label=None, context=None):
         """`HMMStatistics` of sequences `[N, T, *event]`, and `log_prob [N]`; with labels `[N, T]`, of those paths."""
         arrays, given = self._arrays(x, context, algebra.component_step_log_prob, label)
         posterior = chains.smoother(*arrays, **given, backend=self.backend)

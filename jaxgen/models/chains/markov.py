@@ -122,7 +122,7 @@ class MarkovChain:
         return ChainStatistics(first, total.reshape(counts.shape[1:]))
 
     @per_batch
-    def log_prob(self, x, context):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """Nats, `[*batch, T] -> [*batch]`."""
         start, move = self.log_chain()
         first, moves = self._seen(x)
@@ -137,7 +137,7 @@ class MarkovChain:
         return state[:, 0], jnp.einsum("nti,ntj->nij", state[:, :-1], state[:, 1:], precision="highest")
 
     @per_sample
-    def sample(self, key, length):
+    def sample(self, key, shape=(), *, context=None, length=None) -> jax.Array:
         """Paths `[*shape, length]`, int32."""
         start, move = self.log_chain()
         return chains.sample_path(key, start, move, length)
@@ -153,7 +153,7 @@ class MarkovChain:
         return jax.tree.map(lambda leaf: leaf[order][:, order] if leaf.ndim == 2 else leaf[order], self)
 
     @weighted_events
-    def e_step(self, x, weight):
+    def e_step(self, x, weight=None):
         """`ChainStatistics` of known paths, and `log_prob [N]`."""
         first, moves = self._seen(x)
         return self.chain_statistics(first, moves, weight), self.log_prob(x)

@@ -125,7 +125,7 @@ class Beta:
         return d, left, _excess(-d / self._rest, jnp.log1p(-x) + jax.nn.softplus(self.logit_mean))
 
     @per_event
-    def log_prob(self, x):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """Return nats, `[*batch, *event] -> [*batch]`."""
         clean, inside = entries.clean(x, _inside, 0.5, self.logit_mean.dtype)
         _, left, right = self._ratios(clean)
@@ -135,14 +135,14 @@ class Beta:
         return jnp.sum(entries.scored(value, inside, x, self.missing))
 
     @per_sample
-    def sample(self, key):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Return draws `[*shape, *event]`."""
         kind = jnp.finfo(self.logit_mean.dtype)
         draw = jax.random.beta(key, self.a, self.b, dtype=kind.dtype)
         return jnp.clip(draw, float(kind.tiny), 1 - float(kind.epsneg))
 
     @weighted_events
-    def e_step(self, x, weight):
+    def e_step(self, x, weight=None):
         """Return `BetaStatistics`, and `log_prob [N]`; entries outside the support count nowhere."""
         clean, inside = entries.clean(x, _inside, 0.5, self.logit_mean.dtype)
         seen = inside.astype(clean.dtype)

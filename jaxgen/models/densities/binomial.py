@@ -124,7 +124,7 @@ class Binomial:
         return x, jnp.where(inside, n - x, 0), inside
 
     @per_event
-    def log_prob(self, x, context):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """Return nats, `[*batch, *event] -> [*batch]`."""
         yes, no, inside = self._clean(x, context)
         n = jnp.maximum(yes + no, 1)  # of no trials nothing is said
@@ -134,7 +134,7 @@ class Binomial:
         return jnp.sum(entries.scored(value, inside, x, False))
 
     @per_sample
-    def sample(self, key, context):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Return draws `[*shape, *event]` int32."""
         n = self._trials(context)
         # of the rarer of the two outcomes, whose probability has all its digits
@@ -142,7 +142,7 @@ class Binomial:
         return jnp.where(self.logits > 0, n - rare, rare).astype(jnp.int32)
 
     @weighted_events
-    def e_step(self, x, weight, context):
+    def e_step(self, x, weight=None, *, context=None):
         """Return `BinomialStatistics`, and `log_prob [N]`; entries outside the support count nowhere."""
         yes, no, _ = self._clean(x, context)
         return BinomialStatistics(*entries.sums(weight, no, yes)), self.log_prob(x, context=context)

@@ -85,17 +85,17 @@ class Delta:
         return x.astype(coarse) == self.value.astype(coarse)
 
     @per_event
-    def log_prob(self, x):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """Return nats with respect to counting measure, `[*batch, *event] -> [*batch]`: 0 or -inf."""
         return jnp.sum(scored(jnp.zeros_like(self.value), self._at(x), x, self.missing))
 
     @per_sample
-    def sample(self, key):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Return draws `[*shape, *event]`, all of them the value."""
         return self.value
 
     @weighted_events
-    def e_step(self, x, weight):
+    def e_step(self, x, weight=None):
         """Return the weight of the events at the value, and `log_prob [N]`."""
         log_prob = self.log_prob(x)
         return jnp.sum(jnp.where(log_prob == 0, weight, 0).astype(self.value.dtype)), log_prob

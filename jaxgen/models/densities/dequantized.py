@@ -96,6 +96,11 @@ class Dequantized:
     def context_shape(self):
         return context_shape(self.density)
 
+    @property
+    def context_optional(self) -> bool:
+        """True where a context may be absent, as the density decide."""
+        return algebra.context_optional(self.density)
+
     def check_data(self, x) -> None:
         """Refuses what is no level.
 
@@ -125,12 +130,12 @@ class Dequantized:
         return jnp.minimum(y, last)
 
     @per_event
-    def elbo(self, key, x, context):
+    def elbo(self, key, x, *, context=None) -> jax.Array:
         """An unbiased estimate of the bound from one draw, nats, `[*batch, *event] -> [*batch]`."""
         return self._log_weight(key, x, context)
 
     @per_event
-    def iwae(self, key, x, context, samples=50):
+    def iwae(self, key, x, *, context=None, samples=50) -> jax.Array:
         """The importance weighted bound, nats, `[*batch, *event] -> [*batch]`: tighter with more `samples` (static).
 
         `log 1/S sum_s p(x + u_s) / q(u_s | x)`, `u_s ~ q(u | x)`; it tends to `log P(x)`.
@@ -142,7 +147,7 @@ class Dequantized:
         )  # fmt: skip
 
     @per_sample
-    def sample(self, key, context):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws `[*shape, *event]`, int32."""
         y = self.density.sample(key, context=context)
         return jnp.clip(jnp.floor(y), self.low, self.high).astype(jnp.int32)

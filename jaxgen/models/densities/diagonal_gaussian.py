@@ -133,24 +133,24 @@ class DiagonalGaussian:
         scales.seen_numbers(x, "DiagonalGaussian.check_data(x)", self.missing)
 
     @per_event
-    def log_prob(self, x):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """Nats, `[*batch, D] -> [*batch]`."""
         z = self._residual(x) * jnp.exp(-self._log_scale)
         terms = -0.5 * (z * z + LOG_2PI) - self._log_scale
         return jnp.sum(jnp.where(jnp.isnan(x), 0, terms) if self.missing else terms)
 
     @per_sample
-    def sample(self, key):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws `[*shape, D]`."""
         return self.mean + self.scale * jax.random.normal(key, self.offset.shape, self.offset.dtype)
 
     @per_event
-    def impute(self, x):
+    def impute(self, x) -> jax.Array:
         """Events with what is missing (NaN) at its mean, `[*batch, D]`."""
         return jnp.where(jnp.isnan(x), self.mean, x)
 
     @weighted_events
-    def e_step(self, x, weight):
+    def e_step(self, x, weight=None):
         """`Moments` around the mean, and `log_prob [N]`."""
         return self._moments(x, weight), self.log_prob(x)
 

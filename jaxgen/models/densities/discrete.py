@@ -203,7 +203,7 @@ class Categorical:
         return jnp.where(supported.reshape(label.shape), label + size * jnp.arange(columns), columns * size)
 
     @per_event
-    def log_prob(self, x):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """Nats, `[*batch, *columns] -> [*batch]`."""
         supported = self._supported(x)
         label = jnp.where(supported, x, 0).astype(jnp.int32)
@@ -211,12 +211,12 @@ class Categorical:
         return jnp.sum(_scored(value[..., 0], x, supported, self.missing))
 
     @per_sample
-    def sample(self, key):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws `[*shape, *columns]` int32."""
         return jax.random.categorical(key, self.logits).astype(jnp.int32)
 
     @weighted_events
-    def e_step(self, x, weight):
+    def e_step(self, x, weight=None):
         """Weighted counts `[*columns, V]`, and `log_prob [N]`."""
         return self._counts(x, weight[None], self.logits.shape)[0], self.log_prob(x)
 
@@ -367,18 +367,18 @@ class Bernoulli:
         return (x == 1).astype(penalty.dtype), (x == 0).astype(penalty.dtype), jnp.sum(penalty, axis=1)
 
     @per_event
-    def log_prob(self, x):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """Nats, `[*batch, *event] -> [*batch]`."""
         value = -jax.nn.softplus(jnp.where(x == 1, -self.logits, self.logits))
         return jnp.sum(_scored(value, x, _whole(x, 2), self.missing))
 
     @per_sample
-    def sample(self, key):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws `[*shape, *event]` int32."""
         return jax.random.bernoulli(key, self.probs).astype(jnp.int32)
 
     @weighted_events
-    def e_step(self, x, weight):
+    def e_step(self, x, weight=None):
         """`BernoulliStatistics`, and `log_prob [N]`."""
         statistics = self._counts(x, weight[None], self.logits.shape)
         return jax.tree.map(lambda leaf: leaf[0], statistics), self.log_prob(x)
@@ -519,18 +519,18 @@ class Poisson:
         return jnp.where(supported, x, 0).astype(self.log_rate.dtype), supported
 
     @per_event
-    def log_prob(self, x):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """Nats, `[*batch, *event] -> [*batch]`."""
         counts, supported = self._clean(x)
         return jnp.sum(_scored(poisson_log_mass(counts, self.rate), x, supported, self.missing))
 
     @per_sample
-    def sample(self, key):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws `[*shape, *event]` int32."""
         return jax.random.poisson(key, self.rate, dtype=jnp.int32)
 
     @weighted_events
-    def e_step(self, x, weight):
+    def e_step(self, x, weight=None):
         """`PoissonStatistics`, and `log_prob [N]`."""
         statistics = self._sums(x, weight[None], self.log_rate.shape)
         return jax.tree.map(lambda leaf: leaf[0], statistics), self.log_prob(x)

@@ -84,18 +84,18 @@ class Exponential:
         _waits(x, self.missing, "Exponential.check_data(x)")
 
     @per_event
-    def log_prob(self, x):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """Return nats, `[*batch, *event] -> [*batch]`."""
         clean, inside = entries.clean(x, _inside, 0, self.log_mean.dtype)
         return jnp.sum(entries.scored(-self.log_mean - clean * self.rate, inside, x, self.missing))
 
     @per_sample
-    def sample(self, key):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Return draws `[*shape, *event]`."""
         return self.mean * jax.random.exponential(key, self.log_mean.shape, self.log_mean.dtype)
 
     @weighted_events
-    def e_step(self, x, weight):
+    def e_step(self, x, weight=None):
         """Return `ExponentialStatistics`, and `log_prob [N]`; entries outside the support count nowhere."""
         clean, inside = entries.clean(x, _inside, 0, self.log_mean.dtype)
         return ExponentialStatistics(*entries.sums(weight, inside.astype(clean.dtype), clean)), self.log_prob(x)

@@ -141,17 +141,17 @@ class DistraxLeaf:
         return jnp.sum(self._checked(params, "log_prob(x)").log_prob(x))
 
     @per_event
-    def log_prob(self, x):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """Nats, `[*batch, *event] -> [*batch]`."""
         return self._log_prob(self.params, x)
 
     @per_sample
-    def sample(self, key):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws `[*shape, *event]`."""
         return self._checked(self.params, "sample(key)").sample(seed=key)
 
     @weighted_events
-    def e_step(self, x, weight):
+    def e_step(self, x, weight=None):
         """`LadderStatistics` along the plan, and `log_prob [N]`."""
         start, back = ravel_pytree(self.params)
         plan = ravel_pytree(self.plan)[0]

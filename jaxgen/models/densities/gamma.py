@@ -162,7 +162,7 @@ class Gamma:
         return u, excess(u, jnp.where(middle, jnp.log1p(jnp.where(middle, u, 0)), jnp.log(x) - self.log_mean))
 
     @per_event
-    def log_prob(self, x):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """Nats, `[*batch, *event] -> [*batch]`."""
         x, inside, penalty = self._clean(x)
         # a log a - log Gamma(a) - a is what Stirling's formula leaves
@@ -171,13 +171,13 @@ class Gamma:
         return jnp.sum(jnp.where(inside, value, 0) + penalty)
 
     @per_sample
-    def sample(self, key):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws `[*shape, *event]`."""
         draw = jax.random.gamma(key, self.shape, dtype=self.log_mean.dtype)
         return jnp.maximum(draw * jnp.exp(self.log_mean - self.log_shape), float(jnp.finfo(draw.dtype).tiny))
 
     @weighted_events
-    def e_step(self, x, weight):
+    def e_step(self, x, weight=None):
         """`GammaStatistics`, and `log_prob [N]`; entries outside the support count nowhere."""
         clean, inside, _ = self._clean(x)
         seen = inside.astype(clean.dtype)

@@ -161,7 +161,7 @@ class Gaussian:
         scales.seen_numbers(x, "Gaussian.check_data(x)", self.missing)
 
     @per_event
-    def log_prob(self, x):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """Nats, `[*batch, D] -> [*batch]`."""
         d, whitener = self._residual(x), self.whitener
         correction: Any = 0.0
@@ -171,18 +171,18 @@ class Gaussian:
         return -0.5 * (jnp.sum(z * z) + z.size * LOG_2PI) + jnp.trace(self.raw) + correction
 
     @per_sample
-    def sample(self, key):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws `[*shape, D]`."""
         noise = jax.random.normal(key, self.offset.shape, self.offset.dtype)
         return self.mean + matmul(self.scale_tril, noise)
 
     @per_event
-    def impute(self, x):
+    def impute(self, x) -> jax.Array:
         """Events with what is missing (NaN) at its conditional mean given the rest, `[*batch, D]`."""
         return self.mean + gaussians.fill_missing(self.whitener, self._residual(x)).d
 
     @weighted_events
-    def e_step(self, x, weight):
+    def e_step(self, x, weight=None):
         """`Moments` around the mean, and `log_prob [N]`."""
         return self._moments(x, weight), self.log_prob(x)
 

@@ -119,18 +119,18 @@ class Laplace:
         return (x - self.origin) - self.offset
 
     @per_event
-    def log_prob(self, x):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """Return nats, `[*batch, *event] -> [*batch]`."""
         value = -jnp.abs(self._residual(x)) / self.scale - self.log_scale - math.log(2)
         return jnp.sum(jnp.where(jnp.isnan(x), 0, value) if self.missing else value)
 
     @per_sample
-    def sample(self, key):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Return draws `[*shape, *event]`."""
         return self.location + self.scale * jax.random.laplace(key, self.offset.shape, self.offset.dtype)
 
     @weighted_events
-    def e_step(self, x, weight):
+    def e_step(self, x, weight=None):
         """Return `LaplaceStatistics`, and `log_prob [N]`."""
         d = self._residual(x)
         seen = ~jnp.isnan(d) if self.missing else jnp.ones(d.shape, bool)

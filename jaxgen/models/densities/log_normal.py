@@ -93,20 +93,20 @@ class LogNormal:
         return jnp.where(near, jnp.log1p(jnp.where(near, u, 0)), log - self.log_median), log, inside
 
     @per_event
-    def log_prob(self, x):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """Return nats, `[*batch, *event] -> [*batch]`."""
         d, log, inside = self._residual(x)
         value = -0.5 * ((d / self.scale) ** 2 + LOG_2PI) - self.log_scale - log
         return jnp.sum(entries.scored(value, inside, x, self.missing))
 
     @per_sample
-    def sample(self, key):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Return draws `[*shape, *event]`."""
         draw = self.median * jnp.exp(self.scale * jax.random.normal(key, self.log_scale.shape, self.log_scale.dtype))
         return jnp.maximum(draw, float(jnp.finfo(draw.dtype).tiny))
 
     @weighted_events
-    def e_step(self, x, weight):
+    def e_step(self, x, weight=None):
         """Return `Moments` of `log x` around the median's, each entry's own, and `log_prob [N]`."""
         d, _, inside = self._residual(x)
         d = jnp.where(inside, d, 0)

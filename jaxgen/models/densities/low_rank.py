@@ -240,28 +240,28 @@ class LowRankGaussian:
         return Explained(factors, noise, log_prob, top, bottom)
 
     @per_event
-    def log_prob(self, x):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """Nats, `[*batch, D] -> [*batch]`."""
         return self._explain(x).log_prob
 
     @per_event
-    def encode(self, x):
+    def encode(self, x) -> jax.Array:
         """The factors of events, `E[z | x]`, `[*batch, D] -> [*batch, q]`."""
         return self._explain(x).factors
 
     @per_event
-    def impute(self, x):
+    def impute(self, x) -> jax.Array:
         """Events with what is missing (NaN) at its conditional mean given the rest, `[*batch, D]`."""
         return jnp.where(jnp.isnan(x), self.mean + matmul(self.factor, self._explain(x).factors), x)
 
     @per_sample
-    def sample(self, key):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws `[*shape, D]`."""
         draws = jax.random.normal(key, (self.rank + self.offset.size,), self.offset.dtype)
         return self.mean + matmul(self.factor, draws[: self.rank]) + jnp.exp(0.5 * self.log_psi) * draws[self.rank :]
 
     @weighted_events
-    def e_step(self, x, weight):
+    def e_step(self, x, weight=None):
         """`FactorStatistics`, and `log_prob [N]`."""
         return self._expect(x, weight)
 

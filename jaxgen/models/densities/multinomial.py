@@ -82,17 +82,17 @@ class Multinomial:
         _counts(x, "Multinomial.check_data(x)")
 
     @per_event
-    def log_prob(self, x):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """Return nats, `[*batch, V] -> [*batch]`."""
         return _log_mass(x, self.log_probs)
 
     @per_sample
-    def sample(self, key):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Return draws `[*shape, V]` int32, of `total` each."""
         return jax.random.multinomial(key, self.total, self.probs, dtype=self.logits.dtype).astype(jnp.int32)
 
     @weighted_events
-    def e_step(self, x, weight):
+    def e_step(self, x, weight=None):
         """Return weighted counts `[V]`, and `log_prob [N]`; events that are no counts count nowhere."""
         counts, inside = entries.clean(x, entries.whole, 0, self.logits.dtype)
         counts = jnp.where(inside.all(axis=-1, keepdims=True), counts, 0)

@@ -174,20 +174,20 @@ class NegativeBinomial:
         return jnp.where(inside, x, 0).astype(dtype), inside, penalty
 
     @per_event
-    def log_prob(self, x):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """Nats, `[*batch, *event] -> [*batch]`."""
         x, inside, penalty = self._clean(x)
         return jnp.sum(jnp.where(inside, _log_mass(x, self.mean, self.dispersion), 0) + penalty)
 
     @per_sample
-    def sample(self, key):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws `[*shape, *event]` int32: a rate each, and a Poisson count of it."""
         first, second = jax.random.split(key)
         rate = jax.random.gamma(first, self.dispersion, dtype=self.log_mean.dtype)
         return jax.random.poisson(second, rate * jnp.exp(self.log_mean - self.log_dispersion), dtype=jnp.int32)
 
     @weighted_events
-    def e_step(self, x, weight):
+    def e_step(self, x, weight=None):
         """`NegativeBinomialStatistics`, and `log_prob [N]`; entries that are no counts count nowhere."""
         clean, inside, _ = self._clean(x)
         seen, positive = inside.astype(clean.dtype), (clean > 0).astype(clean.dtype)

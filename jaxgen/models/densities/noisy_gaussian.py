@@ -158,26 +158,26 @@ class NoisyGaussian:
         return z, log_det - 0.5 * (jnp.sum(z * z, axis=-1) + d.shape[-1] * LOG_2PI)
 
     @per_event
-    def log_prob(self, x, context):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """Return nats, `[*batch, D] -> [*batch]`."""
         return self._scored(self._residual(x), linalg.inverse_cholesky(self.covariance + self._noise(context)))[1]
 
     @per_event
-    def denoise(self, x, context):
+    def denoise(self, x, *, context=None):
         """Return the posterior means of events without their noise, `E[v | x]`, `[*batch, D]`."""
         whitener = linalg.inverse_cholesky(self.covariance + self._noise(context))
         z, _ = self._scored(self._residual(x), whitener)
         return self.mean + matmul(self.covariance, matmul(whitener.T, z))
 
     @per_sample
-    def sample(self, key, context):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Return draws with their noise, `[*shape, D]`."""
         normal = jax.random.normal(key, self.offset.shape, self.offset.dtype)
         whitener = linalg.inverse_cholesky(self.covariance + self._noise(context))
         return self.mean + matmul(linalg.tril_inverse(whitener), normal)
 
     @weighted_events
-    def e_step(self, x, weight, context):
+    def e_step(self, x, weight=None, *, context=None):
         """Return `Moments` of the events without noise, around the mean, and `log_prob [N]`."""
         covariance, noise = self.covariance, self._noise(context)
         whitener = linalg.inverse_cholesky(covariance + noise)

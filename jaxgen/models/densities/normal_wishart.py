@@ -298,17 +298,17 @@ class NormalWishart:
         return wishart.expected_log_normal(distance, log_det, strength, degrees, self.offset.shape[-1])
 
     @per_event
-    def log_prob(self, x):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """The posterior predictive density: nats, `[*batch, D] -> [*batch]`."""
         return self._predictive(self._distance(x))
 
     @per_event
-    def step_log_prob(self, x):
+    def step_log_prob(self, x) -> jax.Array:
         """`E_q log N(x | mu, L^-1)`: nats, `[*batch, D] -> [*batch]`."""
         return self._expected(self._distance(x))
 
     @per_sample
-    def sample(self, key):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws of the posterior predictive density, `[*shape, D]`."""
         first, second = jax.random.split(key)
         noise = jax.random.normal(first, self.offset.shape, self.offset.dtype)
@@ -319,7 +319,7 @@ class NormalWishart:
         return self.mean + noise * jnp.exp(0.5 * (jnp.log(self.degrees * (1 + 1 / self.strength)) - log_chi))
 
     @weighted_events
-    def e_step(self, x, weight):
+    def e_step(self, x, weight=None):
         """`Moments` around the posterior mean, and `step_log_prob [N]`."""
         return self._moments(self._residual(x), weight), self.step_log_prob(x)
 

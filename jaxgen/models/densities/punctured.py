@@ -91,17 +91,17 @@ class Punctured:
         return jnp.all(jnp.asarray(x, self.value.dtype) == self.value, axis=axes)
 
     @per_event
-    def log_prob(self, x, context):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """Return nats, `[*batch, *event] -> [*batch]`."""
         return jnp.where(self._at(x), -jnp.inf, self.density.log_prob(x, context=context))
 
     @per_sample
-    def sample(self, key, context):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Return draws `[*shape, *event]`."""
         return self.density.sample(key, context=context)
 
     @weighted_events
-    def e_step(self, x, weight, context):
+    def e_step(self, x, weight=None, *, context=None):
         """Return `PuncturedStatistics`, and `log_prob [N]`."""
         at = self._at(x)
         given = {} if context is None else {"context": context}

@@ -205,19 +205,19 @@ class LinearRegression:
         return (x - self.origin) - (self.offset + matmul(context - self.center, self.weight.T))
 
     @per_event
-    def log_prob(self, x, context):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """Nats, `[*batch, D] -> [*batch]`."""
         z = matmul(self.whitener, self._residual(x, context))
         return -0.5 * (jnp.sum(z * z) + z.size * LOG_2PI) + jnp.trace(self.raw)
 
     @per_sample
-    def sample(self, key, context):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws `[*shape, D]`."""
         noise = jax.random.normal(key, self.offset.shape, self.offset.dtype)
         return self.predict(context) + matmul(linalg.tril_inverse(self.whitener), noise)
 
     @weighted_events
-    def e_step(self, x, weight, context):
+    def e_step(self, x, weight=None, *, context=None):
         """`RegressionStatistics` around the prediction, and `log_prob [N]`."""
         return self._sums(x, weight, context), self.log_prob(x, context=context)
 

@@ -28,12 +28,12 @@ class StandardNormal:
     event_shape: tuple[int, ...] = static()
 
     @per_event
-    def log_prob(self, x):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """Nats, `[*batch, *event] -> [*batch]`."""
         return -0.5 * (jnp.sum(x * x) + x.size * LOG_2PI)
 
     @per_sample
-    def sample(self, key):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws `[*shape, *event]`."""
         return jax.random.normal(key, self.event_shape)
 

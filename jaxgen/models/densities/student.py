@@ -223,7 +223,7 @@ class StudentT:
         return _log_gamma_ratio(df / 2, half) + log_volume - tail
 
     @per_event
-    def log_prob(self, x):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """Nats, `[*batch, D] -> [*batch]`."""
         d, whitener, half = self._residual(x), self.whitener, x.size / 2
         log_volume = jnp.trace(self.raw) - half * LOG_2PI
@@ -236,7 +236,7 @@ class StudentT:
         return jnp.where(half > 0, self._density(half, jnp.sum(z * z), log_volume), 0)
 
     @per_sample
-    def sample(self, key):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws `[*shape, D]`."""
         normal, gamma = jax.random.split(key)
         noise = jax.random.normal(normal, self.offset.shape, self.offset.dtype)
@@ -245,7 +245,7 @@ class StudentT:
         return self.location + jnp.exp(-0.5 * log_tau) * matmul(linalg.tril_inverse(self.whitener), noise)
 
     @weighted_events
-    def e_step(self, x, weight):
+    def e_step(self, x, weight=None):
         """`StudentStatistics` around the location, and `log_prob [N]`."""
         d, whitener, half = self._residual(x), self.whitener, jnp.asarray(x.shape[1] / 2, x.dtype)
         covariance = None

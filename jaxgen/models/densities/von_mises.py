@@ -157,7 +157,7 @@ class VonMises:
         return _turned(jnp.where(inside, x, 0).astype(dtype), self.loc), inside, penalty
 
     @per_event
-    def log_prob(self, x):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """Nats, `[*batch, *event] -> [*batch]`."""
         difference, inside, penalty = self._difference(x)
         # k (cos - 1) by the half angle: a narrow density sees differences whose cosine rounds to one
@@ -166,7 +166,7 @@ class VonMises:
         return jnp.sum(jnp.where(inside, value, 0) + penalty)
 
     @per_sample
-    def sample(self, key):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws `[*shape, *event]`, from -pi to pi.
 
         The rejection sampler of Best and Fisher (1979), written in the tangent of the half angle, where the envelope is
@@ -191,7 +191,7 @@ class VonMises:
         return _wrapped(self.loc + 2 * jnp.arctan(tangent))
 
     @weighted_events
-    def e_step(self, x, weight):
+    def e_step(self, x, weight=None):
         """`VonMisesStatistics`, and `log_prob [N]`; entries that are not finite count nowhere."""
         difference, inside, _ = self._difference(x)
         seen = inside.astype(difference.dtype)

@@ -72,7 +72,7 @@ class DeepBelief:
         self.machines[0].check_data(x)
 
     @per_event
-    def elbo(self, key, x):
+    def elbo(self, key, x, *, context=None) -> jax.Array:
         """An unbiased estimate of a lower bound of `log p(v)`, nats, `[*batch, V] -> [*batch]`.
 
         `log p(v) >= E_q [log p(v | h) + log p(h)] + H(q)` with the machine's own `q = p(h | v)`, of which entropy and
@@ -89,14 +89,14 @@ class DeepBelief:
         return bound - self.machines[-1].energy(x) - self.log_z
 
     @per_event
-    def encode(self, x):
+    def encode(self, x) -> jax.Array:
         """Features, the means of the top hidden layer with means passed up in place of values, `[*batch, H]`."""
         for machine in self.machines[:-1]:
             x = machine.hidden.to_values(machine.encode(x))
         return self.machines[-1].encode(x)
 
     @per_sample
-    def sample(self, key, *, sweeps=1000):
+    def sample(self, key, shape=(), *, context=None, sweeps=1000) -> jax.Array:
         """Draws `[*shape, V]`: `sweeps` of the top machine, and down from there."""
         start, down = jax.random.split(key)
         x = self.machines[-1].sample(start, sweeps=sweeps)

@@ -157,17 +157,17 @@ class DeepBoltzmann:
         return Sides(even, odd, across(0), across(1), *centers)
 
     @per_event
-    def energy(self, x):
+    def energy(self, x) -> jax.Array:
         """`-log p(x) - log Z` of the even layers, the odd ones summed out, nats, `[*batch, *event] -> [*batch]`."""
         return bipartite.free_energy(self.sides(), x)
 
     @per_batch
-    def kernel(self, key, x, observed=None):
+    def kernel(self, key, x, *, observed=None) -> jax.Array:
         """One sweep of block Gibbs, even layers to odd ones and back; coordinates that are `observed` stay."""
         return bipartite.sweep(self.sides(), key, x, observed)
 
     @per_batch
-    def complete(self, key, x):
+    def complete(self, key, x) -> jax.Array:
         """Events whose NaN are drawn given the rest, by clamped Gibbs sampling from units under no field."""
         sides, (start, chain) = self.sides(), jax.random.split(key)
         seen = ~jnp.isnan(x)
@@ -191,7 +191,7 @@ class DeepBoltzmann:
         return even, sides.far.mean(sides.to_far(even)), field
 
     @per_event
-    def encode(self, x):
+    def encode(self, x) -> jax.Array:
         """Mean-field features: the means of all hidden layers, bottom to top, given the visible part of x.
 
         `[*batch, *event] -> [*batch, sum_l layers[l].size]`
@@ -201,7 +201,7 @@ class DeepBoltzmann:
         return jnp.concatenate([parts[layer % 2][layer // 2] for layer in range(1, len(self.layers))])
 
     @per_event
-    def log_bound(self, x):
+    def log_bound(self, x) -> jax.Array:
         """`E_q[-E] + H(q)`, at most `log p(u_0) + log Z`, by mean field over all hidden layers, nats.
 
         The hidden part of x is not looked at. `dbm.log_bound(dbm.pad(x)) - dbm.log_partition()` is a lower bound of the
@@ -218,7 +218,7 @@ class DeepBoltzmann:
         return own + odd - visible.energy(x[: visible.sites])
 
     @per_sample
-    def sample(self, key, *, sweeps=1000):
+    def sample(self, key, shape=(), *, context=None, sweeps=1000) -> jax.Array:
         """Approximate draws `[*shape, *event]`: one chain each, `sweeps` of block Gibbs from independent units.
 
         The first `layers[0].sites` columns are the visible units.

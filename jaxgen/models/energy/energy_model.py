@@ -113,17 +113,17 @@ class EnergyModel:
         return self.tilt * jnp.reshape(self.net(z), ()) - self.base.log_prob(x)
 
     @per_event
-    def energy(self, x):
+    def energy(self, x) -> jax.Array:
         """E, `-log p(x) - log Z` in nats, `[*batch, *event] -> [*batch]`."""
         return self._energy(x)
 
     @per_event
-    def score(self, x):
+    def score(self, x) -> jax.Array:
         """`grad log p(x)`, `[*batch, *event] -> [*batch, *event]`, which needs no Z."""
         return -jax.grad(self._energy)(x)
 
     @per_event
-    def kernel(self, key, x, observed=None):
+    def kernel(self, key, x, *, observed=None) -> jax.Array:
         """`moves` steps of the sampler, `[*batch, *event] -> [*batch, *event]`.
 
         It leaves p in place if the sampler does, as `MALA` and `HMC` do; `ULA` leaves one near it. Coordinates that are
@@ -143,7 +143,7 @@ class EnergyModel:
         return jnp.where(stuck | jnp.isnan(end.log_density), jnp.nan, new)
 
     @per_sample
-    def sample(self, key, *, sweeps=1000):
+    def sample(self, key, shape=(), *, context=None, sweeps=1000) -> jax.Array:
         """Approximate draws `[*shape, *event]`: one chain each, `sweeps` steps of the kernel from a draw of the base.
 
         The chain tends to p, but says nothing of how near it came: few of them pass from mode to mode.

@@ -173,7 +173,7 @@ class RandomField:
         return self.units.statistic(x).reshape((self.units.sites, -1))
 
     @per_event
-    def energy(self, x):
+    def energy(self, x) -> jax.Array:
         """E, `-log p(x) - log Z` in nats, `[*batch, N] -> [*batch]`."""
         t = self._statistic(x)
         alike = jnp.sum(t[self.edges[:, 0]] * t[self.edges[:, 1]], axis=1)
@@ -207,7 +207,7 @@ class RandomField:
         return carried(self.units, values.T, x.dtype)
 
     @per_batch
-    def kernel(self, key, x, observed=None):
+    def kernel(self, key, x, *, observed=None) -> jax.Array:
         """One sweep of Gibbs sampling, every site once, the colours in order, `[*batch, N] -> [*batch, N]`.
 
         Returns values in the dtype of `x` where that can hold them, so that sweeps can be scanned. Sites that are
@@ -218,12 +218,12 @@ class RandomField:
         return self._sweep(key, x, observed, False)
 
     @per_batch
-    def reverse_kernel(self, key, x):
+    def reverse_kernel(self, key, x) -> jax.Array:
         """The sweep backwards in time, the colours in reverse, for `metrics.reverse_ais`."""
         return self._sweep(key, x, None, True)
 
     @per_event
-    def pseudo_log_likelihood(self, x):
+    def pseudo_log_likelihood(self, x) -> jax.Array:
         """`sum_i log p(x_i | all others)` in nats, `[*batch, N] -> [*batch]`.
 
         It needs no partition function, and its maximum tends to the true parameters. It is not a bound.
@@ -241,7 +241,7 @@ class RandomField:
         return own - jnp.sum(self.units.log_partition(field.reshape(-1)))
 
     @per_sample
-    def sample(self, key, *, sweeps=1000):
+    def sample(self, key, shape=(), *, context=None, sweeps=1000) -> jax.Array:
         """Approximate draws `[*shape, N]`: one chain each, `sweeps` from sites without couplings.
 
         The chain tends to p, but says nothing of how near it came: below the temperature at which a lattice orders it

@@ -203,12 +203,12 @@ class RBM:
         )  # fmt: skip
 
     @per_event
-    def energy(self, x):
+    def energy(self, x) -> jax.Array:
         """The free energy F: `-log p(x) - log Z` in nats, `[*batch, V] -> [*batch]`."""
         return bipartite.free_energy(self.sides(), x)
 
     @per_batch
-    def kernel(self, key, x, observed=None):
+    def kernel(self, key, x, *, observed=None) -> jax.Array:
         """One sweep of block Gibbs sampling, visible to hidden to visible, `[*batch, V] -> [*batch, V]`.
 
         `h ~ p(h | v)`, `v' ~ p(v' | h)`. Returns values in the dtype of `x` where that can hold them, so that sweeps
@@ -230,24 +230,24 @@ class RBM:
         return bipartite.sweep_from(self.sides(), key, field)
 
     @per_event
-    def encode(self, x):
+    def encode(self, x) -> jax.Array:
         """The means of the hidden statistics given x, of bits `p(h_j = 1 | v)`, `[*batch, V] -> [*batch, H]`."""
         return self.hidden.mean(self.sides().to_far(self.visible.statistic(x)))
 
     @per_event
-    def sample_hidden(self, key, x):
+    def sample_hidden(self, key, x) -> jax.Array:
         """Hidden values, `h ~ p(h | v)`, `[*batch, V] -> [*batch, H]`."""
         noise = jax.random.uniform(key, (self.hidden.sites,), self.weights.dtype)
         return self.hidden.sample(noise, self.sides().to_far(self.visible.statistic(x)))
 
     @per_latent
-    def decode(self, z):
+    def decode(self, z) -> jax.Array:
         """The means of the visible values given hidden statistics, of bits `p(v_i = 1 | h)`, `[*batch, H] -> [*batch,
         V]`; hidden means in place of values give the mean field. Labels are probabilities of their states."""
         return self.visible.to_values(self.visible.mean(self.sides().to_near(z.astype(self.weights.dtype))))
 
     @per_event
-    def pseudo_log_likelihood(self, x):
+    def pseudo_log_likelihood(self, x) -> jax.Array:
         """`sum_i log p(v_i | all others)` in nats, over every unit and not a random one, `[*batch, V] -> [*batch]`.
 
         It needs no partition function. It is not a bound on the log-likelihood, in either direction.
@@ -260,7 +260,7 @@ class RBM:
         return bipartite.pseudo_log_likelihood(self.sides(), x, self.weights)
 
     @per_event
-    def log_conditional(self, x, site=0):
+    def log_conditional(self, x, *, site=0) -> jax.Array:
         """`log p(v_site = s | all other units)` for every state s, exact, `[*batch, V] -> [*batch, states]`.
 
         The value that x has there is not looked at. With a label as its first visible unit the machine is a classifier,
@@ -291,7 +291,7 @@ class RBM:
         return bipartite.log_conditional(self.sides(), x, self.weights, site)
 
     @per_sample
-    def sample(self, key, *, sweeps=1000):
+    def sample(self, key, shape=(), *, context=None, sweeps=1000) -> jax.Array:
         """Approximate draws `[*shape, V]`: one chain each, `sweeps` of block Gibbs from independent visible units.
 
         The start is the visible units under no field, of bits `v_i ~ Bernoulli(sigmoid(b_i))`. The chain tends to p,
@@ -303,7 +303,7 @@ class RBM:
         return jax.lax.fori_loop(0, sweeps, lambda t, v: self.kernel(jax.random.fold_in(chain, t), v), v)
 
     @per_sample
-    def sample_exact(self, key):
+    def sample_exact(self, key, shape=(), *, context=None) -> jax.Array:
         """Exact and independent draws `[*shape, V]`, by enumeration of the side that has fewer states.
 
         Raises:

@@ -133,6 +133,11 @@ class Mixture:
         return context_shape(algebra.element(self.components))
 
     @property
+    def context_optional(self) -> bool:
+        """True where a context may be absent, as the components decide."""
+        return algebra.context_optional(self.components)
+
+    @property
     def free_parameters(self) -> int:
         """K - 1 weights; `core.latent.free_parameters` adds the components'."""
         return self.logits.shape[-1] - 1
@@ -163,17 +168,17 @@ class Mixture:
         return logsumexp(self._step_joint(x), axis=0)
 
     @per_batch
-    def log_prob(self, x, context):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """Nats, `[*batch, *event] -> [*batch]`."""
         return logsumexp(self._joint(x, context), axis=0)
 
     @per_batch
-    def elbo(self, key, x, context):
+    def elbo(self, key, x, *, context=None) -> jax.Array:
         """A lower bound in the mean, of components that have one: `iwae` of one draw, nats, `[*batch]`."""
         return self._estimate(key, x, context, 1)
 
     @per_batch
-    def iwae(self, key, x, context, samples=50):
+    def iwae(self, key, x, *, context=None, samples=50) -> jax.Array:
         """The logarithm of an unbiased estimate of p(x), nats, `[*batch, *event] -> [*batch]`.
 
         `log sum_k w_k exp(e_k)`, with `exp(e_k)` an unbiased estimate of `p_k(x)` from draws of its own.
@@ -185,17 +190,17 @@ class Mixture:
         return logsumexp(self.log_weights[:, None] + parts, axis=0)
 
     @per_batch
-    def responsibilities(self, x, context):
+    def responsibilities(self, x, *, context=None) -> jax.Array:
         """`p(k | x)`, `[*batch, *event] -> [*batch, K]`."""
         return jax.nn.softmax(self._joint(x, context), axis=0).T
 
     @per_batch
-    def predict(self, x, context):
+    def predict(self, x, *, context=None) -> jax.Array:
         """The likeliest component, `[*batch, *event] -> [*batch]` int32."""
         return jnp.argmax(self._joint(x, context), axis=0).astype(jnp.int32)
 
     @per_batch
-    def impute(self, x, context):
+    def impute(self, x, *, context=None) -> jax.Array:
         """Events with what is missing (NaN) at its posterior mean given the rest, `[*batch, *event]`.
 
         `E[x_M | x_O] = sum_k p(k | x_O) E_k[x_M | x_O]`, of components that have `impute`: Gaussians with
@@ -242,14 +247,14 @@ class Mixture:
         return jnp.tensordot(self.weights, self.components.mean, 1, precision="highest")
 
     @per_sample
-    def sample(self, key, context, length):
+    def sample(self, key, shape=(), *, context=None, length=None) -> jax.Array:
         """Draws `[*shape, *event]`."""
         which, within = jax.random.split(key)
         index = jax.random.categorical(which, self.logits)
         return algebra.sample_component(within, self.components, index, context=context, length=length)
 
     @weighted_events
-    def e_step(self, x, weight, label, context):
+    def e_step(self, x, weight=None, *, label=None, context=None):
         """`MixtureStatistics` and `log_prob [N]`; with labels `[N]` the latter is `log p(x, label)`."""
         joint = algebra.labelled(self._step_joint(x, context), label)
         # one exponential for both results

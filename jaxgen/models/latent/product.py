@@ -161,6 +161,11 @@ class Product:
         return (sum(np.size(columns) for columns in self.columns),)
 
     @property
+    def context_optional(self) -> bool:
+        """True where a context may be absent, as the blocks decide."""
+        return all(algebra.context_optional(block) for block in self.blocks if context_shape(block) is not None)
+
+    @property
     def context_shape(self):
         shapes = {context_shape(block) for block in self.blocks} - {None}
         if len(shapes) > 1:
@@ -192,18 +197,18 @@ class Product:
             latent.check_data(block, own)
 
     @per_event
-    def log_prob(self, x, context):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """Nats, `[*batch, D] -> [*batch]`."""
         given = lambda block: None if context_shape(block) is None else context  # noqa: E731
         return sum(block.log_prob(part, context=given(block)) for block, part in self._parts(x))
 
     @per_event
-    def elbo(self, key, x, context):
+    def elbo(self, key, x, *, context=None) -> jax.Array:
         """A lower bound on `log p(x)`, of blocks that have one: the sum of bounds and log-likelihoods, nats."""
         return self._sum_of(latent.bound, key, x, context)
 
     @per_event
-    def iwae(self, key, x, context, samples=50):
+    def iwae(self, key, x, *, context=None, samples=50) -> jax.Array:
         """The logarithm of an unbiased estimate of p(x), of blocks that have one, nats, `[*batch]`."""
         return self._sum_of(functools.partial(latent.estimate, samples=samples), key, x, context)
 
@@ -213,7 +218,7 @@ class Product:
         return sum(score(block, k, part, given(block)) for k, (block, part) in zip(keys, self._parts(x), strict=True))
 
     @per_sample
-    def sample(self, key, context):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws `[*shape, D]`, floats."""
         dtype, out = float_type(self), jnp.zeros(self.event_shape, float_type(self))
         keys = jax.random.split(key, len(self.blocks))
@@ -223,7 +228,7 @@ class Product:
         return out
 
     @weighted_events
-    def e_step(self, x, weight):
+    def e_step(self, x, weight=None):
         """`ProductStatistics`, and `log_prob [N]`."""
         steps = [block.e_step(part, weight) for block, part in self._parts(x)]
         return ProductStatistics(tuple(part for part, _ in steps)), sum(log_prob for _, log_prob in steps)

@@ -186,35 +186,35 @@ class VariationalMixture:
         return self.expected_log_weights[:, None] + algebra.component_step_log_prob(self.components, x)
 
     @per_batch
-    def log_prob(self, x, context):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """The posterior predictive density: nats, `[*batch, *event] -> [*batch]`."""
         return logsumexp(self.log_weights[:, None] + algebra.component_log_prob(self.components, x), axis=0)
 
     @per_batch
     @compiled
-    def step_log_prob(self, x, context):
+    def step_log_prob(self, x, *, context=None) -> jax.Array:
         """An event's term of the lower bound, `log sum_k exp(E log w_k + E log p(x | k))`: nats, `[*batch]`."""
         return logsumexp(self._joint(x), axis=0)
 
     @per_batch
-    def responsibilities(self, x, context):
+    def responsibilities(self, x, *, context=None) -> jax.Array:
         """`q(k | x)`, `[*batch, *event] -> [*batch, K]`."""
         return jax.nn.softmax(self._joint(x), axis=0).T
 
     @per_batch
-    def predict(self, x, context):
+    def predict(self, x, *, context=None) -> jax.Array:
         """The likeliest component, `[*batch, *event] -> [*batch]` int32."""
         return jnp.argmax(self._joint(x), axis=0).astype(jnp.int32)
 
     @per_sample
-    def sample(self, key):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws of the posterior predictive density, `[*shape, *event]`."""
         which, within = jax.random.split(key)
         index = jax.random.categorical(which, self.log_weights)
         return algebra.sample_component(within, self.components, index)
 
     @weighted_events
-    def e_step(self, x, weight, label):
+    def e_step(self, x, weight=None, *, label=None):
         """`VariationalStatistics` and `step_log_prob [N]`; with labels `[N]` that of the event in its component."""
         joint = algebra.labelled(self._joint(x), label)
         log_norm = logsumexp(joint, axis=0)

@@ -198,31 +198,31 @@ class Flow:
         return {"length": length if given[0] is None else given[0]} if given else {}
 
     @per_event
-    def log_prob(self, x, context):
+    def log_prob(self, x, *, context=None) -> jax.Array:
         """Nats, `[*batch, *event] -> [*batch]`."""
         z, log_det = self.bijection.inverse(x, context)
         return self.base.log_prob(z, context=self._for_base(context)) + log_det
 
     @per_event
-    def elbo(self, key, x, context):
+    def elbo(self, key, x, *, context=None) -> jax.Array:
         """A lower bound on `log p(x)`, of a base that has one: the base's and the log-determinant, nats."""
         z, log_det = self.bijection.inverse(x, context)
         return latent.bound(self.base, key, z, self._for_base(context)) + log_det
 
     @per_event
-    def iwae(self, key, x, context, samples=50):
+    def iwae(self, key, x, *, context=None, samples=50) -> jax.Array:
         """The logarithm of an unbiased estimate of p(x), of a base that has one, nats, `[*batch]`."""
         z, log_det = self.bijection.inverse(x, context)
         return latent.estimate(self.base, key, z, self._for_base(context), samples) + log_det
 
     @per_sample
-    def sample(self, key, context, length):
+    def sample(self, key, shape=(), *, context=None, length=None) -> jax.Array:
         """Draws `[*shape, *event]`."""
         z = self.base.sample(key, context=self._for_base(context), **self._length(length))
         return self.bijection.forward(as_floating(z, self), context)[0]
 
     @per_sample
-    def sample_and_log_prob(self, key, context, length):
+    def sample_and_log_prob(self, key, shape=(), *, context=None, length=None) -> tuple[jax.Array, jax.Array]:
         """Draws `[*shape, *event]` and their log-density `[*shape]`, without a way back through the layers."""
         z, log_base = algebra.sample_and_log_prob(self.base, key, self._for_base(context), **self._length(length))
         x, log_det = self.bijection.forward(as_floating(z, self), context)
@@ -230,12 +230,12 @@ class Flow:
         return x, (log_base - log_det).astype(log_det.dtype)
 
     @per_event
-    def encode(self, x, context):
+    def encode(self, x, *, context=None) -> jax.Array:
         """Events in the coordinates of the base, `z`, `[*batch, *event] -> [*batch, *latent]`."""
         return self.bijection.inverse(x, context)[0]
 
     @per_latent
-    def decode(self, z, context):
+    def decode(self, z, *, context=None) -> jax.Array:
         """From the coordinates of the base back to events, `[*batch, *latent] -> [*batch, *event]`."""
         return self.bijection.forward(z, context)[0]
 

@@ -103,17 +103,17 @@ class Generator:
         return self.units[0] + self.units[1] * self.net(*inputs)
 
     @per_latent
-    def decode(self, z, context):
+    def decode(self, z, *, context=None) -> jax.Array:
         """The event of each noise vector, `[*batch, L] -> [*batch, *event]`."""
         return self._draw(z, context)
 
     @per_event
-    def standardize(self, x):
+    def standardize(self, x) -> jax.Array:
         """Events in the generator's units, `[*batch, *event] -> [*batch, *event]`: what a critic sees."""
         return (x - self.units[0]) / self.units[1]
 
     @per_sample
-    def sample(self, key, context):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws `[*shape, *event]`."""
         return self._draw(self.base.sample(key), context)
 

@@ -143,7 +143,7 @@ class VAE:
         return None if context_shape(self.prior) is None else context
 
     @per_event
-    def elbo(self, key, x, context):
+    def elbo(self, key, x, *, context=None) -> jax.Array:
         """An unbiased estimate of the bound from one draw, nats, `[*batch, *event] -> [*batch]`."""
         mean, log_scale = self._posterior(x, context)
         noise = jax.random.normal(key, mean.shape, mean.dtype)
@@ -156,7 +156,7 @@ class VAE:
         return self._log_likelihood(x, z, context) - divergence
 
     @per_event
-    def iwae(self, key, x, context, samples=50):
+    def iwae(self, key, x, *, context=None, samples=50) -> jax.Array:
         """The importance weighted bound, nats, `[*batch, *event] -> [*batch]`: tighter with more `samples` (static).
 
         `log 1/S sum_s p(x, z_s) / q(z_s | x)`, `z_s ~ q(z | x)`; it tends to `log p(x)`. Draws are decoded in chunks:
@@ -175,7 +175,7 @@ class VAE:
         return importance_bound(key, log_weight, samples, "VAE.iwae")
 
     @per_event
-    def encode(self, x, context):
+    def encode(self, x, *, context=None) -> tuple[jax.Array, jax.Array]:
         """Mean and scale of `q(z | x)`, `[*batch, *event] -> ([*batch, L], [*batch, L])`."""
         mean, log_scale = self._posterior(x, context)
         return mean, jnp.exp(log_scale)
@@ -185,12 +185,12 @@ class VAE:
         return self.prior.event_shape
 
     @per_latent
-    def decode(self, z, context):
+    def decode(self, z, *, context=None) -> jax.Array:
         """The mean event of each latent vector, `[*batch, L] -> [*batch, *event]`."""
         return self._in_units(self._observe(z, context).mean())
 
     @per_sample
-    def sample(self, key, context):
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws `[*shape, *event]`: z from the prior, then x from the likelihood."""
         latent_key, event_key = jax.random.split(key)
         z = self.prior.sample(latent_key, context=self._prior_context(context))
