@@ -103,6 +103,27 @@ def test_a_batch_of_several_kinds_keeps_their_order():
     assert draws == [int(algebra.sample_component(KEY, algebra.stack([m]), 0)) for m in (one[0], other, one[1])]
 
 
+def test_starts_of_several_kinds():
+    start = jg.Mixture.init(KEY, RAIN, 3, [jg.Delta.init, jg.Gamma.init, jg.Gamma.init])
+    fitted = jg.fit(KEY, start, RAIN).model
+    assert abs(float(fitted.weights[0]) - (RAIN == 0).mean()) < 1e-4
+    low, high = np.sort(np.asarray(fitted.components.members[1].mean)[:, 0])
+    assert low < RAIN[RAIN > 0].mean() < high
+    hmm = jg.HMM.init(KEY, RAIN[None], 2, [jg.Delta.init, jg.Gamma.init])
+    assert np.isfinite(hmm.log_prob(RAIN[None])).all()
+    with pytest.raises(jg.ModelError, match="3 leaves"):
+        jg.Mixture.init(KEY, RAIN, 3, [jg.Delta.init, jg.Gamma.init])
+
+
+def test_selection_counts_what_stands_beside_an_atom():
+    def family(key, x, k, leaf):
+        parts = jg.Mixture.init(key, x, k, leaf).components
+        return jg.Mixture.from_components([jg.Delta.from_value(0.0), *(algebra.take(parts, i) for i in range(k))])
+
+    found = jg.select(KEY, COUNTS, [1, 2], {"poisson": jg.Poisson.init}, family=family, restarts=1)
+    assert isinstance(found.best().model.components, algebra.Several) and found.best().k == 1
+
+
 # ---- bounds
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxgen.core import algebra
+from jaxgen.core import algebra, latent
+from jaxgen.core.errors import DataError
 from jaxgen.core.protocols import Clusterable, has
 from jaxgen.ops.kmeans import kmeans, squared_distances
 from jaxgen.ops.scales import standardized
@@ -65,3 +68,54 @@ def cluster_shares(
 def blended(member: jax.Array, distance: jax.Array, k: int | jax.Array, blend: float = BLEND) -> jax.Array:
     """Shares `[K, N]` from the cluster of each event, ones and zeros, and its squared distance to each, a feature."""
     return (1 - blend) * member + blend / k / (1 + distance)
+
+
+def start_of_kinds(key: Any, x: jax.Array, leaves: Any) -> Any:
+    """A start of K models of several kinds from data: `algebra.Several`, or a batch where all are of one kind.
+
+    A kind that is there once starts from all events: what distinguishes the parts is their kind. Several of one kind
+    share the events out by k-means. A leaf that refuses some events, as a gamma refuses zeros, starts from those that
+    no part made before it takes for itself (`Delta` gives all others no probability).
+
+    Args:
+        key: typed key.
+        x: `[N, *event]`, concrete.
+        leaves: K functions `(key, x) -> model`.
+
+    Raises:
+        DataError: by a leaf, of events that no other leaf takes.
+    """
+    made: list[Any] = []
+    for k, leaf in zip(jax.random.split(key, len(leaves)), leaves, strict=True):
+        made.append(_first_that_fits(k, leaf, x, made))
+    models = algebra.stack(made)
+    shared = [_shared_out(key, batch, x) for batch in algebra.kinds(models)]
+    return algebra.Several(tuple(shared), models.order) if isinstance(models, algebra.Several) else shared[0]
+
+
+def _first_that_fits(key: Any, leaf: Any, x: jax.Array, made: list[Any]) -> Any:
+    """A leaf's model of all events, or of those that one of the models made before it does not take."""
+    try:
+        return leaf(key, x)
+    except DataError:
+        for one in made:
+            free = np.isneginf(np.asarray(one.log_prob(x)))
+            if free.any() and not free.all():
+                with contextlib.suppress(DataError):
+                    return leaf(key, x[free])
+        raise
+
+
+def _shared_out(key: Any, batch: Any, x: jax.Array) -> Any:
+    """K models of one kind, each with a cluster of the events; one as it is."""
+    count = algebra.count(batch)
+    if count == 1:
+        return batch
+    template = algebra.take(batch, 0)
+    inside = ~np.isneginf(np.asarray(template.log_prob(x)))
+    x = x[inside]
+    share = cluster_shares(key, template, x, count)
+    for _ in range(START_STEPS):
+        statistics = algebra.component_e_step(batch, x, share)
+        batch = latent.component_maximize(batch, statistics, jnp.sum(share, axis=1))[0]
+    return batch

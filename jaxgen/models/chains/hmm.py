@@ -21,7 +21,7 @@ from jaxgen.models.chains.markov import MarkovChain
 from jaxgen.ops import chains
 from jaxgen.ops.chunks import sum_over_chunks
 from jaxgen.ops.stable import log_normalize, softmax
-from jaxgen.ops.starts import START_STEPS, cluster_shares
+from jaxgen.ops.starts import START_STEPS, cluster_shares, start_of_kinds
 
 #: time steps whose emission statistics are summed at once: they stay in the cache, and a float32 sum keeps its digits
 BLOCK = 4096
@@ -91,7 +91,7 @@ class HMM:
             x: sequences `[N, T, *event]`, or `Sequences`.
             k: number of states, 1 to the number of time steps.
             leaf: `(key, x [M, *event]) -> model` with an M-step, such as `Gaussian.init`; called once, on all steps;
-                with a context `(key, x, context [M, *context]) -> model`.
+                with a context `(key, x, context [M, *context]) -> model`. Or a list of K such, a kind for each state.
             stickiness: the probability of staying in a state; the rest is shared by the other states.
             initial, transition: probabilities `[K]` and `[K, K]` to start from instead; zeros in them stay.
             initial_prior, transition_prior, stationary: as in `MarkovChain`.
@@ -133,7 +133,7 @@ class HMM:
             initial, transition, initial_prior=initial_prior, transition_prior=transition_prior, stationary=stationary
         )
         try:
-            start = cls(chain, _init_emissions(key, values, given, k, ByValue(leaf)), None, None)
+            start = cls(chain, _emissions(key, values, given, k, leaf, called), None, None)
             latent.check_data(start, x)
             return start
         except (TypeError, ValueError) as error:
@@ -531,6 +531,19 @@ def _init_context(context, axes, called):
             got=f"shape {list(context.shape)}",
         )  # fmt: skip
     return _rows(context)
+
+
+def _emissions(key, steps, context, k, leaf, called):
+    """The emissions of a start: of one kind, or with a leaf for each state."""
+    if not isinstance(leaf, (list, tuple)):
+        return _init_emissions(key, steps, context, k, ByValue(leaf))
+    if len(leaf) != k or context is not None:
+        raise ModelError(
+            "leaves of several kinds start from all events", called=called, got=f"{len(leaf)} leaves",
+            expected=f"{k} leaves, one for each state, and no context",
+            fix="jaxgen.HMM.from_values(initial, transition, [model, other]) from models of your own",
+        )  # fmt: skip
+    return start_of_kinds(key, steps, leaf)
 
 
 @functools.partial(jax.jit, static_argnames=("k", "leaf"))

@@ -15,11 +15,11 @@ from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.inputs import as_batch, as_events, concrete, floating, probabilities
 from jaxgen.core.methods import context_shape, per_batch, per_sample, weighted_events
-from jaxgen.core.pytree import fixed, model, parts
+from jaxgen.core.pytree import fixed, float_type, model, parts
 from jaxgen.core.value import ByValue
 from jaxgen.ops.chains import transitions
 from jaxgen.ops.stable import finite_max, logsumexp
-from jaxgen.ops.starts import START_STEPS, cluster_shares
+from jaxgen.ops.starts import START_STEPS, cluster_shares, start_of_kinds
 
 
 class MixtureStatistics(NamedTuple):
@@ -76,7 +76,8 @@ class Mixture:
             x: events `[N, *event]`.
             k: number of components, 1 to N.
             leaf: `(key, x) -> model` with an M-step, such as `Gaussian.init`; called once, on all events;
-                with a context `(key, x, context) -> model`.
+                with a context `(key, x, context) -> model`. Or a list of K such, for components of several kinds:
+                `[Delta.init, Gamma.init]`, each of which starts from all events that it takes.
             weight: `[N]`, non-negative; None is ones.
             label: `[N]`, the component of events where it is known, else -1: they start in it.
             means: `[K, *event]`, each event starts in the component of the nearest of them, in place of k-means.
@@ -101,6 +102,8 @@ class Mixture:
             algebra.check_label(batch.label, k, called)
         start = _given(means, responsibilities, x, k, called)
         prior = None if prior is None else jnp.broadcast_to(jnp.asarray(prior, jnp.result_type(float)), (k,))
+        if isinstance(leaf, (list, tuple)):
+            return _of_kinds(key, x, k, leaf, prior, start is None and batch[1:] == (None, None, None), called)
         made = _init(key, x, batch.context, batch.weight, batch.label, start, prior, k, ByValue(leaf))
         if not latent.accepts_missing(made):
             as_events(x, name="x", called=called)
@@ -306,6 +309,21 @@ def _given(means, responsibilities, x, k, called):
         raise ModelError("responsibilities are no shares", called=called, expected="non-negative rows, none all zero",
                          got=f"smallest {value.min()}, row sums from {value.sum(1).min()}")  # fmt: skip
     return {name: value}
+
+
+def _of_kinds(key, x, k, leaves, prior, alone, called):
+    """A start with a leaf for each component."""
+    if len(leaves) != k or not alone:
+        raise ModelError(
+            "leaves of several kinds start from all events", called=called, got=f"{len(leaves)} leaves",
+            expected=f"{k} leaves, and no weight, label, means, responsibilities or context",
+            fix="jaxgen.Mixture.from_components([model, other]) from models of your own, and fit with weight or label",
+        )  # fmt: skip
+    components = start_of_kinds(key, x, leaves)
+    latent.check_parts(components, called)
+    made = Mixture(jnp.zeros(k, float_type(components)), components, prior)
+    latent.check_data(made, x)
+    return made
 
 
 @functools.partial(jax.jit, static_argnames=("k", "leaf"))
