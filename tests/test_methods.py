@@ -6,9 +6,11 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from jaxgen.core.errors import DataError, JaxgenError, ShapeError
+import jaxgen as jg
+from jaxgen.core.errors import DataError, FitError, JaxgenError, ShapeError
 from jaxgen.core.methods import batch_axes, per_batch, per_event, per_latent, per_sample, weighted_events
 from jaxgen.core.pytree import model, static
 
@@ -432,3 +434,51 @@ def test_labels_reach_methods_that_take_them():
         refused(DataError, lambda method=method: method(x, label=[[0.5, 1], [1, 1]]), "whole numbers")
     refused(ShapeError, lambda: plain.log_prob(X, label=0), "there is no label to take")
     assert plain.log_prob(X, label=None).shape == (4, 3)
+
+
+@model
+class Shifted:
+    """A normal density around its context, or around a point of its own where there is none."""
+
+    rest: jax.Array
+    event_shape = ()
+    context_shape = ()
+    context_optional = True
+
+    def _mean(self, context):
+        return jnp.where(jnp.isnan(context), self.rest, jnp.nan_to_num(context))
+
+    @per_event
+    def log_prob(self, x, *, context=None):
+        return -0.5 * (x - self._mean(context)) ** 2
+
+    @per_sample
+    def sample(self, key, shape=(), *, context=None):
+        return self._mean(context) + jax.random.normal(key)
+
+    @weighted_events
+    def e_step(self, x, weight=None, *, context=None):
+        alone = weight * jnp.isnan(context)
+        return (alone.sum(), alone @ x), self.log_prob(x, context=context)
+
+    def m_step(self, statistics):
+        return Shifted(statistics[1] / statistics[0])
+
+
+def test_fits_where_some_contexts_are_absent():
+    x, start = jnp.array([5.0, 7.0, -1.0]), Shifted(jnp.zeros(()))
+    some = dict(x=x, context=[np.nan, np.nan, -1.0])
+    by_gradient = jg.Gradient(jg.losses.nll, optax.sgd(1.0))
+    for data, best in ((some, 6.0), (x, 11 / 3), (dict(x=x, context=[np.nan] * 3), 11 / 3)):
+        for algorithm, steps in ((jg.EM(), 1), (by_gradient, 40)):  # a share of the way in each step, or all in one
+            fitted = jg.fit(KEY, start, data, algorithm, steps=steps, progress=False)
+            np.testing.assert_allclose(fitted.model.rest, best, rtol=1e-5)
+        np.testing.assert_allclose(jg.scan_fit(KEY, start, data, jg.EM(), steps=1).model.rest, best, rtol=1e-6)
+    mixture = jg.Mixture.from_components([start, Shifted(jnp.ones(()))])
+    two = [Shifted(jnp.float32(v)).log_prob(x, context=some["context"]) for v in (0, 1)]
+    got, wanted = mixture.log_prob(x, context=some["context"]), np.logaddexp(*two) - np.log(2)
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)  # one of them is exactly zero
+    assert jg.score(KEY, mixture, some).events == 3
+    assert mixture.sample(KEY, 2).shape == (2,)
+    refused(DataError, lambda: jg.fit(KEY, conditional, dict(x=x, context=np.full((3, 3), np.nan))), "context")
+    refused(FitError, lambda: jg.fit(KEY, conditional, x), "context [N, 3]", "none")

@@ -12,7 +12,7 @@ import numpy as np
 from jaxgen.core import latent
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch, as_batch
-from jaxgen.core.methods import batch_axes, context_shape
+from jaxgen.core.methods import batch_axes, context_optional, context_shape
 from jaxgen.fit.checks import check_label
 
 
@@ -37,7 +37,7 @@ class Gate:
         model = self.model
         called = f"fit(key, {type(model).__name__}, {name})"
         batch = as_batch(data, name=name, called=called, missing=latent.accepts_missing(model),
-                         unseen=latent.unseen(model))  # fmt: skip
+                         unseen=latent.unseen(model), absent=context_optional(model))  # fmt: skip
         if len(batch_axes(np.shape(batch.x), model.event_shape, called, name)) != 1:
             raise FitError(
                 f"{name} needs one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",
@@ -53,6 +53,8 @@ class Gate:
     def _check_context(self, batch: Batch, name: str, called: str) -> None:
         wanted = context_shape(self.model)
         given = None if batch.context is None else np.shape(batch.context)[1:]
+        if given is None and context_optional(self.model):
+            return  # absent, of all events
         if not _alike(wanted, given):
             raise FitError(
                 f"the context of {name} does not fit the model", called=called,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core import latent
+from jaxgen.core import algebra, latent
 from jaxgen.core.inputs import as_batch, widened
 from jaxgen.fit.checks import (
     check_algorithm,
@@ -81,7 +81,7 @@ def scan_fit(
     data = no_data(algorithm, model, "scan_fit(key, model, None)") if data is None else data
     model = widened(model)
     batch = as_batch(data, called="scan_fit(key, model, data)", missing=latent.accepts_missing(model),
-                     unseen=latent.unseen(model))  # fmt: skip
+                     unseen=latent.unseen(model), absent=algebra.context_optional(model))  # fmt: skip
     batch = jax.tree.map(jnp.asarray, batch)
     check_batch_size(algorithm, batch_size, batch.events)
     check_label(algorithm, model, batch, "scan_fit(key, model, data)")

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import latent
+from jaxgen.core import algebra, latent
 from jaxgen.core.errors import DataError, FitError, ModelError
 from jaxgen.core.inputs import Batch, as_batch
 from jaxgen.core.methods import batch_axes
@@ -154,7 +154,8 @@ def _double(tree: Any) -> Any:
 
 
 def _batch(model: Any, data: Any, called: str) -> Batch:
-    batch = as_batch(data, called=called, missing=latent.accepts_missing(model), unseen=latent.unseen(model))
+    batch = as_batch(data, called=called, missing=latent.accepts_missing(model), unseen=latent.unseen(model),
+                     absent=algebra.context_optional(model))  # fmt: skip
     if len(batch_axes(np.shape(batch.x), model.event_shape, called, "data")) != 1:
         raise DataError(
             "data need one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",

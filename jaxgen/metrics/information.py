@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import latent
+from jaxgen.core import algebra, latent
 from jaxgen.core.errors import DataError, FitError, ModelError
 from jaxgen.core.inputs import Batch, as_batch
 from jaxgen.core.methods import batch_axes, check_key
@@ -152,7 +152,8 @@ def evidence(
             "the model classifies nothing", called=called, got=type(model).__name__, fix="jaxgen.bic(model, data)",
             expected="responsibilities, of a mixture, or path_entropy, of a hidden Markov model",
         )  # fmt: skip
-    batch = as_batch(data, called=called, missing=latent.accepts_missing(model), unseen=latent.unseen(model))
+    batch = as_batch(data, called=called, missing=latent.accepts_missing(model), unseen=latent.unseen(model),
+                     absent=algebra.context_optional(model))  # fmt: skip
     if len(batch_axes(np.shape(batch.x), model.event_shape, called, "data")) != 1:
         raise DataError(
             "data need one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",
