@@ -72,12 +72,13 @@ from .models.chains.hmm import HMM as HMM
 from .models.chains.input_chain import InputChain as InputChain
 from .models.chains.markov import MarkovChain as MarkovChain
 from .models.chains.semi_markov import SemiMarkovChain as SemiMarkovChain
+from .models.densities.bernoulli import Bernoulli as Bernoulli
 from .models.densities.beta import Beta as Beta
 from .models.densities.binomial import Binomial as Binomial
+from .models.densities.categorical import Categorical as Categorical
 from .models.densities.delta import Delta as Delta
 from .models.densities.dequantized import Dequantized as Dequantized
 from .models.densities.diagonal_gaussian import DiagonalGaussian as DiagonalGaussian
-from .models.densities.discrete import Bernoulli as Bernoulli, Categorical as Categorical, Poisson as Poisson
 from .models.densities.exponential import Exponential as Exponential
 from .models.densities.external import DistraxLeaf as DistraxLeaf
 from .models.densities.gamma import Gamma as Gamma
@@ -89,6 +90,7 @@ from .models.densities.multinomial import Multinomial as Multinomial
 from .models.densities.negative_binomial import NegativeBinomial as NegativeBinomial
 from .models.densities.noisy_gaussian import NoisyGaussian as NoisyGaussian
 from .models.densities.normal_wishart import NormalWishart as NormalWishart
+from .models.densities.poisson import Poisson as Poisson
 from .models.densities.punctured import Punctured as Punctured
 from .models.densities.regression import LinearRegression as LinearRegression, lagged as lagged
 from .models.densities.standard_normal import StandardNormal as StandardNormal

@@ -92,7 +92,7 @@ def hidden_markov(
 
     Example:
         >>> import jax, jaxgen as jg
-        >>> from jaxgen.models.densities.discrete import Poisson
+        >>> from jaxgen.models.densities.poisson import Poisson
         >>> counts = jg.data.earthquakes().counts
         >>> model, algorithm = hidden_markov(jax.random.key(0), counts[None], 3, leaf=Poisson.init)
         >>> model.transition.shape

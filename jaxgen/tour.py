@@ -28,11 +28,13 @@ from jaxgen.fit.gradient import Gradient
 from jaxgen.metrics.bridge import bracket
 from jaxgen.metrics.likelihood import bits_per_dim, perplexity, score
 from jaxgen.metrics.partition import log_likelihood
+from jaxgen.models.densities.bernoulli import Bernoulli
+from jaxgen.models.densities.categorical import Categorical
 from jaxgen.models.densities.dequantized import Dequantized
-from jaxgen.models.densities.discrete import Bernoulli, Categorical, Poisson
 from jaxgen.models.densities.gamma import Gamma
 from jaxgen.models.densities.gaussian import Gaussian
 from jaxgen.models.densities.normal_wishart import NormalWishart
+from jaxgen.models.densities.poisson import Poisson
 from jaxgen.models.densities.standard_normal import StandardNormal
 from jaxgen.models.latent.mixture import Mixture
 from jaxgen.models.latent.variational import VariationalMixture

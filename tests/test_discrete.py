@@ -12,7 +12,9 @@ import scipy.stats
 import jaxgen as jg
 from jaxgen.core import algebra, latent
 from jaxgen.core.errors import DataError, ModelError
-from jaxgen.models.densities.discrete import Bernoulli, Categorical, Poisson
+from jaxgen.models.densities.bernoulli import Bernoulli
+from jaxgen.models.densities.categorical import Categorical
+from jaxgen.models.densities.poisson import Poisson
 from jaxgen.models.latent.mixture import Mixture
 
 RNG = np.random.RandomState(0)

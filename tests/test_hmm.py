@@ -14,9 +14,10 @@ from jaxgen.bijections import Affine
 from jaxgen.core.errors import DataError, FitError, ModelError, ShapeError
 from jaxgen.models.chains.hmm import HMM, _emission_statistics
 from jaxgen.models.chains.markov import MarkovChain
+from jaxgen.models.densities.categorical import Categorical
 from jaxgen.models.densities.diagonal_gaussian import DiagonalGaussian
-from jaxgen.models.densities.discrete import Categorical, Poisson
 from jaxgen.models.densities.gaussian import Gaussian
+from jaxgen.models.densities.poisson import Poisson
 from jaxgen.models.densities.standard_normal import StandardNormal
 from jaxgen.models.latent.mixture import Mixture
 from jaxgen.models.neural.flow import Flow

@@ -50,14 +50,18 @@ def supported(
     return jnp.asarray(x)
 
 
-def whole(x: Any) -> Any:
-    """Return where x, of numpy or jax, is a whole number from 0.
+def whole(x: Any, below: int | None = None) -> Any:
+    """Return where x, of numpy or jax, is a whole number from 0, and less than `below` where that is given.
 
     Example:
         >>> whole(np.array([0.0, 1.5, 2.0, -1.0, np.nan])).tolist()
         [True, False, True, False, False]
+        >>> whole(np.array([1, 2], np.int8), 200).tolist()
+        [True, True]
     """
-    return (x >= 0) & (x < np.float32(np.inf)) & (x == (jnp if isinstance(x, jax.Array) else np).floor(x))
+    # a bare number would take the type of x, and 200 is -56 in int8
+    limit = np.float32(np.inf) if below is None else np.uint32(below)
+    return (x >= 0) & (x < limit) & (x == (jnp if isinstance(x, jax.Array) else np).floor(x))
 
 
 def clean(x: jax.Array, inside: Callable[[Any], Any], instead: float, dtype: Any) -> tuple[jax.Array, jax.Array]:
@@ -82,6 +86,31 @@ def scored(value: jax.Array, inside: jax.Array, x: jax.Array, missing: bool) -> 
     # integers may be compared with themselves too
     rest = jnp.where(x != x, 0.0 if missing else jnp.nan, -jnp.inf).astype(value.dtype)
     return jnp.where(inside, value, rest)
+
+
+def smallest(dtype: Any) -> float:
+    """Return the smallest normal number of a dtype: where a probability stops that training drives to zero.
+
+    Parameters, its logarithms, stay finite then, and the likelihood is that of the exact maximum to the last digit; a
+    prior is the way to say more about what was never seen.
+
+    Example:
+        >>> smallest(jnp.float32)
+        1.1754943508222875e-38
+    """
+    return float(jnp.finfo(dtype).tiny)
+
+
+def times_log(power: jax.Array, log: jax.Array) -> jax.Array:
+    """Return `power log`, as in the log-density of a prior: 0 where the power is, and where -inf stands for a label
+    that cannot be.
+
+    Example:
+        >>> times_log(jnp.array([2.0, 0.0, 2.0]), jnp.array([-1.0, -1.0, -jnp.inf])).tolist()
+        [-2.0, 0.0, 0.0]
+    """
+    live = (power != 0) & (log > -jnp.inf)
+    return jnp.where(live, power * jnp.where(live, log, 0), 0)
 
 
 def float_dtype(x: jax.Array) -> Any:
