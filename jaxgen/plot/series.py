@@ -1,0 +1,118 @@
+"""Pictures of series and of the states behind them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+from matplotlib.patches import Patch
+from mpl_toolkits.axes_grid1 import make_axes_locatable
+
+from jaxgen.core.errors import DataError, ModelError, ShapeError
+from jaxgen.core.inputs import as_array
+from jaxgen.core.protocols import Sequential, has
+from jaxgen.plot.style import DATA, INK, PALETTE, clean
+
+#: times up to which each is a dot
+MANY = 150
+
+
+def states(x: Any, path: Any, ax: Axes | None = None, *, time: Any = None, levels: Any = None) -> Axes:
+    """A series with its decoded states as colours behind it.
+
+    Args:
+        x: one series `[T]` or `[T, D]`; NaN is a gap.
+        path: the state at each time, `[T]` ints, such as a Viterbi path.
+        ax: where to draw; None takes the current axis.
+        time: `[T]` increasing; None counts from 0.
+        levels: what each state predicts, `[K]`, drawn as bars over its times; None draws none.
+
+    Raises:
+        ShapeError: a path of another length than the series.
+    """
+    ax = clean(ax)
+    x, path = np.asarray(as_array(x, name="x", allow_nan=True)), np.asarray(as_array(path, name="path"))
+    time = np.arange(len(x)) if time is None else np.asarray(as_array(time, name="time"))
+    if path.shape != x.shape[:1] or time.shape != x.shape[:1]:
+        raise ShapeError(
+            "one state per time", called="states(x, path)", expected=f"path {list(x.shape[:1])}",
+            got=f"path {list(path.shape)}, time {list(time.shape)}",
+        )  # fmt: skip
+    edges = _edges(time)
+    changes = np.flatnonzero(np.diff(path)) + 1
+    runs = list(zip(np.r_[0, changes], np.r_[changes, len(path)], strict=True))
+    for start, stop in runs:
+        ax.axvspan(edges[start], edges[stop], color=PALETTE[int(path[start]) % len(PALETTE)], alpha=0.16, linewidth=0)
+    few = len(x) <= MANY
+    for i, row in enumerate(x.reshape(len(x), -1).T):
+        colour = DATA if levels is not None or i % 2 else INK
+        ax.plot(time, row, color=colour, linewidth=1.2 if few else 0.9, marker="o" if few else "", markersize=2.8)
+    if levels is not None:
+        for start, stop in runs:
+            colour = PALETTE[int(path[start]) % len(PALETTE)]
+            ax.hlines(np.asarray(levels)[path[start]], edges[start], edges[stop], color=colour, linewidth=3)
+    ax.set_xlim(edges[0], edges[-1])
+    return ax
+
+
+def decoded(
+    model: Any, x: Any, ax: Axes | None = None, *, context: Any = None, time: Any = None, levels: Any = None
+) -> tuple[Axes, Axes]:  # fmt: skip
+    """A series on the states of its most probable path, and below how sure the model is of the state of each step.
+
+    Args:
+        model: a hidden Markov model: `viterbi(x)` and `smooth(x)`.
+        x: one series `[T]` or `[T, D]`.
+        ax: where to draw, divided in two; None takes the current axis.
+        context: `[T, *context]`, of a model that takes one.
+        time: `[T]` increasing; None counts from 0.
+        levels: what each state predicts, `[K]`, drawn as bars over its times, such as `model.emissions.rate`.
+
+    Returns:
+        the axes above and below. The colours are those of `states`; below they fill `p(z_t = k | x)`, state 0 at the
+        bottom.
+
+    Raises:
+        ModelError: no hidden Markov model. ShapeError: not one series. DataError: a series that no path explains.
+
+    Example:
+        >>> import jaxgen as jg, matplotlib.figure
+        >>> hmm = jg.HMM.from_values([0.5, 0.5], [[0.9, 0.1], [0.1, 0.9]], jg.Poisson.from_rate([1.0, 9.0]))
+        >>> above, below = decoded(hmm, [0, 1, 2, 9, 8, 1], matplotlib.figure.Figure().subplots())
+        >>> len(above.patches), len(below.collections)
+        (3, 2)
+    """
+    called = "decoded(model, x)"
+    if not has(model, Sequential):
+        raise ModelError("there are no states to decode", called=called, expected="a model with viterbi and smooth",
+                         got=type(model).__name__,
+                         fix="jaxgen.plot.states(x, path) draws a path that is known")  # fmt: skip
+    x = as_array(x, name="x", called=called, allow_nan=True)
+    if np.ndim(x) != len(model.event_shape) or np.ndim(x) > 2:
+        raise ShapeError("one series is drawn", called=called, got=f"shape {list(np.shape(x))}",
+                         expected="[T] or [T, D], an event of the model", fix="np.asarray(x)[0]")  # fmt: skip
+    path = np.asarray(model.viterbi(x, context=context).path)
+    if (path < 0).any():
+        raise DataError("no path explains the series", called=called, expected="data that the model finds possible",
+                        got="log p = -inf")  # fmt: skip
+    above = states(x, path, ax, time=time, levels=levels)
+    below = clean(make_axes_locatable(above).append_axes("bottom", size="38%", pad=0.12, sharex=above))
+    share = np.asarray(model.smooth(x, context=context), np.float64)
+    colours = [PALETTE[k % len(PALETTE)] for k in range(share.shape[1])]
+    # each step from half way to half way, as above
+    edges = _edges(np.arange(len(path)) if time is None else np.asarray(time))
+    height = np.concatenate([share, share[-1:]]).T
+    below.stackplot(edges, height, colors=colours, step="post", alpha=0.75, linewidth=0)
+    below.set(ylim=(0, 1), yticks=(0, 1), ylabel="p(state | x)")
+    above.tick_params(labelbottom=False)
+    marks = [Patch(color=to_rgba(colour, 0.6), label=f"state {k}") for k, colour in enumerate(colours)]
+    above.legend(handles=marks, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(len(marks), 6),
+                 fontsize=10, labelcolor=INK, handlelength=1.2, columnspacing=1.4)  # fmt: skip
+    return above, below
+
+
+def _edges(time: np.ndarray) -> np.ndarray:
+    """Where the states of times begin and end, `[T + 1]`: one lasts until half way to the next time."""
+    return np.concatenate([[time[0]], (time[1:] + time[:-1]) / 2, [time[-1]]])
