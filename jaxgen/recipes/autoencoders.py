@@ -1,0 +1,47 @@
+"""Variational autoencoders, fitted by their bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from jaxgen import losses
+from jaxgen.core.inputs import as_array
+from jaxgen.fit.gradient import Gradient
+from jaxgen.models.densities.standard_normal import StandardNormal
+from jaxgen.models.neural.vae import VAE
+from jaxgen.ops import likelihoods
+from jaxgen.recipes.optimizers import adam
+
+
+def vae(
+    key: Any, x: Any, latent: int = 20, *, prior: Any = None, hidden: tuple[int, ...] = (400,),
+    likelihood: Callable[..., Any] = likelihoods.bernoulli, step_size: float = 2e-3,
+    steps: int | None = None,
+) -> tuple[VAE, Gradient]:  # fmt: skip
+    """A variational autoencoder of multilayer perceptrons, and Adam on its bound.
+
+    Args:
+        key: typed key.
+        x: events `[N, *event]`.
+        latent: L, the number of latent dimensions.
+        prior: any density of vectors `[L]`; None is the standard normal.
+        hidden: widths of the encoder's hidden layers; the decoder has them in reverse.
+        likelihood: `likelihoods.bernoulli` for bits, `likelihoods.gaussian` for real numbers.
+        step_size: the first; it falls along half a cosine, to a hundredth.
+        steps: of the fit, over which the step size falls; None is 2000. `fit(..., steps=)` overrides it for both.
+
+    Raises:
+        DataError: data outside the likelihood's support. ModelError: a prior that is no density of vectors.
+
+    Source: Kingma and Welling (2014), Auto-encoding variational Bayes.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> model, algorithm = vae(jax.random.key(0), jnp.ones((10, 4, 4)), 2, hidden=(8,))
+        >>> model.event_shape, model.latent_shape
+        ((4, 4), (2,))
+    """
+    prior = StandardNormal((latent,)) if prior is None else prior
+    model = VAE.init(key, as_array(x), prior, hidden=hidden, likelihood=likelihood)
+    return model, Gradient(losses.negative_elbo, adam(step_size, clip=100.0), steps=steps)

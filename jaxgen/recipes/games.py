@@ -1,0 +1,77 @@
+"""Generative adversarial networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from jaxgen.core.inputs import as_array
+from jaxgen.fit.adversarial import Adversarial
+from jaxgen.fit.averages import Average
+from jaxgen.models.densities.standard_normal import StandardNormal
+from jaxgen.models.neural.gan import Generator
+from jaxgen.nn.conv import ConvCritic, ConvGenerator
+from jaxgen.nn.mlp import MLP
+
+#: of the generators of `gan` and `dcgan`
+GAN_AVERAGE, DCGAN_AVERAGE = Average(0.995), Average(0.999)
+
+
+def gan(
+    key: Any, x: Any, latent: int = 32, *, hidden: tuple[int, ...] = (256, 256), average: Any = GAN_AVERAGE
+) -> tuple[Generator, Adversarial]:
+    """A generative adversarial network of multilayer perceptrons, both with the same hidden widths.
+
+    Args:
+        key: typed key.
+        x: events `[N, *event]`.
+        latent: number of noise dimensions.
+        hidden: widths of the hidden layers.
+        average: of the generator's iterates, which is the fitted model; None keeps none.
+
+    Raises:
+        DataError: data that are not data.
+
+    Source: Goodfellow et al. (2014), Generative adversarial nets.
+
+    Example:
+        >>> import jax, jaxgen as jg
+        >>> x = jg.data.eight_gaussians(jax.random.key(0), 100)
+        >>> model, algorithm = gan(jax.random.key(1), x, 2, hidden=(16,))
+        >>> jg.fit(jax.random.key(2), model, x, algorithm, steps=3).model.sample(jax.random.key(3), (5,)).shape
+        (5, 2)
+    """
+    x = as_array(x)
+    model = Generator.init(key, x, StandardNormal((latent,)), hidden=hidden)
+    return model, Adversarial(MLP((*hidden, 1), jax.nn.leaky_relu, in_shape=model.event_shape), average=average)
+
+
+def dcgan(
+    key: Any, x: Any, latent: int = 64, *, width: int = 32, average: Any = DCGAN_AVERAGE
+) -> tuple[Generator, Adversarial]:
+    """A generative adversarial network of convolutions, for images. On a CPU `gan` is many times faster.
+
+    Args:
+        key: typed key.
+        x: images `[N, H, W]` or `[N, H, W, C]`, sides of 4 or more.
+        latent: number of noise dimensions.
+        width: channels of the largest grid.
+        average: of the generator's iterates, which is the fitted model; None keeps none.
+
+    Raises:
+        ShapeError: events that are no images.
+
+    Source: Radford, Metz and Chintala (2016), Unsupervised representation learning with deep convolutional generative
+    adversarial networks.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> model, algorithm = dcgan(jax.random.key(0), jnp.arange(640.0).reshape(10, 8, 8), 4, width=2)
+        >>> model.event_shape
+        (8, 8)
+    """
+    x = as_array(x)
+    event = tuple(map(int, x.shape[1:]))
+    model = Generator.init(key, x, StandardNormal((latent,)), module=ConvGenerator(event, width))
+    return model, Adversarial(ConvCritic(event, width), average=average)
