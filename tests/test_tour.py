@@ -14,7 +14,8 @@ from jaxgen import tour
 from jaxgen.core.protocols import Kind
 from jaxgen.core.scores import Score
 from jaxgen.metrics import likelihood
-from jaxgen.report import Failed, cells
+from jaxgen.report import Failed, Row, Timing, cells
+from jaxgen.tour.shared import forecast
 
 
 def broken(key, quick):
@@ -49,7 +50,7 @@ def test_forecast_is_conditional(run):
     x = jnp.asarray(d.counts, jnp.float32)
     model, _ = jg.recipes.hidden_markov(jax.random.key(0), x[None], 2, leaf=jg.Poisson.init)
     evidence = np.asarray(model.filter(x).log_evidence, np.float64)
-    assert tour._forecast(model, x, 80) == pytest.approx(evidence[80:].mean(), abs=1e-4)  # sums of 107 float32 terms
+    assert forecast(model, x, 80) == pytest.approx(evidence[80:].mean(), abs=1e-4)  # sums of 107 float32 terms
 
 
 def test_failure_is_reported(run, tmp_path, capsys):
@@ -78,7 +79,7 @@ def test_page_loads_nothing(run):
 
 
 def test_rates_are_short():
-    row = tour.Row("d", Kind.NONE, "u", None, None, "", tour.Timing(0.04, 12.34, 1_234_567.0), "", [], instead="look")
+    row = Row("d", Kind.NONE, "u", None, None, "", Timing(0.04, 12.34, 1_234_567.0), "", [], instead="look")
     assert cells("n", row) == ["n", "d", "none", "look", "", "0.0", "12.3", "1.23 M"]
 
 

@@ -1,0 +1,112 @@
+"""The tour itself: all its parts, one after the other."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from tqdm import tqdm
+
+from jaxgen._version import __version__
+from jaxgen.report import Failed, Row, page, table
+from jaxgen.tour.autoencoders import autoencoder
+from jaxgen.tour.chains import composition, hidden_markov, regimes, text
+from jaxgen.tour.energy import boltzmann_machine
+from jaxgen.tour.flows import flow, pixels
+from jaxgen.tour.games import adversarial_digits, adversarial_ring
+from jaxgen.tour.mixtures import gaussian_mixture, variational_mixture
+
+
+class Tour(NamedTuple):
+    """What `tour` did.
+
+    Args:
+        rows: `Row` or `Failed` by the family's name.
+        seconds: wall time of everything.
+        page: the path of `index.html`.
+    """
+
+    rows: dict[str, Row | Failed]
+    seconds: float
+    page: Path
+
+    @property
+    def failed(self) -> list[str]:
+        """Names of the families that failed."""
+        return [name for name, row in self.rows.items() if isinstance(row, Failed)]
+
+
+Part = Callable[[Any, bool], Row]
+
+
+def tour(out: Any, *, quick: bool = False, parts: dict[str, Part] | None = None, seed: int = 0) -> Tour:
+    """Fits every family, prints one table, and writes pictures and `index.html`.
+
+    Args:
+        out: the folder to write, made where it is missing.
+        quick: a few steps of everything, to see that it runs; the numbers then mean little.
+        parts: `(key, quick) -> Row` by family; None takes `PARTS`, which is all of them.
+        seed: of all randomness.
+
+    Returns:
+        `Tour`; a part that raises is in it as `Failed`, its traceback goes to standard error, and the others go on.
+
+    Example:
+        >>> import tempfile
+        >>> result = tour(tempfile.mkdtemp(), parts={})
+        family  data  likelihood  held-out nats  baseline  compile s  fit s  samples/s
+        >>> result.page.name, result.failed
+        ('index.html', [])
+    """
+    begun = time.perf_counter()
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = PARTS if parts is None else parts
+    rows: dict[str, Row | Failed] = {}
+    # disable=None: silent where standard error is no terminal
+    with tqdm(total=len(parts), disable=None, unit="family", leave=False, dynamic_ncols=True) as bar:
+        for i, (name, part) in enumerate(parts.items()):
+            bar.set_description(name)
+            try:
+                rows[name] = part(jax.random.fold_in(jax.random.key(seed), i), quick)
+            except Exception as error:  # one family's failure is its row's, and the exit status's
+                message = (str(error).splitlines() or [""])[0]
+                rows[name] = Failed(f"{type(error).__name__}: {message}", traceback.format_exc())
+            bar.update()
+    path = folder / "index.html"
+    device = jax.devices()[0]
+    seconds = time.perf_counter() - begun
+    introduction = [
+        "Six families of generative models, and a model made of them, each fitted in seconds to data that ship with "
+        "the package and judged on data that the fit did not see.",
+        f"jaxgen {__version__}, JAX {jax.__version__} on {device.platform} ({device.device_kind}), "
+        f"{seconds:.0f} seconds for everything, compilation included."
+        + " A quick run: the numbers mean little." * quick,
+    ]
+    path.write_text(page("jaxgen: the tour", introduction, rows, folder), encoding="utf-8")
+    print(table(rows))
+    for name, row in rows.items():
+        if isinstance(row, Failed):
+            print(f"\n{name} failed:\n{row.trace}", file=sys.stderr)
+    return Tour(rows, time.perf_counter() - begun, path)
+
+
+PARTS: dict[str, Part] = {
+    "Gaussian mixture": gaussian_mixture,
+    "hidden Markov model": hidden_markov,
+    "HMM of gamma densities": regimes,
+    "HMM of characters": text,
+    "Boltzmann machine": boltzmann_machine,
+    "variational autoencoder": autoencoder,
+    "adversarial network": adversarial_digits,
+    "adversarial network, ring": adversarial_ring,
+    "flow (RealNVP)": flow,
+    "flow of pixels": pixels,
+    "HMM of Gaussian mixtures": composition,
+    "variational mixture": variational_mixture,
+}
