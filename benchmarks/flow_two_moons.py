@@ -26,7 +26,7 @@ def one(seed: int, steps: int) -> dict[str, Any]:
     """One fit: test log-likelihood, the true density's on the same events, and the difference's standard error."""
     train_key, test_key, start, key = jax.random.split(jax.random.key(seed), 4)
     train, test = (jg.data.two_moons(k, EVENTS, noise=NOISE) for k in (train_key, test_key))
-    model, algorithm = jg.recipes.realnvp(start, train, steps=steps)
+    model, algorithm = jg.recipes.realnvp(start, train)
     fitted = jg.fit(key, model, train, algorithm, steps=steps, batch_size=256, progress=False)
     log_prob = np.asarray(fitted.model.log_prob(test), np.float64)
     optimum = np.asarray(jg.data.two_moons_log_density(test, noise=NOISE), np.float64)

@@ -59,7 +59,7 @@ def optimum(name: str, seed: int, steps: int) -> dict[str, Any]:
     draw, log_density = DENSITIES[name]
     train_key, test_key, start, key = jax.random.split(jax.random.key(seed), 4)
     train, test = draw(train_key, EVENTS), draw(test_key, EVENTS)
-    model, algorithm = jg.recipes.neural_spline_flow(start, train, steps=steps)
+    model, algorithm = jg.recipes.neural_spline_flow(start, train)
     fitted = jg.fit(key, model, train, algorithm, steps=steps, batch_size=512, progress=False)
     found, best = (np.asarray(f(test), np.float64) for f in (fitted.model.log_prob, log_density))
     error = float((found - best).std(ddof=1) / EVENTS**0.5)
@@ -87,7 +87,7 @@ def sampling(events: int = 1000, steps: int = 1000) -> dict[str, Any]:
     noise, start, key, draw = jax.random.split(jax.random.key(0), 4)
     pixels = jnp.asarray(jg.data.digits().images).reshape(-1, 64)
     x = pixels + jax.random.uniform(noise, pixels.shape)
-    model, algorithm = jg.recipes.maf(start, x, layers=5, features=(HIDDEN, HIDDEN), step_size=1e-3, steps=steps)
+    model, algorithm = jg.recipes.maf(start, x, layers=5, features=(HIDDEN, HIDDEN), step_size=1e-3)
     model = jg.fit(key, model, x, algorithm, steps=steps, batch_size=256, progress=False).model
     z = jax.random.normal(draw, (events, 64))
 

@@ -32,7 +32,7 @@ def bits(nats: Any) -> float:
 def one(seed: int, images: dict[str, Any], steps: int) -> dict[str, Any]:
     """One fit by the recipe, the best on the validation images kept, with its bits on all three sets."""
     start, key = jax.random.split(jax.random.key(seed))
-    model, algorithm = jg.recipes.glow(start, images["train"], highest=HIGHEST, steps=steps)
+    model, algorithm = jg.recipes.glow(start, images["train"], highest=HIGHEST)
     result = jg.fit(
         key, model, images["train"], algorithm, steps=steps, batch_size=128, validation=images["validation"],
         progress=False,

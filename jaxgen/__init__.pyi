@@ -55,7 +55,6 @@ from .fit.loop import Status as Status
 from .fit.negative import (
     FromData as FromData,
     Persistent as Persistent,
-    Relayed as Relayed,
     Replay as Replay,
     Tempered as Tempered,
 )

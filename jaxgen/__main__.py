@@ -38,22 +38,21 @@ def _gaussians(recipe: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[An
     return lambda key, x, k: recipe(key, x, k, leaf=functools.partial(Gaussian.init, missing=bool(np.isnan(x).any())))
 
 
-def _vae(key: Any, x: Any, k: int, **options: Any) -> Any:
+def _vae(key: Any, x: Any, k: int) -> Any:
     # bits have a Bernoulli likelihood, all else a Gaussian one
     bits = bool(((x == 0) | (x == 1)).all())
-    return recipes.vae(key, x, k, likelihood=likelihoods.bernoulli if bits else likelihoods.gaussian, **options)
+    return recipes.vae(key, x, k, likelihood=likelihoods.bernoulli if bits else likelihoods.gaussian)
 
 
 #: options of `read_csv` in messages, which here are flags
 _OPTION = re.compile(r"\b(delimiter|encoding|header|index|allow_nan)=('[^']*'|True|False)")
-#: by name: `(key, x, k[, steps=]) -> (model, algorithm)` for a table, what k counts and its default, and whether the
-#: recipe plans for the number of steps
-FAMILIES: dict[str, tuple[Callable[..., tuple[Any, Any]], str, int, bool]] = {
-    "gaussian-mixture": (_gaussians(recipes.gaussian_mixture), "components", 3, False),
-    "hmm": (_gaussians(recipes.hidden_markov), "states", 3, False),
-    "rbm": (recipes.rbm, "hidden units", 16, False),
-    "realnvp": (lambda key, x, k, **options: recipes.realnvp(key, x, layers=k, **options), "layers", 12, True),
-    "vae": (_vae, "latent dimensions", 8, True),
+#: by name: `(key, x, k) -> (model, algorithm)` for a table, and what k counts and its default
+FAMILIES: dict[str, tuple[Callable[..., tuple[Any, Any]], str, int]] = {
+    "gaussian-mixture": (_gaussians(recipes.gaussian_mixture), "components", 3),
+    "hmm": (_gaussians(recipes.hidden_markov), "states", 3),
+    "rbm": (recipes.rbm, "hidden units", 16),
+    "realnvp": (lambda key, x, k: recipes.realnvp(key, x, layers=k), "layers", 12),
+    "vae": (_vae, "latent dimensions", 8),
 }
 
 
@@ -94,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_tour)
 
     command = commands.add_parser("fit", help="fit a model to a file of numbers and save it")
-    counts = "; ".join(f"{name}: {what}, {default}" for name, (_, what, default, _) in FAMILIES.items())
+    counts = "; ".join(f"{name}: {what}, {default}" for name, (_, what, default) in FAMILIES.items())
     command.add_argument("family", choices=list(FAMILIES))
     command.add_argument("data", help="csv, tsv, npy, npz or idx, also gzipped; one event a row (hmm: one time a row)")
     command.add_argument("-o", "--out", required=True, help="the file to save the model to")
@@ -172,13 +171,12 @@ def _fit(options: argparse.Namespace) -> int:
                         expected="an existing folder", fix="make that folder first")  # fmt: skip
     start, split, train = jax.random.split(jax.random.key(options.seed), 3)
     x = _numbers(options.data, options)
-    recipe, _, k, plans = FAMILIES[options.family]
+    recipe, _, k = FAMILIES[options.family]
     x, held_out = (x[None], None) if options.family == "hmm" else _split(split, x, options.validation_fraction)
     if options.family == "hmm" and options.validation_fraction:
         raise FitError("one series has nothing to hold out", called="fit hmm --validation-fraction",
                        expected="no such option", got=str(options.validation_fraction))  # fmt: skip
-    planned = {"steps": options.steps} if plans and options.steps else {}
-    model, algorithm = recipe(start, x, k if options.components is None else options.components, **planned)
+    model, algorithm = recipe(start, x, k if options.components is None else options.components)
     fitted = fit(train, model, x, algorithm, steps=options.steps, validation=held_out)
     save(fitted.model, options.out)
     print(repr(fitted))

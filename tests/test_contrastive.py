@@ -15,7 +15,7 @@ from jaxgen.core.errors import FitError, JaxgenWarning, ModelError
 from jaxgen.core.inputs import Batch
 from jaxgen.core.pytree import fixed, model
 from jaxgen.fit.contrastive import ContrastiveDivergence, default_optimizer
-from jaxgen.fit.negative import Persistent, Relayed, Tempered
+from jaxgen.fit.negative import Persistent, Tempered
 from jaxgen.fit.penalties import Decay, Sparsity
 from jaxgen.metrics import monitors
 from jaxgen.metrics.partition import log_likelihood
@@ -133,14 +133,14 @@ def test_any_energy_trains_and_fixed_fields_stay():
         algorithm.evaluate(jax.random.key(0), start, Batch(x))
 
 
-def test_relayed_chains_are_the_fields_of_the_last_gradient():
+def test_reused_chains_are_the_fields_of_the_last_gradient():
     rbm, x = family(4, 3), jnp.asarray(DATA, jnp.float32)
     energy, field = rbm.energy_and_field(x)
     np.testing.assert_allclose(energy, rbm.energy(x), atol=1e-6)
     np.testing.assert_allclose(field, DATA @ np.asarray(rbm.weights), atol=1e-6)
     key = jax.random.key(3)
     np.testing.assert_array_equal(rbm.kernel_from(key, field), rbm.kernel(key, x))
-    algorithm = ContrastiveDivergence(optax.sgd(0.5), negative=Relayed(9), average=None)
+    algorithm = ContrastiveDivergence(optax.sgd(0.5), negative=Persistent(9, reuse=True), average=None)
     begin = jax.jit(algorithm.init)(jax.random.key(0), rbm)
     samples = rbm.kernel_from(key, begin.chains)
     new, metrics = jax.jit(algorithm.step)(key, begin, Batch(x))
@@ -149,7 +149,7 @@ def test_relayed_chains_are_the_fields_of_the_last_gradient():
     np.testing.assert_allclose(metrics["chain_energy"], rbm.energy(samples).mean(), atol=1e-5)
     change = 0.5 * (DATA.mean(0) - np.asarray(samples).mean(0))
     np.testing.assert_allclose(new.model.visible_bias - rbm.visible_bias, change, atol=1e-6)
-    still = ContrastiveDivergence(optax.sgd(0.0), negative=Relayed(2000), average=None)
+    still = ContrastiveDivergence(optax.sgd(0.0), negative=Persistent(2000, reuse=True), average=None)
     state, _ = train(jax.random.key(1), jax.jit(still.init)(jax.random.key(0), rbm), x, still, 20)
     sampled = rbm.kernel_from(jax.random.key(5), state.chains)
     assert fits(np.bincount(index(sampled), minlength=16), np.exp(enumerated(4, 3)[1]))
@@ -276,8 +276,10 @@ def test_the_default_step_size_falls_to_zero():
      "from 0.5 to 1"),
     (lambda key: ContrastiveDivergence(negative=Tempered()).init(key, Well(jnp.zeros(2), jnp.ones(2))), ModelError,
      "annealing_path"),
-    (lambda key: ContrastiveDivergence(negative=Relayed()).init(key, Well(jnp.zeros(2), jnp.ones(2))), FitError,
-     "hands no field on"),
+    (lambda key: ContrastiveDivergence(negative=Persistent(reuse=True)).init(key, Well(jnp.zeros(2), jnp.ones(2))),
+     FitError, "no field to reuse"),
+    (lambda key: ContrastiveDivergence(negative=Persistent(9, 2, reuse=True)).init(key, family(4, 3)), FitError, "k=2"),
+    (lambda key: ContrastiveDivergence(negative=Tempered).init(key, family(4, 3)), FitError, "no source"),
     (lambda key: Sparsity(0.1, 1.0)(Well(jnp.zeros(2), jnp.ones(2)), Batch(jnp.zeros((1, 2)))), FitError, "encode"),
     (lambda key: monitors.exact(key, Well(jnp.zeros(2), jnp.ones(2)), Batch(jnp.zeros((1, 2)))), FitError, "Annealed"),
     (lambda key: jg.fit(key, family(4, 3), (DATA, DATA), steps=1), FitError, "no context"),

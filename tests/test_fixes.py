@@ -315,12 +315,14 @@ case(run(", algorithm=algorithm"), "algorithm", model=gaussian, data=X, algorith
 case(run(", algorithm=algorithm"), "algorithm", model=gaussian, data=X, algorithm=jaxgen.StepwiseEM(decay=2.0))
 case(run(", algorithm=algorithm"), "algorithm", model=gaussian, data=X, algorithm=jaxgen.EM(devices=("cpu",)))
 case(run(", algorithm=algorithm"), model=gaussian, data=X, algorithm=jaxgen.ContrastiveDivergence())
+for average in (0.9, "0.9", jaxgen.Average(1.0), jaxgen.PowerAverage(1.0)):
+    case(run(", algorithm=jaxgen.Gradient(average=average)"), model=gaussian, data=X, average=average)
 case("jaxgen.watch.Scalars(3)")
 for wrong in ({"penalty": 1.0}, {"negative": 1.0}):
     case(run(", algorithm=algorithm"), "algorithm", model=machine, data=BITS,
          algorithm=jaxgen.ContrastiveDivergence(**wrong))  # fmt: skip
 case(run(", algorithm=algorithm"), "algorithm", model=field, data=np.sign(X),
-     algorithm=jaxgen.ContrastiveDivergence(negative=jaxgen.Relayed(4)))  # fmt: skip
+     algorithm=jaxgen.ContrastiveDivergence(negative=jaxgen.Persistent(4, reuse=True)))  # fmt: skip
 case(run(", algorithm=jaxgen.Adversarial(critic)"), "critic", model=lambda: jaxgen.Generator.init(KEY, X,
      jaxgen.StandardNormal((2,))), data=X, critic=lambda: MLP((4, 2)))  # fmt: skip
 case("Stream(source)", source=lambda: {"y": X}, x=X, weight=np.ones(12))

@@ -1,5 +1,7 @@
 """Generators, convolutions and the adversarial game, against finite differences, flax and closed forms."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,9 @@ import pytest
 from test_laws import Compilations
 
 import jaxgen as jg
-from jaxgen.fit.adversarial import steepness
+from jaxgen.core.methods import per_sample
+from jaxgen.core.pytree import fixed, model
+from jaxgen.fit.adversarial import Players, steepness
 from jaxgen.nn.conv import Conv, ConvCritic, ConvGenerator, halvings
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
@@ -191,6 +195,84 @@ def test_small_images_train():
     assert samples.max() <= 16
 
 
+def test_the_context_reaches_both_players():
+    """Each of two contexts has data of its own, and so have the samples at it."""
+    context = np.repeat([[-1.0], [1.0]], 200, axis=0).astype(np.float32)
+    x = (4 * context + 0.5 * np.random.default_rng(0).normal(size=(400, 2))).astype(np.float32)
+    start = generator(x, hidden=(32,), context_shape=(1,))
+    game = jg.Adversarial(MLP((32, 1), jax.nn.leaky_relu), penalty=0.1, average=jg.Average(0.9))
+    fitted = jg.fit(jax.random.key(2), start, (x, context), game, steps=800, batch_size=100)
+    for side in (-1.0, 1.0):
+        drawn = np.asarray(fitted.model.sample(jax.random.key(1), (500,), context=jnp.array([side])))
+        assert (drawn[:, 0] * side > 0).mean() > 0.95
+        np.testing.assert_allclose(drawn.mean(axis=0), [4 * side] * 2, atol=1.0)  # a game comes near, and turns
+    # as many contexts as samples: each sample is of its own
+    one = fitted.model.sample(jax.random.key(1), (400,), context=context)
+    assert ((np.asarray(one)[:, 0] > 0) == (context[:, 0] > 0)).mean() > 0.95
+    # the weight of an event is that of the sample at its context too: one of weight zero counts in nothing
+    state, step = game.init(jax.random.key(3), start), jax.jit(game.step)
+    weight = jnp.array([0.0, 1.0, 1.0, 0.0])
+    runs = []
+    for first in (-1.0, 100.0):
+        events, contexts = (jnp.asarray(a[198:202]).at[0].set(first) for a in (x, context))
+        runs.append(step(jax.random.key(4), state, jg.Batch(events, contexts, weight))[1])
+    for name, value in runs[0].items():
+        np.testing.assert_allclose(value, runs[1][name], rtol=1e-6, err_msg=name)
+
+
+@model
+class Place:
+    """A generator that draws one point."""
+
+    at: jax.Array
+    event_shape = (1,)
+
+    @per_sample
+    def sample(self, key):
+        return self.at
+
+
+@model
+class Slope:
+    """A linear critic of any kind of model, whose fixed field counts the rows that it saw."""
+
+    slope: jax.Array
+    rows: jax.Array = fixed()
+
+    def __call__(self, x):
+        return x @ self.slope
+
+    def moved(self, x):
+        return dataclasses.replace(self, rows=self.rows + len(x), slope=self.slope + 1e6)
+
+
+def test_the_field_of_the_simplest_game():
+    """One point against a line, data at zero: Mescheder et al. (2018), the Dirac GAN, with both penalties."""
+    game = jg.Adversarial(Slope(jnp.zeros(1), jnp.zeros(())), penalty=0.3)
+    batch, sigmoid = jg.Batch(jnp.zeros((4, 1))), lambda a: 1 / (1 + np.exp(-a))
+
+    def field(theta, psi):
+        players = Players(Place(theta[None]), Slope(psi[None], jnp.zeros(())))
+        found = game.field(jax.random.key(0), players, batch)
+        return jnp.stack([found.generator.at[0], found.critic.slope[0]])
+
+    theta, psi = 0.7, -0.4
+    expected = [-psi * sigmoid(-psi * theta), theta * sigmoid(psi * theta) + 2 * 0.3 * psi]
+    np.testing.assert_allclose(field(jnp.float32(theta), jnp.float32(psi)), expected, rtol=1e-5)
+    jacobian = np.stack(jax.jacfwd(field, argnums=(0, 1))(jnp.float32(0.0), jnp.float32(0.0)), axis=1)
+    # it turns without the penalty, of which the real parts of the eigenvalues are made
+    np.testing.assert_allclose(jacobian, [[0, -0.5], [0.5, 0.6]], atol=1e-6)
+
+
+def test_a_critic_of_any_kind_whose_fixed_fields_move():
+    critic = Slope(jnp.ones(1), jnp.zeros(()))
+    game = jg.Adversarial(critic, optax.sgd(0.1), optax.sgd(0.1), critic_steps=3, average=None)
+    fitted = jg.fit(jax.random.key(0), Place(jnp.ones(1)), np.zeros((8, 1), np.float32), game, steps=5)
+    critic = fitted.state.critic.model
+    assert float(critic.rows) == 3 * 5 * 8
+    assert abs(float(critic.slope[0])) < 10, "what trains follows the gradient alone"
+
+
 def play(model=None, critic=CRITIC, **options):
     return jg.Adversarial(critic, **options).init(jax.random.key(0), generator(np.eye(2)) if model is None else model)
 
@@ -202,6 +284,8 @@ def play(model=None, critic=CRITIC, **options):
         (lambda: play(jg.StandardNormal((2,))), jg.FitError, "nothing to train"),
         (lambda: play(MLP((2,))), jg.FitError, "no generator"),
         (lambda: play(penalty=-1.0), jg.FitError, "out of range"),
+        (lambda: play(critic=Slope(jnp.ones(2), jnp.zeros(())), model=generator(np.eye(2), context_shape=(3,))),
+         jg.FitError, r"critic\(x, context\)"),
         (lambda: play(critic_steps=0), jg.FitError, "out of range"),
         (lambda: play(average=jg.Average(1.0)), jg.FitError, "out of range"),
         (lambda: play(critic=CRITIC.apply), jg.ModelError, "linen module"),

@@ -95,7 +95,7 @@ def small_glow():
     """4 by 4 images with a bright diagonal, a flow for them, and it trained for a little."""
     noise, start, key = jax.random.split(KEY, 3)
     x = 0.3 * jax.random.normal(noise, (400, 4, 4)) + 2 * jnp.eye(4) * jax.random.normal(key, (400, 1, 1))
-    model, algorithm = jg.recipes.glow(start, x, levels=1, depth=2, width=8, steps=60, step_size=1e-2)
+    model, algorithm = jg.recipes.glow(start, x, levels=1, depth=2, width=8, step_size=1e-2)
     return x, model, jg.fit(key, model, x[:300], algorithm, steps=60, batch_size=100, progress=False)
 
 
@@ -125,7 +125,7 @@ def test_glow_trains_and_is_a_density():
 
 def test_glow_of_pixels_and_contexts():
     digits = jg.data.digits().images[:64]
-    model, algorithm = jg.recipes.glow(KEY, digits, highest=16, levels=1, depth=1, width=4, steps=5, context_shape=(2,))
+    model, algorithm = jg.recipes.glow(KEY, digits, highest=16, levels=1, depth=1, width=4, context_shape=(2,))
     assert isinstance(model, jg.Dequantized) and model.event_shape == (8, 8)
     context = jax.random.normal(KEY, (64, 2))
     fitted = jg.fit(KEY, model, (digits, context), algorithm, steps=5, batch_size=32, progress=False)

@@ -244,7 +244,7 @@ def other(key, model, batch, step):
         (broken(loss=loud), "name of the algorithm's"),
         (broken(loss=vectors), "no scalar"),
         (broken(loss=other), r"seen: float32\[3\] and float32\[2\]"),
-        (broken(average=0.9), r"average=jaxgen\.Average\(0\.9\)"),
+        (broken(average=0.9), r"average = jaxgen\.Average\(0\.9\)"),
         (broken(average=jg.Average), "no average"),
         (broken(average={"slow": "0.9"}), "no average"),
         (broken(average=jg.PowerAverage(0.3)), "width"),

@@ -134,7 +134,7 @@ def test_flows_are_densities_of_the_users_own_numbers(tmp_path):
                     np.concatenate([unit, 1 - unit.sum(axis=1, keepdims=True)], 1), 1),
     }  # fmt: skip
     for name, (support, data, points, volume) in spaces.items():
-        flow, algorithm = jg.recipes.realnvp(key, data, layers=2, features=(8,), support=support, steps=40)
+        flow, algorithm = jg.recipes.realnvp(key, data, layers=2, features=(8,), support=support)
         if name == "positive":
             fitted = jg.fit(key, flow, data, algorithm, steps=40)
             assert fitted.status == jg.Status.FINISHED
@@ -158,7 +158,7 @@ def test_flows_of_angles_close_on_the_circle():
     first = rng.uniform(-np.pi, np.pi, 600)
     x = np.stack([first, first + rng.vonmises(0.0, 8.0, 600)], 1).astype(np.float32)  # of more than one turn
     key = jax.random.key(0)
-    flow, algorithm = jg.recipes.neural_spline_flow(key, x, layers=2, features=(16,), bins=8, support=circle, steps=100)
+    flow, algorithm = jg.recipes.neural_spline_flow(key, x, layers=2, features=(16,), bins=8, support=circle)
     alone = jg.VonMises.init(key, x)
     np.testing.assert_allclose(flow.log_prob(x), -2 * np.log(2 * np.pi), atol=1e-4)  # where it starts
     fitted = jg.fit(key, flow, x, algorithm, steps=100).model

@@ -491,6 +491,21 @@ class Layered(Energy, Protocol):
     def sample_hidden(self, key: Key, x: Any) -> jax.Array: ...
 
 
+class HiddenFields(Energy, Protocol):
+    """Has a kernel in two halves, of which the energy computes the first.
+
+    Law: `kernel_from(key, energy_and_field(x)[1])` is a step of `kernel`.
+    """
+
+    def energy_and_field(self, x: Any) -> tuple[jax.Array, jax.Array]:
+        """The energy `[*batch]`, and what x makes of the hidden units before they are drawn."""
+        ...
+
+    def kernel_from(self, key: Key, field: jax.Array) -> jax.Array:
+        """The rest of the step, from the field."""
+        ...
+
+
 class PseudoLikelihood(Energy, Protocol):
     """Has conditionals of each coordinate given the others."""
 

@@ -217,7 +217,7 @@ class Adversarial:
 
     def _critic_field(self, key: Any, players: Players, batch: Batch) -> tuple[Any, dict[str, jax.Array]]:
         real = _seen(players.generator, batch.x, batch.context)
-        fake = jax.lax.stop_gradient(_samples(key, players.generator, batch))
+        fake = _samples(key, players.generator, batch)  # no stopped gradient: the field has derivatives in both
         fake_penalty = self.penalty if self.fake_penalty is None else self.fake_penalty
         trained, rest = partition(players.critic)
         weight, fake_weight = batch.weight, _fake_weight(batch)

@@ -109,22 +109,22 @@ def named(average: Any, called: str) -> dict[str, Averaging]:
             raise FitError(
                 "an average is a value, not a number", called=called, got=f"{one!r}",
                 expected="jaxgen.Average(decay), jaxgen.PowerAverage(width), or a dict of several",
-                fix=f"average=jaxgen.Average({one!r})",
+                fix=f"average = jaxgen.Average({one if 0 <= one < 1 else 0.999})",
             )  # fmt: skip
         if not isinstance(one, Averaging) or isinstance(one, type) or not isinstance(name, str):
             raise FitError(
                 "that is no average", called=called, got=f"{name!r}: {one!r}"[:200],
                 expected="None, jaxgen.Average(decay), jaxgen.PowerAverage(width), or a dict of them by name",
-                fix="average=jaxgen.Average(0.999)",
+                fix="average = jaxgen.Average(0.999)",
             )  # fmt: skip
         if isinstance(one, Average) and not 0 <= one.decay < 1:
             raise FitError(
                 "the decay of a moving average is out of range", called=called, got=repr(one),
-                expected="a number from 0 to 1, 1 excluded, such as 0.999", fix="average=jaxgen.Average(0.999)",
+                expected="a number from 0 to 1, 1 excluded, such as 0.999", fix="average = jaxgen.Average(0.999)",
             )  # fmt: skip
         if isinstance(one, PowerAverage) and not 0 < one.width <= math.sqrt(1 / 12):
             raise FitError(
                 "the width of a power average is out of range", called=called, got=repr(one),
-                expected="a number above 0 and up to 0.288", fix="average=jaxgen.PowerAverage(0.1)",
+                expected="a number above 0 and up to 0.288", fix="average = jaxgen.PowerAverage(0.1)",
             )  # fmt: skip
     return dict(averages)

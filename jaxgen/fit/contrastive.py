@@ -16,7 +16,7 @@ from jaxgen.core.pytree import combine, float_type, partition
 from jaxgen.core.value import algorithm
 from jaxgen.fit.averages import Average
 from jaxgen.fit.descent import Descent, Player, for_steps, global_norm, resolved
-from jaxgen.fit.negative import FromData, Persistent
+from jaxgen.fit.negative import FromData, Negative, Persistent, Reusing
 
 #: of the default optimiser: the first step size, and after how many steps it is half of that
 STEP_SIZE, HALVED = 0.1, 3000
@@ -72,7 +72,8 @@ class ContrastiveDivergence:
             kernel steps.
         average: an average of the iterates, which is then the fitted model, or a dict of several, as in `Gradient`;
             None keeps none.
-        negative: another source of samples in place of `k` and `chains`: `Tempered`, `Relayed`.
+        negative: another source of samples in place of `k` and `chains`: `Tempered`, `Replay`, or `Persistent` with
+            `reuse`.
         penalty: what is added to the objective, a function `(model, batch) -> scalar` or a tuple of them, such as
             `Decay` and `Sparsity`.
         score: of validation data and restarts, `(key, model, batch) -> nats per event`, higher is better; None is the
@@ -153,14 +154,14 @@ class ContrastiveDivergence:
             batch = batch._replace(x=iterate.complete(fill, batch.x))
         source = self._negative()
         samples, against, chains, report = source.draw(key, iterate, state.chains, batch, share, state.steps)
-        takes_field = getattr(source, "takes_field", False)
+        reuse = isinstance(source, Reusing) and source.reuse
         trained, rest = partition(iterate)
         # both phases in one call of the energy: one matrix product forward and one back, of twice the rows
         both, sign = jnp.concatenate([batch.x, samples]), jnp.concatenate([share, -against])
 
         def objective(trained: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array | None]]:
             model = combine(trained, rest)
-            energy, field = model.energy_and_field(both) if takes_field else (model.energy(both), None)
+            energy, field = model.energy_and_field(both) if reuse else (model.energy(both), None)
             penalty = sum((p(model, batch) for p in self._penalties()), jnp.zeros((), energy.dtype))
             return jnp.dot(sign, energy) + penalty, (energy, penalty, field)
 
@@ -171,7 +172,7 @@ class ContrastiveDivergence:
             "loss": of_data - of_chains, "data_energy": of_data, "chain_energy": of_chains,
             "gradient_norm": global_norm(gradient), **report,
         }  # fmt: skip
-        chains = field[len(share) :] if takes_field else chains
+        chains = field[len(share) :] if reuse else chains
         metrics |= {"penalty": penalty} if self._penalties() else {}
         return ContrastiveState(player, chains, state.steps + 1), metrics
 
@@ -205,7 +206,7 @@ class ContrastiveDivergence:
                 expected="(model, batch) -> scalar, and (key, model, batch) -> scalar",
                 fix="jaxgen.ContrastiveDivergence(penalty=jaxgen.Decay(1e-4))",
             )  # fmt: skip
-        if self.negative is not None and not all(callable(getattr(self.negative, n, None)) for n in ("init", "draw")):
+        if isinstance(self.negative, type) or not (self.negative is None or isinstance(self.negative, Negative)):
             raise FitError(
                 "that is no source of samples", called=called, got=repr(self.negative)[:200],
                 expected="init and draw", fix="jaxgen.ContrastiveDivergence(negative=jaxgen.Tempered())",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxgen.annealing import advanced, as_path, exchanged, ladder, moved, replicas
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
+from jaxgen.core.protocols import HiddenFields, has
 from jaxgen.core.pytree import float_type
 from jaxgen.core.value import algorithm
 
@@ -20,6 +21,7 @@ BURN_IN = 100
 STILL = 100
 
 
+@runtime_checkable
 class Negative(Protocol):
     """A source of the model's samples; a frozen value, its chains a pytree in the state of the algorithm."""
 
@@ -36,9 +38,18 @@ class Negative(Protocol):
     ) -> tuple[jax.Array, jax.Array, Any, dict[str, jax.Array]]:
         """Samples `[S, *event]`, their shares `[S]` of sum one, the next chains, and scalar metrics.
 
-        `share` is that of the batch's events, `step` the number of updates made. A source with `takes_field = True` is
-        handed its next chains: the field of each sample that `model.energy_and_field` gave.
+        `share` is that of the batch's events, `step` the number of updates made.
         """
+        ...
+
+
+@runtime_checkable
+class Reusing(Negative, Protocol):
+    """A source whose next chains may be what the gradient computed at its samples."""
+
+    @property
+    def reuse(self) -> bool:
+        """True where the next chains are the field of each sample that `model.energy_and_field` gave."""
         ...
 
 
@@ -81,64 +92,41 @@ class Persistent:
     Args:
         chains: how many, 1 or more. They start at zeros, carried by 100 kernel steps.
         k: kernel steps per update, 1 or more; more where chains mix slowly.
+        reuse: start from what the gradient computed, which saves one of the six matrix products of PCD-1; k is then 1.
+            A chain is the field that its sample made on the hidden units when the energy was differentiated, so these
+            are drawn by the parameters of the update before, the visible ones by the present ones. That differs by as
+            little as an update changes, and is what scikit-learn's `BernoulliRBM` does. For large machines, whose
+            products are most of the work; the model has `energy_and_field` and `kernel_from`, as an `RBM` does.
 
     Source: Tieleman (2008), Training restricted Boltzmann machines using approximations to the likelihood gradient.
-
-    Example:
-        >>> Persistent(chains=500).chains
-        500
-    """
-
-    chains: int = 100
-    k: int = 1
-
-    def init(self, key: Any, model: Any) -> jax.Array:
-        _at_least_one(self, chains=self.chains, k=self.k)
-        return advanced(key, model, _zeros(model, (self.chains,)), BURN_IN)
-
-    def draw(self, key: Any, model: Any, chains: Any, batch: Batch, share: jax.Array, step: Any) -> Any:
-        samples = advanced(key, model, chains, self.k)
-        return samples, _even(samples, share.dtype), samples, {}
-
-
-@algorithm
-class Relayed:
-    """Persistent chains that start from what the gradient computed: PCD-1 with five matrix products in place of six.
-
-    A chain is the field that its sample made on the hidden units when the energy was differentiated, so these are drawn
-    by the parameters of the update before, the visible ones by the present ones. That differs from `Persistent` by as
-    little as an update changes, and is what scikit-learn's `BernoulliRBM` does. For large machines, whose products are
-    most of the work; the model has `energy_and_field` and `kernel_from`, as an `RBM` does.
-
-    Args:
-        chains: how many, 1 or more.
 
     Example:
         >>> import jaxgen as jg
         >>> x = jnp.array([[1, 1, 0, 0], [0, 0, 1, 1]] * 8)
         >>> start = jg.RBM.init(jax.random.key(0), x, 2, scale=0.1)
-        >>> relayed = jg.ContrastiveDivergence(negative=Relayed(50))
-        >>> jg.fit(jax.random.key(1), start, x, relayed, steps=10).state.chains.shape
+        >>> reused = jg.ContrastiveDivergence(negative=Persistent(50, reuse=True))
+        >>> jg.fit(jax.random.key(1), start, x, reused, steps=10).state.chains.shape  # a field on 2 hidden units
         (50, 2)
     """
 
     chains: int = 100
-    #: the chains are the fields of the samples, which the gradient hands on
-    takes_field: ClassVar[bool] = True
+    k: int = 1
+    reuse: bool = False
 
     def init(self, key: Any, model: Any) -> jax.Array:
-        _at_least_one(self, chains=self.chains)
-        if not all(hasattr(model, name) for name in ("energy_and_field", "kernel_from")):
+        _at_least_one(self, chains=self.chains, k=self.k)
+        if self.reuse and (self.k != 1 or not has(model, HiddenFields)):
             raise FitError(
-                "the model hands no field on", called=repr(self), got=type(model).__name__,
-                expected="energy_and_field(x) and kernel_from(key, field)", 
-                fix=f"jaxgen.ContrastiveDivergence(negative=jaxgen.Persistent({self.chains}))",
+                "there is no field to reuse", called=repr(self), got=f"{type(model).__name__}, k={self.k}",
+                expected="k of 1, and a model with energy_and_field(x) and kernel_from(key, field)",
+                fix=f"jaxgen.ContrastiveDivergence(negative=jaxgen.Persistent({self.chains}, k={self.k}))",
             )  # fmt: skip
-        return model.energy_and_field(advanced(key, model, _zeros(model, (self.chains,)), BURN_IN))[1]
+        samples = advanced(key, model, _zeros(model, (self.chains,)), BURN_IN)
+        return model.energy_and_field(samples)[1] if self.reuse else samples
 
     def draw(self, key: Any, model: Any, chains: Any, batch: Batch, share: jax.Array, step: Any) -> Any:
-        samples = model.kernel_from(key, chains)
-        return samples, _even(samples, share.dtype), chains, {}
+        samples = model.kernel_from(key, chains) if self.reuse else advanced(key, model, chains, self.k)
+        return samples, _even(samples, share.dtype), samples, {}
 
 
 class Buffer(NamedTuple):

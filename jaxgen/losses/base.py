@@ -114,7 +114,7 @@ def check_loss(loss: Any, called: str) -> None:
         raise FitError(
             "a loss takes four arguments", called=called, expected="loss(key, model, batch, step)",
             got=f"{getattr(loss, '__name__', type(loss).__name__)}{arguments}",
-            fix="write a last parameter `step`, the number of steps made so far; a loss may leave it unused",
+            fix="write a last parameter named step, the number of steps made so far, which a loss may leave unused",
         ) from None  # fmt: skip
 
 
@@ -137,11 +137,11 @@ def measured(loss: LossFunction, key: Any, model: Any, batch: Batch, step: Any) 
             raise FitError(
                 f"the {what} of a loss is no scalar", called=name, expected="a number, or an array of shape []",
                 got=type(value).__name__ if shape is None else f"shape {list(shape)}",
-                fix="jaxgen.losses.weighted_mean(values, batch.weight) is a mean over events",
+                fix="take the mean over events, the weighted one where they have weights",
             )  # fmt: skip
     if out.moved is not None and (apart := difference(out.moved, model)):
         raise FitError(
             "the moved model is another than the one that was given", called=name, got=apart,
-            expected="the same model with other numbers", fix="dataclasses.replace(model, ...) keeps the structure",
+            expected="the same model with other numbers", fix="give its fields arrays of the shapes that they had",
         )  # fmt: skip
     return out._replace(metrics={name: jnp.asarray(value) for name, value in out.metrics.items()})

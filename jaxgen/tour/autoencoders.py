@@ -24,7 +24,7 @@ def autoencoder(key: Any, quick: bool) -> Row:
     train = jax.random.bernoulli(coins, grey[d.train], (4, len(d.train), 28, 28)).reshape(-1, 28, 28)
     test = jax.random.bernoulli(held_coins, grey[d.test])
     train, test, steps = (train[:200], test[:50], 5) if quick else (train, test, 1000)
-    model, algorithm = recipes.vae(start, train, 20, steps=steps)
+    model, algorithm = recipes.vae(start, train, 20)
     fitted = fit(train_key, model, train, algorithm, steps=steps, batch_size=128)
     elbo, found = score(key, fitted.model, test), score(key, fitted.model, test, samples=32)
     shown = test[:40]

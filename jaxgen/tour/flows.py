@@ -27,9 +27,8 @@ def flow(key: Any, quick: bool) -> Row:
     """RealNVP on two moons, against one Gaussian."""
     start, train_key, draw, rate, a, b = jax.random.split(key, 6)
     train, test = data.two_moons(a, 20_000), data.two_moons(b, 10_000)
-    steps = 5 if quick else 2000
-    model, algorithm = recipes.realnvp(start, train, steps=steps)
-    fitted = fit(train_key, model, train, algorithm, steps=steps, batch_size=256)
+    model, algorithm = recipes.realnvp(start, train)
+    fitted = fit(train_key, model, train, algorithm, steps=5 if quick else 2000, batch_size=256)
     found = score(key, fitted.model, test)
     best = float(np.mean(data.two_moons_log_density(test[:2000])))
     figure, axes = new_figure(2, 3.0)
