@@ -47,7 +47,8 @@ class HMM:
 
     Args:
         chain: `MarkovChain`, or another with `log_chain`: `SemiMarkovChain`, `InputChain`.
-        emissions: one model whose leaves carry a leading axis K, anything that has `log_prob`.
+        emissions: one model whose leaves carry a leading axis K, or `Several` kinds of them, anything that has
+            `log_prob`, or an unbiased estimate of it (`iwae`).
         tie: which emission each state has, a tuple of K ints, where states share them; None is one for each.
         backend: how `ops.chains` works, `chains.Sequential()`, `chains.Blocked()` or `chains.Associative()`; None
             chooses by shape and device.

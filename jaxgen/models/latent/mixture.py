@@ -31,13 +31,14 @@ class MixtureStatistics(NamedTuple):
 
 @model
 class Mixture:
-    """A mixture of K densities of one kind, anything that has `log_prob`: Gaussians, flows, hidden Markov models.
+    """A mixture of K densities: Gaussians, flows, hidden Markov models, of one kind or of several.
 
     `log p(x) = logsumexp_k (log w_k + log p_k(x))`
 
     Args:
         logits: `[K]`, the weights up to a constant: `w = softmax(logits)`.
-        components: one model whose leaves carry a leading axis K.
+        components: one model whose leaves carry a leading axis K, or `Several` kinds of them; `from_components` makes
+            either of a list. Models with a bound in place of a likelihood, such as `VAE`, make it a mixture with one.
         prior: `[K]`, concentrations of a Dirichlet prior of the weights; never trained. None is flat.
 
     Events may have labels in `EM`: the component that an event is known to come from, -1 where it is not. Where the
