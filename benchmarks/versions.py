@@ -16,6 +16,8 @@ import sys
 import time
 from pathlib import Path
 
+from common import report
+
 HERE = Path(__file__).resolve().parent.parent
 
 
@@ -83,7 +85,8 @@ def main() -> None:
     runs: dict[str, list[dict[str, list[float]]]] = {"other": [], "this": []}
     for _ in range(options.rounds):
         for which, path in (("other", options.other.resolve()), ("this", HERE)):
-            code = f"import runpy; runpy.run_path({str(Path(__file__).resolve())!r})['measure']()"
+            here = str(Path(__file__).resolve().parent)
+            code = f"import sys; sys.path.insert(0, {here!r}); import versions; versions.measure()"
             run = subprocess.run(
                 [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(path)}, cwd=path, text=True,
                 stdout=subprocess.PIPE, check=True,
@@ -95,7 +98,7 @@ def main() -> None:
         same = abs(runs["other"][0][name][1] - runs["this"][0][name][1])
         rows.append({"workload": name, "other_ms": other, "this_ms": this, "ratio": other / this, "difference": same})
         print(f"{name:36s} {other:8.2f} ms  {this:8.2f} ms  ratio {other / this:.2f}  difference {same:.1e} nats")
-    (HERE / "benchmarks" / "results" / "versions.json").write_text(json.dumps(rows, indent=1) + "\n")
+    report("versions", {"workloads": rows})
 
 
 if __name__ == "__main__":
