@@ -16,7 +16,10 @@ FLOORS = {
     "tour": 7, "__main__": 8, "_version": 0,
 }  # fmt: skip
 #: folders whose files build on each other; a file of `models` is one family and imports no other but a chain
-LAYERED = {"core", "ops", "nn", "units", "bijections", "losses", "fit", "metrics", "data", "plot", "recipes", "tour"}
+LAYERED = {
+    "core", "ops", "nn", "units", "bijections", "losses", "fit", "metrics", "data", "plot", "recipes", "selection",
+    "tour",
+}  # fmt: skip
 FILES = sorted(p for p in ROOT.rglob("*.py") if p.name != "__init__.py")
 
 

@@ -12,8 +12,9 @@ from sklearn.datasets import load_iris
 from sklearn.mixture import GaussianMixture
 
 import jaxgen as jg
-from jaxgen import selection
 from jaxgen.core import algebra, latent
+from jaxgen.selection.folds import split_folds
+from jaxgen.selection.restarts import padded_width
 
 FULL, DIAGONAL = jg.Gaussian.init, jg.DiagonalGaussian.init
 TIED = functools.partial(jg.Gaussian.init, tied=True)
@@ -256,7 +257,7 @@ def test_held_out_data_and_folds():
     crossed = jg.select(key, x, (1, 2), {"full": FULL}, restarts=1, folds=4)
     assert "4 folds" in str(crossed)
     total, seen = 0.0, 0
-    for fitted, part in selection._parts(key, jg.Batch(jnp.asarray(x)), 4, ""):
+    for fitted, part in split_folds(key, jg.Batch(jnp.asarray(x)), 4, ""):
         counted = part.x[np.asarray(part.weight) > 0]
         assert not (np.asarray(counted)[:, None] == np.asarray(fitted.x)[None]).all(-1).any()
         total, seen = total + float(FULL(key, fitted.x).log_prob(counted).sum()), seen + len(counted)
@@ -314,7 +315,7 @@ def test_select_finds_the_number_of_states():
     # a maximum lies above the truth
     assert best.log_likelihood > float(np.asarray(truth.log_prob(data), np.float64).sum())
     # folds take whole sequences
-    seen = [part.x.length[np.asarray(part.weight) > 0] for _, part in selection._parts(key, jg.Batch(data), 2, "")]
+    seen = [part.x.length[np.asarray(part.weight) > 0] for _, part in split_folds(key, jg.Batch(data), 2, "")]
     assert sorted(np.concatenate(seen).tolist()) == sorted(lengths)
     with pytest.raises(jg.ModelError, match="from 1"):
         jg.select(key, data, (0,), leaves, family=jg.HMM.init)
@@ -322,15 +323,16 @@ def test_select_finds_the_number_of_states():
 
 def test_progress_is_silent_where_it_is_not_asked_for(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)  # an import of it would be an error
-    with selection._bar(3, False) as bar, selection._bar(3, None) as other:
-        assert bar is None and other is None
-    with pytest.raises(ImportError), selection._bar(3, True):
-        pass
+    x, leaves = np.arange(10.0, dtype=np.float32).reshape(5, 2), {"diagonal": DIAGONAL}
+    for shown in (False, None):
+        assert len(jg.select(jax.random.key(0), x, (1,), leaves, restarts=1, progress=shown).rows) == 1
+    with pytest.raises(ImportError):
+        jg.select(jax.random.key(0), x, (1,), leaves, restarts=1, progress=True)
 
 
 def test_programs_are_few_and_not_too_wide():
-    assert {selection._width(k, 20, 272) for k in range(1, 21)} == {20}
-    widths = [selection._width(k, 20, 10**6) for k in range(1, 21)]
+    assert {padded_width(k, 20, 272) for k in range(1, 21)} == {20}
+    widths = [padded_width(k, 20, 10**6) for k in range(1, 21)]
     assert sorted(set(widths)) == [1, 2, 3, 5, 10, 20]
     assert all(k <= width < 2 * k + 1 for k, width in enumerate(widths, 1))
 
