@@ -2,11 +2,11 @@
 
 import stat
 
-import cases
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from layers import BIJECTIONS
 from test_laws import Compilations
 
 import jaxgen as jg
@@ -63,9 +63,9 @@ def test_a_second_call_compiles_nothing(name):
     assert compilations.count == 0
 
 
-@pytest.mark.parametrize("name", cases.BIJECTIONS)
+@pytest.mark.parametrize("name", BIJECTIONS)
 def test_layers_compile_once(name):
-    layers = [cases.BIJECTIONS[name](jax.random.key(seed)) for seed in (1, 2)]
+    layers = [BIJECTIONS[name](jax.random.key(seed)) for seed in (1, 2)]
     of = context_shape(layers[0])
     context = None if of is None else jnp.ones(of)
     x = [jax.random.normal(jax.random.key(seed), latent_shape(layers[0])) for seed in (3, 4)]

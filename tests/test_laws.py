@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from cases import BIJECTIONS, CASES, Case, as_dtype
+from cases import CASES, Case, as_dtype
+from layers import BIJECTIONS
 
 import jaxgen as jg
 from jaxgen.core import algebra, latent
