@@ -12,7 +12,8 @@ import pytest
 import jaxgen as jg
 from jaxgen.bijections import Affine
 from jaxgen.core.errors import DataError, FitError, ModelError, ShapeError
-from jaxgen.models.chains.hmm import HMM, _emission_statistics
+from jaxgen.models.chains.emissions import emission_statistics
+from jaxgen.models.chains.hmm import HMM
 from jaxgen.models.chains.markov import MarkovChain
 from jaxgen.models.densities.categorical import Categorical
 from jaxgen.models.densities.diagonal_gaussian import DiagonalGaussian
@@ -219,7 +220,7 @@ def test_long_sequences_are_summed_in_blocks():
     x = jnp.asarray(RNG.randint(0, 4, 9001))  # no multiple of any block
     weight = jnp.asarray(RNG.rand(9001, 3), jnp.float32)
     emissions = left_right().emissions
-    blocked = jax.jit(functools.partial(_emission_statistics, emissions))(x, weight)
+    blocked = jax.jit(functools.partial(emission_statistics, emissions))(x, weight)
     expected = np.stack([np.bincount(x, np.asarray(weight[:, k], np.float64)) for k in range(3)])
     np.testing.assert_allclose(blocked, expected, rtol=2e-6)  # float32 sums of 3000 terms at most
 

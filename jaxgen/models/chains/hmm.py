@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -15,16 +14,21 @@ from jaxgen.core.errors import JaxgenError, ModelError, ShapeError
 from jaxgen.core.inputs import as_events, concrete
 from jaxgen.core.methods import context_shape, per_batch, per_event, per_sample, weighted_events
 from jaxgen.core.pytree import model, part, parts, static
-from jaxgen.core.sequences import Joined, Sequences, padded
-from jaxgen.core.value import ByValue
+from jaxgen.core.sequences import Joined, Sequences
+from jaxgen.models.chains.emissions import (
+    as_rows,
+    contexts_of_steps,
+    emission_statistics,
+    refuse_leaf,
+    start_emissions,
+    steps_of,
+    valid_steps,
+)
 from jaxgen.models.chains.markov import MarkovChain
 from jaxgen.ops import chains
-from jaxgen.ops.chunks import sum_over_chunks
 from jaxgen.ops.stable import log_normalize, softmax
-from jaxgen.ops.starts import START_STEPS, cluster_shares, start_of_kinds
 
-#: time steps whose emission statistics are summed at once: they stay in the cache, and a float32 sum keeps its digits
-BLOCK = 4096
+
 class HMMStatistics(NamedTuple):
     """The statistics of the chain, those of the emissions with a leading axis E, and the time spent in each, `[E]`."""
 
@@ -116,14 +120,14 @@ class HMM:
                 "HMM.init takes a batch of sequences", called=called, expected="x [N, T, *event]",
                 got=f"shape {list(x.shape)}", fix="np.asarray(x)[None] for one sequence",
             )  # fmt: skip
-        values, valid = _steps(x), _valid(x)
+        values, valid = steps_of(x), valid_steps(x)
         steps = len(values) if valid is None or not concrete(valid) else int(valid.sum())
         if not 1 <= k <= steps or not 0 <= stickiness <= 1:
             raise ModelError(
                 "these states do not fit the data", called=called, got=f"k={k}, stickiness={stickiness}",
                 expected=f"1 to {steps} states, the number of time steps, and a stickiness from 0 to 1",
             )  # fmt: skip
-        given = None if context is None else _init_context(context, x.shape[:2], called)
+        given = None if context is None else contexts_of_steps(context, x.shape[:2], called)
         if valid is not None and concrete(valid):
             seen = np.asarray(valid).reshape(-1)
             values, given = values[seen], None if given is None else given[seen]
@@ -134,21 +138,13 @@ class HMM:
             initial, transition, initial_prior=initial_prior, transition_prior=transition_prior, stationary=stationary
         )
         try:
-            start = cls(chain, _emissions(key, values, given, k, leaf, called), None, None)
+            start = cls(chain, start_emissions(key, values, given, k, leaf, called), None, None)
             latent.check_data(start, x)
             return start
         except (TypeError, ValueError) as error:
             if isinstance(error, JaxgenError) and not isinstance(error, ShapeError):
                 raise
-            # a table with more rows than columns is one sequence rather than sequences of numbers
-            tall = len(x.shape) == 2 and x.shape[0] > x.shape[1]
-            raise ShapeError(
-                "the leaf makes no model of these events", called=called,
-                got=f"x of shape {list(x.shape)}, and {type(error).__name__}: {getattr(error, 'message', error)}",
-                expected=f"a leaf for events of shape {list(x.shape[2:])}, the axes after [N, T]",
-                fix="np.asarray(x)[None] for one sequence" if tall else
-                "np.asarray(x)[..., None] for events of one number, or a leaf for these events",
-            ) from error  # fmt: skip
+            refuse_leaf(x, error, called)
 
     @classmethod
     def from_values(cls, initial, transition, emissions, *, tie=None, backend=None, **chain: Any) -> HMM:
@@ -230,7 +226,7 @@ class HMM:
 
     def check_data(self, x) -> None:
         """Refuses data outside the support of the emissions with a DataError."""
-        values, valid = _steps(x), _valid(x)
+        values, valid = steps_of(x), valid_steps(x)
         if valid is not None and concrete(valid):
             values = values[np.asarray(valid).reshape(-1)]
         latent.check_data(algebra.element(self.emissions), values)
@@ -277,8 +273,8 @@ class HMM:
 
     def _emitted(self, x, context, score=None):
         """Log-likelihoods `[N, T, K]` of every step in every state."""
-        given = None if self._emission_context is None else _rows(context)
-        return self._by_state(fast.each_log_prob(self.emissions, _steps(x), given, score), x)
+        given = None if self._emission_context is None else as_rows(context)
+        return self._by_state(fast.each_log_prob(self.emissions, steps_of(x), given, score), x)
 
     def _by_state(self, seen, x):
         """What emissions say of steps, `[N T, E]`, as `[N, T, K]`."""
@@ -327,8 +323,8 @@ class HMM:
 
     def _estimate(self, key, x, context, samples):
         # all steps at once: one key for several blocks would make their draws depend on each other
-        given = None if self._emission_context is None else _rows(context)
-        seen = latent.component_estimate(self.emissions, key, _steps(x), given, samples)
+        given = None if self._emission_context is None else as_rows(context)
+        seen = latent.component_estimate(self.emissions, key, steps_of(x), given, samples)
         arrays, options = self._on_states(self._by_state(seen.T, x), x, context)
         return chains.log_normalizer(*arrays, **options, backend=self.backend)
 
@@ -384,7 +380,7 @@ class HMM:
         """
         (start, move, seen), given = self._arrays(x, context)
         posterior = chains.smoother(start, move, seen, **given, backend=self.backend)
-        valid = _valid(x)
+        valid = valid_steps(x)
         marginals = posterior.marginals if valid is None else posterior.marginals * valid[..., None]
         weigh = lambda share, log: jnp.where(share > 0, share * jnp.where(share > 0, log, 0), 0)  # noqa: E731
         inner = jnp.sum(weigh(marginals, seen), axis=(1, 2)) + jnp.sum(weigh(posterior.marginals[:, 0], start), axis=-1)
@@ -463,13 +459,13 @@ class HMM:
         if isinstance(rows, Joined):
             first = jnp.sum(jnp.where(rows.starts[..., None], posterior.marginals, 0), axis=1)
         chain = self.chain.chain_statistics(first, posterior.transition_counts, weight, context)
-        valid = _valid(x)
+        valid = valid_steps(x)
         share = share if valid is None else jnp.where(valid[..., None], share, 0)
         if self.tie is not None:
             member = jax.nn.one_hot(np.array(self.tie), algebra.count(self.emissions), dtype=share.dtype)
             share = jnp.matmul(share, member, precision="highest")
-        given = None if self._emission_context is None else _rows(context)
-        emissions = _emission_statistics(self.emissions, _steps(x), _rows(share), given)
+        given = None if self._emission_context is None else as_rows(context)
+        emissions = emission_statistics(self.emissions, steps_of(x), as_rows(share), given)
         return HMMStatistics(chain, emissions, jnp.sum(share, axis=(0, 1))), posterior.log_normalizer
 
     def m_step(self, statistics) -> HMM:
@@ -493,69 +489,3 @@ class HMM:
         time = jnp.sum(posterior.marginals, axis=(1, 2))[:, None]
         moves = posterior.transition_counts.reshape((len(time), -1)) / jnp.maximum(time - 1, 1)
         return jnp.concatenate([jnp.sum(posterior.marginals, axis=1) / jnp.maximum(time, 1), moves], axis=1)
-
-
-def _valid(x):
-    """`[N, T]` bool, the steps that are there and were seen; None for all."""
-    x = fast.plain(x)
-    return x.valid if isinstance(x, Sequences) else None
-
-
-def _rows(x):
-    """`[N, T, ...] -> [N T, ...]`."""
-    return x.reshape((x.shape[0] * x.shape[1], *x.shape[2:]))
-
-
-def _steps(x):
-    """The steps of sequences, or of prepared ones, as events."""
-    return x.steps() if isinstance(x, fast.Events) else _rows(padded(x))
-
-
-def _emission_statistics(emissions, x, weight, context=None):
-    """The emissions' statistics from time steps `[M, *event]` and weights `[M, K]`, summed block by block."""
-
-    def part(rows, fresh):
-        given = None if context is None else rows(context)
-        weights = jnp.where(fresh[:, None], rows(weight), 0).T
-        events = x.cut(rows) if isinstance(x, fast.Events) else rows(x)
-        return algebra.component_e_step(emissions, events, weights, given)
-
-    return sum_over_chunks(part, x.shape[0], BLOCK)
-
-
-def _init_context(context, axes, called):
-    """Contexts of sequences `[N, T]` as those of their steps `[N T, *context]`."""
-    context = jnp.asarray(as_events(context, name="context", called=called))
-    if context.shape[:2] != axes:
-        raise ShapeError(
-            "the context does not fit the sequences", called=called, expected=f"[{axes[0]}, {axes[1]}, *context]",
-            got=f"shape {list(context.shape)}",
-        )  # fmt: skip
-    return _rows(context)
-
-
-def _emissions(key, steps, context, k, leaf, called):
-    """The emissions of a start: of one kind, or with a leaf for each state."""
-    if not isinstance(leaf, (list, tuple)):
-        return _init_emissions(key, steps, context, k, ByValue(leaf))
-    if len(leaf) != k or context is not None:
-        raise ModelError(
-            "leaves of several kinds start from all events", called=called, got=f"{len(leaf)} leaves",
-            expected=f"{k} leaves, one for each state, and no context",
-            fix="jaxgen.HMM.from_values(initial, transition, [model, other]) from models of your own",
-        )  # fmt: skip
-    return start_of_kinds(key, steps, leaf)
-
-
-@functools.partial(jax.jit, static_argnames=("k", "leaf"))
-def _init_emissions(key, steps, context, k, leaf):
-    cluster, whole = jax.random.split(key)
-    template = leaf(whole, steps) if context is None else leaf(whole, steps, context)
-    share = cluster_shares(cluster, template, steps, k).T
-    mass = jnp.sum(share, axis=0)
-
-    def step(_, emissions):
-        statistics = _emission_statistics(emissions, steps, share, context)
-        return latent.component_maximize(emissions, statistics, mass)[0]
-
-    return jax.lax.fori_loop(0, START_STEPS, step, algebra.repeat(template, k))
