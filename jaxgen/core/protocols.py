@@ -1,4 +1,4 @@
-"""The page of protocols: what a model can be asked, required or optional, and what an algorithm is.
+"""The page of protocols: what a model can be asked, required or optional. Those of algorithms are `core.algorithms`.
 
 Structural: a class has a protocol by having its members. What every model has stands first; then each optional
 capability with its equation, what holds without it (default), and the law that holds it (in `jaxgen.check`, which
@@ -17,6 +17,16 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
+
+from jaxgen.core.algorithms import (
+    Algorithm as Algorithm,
+    Arranged as Arranged,
+    Evaluated as Evaluated,
+    Prepared as Prepared,
+    Scheduled as Scheduled,
+    Summed as Summed,
+    Traits as Traits,
+)
 
 Key = jax.Array
 Shape = tuple[int | None, ...]
@@ -49,7 +59,6 @@ class Implicit(Protocol):
 
     def sample(self, key: Key, shape: Any = (), *, context: Any = None) -> jax.Array:
         """Draws `[*shape, *event]`."""
-        ...
 
 
 @runtime_checkable
@@ -58,7 +67,6 @@ class Density(Implicit, Protocol):
 
     def log_prob(self, x: Any, *, context: Any = None) -> jax.Array:
         """`log p(x)` in nats, `[*batch, *event] -> [*batch]`."""
-        ...
 
 
 @runtime_checkable
@@ -67,11 +75,9 @@ class Latent(Density, Protocol):
 
     def e_step(self, x: Any, weight: Any = None) -> tuple[Any, jax.Array]:
         """Expected sufficient statistics, additive over events and linear in the weights, and `log_prob [N]`."""
-        ...
 
     def m_step(self, statistics: Any) -> Any:
         """The model of the same type that maximises the expected weighted log-likelihood."""
-        ...
 
 
 @runtime_checkable
@@ -80,7 +86,6 @@ class Bound(Implicit, Protocol):
 
     def elbo(self, key: Key, x: Any, *, context: Any = None) -> jax.Array:
         """An unbiased estimate of a lower bound on `log p(x)` in nats, `[*batch, *event] -> [*batch]`."""
-        ...
 
 
 @runtime_checkable
@@ -92,11 +97,9 @@ class Energy(Protocol):
 
     def energy(self, x: Any) -> jax.Array:
         """`-log p(x)` up to a constant of the model, in nats, `[*batch, *event] -> [*batch]`."""
-        ...
 
     def kernel(self, key: Key, x: Any) -> jax.Array:
         """One Markov step, `[*batch, *event] -> [*batch, *event]`, that leaves `p` invariant."""
-        ...
 
 
 # ---- optional capabilities of a model
@@ -136,7 +139,6 @@ class Conditional(Protocol):
     @property
     def context_shape(self) -> Shape | None:
         """Shape of one context, or None for none."""
-        ...
 
 
 class Unconditioned(Conditional, Protocol):
@@ -163,7 +165,6 @@ class Kinded(Protocol):
     @property
     def kind(self) -> Kind:
         """`Kind.ESTIMATE` of a log-density with a stochastic trace."""
-        ...
 
 
 @runtime_checkable
@@ -172,7 +173,6 @@ class Trained(Protocol):
 
     def loss(self, key: Key, x: Any, *, context: Any = None) -> jax.Array:
         """What each event costs, `[*batch, *event] -> [*batch]`, in nats where it is a likelihood or a bound."""
-        ...
 
 
 class Weighted(Bound, Protocol):
@@ -185,7 +185,6 @@ class Weighted(Bound, Protocol):
 
     def iwae(self, key: Key, x: Any, *, samples: int = 1, context: Any = None) -> jax.Array:
         """`[*batch, *event] -> [*batch]`, nats."""
-        ...
 
 
 class Paired(Density, Protocol):
@@ -199,7 +198,6 @@ class Checked(Protocol):
 
     def check_data(self, x: Any) -> None:
         """Raises DataError."""
-        ...
 
 
 class Missing(Protocol):
@@ -216,7 +214,6 @@ class Labelled(Protocol):
 
     def check_label(self, label: Any) -> None:
         """Raises ModelError for labels of classes that are not there."""
-        ...
 
 
 class Clusterable(Protocol):
@@ -224,7 +221,6 @@ class Clusterable(Protocol):
 
     def features(self, x: Any) -> jax.Array:
         """`[N, *event] -> [N, F]`."""
-        ...
 
 
 class Repairs(Protocol):
@@ -261,7 +257,6 @@ class Freezable(Protocol):
 
     def freeze(self, statistics: Any, frozen: Any) -> Any:
         """`frozen` is a model of bools, one for each number of each leaf."""
-        ...
 
 
 class Recentred(Protocol):
@@ -281,7 +276,6 @@ class Evidence(Protocol):
 
     def step_log_prob(self, x: Any) -> jax.Array:
         """`[N, *event] -> [N]`, nats."""
-        ...
 
 
 # ---- faster forms of K models with a leading axis, held to the default (a `vmap`) by a law
@@ -292,7 +286,6 @@ class ComponentScores(Protocol):
 
     def log_prob_components(self, x: Any) -> jax.Array:
         """`[N, *event] -> [K, N]`."""
-        ...
 
 
 class ComponentEvidence(Protocol):
@@ -300,7 +293,6 @@ class ComponentEvidence(Protocol):
 
     def step_log_prob_components(self, x: Any) -> jax.Array:
         """`[N, *event] -> [K, N]`."""
-        ...
 
 
 class ComponentSteps(Protocol):
@@ -308,7 +300,6 @@ class ComponentSteps(Protocol):
 
     def e_step_components(self, x: Any, weight: jax.Array) -> Any:
         """Weights `[K, N]`; statistics with a leading axis K."""
-        ...
 
 
 class ComponentRepairs(Protocol):
@@ -343,7 +334,6 @@ class InColumns(Protocol):
         """K models in a form for so many events whose columns are taken around `center`: a `ComponentScores` and
         `ComponentSteps` on `fast.Events`, with `coarse` (columns lose digits) and `finish(sums, precise)`, which gives
         the statistics of the models themselves."""
-        ...
 
 
 class Joining(Protocol):
@@ -361,7 +351,6 @@ class Classifier(Density, Protocol):
 
     def responsibilities(self, x: Any, *, context: Any = None) -> jax.Array:
         """`p(k | x)`, `[*batch, *event] -> [*batch, K]`."""
-        ...
 
 
 class Permutable(Protocol):
@@ -370,11 +359,9 @@ class Permutable(Protocol):
     @property
     def classes(self) -> Any:
         """K models, one for each class or state."""
-        ...
 
     def permute(self, order: Any) -> Any:
         """The same model in another order, `order[new] = old`."""
-        ...
 
 
 class Sequential(Density, Protocol):
@@ -382,13 +369,11 @@ class Sequential(Density, Protocol):
 
     def smooth(self, x: Any, *, context: Any = None) -> jax.Array:
         """`p(z_t | x)`, `[*batch, T, K]`."""
-        ...
 
     def viterbi(self, x: Any, *, best: int | None = None, context: Any = None) -> Any: ...
 
     def path_entropy(self, x: Any, *, context: Any = None) -> jax.Array:
         """`H(z | x)`, nats."""
-        ...
 
 
 class Chain(Protocol):
@@ -399,17 +384,14 @@ class Chain(Protocol):
 
     def log_chain(self, context: Any) -> tuple[jax.Array, jax.Array]:
         """`log_initial [K]` and `log_transition`, as `ops.chains` takes them, nats."""
-        ...
 
     def chain_statistics(self, first: Any, counts: Any, weight: Any, context: Any) -> Any:
         """Statistics of first states `[N, K]` and transition counts, weighted `[N]`."""
-        ...
 
     def m_step(self, statistics: Any) -> Any: ...
 
     def sample_states(self, key: Key, length: int, context: Any) -> jax.Array:
         """`[length]` int32."""
-        ...
 
 
 class Located(Protocol):
@@ -438,7 +420,6 @@ class NormalDivergence(Density, Protocol):
 
     def kl_from_normal(self, mean: Any, log_scale: Any) -> jax.Array:
         """`KL(N(mean, exp(log_scale)^2) || p)`, nats."""
-        ...
 
 
 class Encoder(Protocol):
@@ -486,7 +467,6 @@ class Layered(Energy, Protocol):
     @property
     def transposed(self) -> Any:
         """The machine with its layers exchanged."""
-        ...
 
     def sample_hidden(self, key: Key, x: Any) -> jax.Array: ...
 
@@ -499,116 +479,12 @@ class HiddenFields(Energy, Protocol):
 
     def energy_and_field(self, x: Any) -> tuple[jax.Array, jax.Array]:
         """The energy `[*batch]`, and what x makes of the hidden units before they are drawn."""
-        ...
 
     def kernel_from(self, key: Key, field: jax.Array) -> jax.Array:
         """The rest of the step, from the field."""
-        ...
 
 
 class PseudoLikelihood(Energy, Protocol):
     """Has conditionals of each coordinate given the others."""
 
     def pseudo_log_likelihood(self, x: Any) -> jax.Array: ...
-
-
-# ---- algorithms
-
-
-@dataclasses.dataclass(frozen=True)
-class Traits:
-    """What `fit` needs to know of an algorithm before the first step.
-
-    Args:
-        monitor: the metric whose change a tolerance looks at, and which the progress shows.
-        full_batch: True where every step needs all events.
-        labels: True where the algorithm looks at labels of events.
-        data: False where it looks at no data, so that `fit(key, model, None, algorithm)` makes sense.
-        steps: how many steps `fit` makes at most unless it is told; None where there is no good default.
-        tolerance: the default change of the monitored metric, nats per event, that ends a fit on all events; None for
-            no end before all steps are made.
-        summed: True where a step is a function of sums over events, so that it can be made chunk by chunk: `Summed`.
-
-    Example:
-        >>> Traits(monitor="objective", full_batch=True).steps
-        2000
-    """
-
-    monitor: str = "loss"
-    full_batch: bool = False
-    labels: bool = False
-    data: bool = True
-    steps: int | None = 2000
-    tolerance: float | None = None
-    summed: bool = False
-
-
-@runtime_checkable
-class Algorithm(Protocol):
-    """A pair of pure functions, held in a frozen dataclass that hashes by value.
-
-    A state has a field or property `model`. What else an algorithm can do it says by having the methods of `Evaluated`,
-    `Scheduled`, `Prepared`, `Arranged` and `Summed`.
-    """
-
-    @property
-    def traits(self) -> Traits:
-        """What `fit` needs to know before the first step."""
-        ...
-
-    def init(self, key: Key, model: Any) -> Any:
-        """The state before the first step."""
-        ...
-
-    def step(self, key: Key, state: Any, batch: Any) -> tuple[Any, dict[str, jax.Array]]:
-        """One step on a `Batch`: the next state, and scalar metrics."""
-        ...
-
-
-@runtime_checkable
-class Evaluated(Protocol):
-    """An algorithm that can score a model on other data, which validation and restarts need."""
-
-    def evaluate(self, key: Key, model: Any, batch: Any) -> jax.Array:
-        """Return the score of the model on a `Batch`, a scalar mean over its events: higher is better."""
-        ...
-
-
-@runtime_checkable
-class Scheduled(Protocol):
-    """An algorithm that depends on the number of steps: its step sizes fall to the last of them."""
-
-    def for_steps(self, steps: int) -> Any:
-        """Return the algorithm for a fit of at most so many steps."""
-        ...
-
-
-@runtime_checkable
-class Prepared(Protocol):
-    """An algorithm that likes to see its data in another form, made once where a step sees all events."""
-
-    def prepare(self, model: Any, batch: Any) -> Any:
-        """Return the `Batch` in the form that the steps work on; inside a compiled program."""
-        ...
-
-
-@runtime_checkable
-class Arranged(Protocol):
-    """An algorithm that likes its events in another order or grouping, made once on the host."""
-
-    def arrange(self, model: Any, batch: Any) -> Any:
-        """Return the `Batch` of the same events, rearranged before anything is compiled."""
-        ...
-
-
-@runtime_checkable
-class Summed(Protocol):
-    """An algorithm whose step is a function of sums over events: `advance(state, *sum_n expect(model, batch_n))`."""
-
-    def expect(self, model: Any, batch: Any) -> tuple[Any, jax.Array, jax.Array]:
-        """Return statistics, their log-likelihood in nats and their weight, all three additive over events."""
-        ...
-
-    def advance(self, state: Any, statistics: Any, total: Any, weight: Any) -> tuple[Any, dict[str, jax.Array]]:
-        """Return the state after one step from the sums over all events, and scalar metrics."""
-        ...

@@ -246,9 +246,8 @@ LAWS: tuple[tuple[Callable[..., None], Callable[[Any], bool]], ...] = (
 def capabilities() -> dict[str, Any]:
     """Return the protocols of models on the page, by name."""
     page = vars(protocols).items()
-    algorithm = ("Algorithm", "Evaluated", "Scheduled", "Prepared", "Arranged", "Summed")
     return {n: p for n, p in page if inspect.isclass(p) and p.__module__ == protocols.__name__
-            and getattr(p, "_is_protocol", False) and n not in algorithm}  # fmt: skip
+            and getattr(p, "_is_protocol", False)}  # fmt: skip
 
 
 class Law(NamedTuple):
