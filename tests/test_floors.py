@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import statistics
 import subprocess
 import sys
 
@@ -75,6 +76,14 @@ def test_no_cycles():
 
     for name in graph:
         visit(name, ())
+
+
+@pytest.mark.parametrize("folder", ["jaxgen", "tests", "benchmarks"])
+def test_files_are_short(folder):
+    """What is longer than 500 lines is more than one thing; half of the package's files are below 200."""
+    lines = {str(p): len(p.read_text().splitlines()) for p in (ROOT.parent / folder).rglob("*.py")}
+    assert {name: n for name, n in lines.items() if n > 500} == {}
+    assert folder != "jaxgen" or statistics.median(lines.values()) < 200
 
 
 def test_every_file_is_on_a_floor():
