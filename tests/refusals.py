@@ -335,6 +335,12 @@ case("jaxgen.lagged(x, 1)", "x", x=np.arange(5.0))
 case("jaxgen.HMM.init(key, x, 2, jaxgen.Poisson.init)", "x", x=np.array([1, 2, 9, 8]))
 case("jaxgen.HMM.init(key, x, 2, jaxgen.DiagonalGaussian.init)", "x", x=np.array([[1.0, 2, 9, 8]]))
 case("model.check_label(label)", "label", model=mixture, label=np.array([7] * 6 + [9] * 6))
+PAIR = {"model": gaussian, "other": gaussian, "x": X, "leaf": [jaxgen.Gaussian.init, jaxgen.DiagonalGaussian.init]}
+case("jaxgen.Mixture.init(key, x, 3, leaf)", **PAIR)
+case("jaxgen.HMM.init(key, x[None], 3, leaf)", **PAIR, initial=[0.5, 0.5], transition=[[0.5, 0.5], [0.5, 0.5]])
+case("model.log_prob(x)", x=X, model=lambda: jaxgen.Mixture.from_components(
+    [jaxgen.VAE.init(k, X, jaxgen.StandardNormal((1,)), hidden=(2,), likelihood=jaxgen.likelihoods.gaussian)
+     for k in jax.random.split(KEY)]))  # fmt: skip
 case("jaxgen.RandomField.from_matrix(units.Spin.zeros(2), couplings)", "couplings", couplings=np.array([[1.0, 2.0],
      [0.0, 1.0]]))  # fmt: skip
 case("jaxgen.RBM.from_units(units.Bernoulli.zeros(3), units.Bernoulli.zeros(2), weights)", "weights",
