@@ -214,6 +214,6 @@ def _labels(x, size, called, missing):
     """Return data as an array, all of them labels from 0, and below `size` where it is known."""
     return entries.supported(
         x, lambda x: entries.whole(x, size), called=called, missing=missing,
-        expected="whole numbers from 0" + ("" if size is None else f" to {size - 1}"),
+        expected="whole numbers from 0" if size is None else f"labels from 0 to {size - 1}",
         fix="np.unique(x, return_inverse=True)[1] numbers them from 0" if size is None else "",
     )  # fmt: skip
