@@ -20,12 +20,14 @@ import numpy as np
 from jaxgen.core import algebra
 from jaxgen.core.errors import JaxgenWarning
 from jaxgen.core.inputs import Batch
+from jaxgen.core.methods import check_key
 from jaxgen.core.protocols import Algorithm, Key
 from jaxgen.fit import checkpoint as files
 from jaxgen.fit.clock import Clock
 from jaxgen.fit.feeds import CHUNK
 from jaxgen.fit.fitted import Fitted
 from jaxgen.fit.loop import Carry, Loop, Status
+from jaxgen.fit.mesh import Shards, shards_of
 from jaxgen.fit.plan import Plan, plan
 from jaxgen.fit.progress import Bar, watched
 from jaxgen.fit.validation import Validation, score_of
@@ -53,6 +55,7 @@ def fit(
     patience: int | None = None,
     every: int | None = None,
     restarts: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 100,
     watch: Sequence[Callable[[Progress[M]], Any]] = (),
@@ -79,6 +82,9 @@ def fit(
             and at least a 50th of all steps.
         restarts: fit so many starts at once by `vmap` and return the best, by validation or else training score, of
             those whose last step repaired nothing where there are any.
+        mesh: devices that share the events, along its axis "data" or else its first: each step is that of one device,
+            and what it sums over events is added once. `jax.make_mesh((jax.device_count(),), ("data",))` takes all
+            devices. None takes the mesh of `jax.set_mesh`, or that on which the data lie.
         checkpoint: a folder; the fit is saved there every `checkpoint_every` steps and resumes from there.
         watch: functions `progress -> bool | None`, called on the host after every `every` steps and at the end; True
             ends the fit. `jaxgen.watch` has some that log and that draw samples.
@@ -99,15 +105,22 @@ def fit(
         >>> fitted.status.name, fitted.scores.shape
         ('CONVERGED', (4,))
     """
-    planned = plan(
-        key, model, data, algorithm, steps=steps, batch_size=batch_size, tolerance=tolerance, validation=validation,
-        patience=patience, every=every, restarts=restarts, checkpoint_every=checkpoint_every, watched=bool(watch),
+    check_key(key, "fit(key, model, data)")
+    shards = shards_of(mesh, data)
+    with shards.at_work():
+        planned = plan(
+            key, model, data, algorithm, steps=steps, batch_size=batch_size, tolerance=tolerance, validation=validation,
+            patience=patience, every=every, restarts=restarts, checkpoint_every=checkpoint_every, watched=bool(watch),
+            shards=shards,
+        )  # fmt: skip
+        run = Run(planned, watch, Bar(planned.steps, watched(progress)))
+        if checkpoint is not None:
+            run.resume(checkpoint, checkpoint_every, shards)
+        run.go()
+        fitted = run.result()
+    return fitted if shards.mesh is None else dataclasses.replace(
+        fitted, **{name: shards.returned(getattr(fitted, name)) for name in ("model", "state", "models")}
     )  # fmt: skip
-    run = Run(planned, watch, Bar(planned.steps, watched(progress)))
-    if checkpoint is not None:
-        run.resume(checkpoint, checkpoint_every)
-    run.go()
-    return run.result()
 
 
 class Run:
@@ -155,7 +168,7 @@ class Run:
         ends = np.asarray(self.step), np.asarray(int(self.status))
         return self.carry, self.history, v and v.best, (*scores, *ends)
 
-    def resume(self, folder: str | Path, every: int) -> None:
+    def resume(self, folder: str | Path, every: int, shards: Shards) -> None:
         """Go on from the checkpoint in a folder where there is one, and save there from now on."""
         plan = self.plan
         held = None if plan.held is None else plan.held.mark
@@ -166,7 +179,8 @@ class Run:
         self.watchers.append(files.Checkpoint(folder, mark, every, self.snapshot))
         if saved is None:
             return
-        self.carry, self.history, best, (scores, score_steps, step, status) = saved
+        carry, self.history, best, (scores, score_steps, step, status) = saved
+        self.carry, best = shards.everywhere((carry, best))
         if self.validation:
             self.validation.best, self.validation.scores, self.validation.steps = best, scores, score_steps
         self.step = int(step)

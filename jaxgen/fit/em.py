@@ -18,7 +18,7 @@ from jaxgen.core.protocols import Traits
 from jaxgen.core.pytree import float_type, frozen_leaves, keep_frozen
 from jaxgen.core.sequences import Sequences, join
 from jaxgen.core.value import algorithm
-from jaxgen.fit.devices import divided, on_each
+from jaxgen.fit.mesh import per_shard
 from jaxgen.ops.chunks import sum_over_chunks
 
 #: scalars of data in a chunk, so that what K components make of them stays in a core's cache, and the fewest events;
@@ -63,9 +63,6 @@ class EM:
         frozen: what stays as it is, `{path: True}` or `{path: bools}`: `{"components.offset": True}` keeps the means of
             a mixture of Gaussians, `{"components": (True, False)}` all of its first component. The other parameters
             take their maximum given those.
-        devices: those that share the events, for example `jax.devices()`: each sums its own, and the sums are added.
-            None leaves all events where they are. A CPU is two devices after
-            `jax.config.update("jax_num_cpu_devices", 2)`.
 
     Data may have labels, `dict(x=x, label=y)`: of an event whose component is known, -1 of others. Its likelihood is
     then that of event and label.
@@ -87,7 +84,6 @@ class EM:
 
     chunk: int | None = None
     frozen: Any = None
-    devices: Any = None
     traits = Traits("objective", full_batch=True, labels=True, steps=200, tolerance=1e-6, summed=True)
 
     def init(self, key: Any, model: Any) -> EMState:
@@ -114,7 +110,7 @@ class EM:
 
     def arrange(self, model: Any, batch: Batch) -> Batch:
         """The batch with sequences of many lengths joined to rows of one; on the host, before anything is compiled."""
-        plain = batch.weight is None and batch.context is None and self.devices is None
+        plain = batch.weight is None and batch.context is None
         if not (plain and isinstance(batch.x, Sequences) and np.ndim(batch.x.length) == 1 and latent.joins(model)):
             return batch
         rows = join(batch.x, batch.label)
@@ -176,7 +172,6 @@ class EM:
     def _prepared(self, model: Any, batch: Batch, limit: int = 0) -> Batch:
         if isinstance(batch.x, fast.Events):
             return batch
-        batch = batch if self.devices is None else divided(batch, self.devices, float_type(model))
         return batch._replace(x=fast.prepare(model, batch.x, limit))
 
     def _held(self, model: Any) -> Any:
@@ -198,12 +193,11 @@ class EM:
         if batch.weight is None:
             batch = batch._replace(weight=jnp.ones(batch.events, float_type(ready)))
         batch = batch._replace(weight=widened(batch.weight))
-        statistics, total = on_each(self._sums, self.devices)(ready, batch)
-        statistics = fast.finish(model, ready, statistics, batch.x)
-        return statistics, total, jnp.sum(batch.weight * fast.counted(batch.x))
+        statistics, total, weight = per_shard(self._sums)(ready, batch)
+        return fast.finish(model, ready, statistics, batch.x), total, weight
 
-    def _sums(self, ready: Any, batch: Batch) -> tuple[Any, jax.Array]:
-        """Statistics and log-likelihood, summed over the events."""
+    def _sums(self, ready: Any, batch: Batch) -> tuple[Any, jax.Array, jax.Array]:
+        """Statistics, log-likelihood and weight, summed over the events."""
         x = batch.x
 
         def expect(rows: Any, fresh: Any) -> Any:
@@ -215,7 +209,8 @@ class EM:
             # weight 0 silences even an impossible event
             return statistics, jnp.sum(jnp.where(part > 0, part * jnp.where(part > 0, log_prob, 0), 0))
 
-        return sum_over_chunks(expect, x.shape[0], self._largest(x))
+        sums = sum_over_chunks(expect, x.shape[0], self._largest(x))
+        return *sums, jnp.sum(batch.weight * fast.counted(x))
 
 
 def _until_fine(attempt: Callable[[Any], Any], precise: Any) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import algebra
@@ -21,6 +22,7 @@ from jaxgen.fit import diagnosis
 from jaxgen.fit.checks import check_batch_size, prepare
 from jaxgen.fit.gate import Gate
 from jaxgen.fit.loop import Carry, Loop, next_batch
+from jaxgen.fit.mesh import Shards, along_events, check_shares, filled
 from jaxgen.fit.streaming import Chunked, add_chunk, cycle, finish_pass, fold_pass, mean_score, zero_sums
 
 #: steps that one call of a compiled program makes at most
@@ -93,19 +95,35 @@ class Arrays:
 
     ended = False
 
-    def __init__(self, given: Batch, batch_size: int | None, algorithm: Any):
-        n = given.events
+    def __init__(self, checked: Batch, batch_size: int | None, algorithm: Any, shards: Shards):
+        n = checked.events
         if batch_size is None and not algorithm.traits.full_batch and n > BATCH:
-            batch_size = BATCH
+            batch_size = max(BATCH - BATCH % shards.count, shards.count)
         check_batch_size(algorithm, batch_size, n)
-        self._given = self.batch = self.mark = given
+        self._shards = shards
+        if batch_size is not None:
+            check_shares(batch_size, shards, "the events of a step", f"batch_size={_shared(batch_size, n, shards)}")
+            # an order of all events is drawn from, so that every device needs all of them
+            self.batch = shards.everywhere(checked, but_spread=True)
+        elif algorithm.traits.summed:
+            self.batch = shards.events(filled(checked, shards.count))
+        else:
+            check_shares(n, shards, "the events", f"batch_size={_shared(n, n, shards)}")
+            self.batch = shards.events(checked)
+        self._given, self._events, self._weighted = self.batch, n, checked.weight is not None
         self.batch_size = batch_size
         self.whole = batch_size is None or batch_size == n
         self.epoch = 1 if batch_size is None else n // batch_size
 
+    @property
+    def mark(self) -> Any:
+        """The events themselves, wherever they are."""
+        return _unfilled(self._given, self._events, self._weighted)
+
     def ready(self, algorithm: Any, model: Any, lanes: int | None) -> None:
         """Arranged and prepared, where a step sees all events."""
-        if self.batch_size is None and isinstance(algorithm, Arranged):
+        # rows of several sequences are of no use where devices share events one by one
+        if self.batch_size is None and isinstance(algorithm, Arranged) and self._shards.count == 1:
             self.batch = algorithm.arrange(algebra.element(model) if lanes else model, self.batch)
         self.batch = _prepare(algorithm, self.batch_size, lanes, model, self.batch)
 
@@ -139,19 +157,27 @@ class Batches:
 
     whole, batch_size = False, None
 
-    def __init__(self, items: Iterator[Any] | Chunked, gate: Gate, batch_size: int | None):
+    def __init__(self, items: Iterator[Any] | Chunked, gate: Gate, batch_size: int | None, shards: Shards):
         self._source = items if isinstance(items, Chunked) else None
         if batch_size is not None:
             _refuse_batch_size(self._source, batch_size, gate.algorithm)
         if gate.algorithm.traits.full_batch:
             _refuse_batches(gate.algorithm)
         self._items: Iterator[Any] = cycle(items) if isinstance(items, Chunked) else items
-        self._gate = gate
+        self._gate, self._shards = gate, shards
         self.ended, self._fresh = False, True  # the batch at hand was not used yet
-        self.batch = gate(_first(self._items))
+        first = gate(_first(self._items))
+        self.batch = self._placed(first)
         known = None if self._source is None else self._source.events
         self.epoch = 1 if known is None else -(-known // self._source.chunk)  # type: ignore[union-attr]
-        self.mark = None if self._source is None else _mark(self._source, self.batch)
+        self.mark = None if self._source is None else _mark(self._source, first)
+
+    def _placed(self, batch: Batch) -> Batch:
+        if self._source is not None:  # whose last chunk is filled up in this way too
+            return self._shards.events(filled(batch, self._shards.count))
+        check_shares(batch.events, self._shards, "the events of a batch",
+                     "batches of one size that all devices can share")
+        return self._shards.events(batch)
 
     def ready(self, algorithm: Any, model: Any, lanes: int | None) -> None:
         """As they come."""
@@ -183,7 +209,7 @@ class Batches:
             if item is None:
                 self.ended = True
                 return False
-            self.batch = self._gate(item)
+            self.batch = self._placed(self._gate(item))
         self._fresh = False
         return True
 
@@ -191,7 +217,7 @@ class Batches:
         """Over all chunks of a stream; of an iterator, which cannot be read again, of its last batch."""
         if self._source is None:
             return score(self.batch)
-        return mean_score(score, _chunks(self._source, self._gate, "data"))
+        return mean_score(score, _chunks(self._source, self._gate, self._shards, "data"))
 
     def explain(self, loop: Loop, key: Any, state: Any, step: int, order: Any) -> str:
         """By the last batch, whose events nobody counts."""
@@ -203,13 +229,14 @@ class Passes:
 
     whole, epoch, batch_size, ended = True, 1, None, False
 
-    def __init__(self, source: Chunked, gate: Gate, batch_size: int | None):
+    def __init__(self, source: Chunked, gate: Gate, batch_size: int | None, shards: Shards):
         if batch_size is not None:
             _refuse_batch_size(source, batch_size, gate.algorithm)
-        self._source, self._gate = source, gate
+        self._source, self._gate, self._shards = source, gate, shards
         self._zero: Any = None
-        self.batch = gate(_first(iter(source)))
-        self.mark = _mark(source, self.batch)
+        first = gate(_first(iter(source)))
+        self.batch = shards.events(filled(first, shards.count))
+        self.mark = _mark(source, first)
 
     def ready(self, algorithm: Any, model: Any, lanes: int | None) -> None:
         """As they come."""
@@ -228,7 +255,7 @@ class Passes:
         return (moved, [rows]) if going else (carry, [])
 
     def _chunks(self) -> Iterator[Batch]:
-        return _chunks(self._source, self._gate, "data")
+        return _chunks(self._source, self._gate, self._shards, "data")
 
     def mean(self, score: Callable[[Batch], Any]) -> Any:
         """Over one pass."""
@@ -239,14 +266,14 @@ class Passes:
         return diagnosis.of_pass(loop.algorithm, key, state, self._chunks)
 
 
-def make_feed(data: Any, gate: Gate, batch_size: int | None) -> Feed:
+def make_feed(data: Any, gate: Gate, batch_size: int | None, shards: Shards) -> Feed:
     """The feed of what was passed as data: arrays, an iterator or a stream."""
     if isinstance(data, Chunked):
         summed = gate.algorithm.traits.summed
-        return Passes(data, gate, batch_size) if summed else Batches(data, gate, batch_size)
+        return (Passes if summed else Batches)(data, gate, batch_size, shards)
     if isinstance(data, Iterator):
-        return Batches(data, gate, batch_size)
-    return Arrays(gate(data), batch_size, gate.algorithm)
+        return Batches(data, gate, batch_size, shards)
+    return Arrays(gate(data), batch_size, gate.algorithm, shards)
 
 
 class Held:
@@ -255,24 +282,27 @@ class Held:
     Args:
         data: what was passed as validation.
         gate: of the fit.
+        shards: of the fit; each device scores its share where all are alike.
     """
 
-    def __init__(self, data: Any, gate: Gate):
-        self._source, self._gate = data if isinstance(data, Chunked) else None, gate
+    def __init__(self, data: Any, gate: Gate, shards: Shards):
+        self._source, self._gate, self._shards = data if isinstance(data, Chunked) else None, gate, shards
         first = gate(_first(iter(data)) if isinstance(data, Chunked) else data, "validation")
-        self._batch = first
-        self.mark = first if self._source is None else _mark(self._source, first)
+        whole = filled(first, shards.count) if gate.algorithm.traits.summed else first
+        self._batch = shards.everywhere(whole) if whole.events % shards.count else shards.events(whole)
+        unfilled = _unfilled(self._batch, first.events, first.weight is not None)
+        self.mark = unfilled if self._source is None else _mark(self._source, first)
 
     def mean(self, score: Callable[[Batch], Any]) -> Any:
         """The mean of a score over all events."""
         if self._source is None:
             return score(self._batch)
-        return mean_score(score, _chunks(self._source, self._gate, "validation"))
+        return mean_score(score, _chunks(self._source, self._gate, self._shards, "validation"))
 
 
 @functools.partial(jax.jit, static_argnames=("algorithm", "batch_size", "lanes"))
 def _prepare(algorithm: Any, batch_size: int | None, lanes: int | None, model: Any, batch: Batch) -> Batch:
-    return prepare(algorithm, algebra.element(model) if lanes else model, batch, batch_size)
+    return along_events(prepare(algorithm, algebra.element(model) if lanes else model, batch, batch_size))
 
 
 @functools.partial(jax.jit, static_argnames=("batch_size", "length"))
@@ -284,15 +314,20 @@ def _advance(
     return loop.steps(carry, take, length, limit)
 
 
-def _chunks(source: Chunked, gate: Gate, name: str) -> Iterator[Batch]:
+def _chunks(source: Chunked, gate: Gate, shards: Shards, name: str) -> Iterator[Batch]:
     """One pass over a source, each chunk checked."""
     for i, item in enumerate(source):
         try:
-            batch = gate(item, name)
+            batch = shards.events(filled(gate(item, name), shards.count))
         except JaxgenError as error:
             error.add_note(f"  in chunk {i} (from 0) of a pass over {source!r}")
             raise
         yield batch
+
+
+def _shared(wanted: int, n: int, shards: Shards) -> int:
+    """The number of events next to the one that was wanted that all devices can share."""
+    return max(wanted - wanted % shards.count, shards.count) if n >= shards.count else wanted
 
 
 def _first(items: Iterator[Any]) -> Any:
@@ -302,8 +337,14 @@ def _first(items: Iterator[Any]) -> Any:
     return item
 
 
+def _unfilled(batch: Batch, n: int, weighted: bool) -> Batch:
+    """A batch without what filled it up."""
+    return batch if batch.events == n else jax.tree.map(lambda a: a[:n], batch._replace(
+        weight=batch.weight if weighted else None))  # fmt: skip
+
+
 def _mark(source: Chunked, first: Batch) -> Any:
-    return first, np.asarray([source.chunk, -1 if source.events is None else source.events])
+    return jax.tree.map(jnp.asarray, first), np.asarray([source.chunk, -1 if source.events is None else source.events])
 
 
 def _refuse_batch_size(source: Any, batch_size: int, algorithm: Any) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import latent
@@ -29,7 +27,7 @@ class Gate:
     algorithm: Any
 
     def __call__(self, data: Any, name: str = "data") -> Batch:
-        """The events of one batch, chunk or set, as jax arrays.
+        """The events of one batch, chunk or set, checked, wherever they are.
 
         Raises:
             DataError, ShapeError: data that do not fit the model. FitError: a context or labels nobody looks at.
@@ -48,7 +46,7 @@ class Gate:
         latent.check_data(model, batch.x)
         self._check_context(batch, name, called)
         check_label(self.algorithm, model, batch, f"fit(key, model, {name})")
-        return jax.tree.map(jnp.asarray, batch)
+        return batch
 
     def _check_context(self, batch: Batch, name: str, called: str) -> None:
         wanted = context_shape(self.model)

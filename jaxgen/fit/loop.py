@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
 from jaxgen.core.pytree import registered
+from jaxgen.fit.mesh import spread, together
 
 #: streams of random keys apart from those of the steps, which are `fold_in(key, step + 1)`
 SHUFFLES, VALIDATIONS, STARTS = 2**31 - 1, 2**31 - 2, 2**31 - 3
@@ -119,7 +120,7 @@ def next_batch(key: Any, step: Any, order: Any, data: Batch, batch_size: int | N
     shuffle = jax.random.fold_in(jax.random.fold_in(key, SHUFFLES), epoch)
     order = jax.lax.cond(place == 0, lambda: jax.random.permutation(shuffle, n).astype(jnp.int32), lambda: order)
     rows = jax.lax.dynamic_slice_in_dim(order, place * batch_size, batch_size)
-    return jax.tree.map(lambda a: jnp.asarray(a)[rows], data), order
+    return spread(jax.tree.map(lambda a: jnp.asarray(a)[rows], data)), order
 
 
 @registered
@@ -142,10 +143,10 @@ class Loop:
     def start(self, model: Any, batch: Batch, batch_size: int | None) -> Carry:
         """The carry before the first step. The order of events is drawn by the first step of each epoch."""
         if self.lanes is None:
-            return _start(self.algorithm, self.key, model, batch, batch_size)
+            return together(_start(self.algorithm, self.key, model, batch, batch_size))
         axes = Carry(None, 0, None, 0, 0)  # type: ignore[arg-type]
         begin = jax.vmap(lambda key, one: _start(self.algorithm, key, one, batch, batch_size), out_axes=axes)
-        return begin(jax.random.split(self.key, self.lanes), model)
+        return together(begin(jax.random.split(self.key, self.lanes), model))
 
     def advance(self, carry: Carry, batch: Any, order: Any) -> Carry:
         """One step of every lane on one batch, after which the events have this order."""
@@ -212,7 +213,7 @@ class Loop:
         metrics = carry.metrics if length else {}
         history = {name: jnp.zeros((length, *m.shape), m.dtype) for name, m in metrics.items()}
         carry, history, _ = jax.lax.while_loop(go_on, body, (carry, history, jnp.zeros((), jnp.int32)))
-        return carry, history
+        return together((carry, history))
 
 
 def _start(algorithm: Any, key: Any, model: Any, batch: Batch, batch_size: int | None) -> Carry:

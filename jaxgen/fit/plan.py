@@ -12,7 +12,6 @@ import numpy as np
 from jaxgen.core import algebra, latent
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import concrete, widened
-from jaxgen.core.methods import check_key
 from jaxgen.core.protocols import Energy, Evaluated, Trained, has
 from jaxgen.core.pytree import is_model
 from jaxgen.fit.checks import check_algorithm, check_counts, for_steps, no_data
@@ -22,6 +21,7 @@ from jaxgen.fit.feeds import Feed, Held, make_feed
 from jaxgen.fit.gate import Gate
 from jaxgen.fit.gradient import Gradient
 from jaxgen.fit.loop import STARTS
+from jaxgen.fit.mesh import Shards
 from jaxgen.losses import negative_elbo, own
 
 #: validations in a fit where nobody says how many
@@ -59,14 +59,13 @@ class Plan:
 
 def plan(
     key: Any, model: Any, data: Any, algorithm: Any, *, steps: Any, batch_size: Any, tolerance: Any, validation: Any,
-    patience: Any, every: Any, restarts: Any, checkpoint_every: Any, watched: bool,
+    patience: Any, every: Any, restarts: Any, checkpoint_every: Any, watched: bool, shards: Shards,
 ) -> Plan:  # fmt: skip
     """Check all that was asked, and open the data.
 
     Raises:
         FitError: options that do not go together. DataError, ShapeError: data that do not fit the model.
     """
-    check_key(key, "fit(key, model, data)")
     check_counts("fit(...)", {"batch_size": batch_size, "patience": patience, "every": every, "restarts": restarts,
                               "checkpoint_every": checkpoint_every})  # fmt: skip
     check_counts("fit(...)", {"steps": steps}, least=0)
@@ -81,8 +80,8 @@ def plan(
     check_algorithm(algorithm, "fit(key, model, data, algorithm)")
     data = no_data(algorithm, one, "fit(key, model, None)") if data is None else data
     gate = Gate(one, algorithm)
-    feed = make_feed(data, gate, batch_size)
-    held = None if validation is None else Held(validation, gate)
+    feed = make_feed(data, gate, batch_size, shards)
+    held = None if validation is None else Held(validation, gate, shards)
     if (patience is not None and held is None) or (every is not None and held is None and not watched):
         raise FitError("patience and every need something to watch", called="fit(...)", expected="validation=data",
                        got="none")  # fmt: skip
@@ -93,6 +92,8 @@ def plan(
         )  # fmt: skip
     steps = _number_of_steps(steps, algorithm)
     algorithm = for_steps(algorithm, steps)
+    if shards.mesh is not None:
+        key, model = shards.everywhere((key, model))
     return Plan(key, model, algorithm, feed, held, steps, _tolerance(tolerance, feed, algorithm),
                 every or max(feed.epoch, -(-steps // LOOKS)), patience, restarts)  # fmt: skip
 

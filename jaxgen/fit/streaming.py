@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxgen.core.inputs import Batch
 from jaxgen.fit.loop import Carry, Loop
+from jaxgen.fit.mesh import together
 from jaxgen.ops.stable import compensated_add
 
 
@@ -86,7 +87,7 @@ def add_chunk(algorithm: Any, restarts: int | None, model: Any, sums: Any, batch
 @jax.jit
 def finish_pass(loop: Loop, carry: Carry, sums: Any) -> tuple[Carry, dict[str, jax.Array]]:
     """One step from the sums over a pass; the metrics have a leading axis of one step."""
-    carry = loop.advance_by_sums(carry, sums[0])
+    carry = together(loop.advance_by_sums(carry, sums[0]))
     return carry, {name: metric[None] for name, metric in carry.metrics.items()}
 
 
