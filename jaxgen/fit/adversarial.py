@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
+from jaxgen.core.mesh import apart, beside, spread
 from jaxgen.core.methods import context_shape
 from jaxgen.core.protocols import Implicit, Scaled, Traits, has
 from jaxgen.core.pytree import combine, float_type, is_model, partition
@@ -262,8 +263,8 @@ def _judge(critic: Any, real: Any, fake: Any, real_weight: float, fake_weight: f
     if real_weight == 0 or fake_weight == 0:
         return steepness(critic, *real, weight=real_weight), steepness(critic, *fake, weight=fake_weight)
     # together: half the program, and matrix products of twice the rows
-    both = steepness(critic, *(jnp.concatenate(pair) for pair in zip(real, fake, strict=True)))
-    return tuple(zip(*(jnp.split(values, [len(real[0])]) for values in both), strict=True))
+    both = steepness(critic, *(beside(*pair) for pair in zip(real, fake, strict=True)))
+    return tuple(zip(*(apart(values, len(real[0])) for values in both), strict=True))
 
 
 def _logits(critic: Any, x: jax.Array, *context: jax.Array) -> jax.Array:
@@ -272,7 +273,7 @@ def _logits(critic: Any, x: jax.Array, *context: jax.Array) -> jax.Array:
 
 def _samples(key: Any, generator: Any, batch: Batch) -> tuple[jax.Array, ...]:
     """As many samples as the batch has events, each at the context of one, as a critic sees them."""
-    x = generator.sample(key, (len(batch.x),), context=batch.context)
+    x = spread(generator.sample(key, (len(batch.x),), context=batch.context))
     return _seen(generator, x, batch.context)
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxgen.core import latent
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
+from jaxgen.core.mesh import apart, beside, spread
 from jaxgen.core.protocols import Energy, PseudoLikelihood, Traits, has
 from jaxgen.core.pytree import combine, float_type, partition
 from jaxgen.core.value import algorithm
@@ -157,7 +158,8 @@ class ContrastiveDivergence:
         reuse = isinstance(source, Reusing) and source.reuse
         trained, rest = partition(iterate)
         # both phases in one call of the energy: one matrix product forward and one back, of twice the rows
-        both, sign = jnp.concatenate([batch.x, samples]), jnp.concatenate([share, -against])
+        n, chains = len(share), spread(chains)
+        both, sign = beside(batch.x, samples), beside(share, -against)
 
         def objective(trained: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array | None]]:
             model = combine(trained, rest)
@@ -167,12 +169,13 @@ class ContrastiveDivergence:
 
         gradient, (energy, penalty, field) = jax.grad(objective, has_aux=True)(trained)
         player = self._descent().descend(state.player, gradient, state.steps)
-        of_data, of_chains = jnp.dot(share, energy[: len(share)]), jnp.dot(against, energy[len(share) :])
+        energies = apart(energy, n)
+        of_data, of_chains = jnp.dot(share, energies[0]), jnp.dot(against, energies[1])
         metrics = {
             "loss": of_data - of_chains, "data_energy": of_data, "chain_energy": of_chains,
             "gradient_norm": global_norm(gradient), **report,
         }  # fmt: skip
-        chains = field[len(share) :] if reuse else chains
+        chains = apart(field, n)[1] if reuse else chains
         metrics |= {"penalty": penalty} if self._penalties() else {}
         return ContrastiveState(player, chains, state.steps + 1), metrics
 

@@ -14,11 +14,11 @@ import numpy as np
 from jaxgen.core import fast, latent
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch, widened
+from jaxgen.core.mesh import even, per_shard
 from jaxgen.core.protocols import Traits
 from jaxgen.core.pytree import float_type, frozen_leaves, keep_frozen
 from jaxgen.core.sequences import Sequences, join
 from jaxgen.core.value import algorithm
-from jaxgen.fit.mesh import per_shard
 from jaxgen.ops.chunks import sum_over_chunks
 
 #: scalars of data in a chunk, so that what K components make of them stays in a core's cache, and the fewest events;
@@ -172,6 +172,7 @@ class EM:
     def _prepared(self, model: Any, batch: Batch, limit: int = 0) -> Batch:
         if isinstance(batch.x, fast.Events):
             return batch
+        batch = even(batch)
         return batch._replace(x=fast.prepare(model, batch.x, limit))
 
     def _held(self, model: Any) -> Any:

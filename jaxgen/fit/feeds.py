@@ -17,12 +17,13 @@ import numpy as np
 from jaxgen.core import algebra
 from jaxgen.core.errors import FitError, JaxgenError
 from jaxgen.core.inputs import Batch
+from jaxgen.core.mesh import along_events, filled
 from jaxgen.core.protocols import Arranged
 from jaxgen.fit import diagnosis
 from jaxgen.fit.checks import check_batch_size, prepare
 from jaxgen.fit.gate import Gate
 from jaxgen.fit.loop import Carry, Loop, next_batch
-from jaxgen.fit.mesh import Shards, along_events, check_shares, filled
+from jaxgen.fit.mesh import Shards, check_shares, lies
 from jaxgen.fit.streaming import Chunked, add_chunk, cycle, finish_pass, fold_pass, mean_score, zero_sums
 
 #: steps that one call of a compiled program makes at most
@@ -110,6 +111,8 @@ class Arrays:
         else:
             check_shares(n, shards, "the events", f"batch_size={_shared(n, n, shards)}")
             self.batch = shards.events(checked)
+        # what lies in pieces stays so, and its rows are sent from device to device; else all are everywhere
+        self._pieces = batch_size is None or any(lies(leaf) is not None for leaf in jax.tree.leaves(checked))
         self._given, self._events, self._weighted = self.batch, n, checked.weight is not None
         self.batch_size = batch_size
         self.whole = batch_size is None or batch_size == n
@@ -125,14 +128,15 @@ class Arrays:
         # rows of several sequences are of no use where devices share events one by one
         if self.batch_size is None and isinstance(algorithm, Arranged) and self._shards.count == 1:
             self.batch = algorithm.arrange(algebra.element(model) if lanes else model, self.batch)
-        self.batch = _prepare(algorithm, self.batch_size, lanes, model, self.batch)
+        if self.batch_size is None:
+            self.batch = _prepare(algorithm, lanes, model, self.batch)
 
     def seek(self, step: int) -> None:
         """The carry knows the order."""
 
     def advance(self, loop: Loop, carry: Carry, limit: int) -> tuple[Carry, Rows]:
         """Up to `CHUNK` steps in one call."""
-        carry, rows = _advance(self.batch_size, CHUNK, loop, carry, self.batch, np.int32(limit))
+        carry, rows = _advance(self.batch_size, CHUNK, self._pieces, loop, carry, self.batch, np.int32(limit))
         return carry, [rows]
 
     def mean(self, score: Callable[[Batch], Any]) -> Any:
@@ -195,10 +199,10 @@ class Batches:
         rows: Rows = []
         step = int(carry.step)
         if step >= limit:
-            return _advance(None, 1, loop, carry, self.batch, np.int32(step))[0], []
+            return _advance(None, 1, True, loop, carry, self.batch, np.int32(step))[0], []
         while step < limit and self._next():
             step += 1
-            carry, made = _advance(None, 1, loop, carry, self.batch, np.int32(step))
+            carry, made = _advance(None, 1, True, loop, carry, self.batch, np.int32(step))
             rows.append(made)
         return carry, rows
 
@@ -300,17 +304,17 @@ class Held:
         return mean_score(score, _chunks(self._source, self._gate, self._shards, "validation"))
 
 
-@functools.partial(jax.jit, static_argnames=("algorithm", "batch_size", "lanes"))
-def _prepare(algorithm: Any, batch_size: int | None, lanes: int | None, model: Any, batch: Batch) -> Batch:
-    return along_events(prepare(algorithm, algebra.element(model) if lanes else model, batch, batch_size))
+@functools.partial(jax.jit, static_argnames=("algorithm", "lanes"))
+def _prepare(algorithm: Any, lanes: int | None, model: Any, batch: Batch) -> Batch:
+    return along_events(prepare(algorithm, algebra.element(model) if lanes else model, batch, None))
 
 
-@functools.partial(jax.jit, static_argnames=("batch_size", "length"))
+@functools.partial(jax.jit, static_argnames=("batch_size", "length", "pieces"))
 def _advance(
-    batch_size: int | None, length: int, loop: Loop, carry: Carry, batch: Batch, limit: Any
+    batch_size: int | None, length: int, pieces: bool, loop: Loop, carry: Carry, batch: Batch, limit: Any
 ) -> tuple[Carry, dict[str, jax.Array]]:
     """Steps until `limit`, the end of the buffer or the end of the fit; the metrics of the steps made come first."""
-    take = functools.partial(next_batch, loop.key, data=batch, batch_size=batch_size)
+    take = functools.partial(next_batch, loop.key, data=batch, batch_size=batch_size, pieces=pieces)
     return loop.steps(carry, take, length, limit)
 
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
+from jaxgen.core.mesh import local_rows, spread, together
 from jaxgen.core.pytree import registered
-from jaxgen.fit.mesh import spread, together
 
 #: streams of random keys apart from those of the steps, which are `fold_in(key, step + 1)`
 SHUFFLES, VALIDATIONS, STARTS = 2**31 - 1, 2**31 - 2, 2**31 - 3
@@ -110,7 +110,9 @@ def guarded_step(
     )
 
 
-def next_batch(key: Any, step: Any, order: Any, data: Batch, batch_size: int | None) -> tuple[Batch, Any]:
+def next_batch(
+    key: Any, step: Any, order: Any, data: Batch, batch_size: int | None, pieces: bool = True
+) -> tuple[Batch, Any]:
     """The batch of a step: all events, or the next ones of this epoch's random order (a short rest is left out)."""
     if batch_size is None:
         return data, order
@@ -119,8 +121,10 @@ def next_batch(key: Any, step: Any, order: Any, data: Batch, batch_size: int | N
     epoch, place = step // per_epoch, step % per_epoch
     shuffle = jax.random.fold_in(jax.random.fold_in(key, SHUFFLES), epoch)
     order = jax.lax.cond(place == 0, lambda: jax.random.permutation(shuffle, n).astype(jnp.int32), lambda: order)
-    rows = jax.lax.dynamic_slice_in_dim(order, place * batch_size, batch_size)
-    return spread(jax.tree.map(lambda a: jnp.asarray(a)[rows], data)), order
+    order = together(order)
+    rows = spread(jax.lax.dynamic_slice_in_dim(order, place * batch_size, batch_size))
+    # where every device has all data, each takes its own rows
+    return spread(jax.tree.map(lambda a: jnp.asarray(a)[rows], data) if pieces else local_rows(data, rows)), order
 
 
 @registered

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.inputs import Batch
+from jaxgen.core.mesh import together
 from jaxgen.fit.loop import Carry, Loop
-from jaxgen.fit.mesh import together
 from jaxgen.ops.stable import compensated_add
 
 
