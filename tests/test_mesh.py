@@ -1,5 +1,6 @@
 """Events on a mesh: four devices of one CPU, in processes of their own, and what cannot be shared."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -18,7 +19,9 @@ SCRIPT = pathlib.Path(__file__).parent / "mesh_script.py"
 
 @pytest.mark.parametrize("part", ["methods", "places", "second"])
 def test_many_devices_are_as_one(part):
-    done = subprocess.run([sys.executable, str(SCRIPT), part], capture_output=True, text=True, timeout=110, check=False)
+    path = os.pathsep.join([str(SCRIPT.parent.parent), *sys.path])
+    done = subprocess.run([sys.executable, str(SCRIPT), part], capture_output=True, text=True, timeout=110, check=False,
+                          env={**os.environ, "PYTHONPATH": path})  # fmt: skip
     assert done.stdout.strip() == "fine", done.stderr[-3000:]
 
 
