@@ -18,6 +18,8 @@ from jax.sharding import (  # noqa: E402
 
 import jaxgen as jg  # noqa: E402
 from jaxgen.fit import feeds  # noqa: E402
+from jaxgen.fit.gate import Gate  # noqa: E402
+from jaxgen.fit.mesh import shards_of  # noqa: E402
 from jaxgen.nn.mlp import MLP  # noqa: E402
 
 KEY = jax.random.key(0)
@@ -56,7 +58,7 @@ def collectives(text):
 
 
 def methods():
-    advance, texts = feeds._advance, []
+    advance, texts = feeds.advance_chunk, []
 
     def spy(*args):
         if not texts:
@@ -64,33 +66,32 @@ def methods():
         return advance(*args)
 
     for name, (model, data, how, options, count) in FITS.items():
-        feeds._advance = advance
+        feeds.advance_chunk = advance
         alone = printed(jg.fit(KEY, model, data, how, steps=6, **options))
         for n in (2, 4):
             texts.clear()
-            feeds._advance = spy if n == 4 else advance
+            feeds.advance_chunk = spy if n == 4 else advance
             fitted = jg.fit(KEY, model, data, how, steps=6, mesh=mesh(n), **options)
             np.testing.assert_allclose(printed(fitted), alone, atol=1.1e-3, err_msg=f"{name} on {n}")
         assert collectives(texts[0]) == ["all-reduce"] * count, (name, collectives(texts[0]))
-    feeds._advance = advance
+    feeds.advance_chunk = advance
 
 
 def places():
     alone = printed(jg.fit(KEY, START, X, steps=6, tolerance=0))
     same = lambda fitted: np.testing.assert_allclose(printed(fitted), alone, atol=1.1e-3)  # noqa: E731
     explicit = mesh(2, AxisType.Explicit, ("rows", "other"))
-    fitted = jg.fit(KEY, START, X, steps=6, tolerance=0, mesh=explicit)
-    same(fitted)
-    assert jax.tree.leaves(fitted.model)[0].sharding == NamedSharding(explicit, P()), "on the mesh that was given"
     with jax.set_mesh(explicit):
-        same(jg.fit(KEY, START, X, steps=6, tolerance=0))
+        fitted = jg.fit(KEY, START, X, steps=6, tolerance=0)
+        assert jax.tree.leaves(fitted.model)[0].sharding == NamedSharding(explicit, P()), "on the mesh that was given"
+    same(fitted)
     assert jax.sharding.get_mesh().empty
     # data that lie on devices stay there: half on each
     there = NamedSharding(mesh(2), P("data"))
     data = jax.device_put(X[:200], there)
     before = printed(jg.fit(KEY, START, X[:200], steps=6, tolerance=0))
     np.testing.assert_allclose(printed(jg.fit(KEY, START, data, steps=6, tolerance=0)), before, atol=1.1e-3)
-    feed = feeds.Arrays(jg.Batch(data), None, jg.EM(), jg.fit.__globals__["shards_of"](None, data))
+    feed = feeds.Arrays(data, Gate(START, jg.EM()), None, shards_of(None, data))
     assert feed.batch.x.sharding == there and feed.batch.weight is None
     model, _, how, options, _ = FITS["gradient"]
     cut = jg.fit(KEY, model, data, how, steps=6, **options)
@@ -101,7 +102,7 @@ def places():
     begin = lambda key: jg.Mixture.init(key, X, 2, jg.StudentT.init)  # noqa: E731
     both = [jg.fit(KEY, begin, X, restarts=2, validation=X[:51], steps=4, mesh=m) for m in (None, two)]
     np.testing.assert_allclose(both[0].scores, both[1].scores, rtol=1e-4)
-    both = [jg.fit(KEY, START, X, jg.StepwiseEM(), steps=6, batch_size=50, mesh=m) for m in (None, two)]
+    both = [jg.fit(KEY, START, X, jg.StepwiseEM(), steps=2, batch_size=50, mesh=m) for m in (None, two)]
     np.testing.assert_allclose(printed(both[0]), printed(both[1]), atol=1.1e-3)
     with jax.set_mesh(two):
         scanned = jax.jit(lambda: jg.scan_fit(KEY, START, X, steps=6))()

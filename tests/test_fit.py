@@ -268,7 +268,7 @@ def test_an_interrupt_returns_what_there_is():
 
 @pytest.mark.parametrize("options", [{}, {"validation": X[:5], "every": 1000}])
 def test_an_interrupt_between_chunks(options, monkeypatch):
-    advance, calls = feeds._advance, []
+    advance, calls = feeds.advance_chunk, []
 
     def interrupted(*args):
         calls.append(1)
@@ -276,7 +276,7 @@ def test_an_interrupt_between_chunks(options, monkeypatch):
             raise KeyboardInterrupt
         return advance(*args)
 
-    monkeypatch.setattr(feeds, "_advance", interrupted)
+    monkeypatch.setattr(feeds, "advance_chunk", interrupted)
     fitted = jg.fit(KEY, gaussian(), X, adam(), steps=2000, **options)
     assert fitted.status is jg.Status.INTERRUPTED
     assert 0 < fitted.steps == len(fitted.history["loss"]) < 2000

@@ -15,6 +15,7 @@ from jaxgen.core.methods import per_event, per_sample
 from jaxgen.core.protocols import Traits
 from jaxgen.core.pytree import model, static
 from jaxgen.core.value import algorithm
+from jaxgen.fit import plan
 
 RNG = np.random.default_rng(0)
 
@@ -181,3 +182,13 @@ def test_a_stream_with_validation_restarts_and_failure():
         fitted = jg.fit(KEY, Walker(jnp.float32(0.0)), (X for _ in range(100)), WALK, steps=20)
     assert fitted.steps == 5
     np.testing.assert_allclose(fitted.history["loss"], [0.0, -0.1, -0.2, -0.3, np.nan], atol=1e-6)
+
+
+def test_a_map_that_is_large_is_not_read_without_a_word(tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", X)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    same(jg.fit(KEY, gaussian(), mapped, adam(), steps=2).model, jg.fit(KEY, gaussian(), X, adam(), steps=2).model)
+    monkeypatch.setattr(plan, "LARGE_MAP", X.nbytes)
+    for data in (mapped, (mapped,), {"x": mapped}):
+        with pytest.warns(jg.JaxgenWarning, match="Stream"):
+            jg.fit(KEY, gaussian(), data, adam(), steps=2)

@@ -61,9 +61,9 @@ def prepare(algorithm: Any, model: Any, batch: Batch, batch_size: int | None) ->
     return algorithm.prepare(model, batch) if whole else batch
 
 
-def check_label(algorithm: Any, model: Any, batch: Batch, called: str) -> None:
+def check_label(algorithm: Any, model: Any, label: Any, called: str) -> None:
     """Refuses labels that nobody would look at, or that the model has no class for."""
-    if batch.label is None:
+    if label is None:
         return
     if not (algorithm.traits.labels and latent.accepts_label(model)):
         raise FitError(
@@ -71,7 +71,7 @@ def check_label(algorithm: Any, model: Any, batch: Batch, called: str) -> None:
             got=f"{type(algorithm).__name__} on {type(model).__name__}",
             fix="leave the label out, or fit a mixture by EM",
         )  # fmt: skip
-    model.check_label(batch.label)
+    model.check_label(label)
 
 
 def check_batch_size(algorithm: Any, batch_size: int | None, n: int) -> None:

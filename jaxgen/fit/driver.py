@@ -7,7 +7,6 @@ not depend on where chunks end.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -19,14 +18,13 @@ import numpy as np
 
 from jaxgen.core import algebra
 from jaxgen.core.errors import JaxgenWarning
-from jaxgen.core.inputs import Batch
 from jaxgen.core.methods import check_key
 from jaxgen.core.protocols import Algorithm, Key
 from jaxgen.fit import checkpoint as files
 from jaxgen.fit.clock import Clock
 from jaxgen.fit.feeds import CHUNK
 from jaxgen.fit.fitted import Fitted
-from jaxgen.fit.loop import Carry, Loop, Status
+from jaxgen.fit.loop import Loop, Status
 from jaxgen.fit.mesh import Shards, shards_of
 from jaxgen.fit.plan import Plan, plan
 from jaxgen.fit.progress import Bar, watched
@@ -128,9 +126,8 @@ class Run:
 
     def __init__(self, plan: Plan, watch: Iterable[Any], bar: Bar):
         self.plan, self.bar, self.clock = plan, bar, Clock()
-        plan.feed.ready(plan.algorithm, plan.model, plan.restarts)
         loop = Loop(plan.algorithm, plan.restarts, plan.key)
-        self.carry = _begin(plan.feed.batch_size, loop, plan.model, plan.feed.batch)
+        self.carry = plan.feed.begin(loop, plan.model)
         monitor = plan.algorithm.traits.monitor
         self.loop = dataclasses.replace(loop, tolerance=np.asarray(plan.tolerance, self.carry.metrics[monitor].dtype))
         self.step, self.status = 0, Status.RUNNING
@@ -298,11 +295,6 @@ class Run:
             key, state = jax.random.split(key, restarts)[last], algebra.take(state, last)
         key = jax.random.fold_in(key, step + 1)
         return f"at step {step + 1}: {self.plan.feed.explain(self.loop, key, state, step, self.carry.order)}"
-
-
-@functools.partial(jax.jit, static_argnames="batch_size")
-def _begin(batch_size: int | None, loop: Loop, model: Any, batch: Batch) -> Carry:
-    return loop.start(model, batch, batch_size)
 
 
 def _repairs(parts: Any) -> str:

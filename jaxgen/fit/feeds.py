@@ -18,12 +18,12 @@ from jaxgen.core import algebra
 from jaxgen.core.errors import FitError, JaxgenError
 from jaxgen.core.inputs import Batch
 from jaxgen.core.mesh import along_events, filled
-from jaxgen.core.protocols import Arranged
+from jaxgen.core.protocols import Arranged, Prepared
 from jaxgen.fit import diagnosis
-from jaxgen.fit.checks import check_batch_size, prepare
+from jaxgen.fit.checks import check_batch_size
 from jaxgen.fit.gate import Gate
-from jaxgen.fit.loop import Carry, Loop, next_batch
-from jaxgen.fit.mesh import Shards, check_shares, lies
+from jaxgen.fit.loop import Carry, Loop, advance_chunk, begin, next_batch
+from jaxgen.fit.mesh import Shards, check_shares
 from jaxgen.fit.streaming import Chunked, add_chunk, cycle, finish_pass, fold_pass, mean_score, zero_sums
 
 #: steps that one call of a compiled program makes at most
@@ -67,8 +67,8 @@ class Feed(Protocol):
         """What tells these data from others, short of reading all of a stream; None where nothing does."""
         ...
 
-    def ready(self, algorithm: Any, model: Any, lanes: int | None) -> None:
-        """Bring the data into the form that the algorithm likes best."""
+    def begin(self, loop: Loop, model: Any) -> Carry:
+        """The carry before the first step, and the data in the form that the algorithm likes best."""
         ...
 
     def seek(self, step: int) -> None:
@@ -96,7 +96,8 @@ class Arrays:
 
     ended = False
 
-    def __init__(self, checked: Batch, batch_size: int | None, algorithm: Any, shards: Shards):
+    def __init__(self, data: Any, gate: Gate, batch_size: int | None, shards: Shards):
+        checked, algorithm = gate(data), gate.algorithm
         n = checked.events
         if batch_size is None and not algorithm.traits.full_batch and n > BATCH:
             batch_size = max(BATCH - BATCH % shards.count, shards.count)
@@ -112,7 +113,7 @@ class Arrays:
             check_shares(n, shards, "the events", f"batch_size={_shared(n, n, shards)}")
             self.batch = shards.events(checked)
         # what lies in pieces stays so, and its rows are sent from device to device; else all are everywhere
-        self._pieces = batch_size is None or any(lies(leaf) is not None for leaf in jax.tree.leaves(checked))
+        self._pieces = batch_size is None or shards.in_pieces(checked)
         self._given, self._events, self._weighted = self.batch, n, checked.weight is not None
         self.batch_size = batch_size
         self.whole = batch_size is None or batch_size == n
@@ -123,20 +124,22 @@ class Arrays:
         """The events themselves, wherever they are."""
         return _unfilled(self._given, self._events, self._weighted)
 
-    def ready(self, algorithm: Any, model: Any, lanes: int | None) -> None:
+    def begin(self, loop: Loop, model: Any) -> Carry:
         """Arranged and prepared, where a step sees all events."""
+        how = loop.algorithm
         # rows of several sequences are of no use where devices share events one by one
-        if self.batch_size is None and isinstance(algorithm, Arranged) and self._shards.count == 1:
-            self.batch = algorithm.arrange(algebra.element(model) if lanes else model, self.batch)
-        if self.batch_size is None:
-            self.batch = _prepare(algorithm, lanes, model, self.batch)
+        if self.batch_size is None and isinstance(how, Arranged) and self._shards.count == 1:
+            self.batch = how.arrange(algebra.element(model) if loop.lanes else model, self.batch)
+        if self.batch_size is None and isinstance(how, Prepared):
+            self.batch = _prepare(how, loop.lanes, model, self.batch)
+        return begin(loop, model, self.batch, batch_size=self.batch_size)
 
     def seek(self, step: int) -> None:
         """The carry knows the order."""
 
     def advance(self, loop: Loop, carry: Carry, limit: int) -> tuple[Carry, Rows]:
         """Up to `CHUNK` steps in one call."""
-        carry, rows = _advance(self.batch_size, CHUNK, self._pieces, loop, carry, self.batch, np.int32(limit))
+        carry, rows = advance_chunk(self.batch_size, CHUNK, self._pieces, loop, carry, self.batch, np.int32(limit))
         return carry, [rows]
 
     def mean(self, score: Callable[[Batch], Any]) -> Any:
@@ -183,8 +186,9 @@ class Batches:
                      "batches of one size that all devices can share")
         return self._shards.events(batch)
 
-    def ready(self, algorithm: Any, model: Any, lanes: int | None) -> None:
-        """As they come."""
+    def begin(self, loop: Loop, model: Any) -> Carry:
+        """With the first of them."""
+        return begin(loop, model, self.batch, batch_size=None)
 
     def seek(self, step: int) -> None:
         """The batches that the saved steps saw are left out."""
@@ -199,10 +203,10 @@ class Batches:
         rows: Rows = []
         step = int(carry.step)
         if step >= limit:
-            return _advance(None, 1, True, loop, carry, self.batch, np.int32(step))[0], []
+            return advance_chunk(None, 1, True, loop, carry, self.batch, np.int32(step))[0], []
         while step < limit and self._next():
             step += 1
-            carry, made = _advance(None, 1, True, loop, carry, self.batch, np.int32(step))
+            carry, made = advance_chunk(None, 1, True, loop, carry, self.batch, np.int32(step))
             rows.append(made)
         return carry, rows
 
@@ -242,8 +246,9 @@ class Passes:
         self.batch = shards.events(filled(first, shards.count))
         self.mark = _mark(source, first)
 
-    def ready(self, algorithm: Any, model: Any, lanes: int | None) -> None:
-        """As they come."""
+    def begin(self, loop: Loop, model: Any) -> Carry:
+        """With the first of them."""
+        return begin(loop, model, self.batch, batch_size=None)
 
     def seek(self, step: int) -> None:
         """Every pass begins anew."""
@@ -268,16 +273,6 @@ class Passes:
     def explain(self, loop: Loop, key: Any, state: Any, step: int, order: Any) -> str:
         """By one more pass."""
         return diagnosis.of_pass(loop.algorithm, key, state, self._chunks)
-
-
-def make_feed(data: Any, gate: Gate, batch_size: int | None, shards: Shards) -> Feed:
-    """The feed of what was passed as data: arrays, an iterator or a stream."""
-    if isinstance(data, Chunked):
-        summed = gate.algorithm.traits.summed
-        return (Passes if summed else Batches)(data, gate, batch_size, shards)
-    if isinstance(data, Iterator):
-        return Batches(data, gate, batch_size, shards)
-    return Arrays(gate(data), batch_size, gate.algorithm, shards)
 
 
 class Held:
@@ -306,16 +301,7 @@ class Held:
 
 @functools.partial(jax.jit, static_argnames=("algorithm", "lanes"))
 def _prepare(algorithm: Any, lanes: int | None, model: Any, batch: Batch) -> Batch:
-    return along_events(prepare(algorithm, algebra.element(model) if lanes else model, batch, None))
-
-
-@functools.partial(jax.jit, static_argnames=("batch_size", "length", "pieces"))
-def _advance(
-    batch_size: int | None, length: int, pieces: bool, loop: Loop, carry: Carry, batch: Batch, limit: Any
-) -> tuple[Carry, dict[str, jax.Array]]:
-    """Steps until `limit`, the end of the buffer or the end of the fit; the metrics of the steps made come first."""
-    take = functools.partial(next_batch, loop.key, data=batch, batch_size=batch_size, pieces=pieces)
-    return loop.steps(carry, take, length, limit)
+    return along_events(algorithm.prepare(algebra.element(model) if lanes else model, batch))
 
 
 def _chunks(source: Chunked, gate: Gate, shards: Shards, name: str) -> Iterator[Batch]:

@@ -44,13 +44,13 @@ class Gate:
                 else "flatten leading axes",
             )  # fmt: skip
         latent.check_data(model, batch.x)
-        self._check_context(batch, name, called)
-        check_label(self.algorithm, model, batch, f"fit(key, model, {name})")
+        self._check_context(batch.context, name, called)
+        check_label(self.algorithm, model, batch.label, f"fit(key, model, {name})")
         return batch
 
-    def _check_context(self, batch: Batch, name: str, called: str) -> None:
+    def _check_context(self, context: Any, name: str, called: str) -> None:
         wanted = context_shape(self.model)
-        given = None if batch.context is None else np.shape(batch.context)[1:]
+        given = None if context is None else np.shape(context)[1:]
         if given is None and context_optional(self.model):
             return  # absent, of all events
         if not _alike(wanted, given):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -146,31 +147,40 @@ class Loop:
 
     def start(self, model: Any, batch: Batch, batch_size: int | None) -> Carry:
         """The carry before the first step. The order of events is drawn by the first step of each epoch."""
+        algorithm, monitor = self.algorithm, self.algorithm.traits.monitor
+        sample = jax.tree.map(lambda a: a[:batch_size], batch) if batch_size else batch
+
+        def one(key: Any, model: Any) -> Carry:
+            state = strong(algorithm.init(jax.random.fold_in(key, 0), strong(model)))
+            shapes = jax.eval_shape(lambda k, s, b: algorithm.step(k, s, b)[1], key, state, sample)
+            if monitor not in shapes:
+                raise FitError("the algorithm does not report what it monitors", expected=monitor, got=str([*shapes]))
+            metrics = {name: jnp.full(s.shape, jnp.inf if jnp.issubdtype(s.dtype, jnp.floating) else 0, s.dtype)
+                       for name, s in shapes.items()}  # fmt: skip
+            order = jnp.arange(batch.events, dtype=jnp.int32) if batch_size else None
+            return Carry(jnp.zeros((), jnp.int32), state, order, jnp.zeros((), jnp.int32), metrics)
+
         if self.lanes is None:
-            return together(_start(self.algorithm, self.key, model, batch, batch_size))
+            return together(one(self.key, model))
         axes = Carry(None, 0, None, 0, 0)  # type: ignore[arg-type]
-        begin = jax.vmap(lambda key, one: _start(self.algorithm, key, one, batch, batch_size), out_axes=axes)
-        return together(begin(jax.random.split(self.key, self.lanes), model))
+        return together(jax.vmap(one, out_axes=axes)(jax.random.split(self.key, self.lanes), model))
 
-    def advance(self, carry: Carry, batch: Any, order: Any) -> Carry:
-        """One step of every lane on one batch, after which the events have this order."""
-        return self._each(self.algorithm.step, None, carry, batch, order)
+    def advance(self, carry: Carry, seen: Any, order: Any, by_sums: bool = False) -> Carry:
+        """One step of every lane, after which the events have this order.
 
-    def advance_by_sums(self, carry: Carry, sums: Any) -> Carry:
-        """One step of every lane on its own sums over all events, of an algorithm that is `Summed`."""
-        return self._each(lambda key, state, sums: self.algorithm.advance(state, *sums), 0, carry, sums, carry.order)
-
-    def _each(self, move: Callable[..., Any], axis: int | None, carry: Carry, seen: Any, order: Any) -> Carry:
-        monitor = self.algorithm.traits.monitor
-
-        def one(key: Any, state: Any, status: Any, metrics: Any, seen: Any) -> Any:
-            return guarded_step(move, monitor, key, carry.step, state, status, metrics, seen, self.tolerance)
-
-        if self.lanes is None:
-            moved = one(self.key, carry.state, carry.status, carry.metrics, seen)
-        else:
-            keys = jax.random.split(self.key, self.lanes)
-            moved = jax.vmap(one, (0, 0, 0, 0, axis))(keys, carry.state, carry.status, carry.metrics, seen)
+        Args:
+            carry: before the step.
+            seen: the batch, the same for all lanes; or each lane's own sums over all events.
+            order: of the events.
+            by_sums: whether it is sums, of an algorithm that is `Summed`.
+        """
+        algorithm = self.algorithm
+        move = (lambda key, state, sums: algorithm.advance(state, *sums)) if by_sums else algorithm.step
+        step, keys = functools.partial(guarded_step, move, algorithm.traits.monitor), self.key
+        if self.lanes is not None:
+            keys = jax.random.split(keys, self.lanes)
+            step = jax.vmap(step, (0, None, 0, 0, 0, 0 if by_sums else None, None))
+        moved = step(keys, carry.step, carry.state, carry.status, carry.metrics, seen, self.tolerance)
         return Carry(carry.step + 1, moved[0], order, *moved[1:])
 
     def steps(
@@ -220,14 +230,16 @@ class Loop:
         return together((carry, history))
 
 
-def _start(algorithm: Any, key: Any, model: Any, batch: Batch, batch_size: int | None) -> Carry:
-    state = strong(algorithm.init(jax.random.fold_in(key, 0), strong(model)))
-    sample = jax.tree.map(lambda a: a[:batch_size], batch) if batch_size else batch
-    shapes = jax.eval_shape(lambda k, s, b: algorithm.step(k, s, b)[1], key, state, sample)
-    monitor = algorithm.traits.monitor
-    if monitor not in shapes:
-        raise FitError("the algorithm does not report what it monitors", expected=monitor, got=str([*shapes]))
-    metrics = {name: jnp.full(s.shape, jnp.inf if jnp.issubdtype(s.dtype, jnp.floating) else 0, s.dtype)
-               for name, s in shapes.items()}  # fmt: skip
-    order = jnp.arange(batch.events, dtype=jnp.int32) if batch_size else None
-    return Carry(jnp.zeros((), jnp.int32), state, order, jnp.zeros((), jnp.int32), metrics)
+#: `Loop.start(loop, model, batch, batch_size)`, compiled
+begin = jax.jit(Loop.start, static_argnames="batch_size")
+
+
+@functools.partial(jax.jit, static_argnames=("batch_size", "length", "pieces"))
+def advance_chunk(
+    batch_size: int | None, length: int, pieces: bool, loop: Loop, carry: Carry, batch: Batch, limit: Any
+) -> tuple[Carry, dict[str, jax.Array]]:
+    """Steps until `limit`, the end of the buffer or the end of the fit; the metrics of the steps made come first."""
+    if batch_size is None:
+        return loop.steps(carry, lambda step, order: (batch, order), length, limit)
+    take = functools.partial(next_batch, loop.key, data=batch, batch_size=batch_size, pieces=pieces)
+    return loop.steps(carry, take, length, limit)

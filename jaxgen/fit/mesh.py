@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxgen.core.errors import FitError
-from jaxgen.core.inputs import Batch
+from jaxgen.core.inputs import Batch, concrete
 from jaxgen.core.mesh import events_axis
 
 
@@ -42,14 +43,18 @@ class Shards:
         if self.mesh is None:
             return jax.tree.map(jnp.asarray, batch)
         axis = PartitionSpec(events_axis(self.mesh))
-        return jax.tree.map(lambda leaf: self._put(leaf, lies(leaf) or axis), batch)
+        return jax.tree.map(lambda leaf: self._put(leaf, cut(getattr(leaf, "sharding", None)) or axis), batch)
+
+    def in_pieces(self, batch: Batch) -> bool:
+        """Whether some of it lies in pieces on several devices already."""
+        return any(cut(getattr(leaf, "sharding", None)) is not None for leaf in jax.tree.leaves(batch))
 
     def everywhere(self, tree: Any, but_spread: bool = False) -> Any:
         """Arrays, a copy on each device; with `but_spread` those that lie on several already are left there."""
         if self.mesh is None:
             return jax.tree.map(jnp.asarray, tree)
-        spec = (lambda leaf: lies(leaf) or PartitionSpec()) if but_spread else lambda leaf: PartitionSpec()
-        return jax.tree.map(lambda leaf: self._put(leaf, spec(leaf)), tree)
+        known = (lambda leaf: cut(getattr(leaf, "sharding", None))) if but_spread else lambda leaf: None
+        return jax.tree.map(lambda leaf: self._put(leaf, known(leaf) or PartitionSpec()), tree)
 
     def returned(self, tree: Any) -> Any:
         """What a fit returns, on the mesh that it was given."""
@@ -62,11 +67,10 @@ class Shards:
         return jax.device_put(leaf, NamedSharding(self.mesh, spec))
 
 
-def lies(leaf: Any) -> PartitionSpec | None:
-    """How an array is cut into pieces on several devices; None for one that is not."""
-    sharding = leaf.sharding if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer) else None
-    cut = isinstance(sharding, NamedSharding) and sharding.mesh.size > 1 and any(sharding.spec)
-    return sharding.spec if cut else None  # type: ignore[union-attr]
+def cut(sharding: Any) -> PartitionSpec | None:
+    """How an array of this sharding is cut into pieces on several devices; None where it is not."""
+    pieces = isinstance(sharding, NamedSharding) and sharding.mesh.size > 1 and any(sharding.spec)
+    return sharding.spec if pieces else None
 
 
 def shards_of(mesh: Any, data: Any) -> Shards:
@@ -84,8 +88,10 @@ def shards_of(mesh: Any, data: Any) -> Shards:
     if found is None and (told := jax.sharding.get_mesh()) and not told.empty:
         found = told
     if found is None:
-        spread_out = [leaf for leaf in jax.tree.leaves(data) if lies(leaf) is not None]
-        found = _with_events_first(spread_out[0].sharding) if spread_out else None
+        leaves = [] if isinstance(data, Iterator) else jax.tree.leaves(data)
+        known: list[Any] = [leaf.sharding for leaf in leaves if isinstance(leaf, jax.Array) and concrete(leaf)]
+        spread_out = [sharding for sharding in known if cut(sharding) is not None]
+        found = _with_events_first(spread_out[0]) if spread_out else None
     if found is None or found.size == 1:
         return Shards()
     automatic = Mesh(found.devices, found.axis_names, axis_types=(AxisType.Auto,) * len(found.axis_names))

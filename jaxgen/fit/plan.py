@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,22 +11,25 @@ import jax
 import numpy as np
 
 from jaxgen.core import algebra, latent
-from jaxgen.core.errors import FitError
+from jaxgen.core.errors import FitError, JaxgenWarning
 from jaxgen.core.inputs import concrete, widened
 from jaxgen.core.protocols import Energy, Evaluated, Trained, has
 from jaxgen.core.pytree import is_model
 from jaxgen.fit.checks import check_algorithm, check_counts, for_steps, no_data
 from jaxgen.fit.contrastive import ContrastiveDivergence
 from jaxgen.fit.em import EM
-from jaxgen.fit.feeds import Feed, Held, make_feed
+from jaxgen.fit.feeds import Arrays, Batches, Feed, Held, Passes
 from jaxgen.fit.gate import Gate
 from jaxgen.fit.gradient import Gradient
 from jaxgen.fit.loop import STARTS
 from jaxgen.fit.mesh import Shards
+from jaxgen.fit.streaming import Chunked
 from jaxgen.losses import negative_elbo, own
 
 #: validations in a fit where nobody says how many
 LOOKS = 50
+#: bytes of a memory map that are no longer read without a word
+LARGE_MAP = 2**28
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,11 @@ def plan(
     algorithm = choose_algorithm(one) if algorithm is None else algorithm
     check_algorithm(algorithm, "fit(key, model, data, algorithm)")
     data = no_data(algorithm, one, "fit(key, model, None)") if data is None else data
+    _warn_of_maps(data)
     gate = Gate(one, algorithm)
-    feed = make_feed(data, gate, batch_size, shards)
+    passes = isinstance(data, Chunked) and algorithm.traits.summed
+    kind = Passes if passes else Batches if isinstance(data, (Chunked, Iterator)) else Arrays
+    feed: Feed = kind(data, gate, batch_size, shards)
     held = None if validation is None else Held(validation, gate, shards)
     if (patience is not None and held is None) or (every is not None and held is None and not watched):
         raise FitError("patience and every need something to watch", called="fit(...)", expected="validation=data",
@@ -96,6 +103,17 @@ def plan(
         key, model = shards.everywhere((key, model))
     return Plan(key, model, algorithm, feed, held, steps, _tolerance(tolerance, feed, algorithm),
                 every or max(feed.epoch, -(-steps // LOOKS)), patience, restarts)  # fmt: skip
+
+
+def _warn_of_maps(data: Any) -> None:
+    """Says that a file which is mapped is about to be read as a whole."""
+    parts = data if isinstance(data, tuple) else data.values() if isinstance(data, dict) else (data,)
+    size = sum(part.nbytes for part in parts if isinstance(part, np.memmap))
+    if size >= LARGE_MAP:
+        warnings.warn(
+            f"fit reads all {size / 1e9:.1f} GB of a memory map; jaxgen.data.Stream(data) is read in chunks",
+            JaxgenWarning, stacklevel=4,
+        )  # fmt: skip
 
 
 def _number_of_steps(steps: Any, algorithm: Any) -> int:

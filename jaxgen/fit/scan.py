@@ -84,7 +84,7 @@ def scan_fit(
                      unseen=latent.unseen(model), absent=algebra.context_optional(model))  # fmt: skip
     batch = jax.tree.map(jnp.asarray, batch)
     check_batch_size(algorithm, batch_size, batch.events)
-    check_label(algorithm, model, batch, "scan_fit(key, model, data)")
+    check_label(algorithm, model, batch.label, "scan_fit(key, model, data)")
     batch = prepare(algorithm, model, batch, batch_size)
 
     loop = Loop(algorithm, None, key, tolerance)

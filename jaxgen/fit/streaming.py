@@ -87,7 +87,7 @@ def add_chunk(algorithm: Any, restarts: int | None, model: Any, sums: Any, batch
 @jax.jit
 def finish_pass(loop: Loop, carry: Carry, sums: Any) -> tuple[Carry, dict[str, jax.Array]]:
     """One step from the sums over a pass; the metrics have a leading axis of one step."""
-    carry = together(loop.advance_by_sums(carry, sums[0]))
+    carry = together(loop.advance(carry, sums[0], carry.order, by_sums=True))
     return carry, {name: metric[None] for name, metric in carry.metrics.items()}
 
 
