@@ -43,17 +43,17 @@ class Shards:
         if self.mesh is None:
             return jax.tree.map(jnp.asarray, batch)
         axis = PartitionSpec(events_axis(self.mesh))
-        return jax.tree.map(lambda leaf: self._put(leaf, cut(getattr(leaf, "sharding", None)) or axis), batch)
+        return jax.tree.map(lambda leaf: self._put(leaf, cut(leaf.sharding if isinstance(leaf, jax.Array) else None) or axis), batch)
 
     def in_pieces(self, batch: Batch) -> bool:
         """Whether some of it lies in pieces on several devices already."""
-        return any(cut(getattr(leaf, "sharding", None)) is not None for leaf in jax.tree.leaves(batch))
+        return any(cut(leaf.sharding if isinstance(leaf, jax.Array) else None) is not None for leaf in jax.tree.leaves(batch))
 
     def everywhere(self, tree: Any, but_spread: bool = False) -> Any:
         """Arrays, a copy on each device; with `but_spread` those that lie on several already are left there."""
         if self.mesh is None:
             return jax.tree.map(jnp.asarray, tree)
-        known = (lambda leaf: cut(getattr(leaf, "sharding", None))) if but_spread else lambda leaf: None
+        known = (lambda leaf: cut(leaf.sharding if isinstance(leaf, jax.Array) else None)) if but_spread else lambda leaf: None
         return jax.tree.map(lambda leaf: self._put(leaf, known(leaf) or PartitionSpec()), tree)
 
     def returned(self, tree: Any) -> Any:
