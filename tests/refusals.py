@@ -244,7 +244,7 @@ case("jaxgen.fit(key, model, None, algorithm, steps=1)", "algorithm", model=auto
 case(run(", algorithm=algorithm"), "algorithm", model=gaussian, data=X, algorithm=jaxgen.Gradient("nll"))
 case(run(", algorithm=algorithm"), "algorithm", model=gaussian, data=X, algorithm=jaxgen.Gradient(optimizer="adam"))
 case(run(", algorithm=algorithm"), "algorithm", model=gaussian, data=X, algorithm=jaxgen.StepwiseEM(decay=2.0))
-case(run(", algorithm=algorithm"), "algorithm", model=gaussian, data=X, algorithm=jaxgen.EM(devices=("cpu",)))
+case(run(", mesh=mesh"), "mesh", model=gaussian, data=X, mesh=lambda: jax.devices())
 case(run(", algorithm=algorithm"), model=gaussian, data=X, algorithm=jaxgen.ContrastiveDivergence())
 for average in (0.9, "0.9", jaxgen.Average(1.0), jaxgen.PowerAverage(1.0)):
     case(run(", algorithm=jaxgen.Gradient(average=average)"), model=gaussian, data=X, average=average)

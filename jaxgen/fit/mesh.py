@@ -43,17 +43,17 @@ class Shards:
         if self.mesh is None:
             return jax.tree.map(jnp.asarray, batch)
         axis = PartitionSpec(events_axis(self.mesh))
-        return jax.tree.map(lambda leaf: self._put(leaf, cut(leaf.sharding if isinstance(leaf, jax.Array) else None) or axis), batch)
+        return jax.tree.map(lambda leaf: self._put(leaf, cut(leaf) or axis), batch)
 
     def in_pieces(self, batch: Batch) -> bool:
         """Whether some of it lies in pieces on several devices already."""
-        return any(cut(leaf.sharding if isinstance(leaf, jax.Array) else None) is not None for leaf in jax.tree.leaves(batch))
+        return any(cut(leaf) is not None for leaf in jax.tree.leaves(batch))
 
     def everywhere(self, tree: Any, but_spread: bool = False) -> Any:
         """Arrays, a copy on each device; with `but_spread` those that lie on several already are left there."""
         if self.mesh is None:
             return jax.tree.map(jnp.asarray, tree)
-        known = (lambda leaf: cut(leaf.sharding if isinstance(leaf, jax.Array) else None)) if but_spread else lambda leaf: None
+        known = cut if but_spread else lambda leaf: None
         return jax.tree.map(lambda leaf: self._put(leaf, known(leaf) or PartitionSpec()), tree)
 
     def returned(self, tree: Any) -> Any:
@@ -67,10 +67,11 @@ class Shards:
         return jax.device_put(leaf, NamedSharding(self.mesh, spec))
 
 
-def cut(sharding: Any) -> PartitionSpec | None:
-    """How an array of this sharding is cut into pieces on several devices; None where it is not."""
+def cut(leaf: Any) -> PartitionSpec | None:
+    """How an array is cut into pieces on several devices; None for one that is not."""
+    sharding = leaf.sharding if isinstance(leaf, jax.Array) and concrete(leaf) else None
     pieces = isinstance(sharding, NamedSharding) and sharding.mesh.size > 1 and any(sharding.spec)
-    return sharding.spec if pieces else None
+    return sharding.spec if pieces else None  # type: ignore[union-attr]
 
 
 def shards_of(mesh: Any, data: Any) -> Shards:
@@ -89,8 +90,7 @@ def shards_of(mesh: Any, data: Any) -> Shards:
         found = told
     if found is None:
         leaves = [] if isinstance(data, Iterator) else jax.tree.leaves(data)
-        known: list[Any] = [leaf.sharding for leaf in leaves if isinstance(leaf, jax.Array) and concrete(leaf)]
-        spread_out = [sharding for sharding in known if cut(sharding) is not None]
+        spread_out = [leaf.sharding for leaf in leaves if cut(leaf) is not None]
         found = _with_events_first(spread_out[0]) if spread_out else None
     if found is None or found.size == 1:
         return Shards()
