@@ -268,7 +268,7 @@ def _encode_static(value: Any, path: str) -> Any:
         return {"tuple": [_encode_static(v, path) for v in value]}
     name = public_name(type(value))
     if dataclasses.is_dataclass(value):
-        shown = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init and f.name != "parent"}
+        shown = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if _is_written(f, value)}
         return {"object": name, "fields": {k: _encode_static(v, path) for k, v in shown.items() if v is not None}}
     public = getattr(value, "__name__", "")
     for module in _FUNCTION_MODULES:
@@ -279,6 +279,14 @@ def _encode_static(value: Any, path: str) -> Any:
     raise FileError(f"static field {path} cannot be saved", expected="a plain value or function", got=repr(value)[:80])
 
 
+def _is_written(field: Any, value: Any) -> bool:
+    """Whether a file holds a field of a static value: not where another describes it, or linen's own default does."""
+    if not field.init or field.name == "parent" or field.metadata.get("described"):
+        return False
+    own = type(value).__module__.startswith("flax.linen.")
+    return not (own and callable(field.default) and getattr(value, field.name) is field.default)
+
+
 def _import_own(name: str) -> None:
     """Imports what has a public name of this package, so that its class is registered; other names are left alone."""
     where, _, qualified = name.partition(":")
@@ -287,6 +295,16 @@ def _import_own(name: str) -> None:
         found: Any = importlib.import_module(package)
         for part in (*rooms, *qualified.split(".")):
             found = getattr(found, part, None)
+
+
+def _layer(name: str) -> Any:
+    """The public layer of flax linen of that name: options and a pure function of arrays."""
+    module, _, public = name.partition(":")
+    if not module.startswith("flax.linen."):
+        return None
+    linen = importlib.import_module("flax.linen")
+    found = getattr(linen, public, None)
+    return found if isinstance(found, type) and issubclass(found, linen.Module) and public_name(found) == name else None
 
 
 def _activation(module: str, name: str) -> Callable[..., Any] | None:
@@ -307,7 +325,7 @@ def _decode_static(node: Any, depth: int) -> Any:
         return tuple(_decode_static(v, depth + 1) for v in node["tuple"])
     if "object" in node:
         _import_own(node["object"])
-        cls = _LOADABLE.get(node["object"])
+        cls = _LOADABLE.get(node["object"]) or _layer(str(node["object"]))
         if cls is None:
             raise FileError(
                 "it names a class that is not registered", got=str(node["object"])[:80],
