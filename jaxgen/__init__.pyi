@@ -1,12 +1,14 @@
 from . import (
     bijections as bijections,
     data as data,
+    likelihoods as likelihoods,
     losses as losses,
     metrics as metrics,
     nn as nn,
     ops as ops,
     plot as plot,
     recipes as recipes,
+    samplers as samplers,
     units as units,
 )
 from ._version import __version__ as __version__
@@ -107,7 +109,6 @@ from .models.neural.flow import Flow as Flow
 from .models.neural.gan import Generator as Generator
 from .models.neural.vae import VAE as VAE
 from .nn.net import Net as Net
-from .ops import likelihoods as likelihoods, samplers as samplers
 from .ops.conjugate import NormalInverseWishart as NormalInverseWishart
 from .selection import (
     Candidate as Candidate,

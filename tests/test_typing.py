@@ -1,6 +1,7 @@
 """What type checkers and editors see of the package: every public name, and what can be called."""
 
 import ast
+import dataclasses
 import importlib
 import inspect
 import json
@@ -93,3 +94,43 @@ def test_signatures_show_what_can_be_called():
     assert "length" in inspect.signature(jg.HMM.sample).parameters
     assert "length" not in inspect.signature(jg.Gaussian.sample).parameters
     assert str(inspect.signature(jg.HMM.viterbi)) == "(self, x, *, context=None, best=None) -> 'chains.Decoded'"
+
+
+ROOMS = ("bijections", "data", "likelihoods", "losses", "metrics", "nn", "ops", "plot", "recipes", "samplers", "units")
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_a_namespace_shows_its_own_names_alone(name):
+    room = importlib.import_module(f"jaxgen.{name}")
+    assert getattr(jg, name) is room
+    assert dir(room) == sorted(room.__all__)
+    for public in room.__all__:
+        found = getattr(room, public)
+        assert not inspect.ismodule(found) or found.__name__.startswith("jaxgen.")
+        assert name in ("ops", "data") or not callable(found) or found.__module__.startswith("jaxgen.")
+
+
+def test_tab_completion_of_a_model_leaves_out_what_core_calls():
+    mixture = jg.Mixture.from_components(jg.Poisson.from_rate([1.0, 2.0]))
+    inner = {"log_prob_components", "e_step_components", "maximize", "recentre", "freeze", "check_data", "ready"}
+    for model in (mixture, mixture.components, jg.StandardNormal((2,))):
+        assert not inner & set(dir(model))
+        assert {"log_prob", "sample", "event_shape"} <= set(dir(model))
+        fields = {f.name for f in dataclasses.fields(model)}
+        assert fields <= set(dir(model))
+    assert {"m_step", "e_step", "responsibilities", "weights", "logits"} <= set(dir(mixture))
+
+
+def test_what_the_readme_writes_is_reachable_as_written():
+    names = set()
+    for span in re.findall(r"`([^`\n]+)`", (HERE.parent / "README.md").read_text()):
+        try:
+            tree = ast.parse(span, mode="eval")
+        except SyntaxError:
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ROOMS:
+                assert hasattr(getattr(jg, node.value.id), node.attr), span
+            if isinstance(node, ast.Name) and node.id[0].isupper() and not node.id.isupper():
+                names.add(node.id)
+    assert len(names) > 30 and {name for name in names if not hasattr(jg, name)} == set()

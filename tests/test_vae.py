@@ -11,9 +11,9 @@ import scipy.special
 import scipy.stats
 
 import jaxgen as jg
-from jaxgen import likelihoods
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
+from jaxgen.ops import likelihoods
 from jaxgen.ops.scaling import mean_and_scale, middle_and_reach
 
 D, L, SCALE = 5, 2, 0.6

@@ -73,3 +73,7 @@ __all__ = [
     "real",
     "simplex",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

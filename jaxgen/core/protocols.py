@@ -346,6 +346,14 @@ class Joining(Protocol):
 # ---- what only some families have
 
 
+#: capabilities that core alone asks for: their methods work on statistics, on K models at once or on data as a fit sees
+#: them, and stand in no tab completion of a model (`help` and `dir` of the class have them)
+INTERNAL = (
+    Checked, Labelled, Clusterable, Repairs, Freezable, Recentred, Evidence, ComponentScores, ComponentEvidence,
+    ComponentSteps, ComponentRepairs, ComponentPrior, ComponentCount, InColumns, Joining,
+)  # fmt: skip
+
+
 class Classifier(Density, Protocol):
     """Says which of its classes an event is of."""
 

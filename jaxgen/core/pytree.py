@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.errors import ModelError
+from jaxgen.core.protocols import INTERNAL, members
 
 T = TypeVar("T")
 
@@ -114,6 +115,7 @@ def model(cls: type[T]) -> type[T]:
         raise TypeError(f"@model {cls.__name__} defines {hook}; write a classmethod from_* instead")
     cls = registered(dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls))
     cls.__repr__ = _repr  # type: ignore[assignment, method-assign]
+    cls.__dir__ = _dir  # type: ignore[assignment, method-assign]
     REGISTRY[public_name(cls)] = cls
     _CLASSES.add(cls)
     return cls
@@ -342,6 +344,12 @@ def _short(value: Any) -> str:
 
 def _repr(self: Any) -> str:
     return f"{type(self).__name__}({', '.join(f'{name}={_short(v)}' for name, _, v in model_fields(self))})"
+
+
+def _dir(self: Any) -> list[str]:
+    """What tab completion offers: fields and methods, without those that core alone calls."""
+    internal = frozenset().union(*map(members, INTERNAL)) - {f.name for f in dataclasses.fields(self)}
+    return sorted(set(object.__dir__(self)) - internal)
 
 
 def summary(tree: Any) -> str:

@@ -34,3 +34,7 @@ __all__ = [
     "two_moons_log_density",
     "weekly_returns",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

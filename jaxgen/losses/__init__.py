@@ -9,3 +9,7 @@ from jaxgen.losses.likelihood import negative_elbo, nll, own
 from jaxgen.losses.variational import reverse_kl
 
 __all__ = ["Loss", "denoising_score_matching", "negative_elbo", "nll", "own", "reverse_kl", "weighted_mean"]
+
+
+def __dir__() -> list[str]:
+    return __all__

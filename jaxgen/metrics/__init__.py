@@ -43,3 +43,7 @@ __all__ = [
     "smc",
     "standard_errors",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -6,3 +6,7 @@ from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
 
 __all__ = ["MADE", "MLP", "ConvCritic", "ConvGenerator", "Net"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -106,7 +106,7 @@ class Net:
             ModelError: no network, options that do not hash, or state other than parameters.
         """
         check_key(key, "Net.init")
-        if _is_nnx(module):
+        if _is_of(module, "flax.nnx"):
             return cls(*_split(module))
         shapes, dtypes = [], []
         for example in examples:
@@ -166,10 +166,10 @@ def _random(function: Any, key: Any) -> dict[str, Any]:
     return next(({name: key} for name in ("key", "rng") if name in names), {})
 
 
-def _is_nnx(module: Any) -> bool:
-    """True for a flax nnx module, without importing nnx for any other."""
-    nnx = sys.modules.get("flax.nnx")
-    return nnx is not None and isinstance(module, nnx.Module)
+def _is_of(module: Any, library: str) -> bool:
+    """True for a module of `flax.linen` or `flax.nnx`, without importing either for any other."""
+    found = sys.modules.get(library)
+    return found is not None and isinstance(module, found.Module)
 
 
 def _split(module: Any) -> tuple[Any, Graph]:
@@ -201,7 +201,7 @@ def _hashable(value: Any) -> Any:
     """A linen module whose lists are tuples, as those of `Sequential`: they hash, and layers take them as well."""
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
         return tuple(map(_hashable, value))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type) and hasattr(value, "clone"):
+    if _is_of(value, "flax.linen"):
         names = [f.name for f in dataclasses.fields(value) if f.init and f.name != "parent"]
         fields = {name: getattr(value, name, None) for name in names}
         new = {name: _hashable(v) for name, v in fields.items()}

@@ -19,3 +19,7 @@ __all__ = [
     "chains", "chunks", "graphs", "kmeans", "likelihoods", "linalg", "noise", "roots", "samplers", "scaling",
     "splines", "stable",
 ]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return __all__

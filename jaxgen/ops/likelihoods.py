@@ -26,6 +26,18 @@ from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import distrax
 from jaxgen.core.files import loadable
 
+__all__ = [
+    "Bits",
+    "GaussianOfScale",
+    "Normals",
+    "bernoulli",
+    "gaussian",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 #: largest |log scale| that a network can ask for: from 0.0025 to 400 units, so that no coordinate that repeats itself
 #: can drive a density to infinity. Rybkin, Daniilidis and Levine (2021), Simple and effective VAE training with
 #: calibrated decoders, soften the same limit of -6.

@@ -14,3 +14,7 @@ __all__ = [
     "DATA", "DENSITY", "GRID", "INK", "MARKERS", "MODEL", "PALETTE", "SIGNED", "data_and_samples", "decoded", "density",
     "ellipses", "filters", "history", "images", "information", "points", "responsibilities", "states",
 ]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return __all__

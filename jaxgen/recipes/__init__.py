@@ -12,3 +12,7 @@ __all__ = [
     "bnaf", "dcgan", "gan", "gaussian_mixture", "glow", "hidden_markov", "iaf", "maf", "neural_spline_flow", "rbm",
     "realnvp", "residual_flow", "vae",
 ]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return __all__

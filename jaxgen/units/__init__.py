@@ -21,3 +21,7 @@ __all__ = [
     "is_discrete",
     "joint_states",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -18,3 +18,7 @@ from jaxgen.ops.samplers.stochastic import SGLD, minibatch
 __all__ = [
     "HMC", "MALA", "SGLD", "ULA", "ChainInfo", "ChainState", "Sampler", "Spread", "minibatch", "rooted", "sample_chain",
 ]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return __all__
