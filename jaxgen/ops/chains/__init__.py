@@ -68,3 +68,7 @@ __all__ = [
     "viterbi",
     "viterbi_best",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
