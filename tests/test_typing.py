@@ -134,4 +134,5 @@ def test_what_the_readme_writes_is_reachable_as_written():
                 assert hasattr(getattr(jg, node.value.id), node.attr), span
             if isinstance(node, ast.Name) and node.id[0].isupper() and not node.id.isupper():
                 names.add(node.id)
-    assert len(names) > 30 and {name for name in names if not hasattr(jg, name)} == set()
+    foreign = {"SummaryWriter"}  # TensorBoard's
+    assert len(names) > 30 and {name for name in names if not hasattr(jg, name)} <= foreign
