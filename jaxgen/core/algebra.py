@@ -58,7 +58,7 @@ class Several:
         return all(context_optional(batch) for batch in self.members if context_shape(batch) is not None)
 
     def rows(self, array: Any) -> list[Any]:
-        """What an array `[K, ...]` holds for each kind."""
+        """Return the rows of an array `[K, ...]` that belong to each kind, one array per kind."""
         ends = np.cumsum([count(batch) for batch in self.members])
         place = np.argsort(np.asarray(self.order))
         return [array[place[end - count(batch) : end]] for batch, end in zip(self.members, ends, strict=True)]
@@ -88,7 +88,7 @@ def per_kind(function: Callable[..., Any], models: Any, *rows: Any) -> list[Any]
 
 
 def joined(models: Any, results: list[Any]) -> Any:
-    """What `per_kind` found of each, leading axes K_1, K_2, ..., as one tree with a leading axis K."""
+    """Join the results of `per_kind`, leading axes K_1, K_2, ..., into one tree with a leading axis K."""
     if not isinstance(models, Several):
         return results[0]
     order = np.asarray(models.order)
@@ -242,7 +242,7 @@ def _log_prob(batch: Any, x: Any, context: Any) -> jax.Array:
 
 
 def default_log_prob(components: Any, x: Any, context: Any = None) -> jax.Array:
-    """What `component_log_prob` is without an override."""
+    """Return the `log_prob` of each component, `[K, N]` nats: the default for `component_log_prob`."""
     if not has(components, Density):
         raise ModelError(
             "the parts have no log_prob", called=f"log_prob of a model of {type(components).__name__}",
@@ -253,7 +253,7 @@ def default_log_prob(components: Any, x: Any, context: Any = None) -> jax.Array:
 
 
 def step_log_prob(model: Any, x: Any) -> jax.Array:
-    """What `e_step` returns beside the statistics, `[N]` nats: `log_prob`, or the model's own (`Evidence`).
+    """Return the `[N]` nats that `e_step` gives beside the statistics: `log_prob`, or the model's own (`Evidence`).
 
     A model with a posterior over its parameters has one: its `log_prob` is the predictive density, its E-step bounds
     the evidence from below, by these terms and by `log_prior`.
@@ -303,7 +303,7 @@ def _e_step(batch: Any, x: Any, weight: Any, context: Any) -> Any:
 
 
 def default_e_step(components: Any, x: Any, weight: Any, context: Any = None) -> Any:
-    """What `component_e_step` is without an override."""
+    """Return the E-step statistics of each component, leading axis K: the default for `component_e_step`."""
     given = {} if context is None else {"context": context}
     return jax.vmap(lambda component, w: component.e_step(x, w, **given)[0])(components, weight)
 

@@ -15,7 +15,7 @@ Key = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class Traits:
-    """What `fit` needs to know of an algorithm before the first step.
+    """The facts about an algorithm that `fit` needs before the first step.
 
     Args:
         monitor: the metric whose change a tolerance looks at, and which the progress shows.
@@ -51,7 +51,7 @@ class Algorithm(Protocol):
 
     @property
     def traits(self) -> Traits:
-        """What `fit` needs to know before the first step."""
+        """The facts about this algorithm that `fit` needs before the first step."""
 
     def init(self, key: Key, model: Any) -> Any:
         """The state before the first step."""

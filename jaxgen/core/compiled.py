@@ -1,4 +1,4 @@
-"""What compiles once: eager calls, which compile anew at every call where they have a loop, and whole processes."""
+"""Ways to compile only once: eager calls with a loop, which otherwise compile every time, and whole processes."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def keep_programs() -> Path | None:
 
 
 def _cache_home() -> Path:
-    """Where the platform keeps what can be made again."""
+    """Return the folder in which the platform keeps caches."""
     if os.name == "nt":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     if sys.platform == "darwin":

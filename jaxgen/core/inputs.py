@@ -14,7 +14,7 @@ from jaxgen.core.errors import DataError, ModelError, ShapeError
 
 
 class Batch(NamedTuple):
-    """What an algorithm sees in one step: events, and per event an optional context, weight and label.
+    """The data of one step of an algorithm: events, and per event an optional context, weight and label.
 
     Args:
         x: events, `[N, *event]`.
@@ -35,7 +35,7 @@ class Batch(NamedTuple):
 
 
 class Companion(NamedTuple):
-    """What may come beside the events.
+    """The rules for an array that may accompany the events, such as a context or a label.
 
     Args:
         shape: of the array.

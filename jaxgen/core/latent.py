@@ -1,4 +1,4 @@
-"""What holds for a model made of models: its own term and the sum over its parts, written once.
+"""The rules for a model made of models: its own term plus the sum over its parts, written once.
 
 A model declares its parts (`core.pytree.part`, `parts`) and says what is its own (`core.protocols`); the functions here
 add up both, whatever the parts are made of. Statistics of an E-step carry a part's under the name of its field.
@@ -75,7 +75,7 @@ _WORSE = (Kind.EXACT, Kind.ESTIMATE, Kind.LOWER_BOUND, Kind.UNNORMALISED, Kind.N
 
 
 def likelihood_kind(model: Any) -> Kind:
-    """What the number of a model's likelihood means: what it says (`Kinded`), or what its protocol and parts say.
+    """Return the kind of a model's likelihood: as it declares (`Kinded`), or as its protocol and parts imply.
 
     Example:
         >>> import jaxgen as jg
@@ -283,8 +283,9 @@ def _in_parts(model: Any, statistics: Any, one: Any, many: Any, other: Any) -> A
 
 
 def log_prior(model: Any) -> jax.Array:
-    """What an M-step maximises beside the expected log-likelihood: the log density of all priors (`Prior`), in nats up
-    to a constant; zero without any.
+    """Return the log density of all priors (`Prior`), in nats up to a constant; zero without any.
+
+    An M-step maximises the expected log-likelihood plus this.
     """
     own = model.log_prior() if has(model, Prior) else jnp.zeros((), float_type(model))
     for _, kind, held in parts_of(model):

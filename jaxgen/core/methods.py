@@ -37,7 +37,7 @@ def latent_shape(model: Any) -> Shape:
 
 
 def same_shape(shape: Shape, wanted: Shape) -> bool:
-    """Whether two shapes agree, where None stands for any length.
+    """True if two shapes agree, where None stands for any length.
 
     Example:
         >>> same_shape((5, 2), (None, 2)), same_shape((2,), (3,))
@@ -228,7 +228,7 @@ def _whole(one: Callable[..., Any], keyed: bool, batch: tuple[int, ...], shared:
 
 
 class _Way(NamedTuple):
-    """How the methods of one decorator are opened.
+    """The calling convention that one decorator gives to its methods.
 
     Args:
         decorator: its name, for errors.
@@ -283,7 +283,7 @@ def _opened(method: F, way: _Way) -> F:
 
 
 def _checked_sample(model: Any, given: dict[str, Any], signature: Any, called: str) -> Any:
-    """What the program of a sampler is given, taken out of the arguments of a call; options stay there."""
+    """Take the checked inputs of a sampler's program out of the arguments of a call; options stay there."""
     batch = _sample_axes(given.pop("shape", ()), called)
     length = given.get("length") if "length" in signature.companions else given.pop("length", None)
     _check_length(model, length, called)
@@ -294,7 +294,7 @@ def _checked_sample(model: Any, given: dict[str, Any], signature: Any, called: s
 
 
 def _checked_events(model: Any, given: dict[str, Any], signature: Any, called: str) -> Any:
-    """What the program of a method of events is given, taken out of the arguments of a call; options stay there."""
+    """Take the checked inputs of a program on events out of the arguments of a call; options stay there."""
     latent, weighted = "z" in signature.positional, "weight" in signature.positional
     event: Shape = latent_shape(model) if latent else model.event_shape
     x = given.pop("z" if latent else "x")
@@ -310,7 +310,7 @@ def _checked_events(model: Any, given: dict[str, Any], signature: Any, called: s
 def _companions(
     model: Any, given: dict[str, Any], batch: tuple[int, ...], length: int | None, signature: Any, called: str
 ) -> tuple[dict[str, Any], bool]:
-    """What the method takes of context and label, checked, and whether all events share one context."""
+    """Return the checked context and label that the method takes, and whether all events share one context."""
     context, label, takes = given.pop("context", None), given.pop("label", None), signature.companions
     # a context that the model takes may be none of this method's business; but an E-step without it would be wrong
     if label is not None and "label" not in takes:

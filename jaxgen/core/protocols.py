@@ -33,7 +33,7 @@ Shape = tuple[int | None, ...]
 
 
 class Kind(enum.StrEnum):
-    """What a number that is called a likelihood means. Numbers of different kinds are not compared.
+    """The meaning of a number that is called a likelihood. Numbers of different kinds are not compared.
 
     Example:
         >>> str(Kind.LOWER_BOUND)
@@ -172,7 +172,7 @@ class Trained(Protocol):
     """Names its own loss, for `fit` and `Gradient`. Default: that of its kind, `-log_prob` or `-elbo`."""
 
     def loss(self, key: Key, x: Any, *, context: Any = None) -> jax.Array:
-        """What each event costs, `[*batch, *event] -> [*batch]`, in nats where it is a likelihood or a bound."""
+        """Return the loss of each event, `[*batch, *event] -> [*batch]`, nats where it is a likelihood or a bound."""
 
 
 class Weighted(Bound, Protocol):

@@ -295,7 +295,7 @@ def float_type(tree: Any) -> Any:
 
 
 def difference(a: Any, b: Any, path: str = "") -> str:
-    """Where two models first differ in kind, structure or shape, in words; empty where only their numbers may.
+    """Describe the first difference of two models in kind, structure or shape; empty where only numbers may differ.
 
     Example:
         >>> difference({"mean": jnp.ones(2)}, {"mean": jnp.ones(3)})

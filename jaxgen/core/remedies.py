@@ -82,5 +82,5 @@ def for_values(kind: str, data: Any, name: str, ndim: int, missing: str) -> str:
 
 
 def _of_all(ndim: int, so: str = "all") -> str:
-    """Of the first axis those rows of which all, or any, is so."""
+    """Return code that reduces booleans to one per row of the first axis, by `all` or `any`; empty below two axes."""
     return "" if ndim < 2 else f".{so}(axis={1 if ndim == 2 else tuple(range(1, ndim))})"

@@ -1,4 +1,4 @@
-"""What a score is: a number of nats per event that says what kind of number it is."""
+"""Scores: numbers of nats per event that say what kind of number they are."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _DEFAULTS: dict[str, Any] = {"shape": (), "weight": None}
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """What was read off a method.
+    """The signature of a decorated method, as read from its code.
 
     Args:
         public: what can be called.

@@ -304,7 +304,7 @@ class Quadratic:
         return jax.lax.cond(events.precise, by_residuals, by_columns)
 
     def e_step_components(self, events: Any, weight: jax.Array) -> Moments:
-        """What `finish` makes `Moments` of K components from: sums over a chunk, from weights `[K, N]`.
+        """Return the sums over a chunk, with weights `[K, N]`, that `finish` turns into `Moments` of K components.
 
         First and second moments as the columns have them, packed and around the center; around the means where
         residuals are taken.
@@ -331,14 +331,14 @@ class Quadratic:
 
 
 def _unpacking(d: int) -> np.ndarray:
-    """Where each entry of a symmetric matrix stands among those of its upper triangle, `[D, D]`."""
+    """Return the place of each entry of a symmetric matrix among those of its upper triangle, `[D, D]`."""
     place = np.zeros((d, d), int)
     place[np.triu_indices(d)] = np.arange(d * (d + 1) // 2)
     return np.maximum(place, place.T)
 
 
 def _coarse(terms: jax.Array, events: int) -> jax.Array:
-    """Whether exponents that add `terms [K, ...]` round off by more than may be: rounding errors add like noise."""
+    """True if exponents that add `terms [K, ...]` round off by more than is allowed: rounding errors add like noise."""
     norm = jnp.sqrt(jnp.sum(terms**2, axis=tuple(range(1, terms.ndim))))
     bound = jnp.finfo(terms.dtype).eps * jnp.mean(norm)
     # NaN is not small either

@@ -164,7 +164,7 @@ class GaussianOfScale:
 
 
 def parameter_count(likelihood: Callable[..., Any]) -> int:
-    """How many parameters of the event's shape a likelihood takes, read off its signature.
+    """Return the number of parameters of the event's shape that a likelihood takes, read off its signature.
 
     Raises:
         ModelError: not a callable with positional parameters.

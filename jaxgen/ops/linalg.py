@@ -234,7 +234,7 @@ def inverse_cholesky(cov: Array) -> Array:
 
 
 def symmetric(a: Array) -> Array:
-    """Whether all of some matrices `[..., D, D]` are symmetric, but for what numbers rounded elsewhere may differ in.
+    """True if all matrices `[..., D, D]` are symmetric, up to the rounding of numbers that were computed elsewhere.
 
     `|a_ij - a_ji| <= 1e-4 sqrt(a_ii a_jj)`, in whatever units the coordinates are.
 

@@ -25,7 +25,7 @@ ROUNDINGS = 16
 
 @compiled_by_trace
 def bisect(function: Callable[[Any], Any], y: Any, *, guess: Any = None, width: Any = 1.0) -> jax.Array:
-    """Where an increasing function takes a value, for each element by itself.
+    """Return the points at which an increasing function takes given values, element by element.
 
     `x` with `function(x) = y`. From `guess` the search steps outwards, each step twice the one before, until the root
     is between two points, then it halves that interval: one call of `function` a step, in a program with one copy.
@@ -100,7 +100,7 @@ def bisect(function: Callable[[Any], Any], y: Any, *, guess: Any = None, width: 
 def fixed_point(
     function: Callable[[Any], Any], start: Any, *, steps: int = 1000, settle: bool = True
 ) -> jax.Array:
-    """Where a contraction leaves a point unmoved.
+    """Return the fixed point of a contraction.
 
     `x = function(x)`, by iteration until nothing changes.
 

@@ -101,7 +101,7 @@ def center_and_scale(x) -> tuple[jax.Array, jax.Array]:
 
 
 def tails(u) -> jax.Array:
-    """How much to bend the two tails of each column so that it lies within the limit, the b of `bent`.
+    """Return the bend of each column's two tails that brings it within the limit, the b of `bent`.
 
     Args:
         u: events `[N, *event]` in units of their scale, as by `center_and_scale`, up to a million of them.

@@ -1,4 +1,4 @@
-"""What is left of the gamma function and its kin when their large parts are taken out: nothing here cancels."""
+"""The gamma function and its relatives without their large parts, computed without cancellation."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ def _log_slope(t, slope, left, right):
 
 
 def _between(knots, axis, x):
-    """Whether x is between the end knots, x or a number that is, and its bin."""
+    """Return a mask of the x between the end knots, x with the first knot in place of others, and the bins."""
     x = jnp.asarray(x)
     knots, axis = jax.tree.map(lambda a: _over(a, x), (knots, axis))
     inside = (x >= axis[0]) & (x <= axis[-1])

@@ -1,4 +1,4 @@
-"""Where models of several parts start: how much of each event each part gets before the first M-step."""
+"""Starts for models of several parts: the share of each event that each part gets before the first M-step."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def cluster_features(template: Any, x: jax.Array) -> jax.Array:
 def cluster_shares(
     key: Any, template: Any, x: jax.Array, k: int, *, label: Any = None, means: Any = None, blend: float = BLEND
 ) -> jax.Array:
-    """How much of each event each of K parts starts with, `[K, N]`, columns summing to about one.
+    """Return the share of each event that each of K parts starts with, `[K, N]`, columns summing to about one.
 
     k-means on `cluster_features`, or the nearest of given means. Of an event at squared distance `d^2` each cluster
     then gets `blend / K / (1 + d^2 / F)` as well: a cluster of one event gets a width from those around it, and no

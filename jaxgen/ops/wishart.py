@@ -45,7 +45,7 @@ def _steps(a: Array) -> Array:
 
 
 def digamma_remainder(a: Array) -> Array:
-    """What digamma has over the logarithm.
+    """Return the digamma function minus the logarithm.
 
     `digamma(a) - log a`, about `-1 / 2a`
 
@@ -67,7 +67,7 @@ def digamma_remainder(a: Array) -> Array:
 
 
 def log_gamma_remainder(a: Array) -> Array:
-    """What Stirling's formula leaves out.
+    """Return the log-gamma function minus Stirling's formula.
 
     `log Gamma(a) - (a - 1/2) log a + a - log(2 pi) / 2`, about `1 / 12a`
 

@@ -1,4 +1,4 @@
-"""How a recursion runs along a chain: step by step, in blocks side by side, or as a tree of matrix products.
+"""Ways to run a recursion along a chain: step by step, in blocks side by side, or as a tree of matrix products.
 
 A recursion is a step `(carry, x[t]) -> (carry, out[t])`. Its carry has the batch as its *last* axis, so that a step on
 many sequences, or on many blocks of one, is one matrix product with contiguous rows.
@@ -86,7 +86,7 @@ class Recursion(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How `[B, T, ...]` is laid out for a backend, `[S, ..., R]`: S steps one after the other, in R rows at once."""
+    """The layout of `[B, T, ...]` for a backend, `[S, ..., R]`: S steps one after the other, in R rows at once."""
 
     batch: int
     steps: int
@@ -278,7 +278,7 @@ def _blocked(
     first = _spread_out(recursion.start, batch, 1)
 
     def entering_after(leaving: Any) -> Any:
-        """What enters each block, from what leaves its neighbour."""
+        """Return the carries that enter the blocks, from those that leave their neighbours."""
 
         def one(x: Array, start: Array) -> Array:
             blocks = x.reshape(*x.shape[:-1], batch, count)

@@ -19,7 +19,7 @@ from jaxgen.ops.stable import log_normalize, logsumexp
 
 
 class FilterState(NamedTuple):
-    """What a filter knows after some steps: all that it takes to go on."""
+    """The state of a filter after some steps: all that it takes to go on."""
 
     log_filtered: Array
     """`[*batch, K]`, `log p(z[t] | y[..t])`."""

@@ -1,4 +1,4 @@
-"""What goes into chains and what comes out: checked shapes, one batch axis, sums that padding does not change."""
+"""Inputs and outputs of chains: checked shapes, one batch axis, sums that padding does not change."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STAGE = 32
 
 
 class Filtered(NamedTuple):
-    """What the past says: results of `forward_filter`."""
+    """State probabilities given the data up to each time: the results of `forward_filter`."""
 
     log_normalizer: Array
     """`[*batch]` log-probability of the data, the sum of `log_evidence`."""
@@ -31,7 +31,7 @@ class Filtered(NamedTuple):
 
 
 class Posterior(NamedTuple):
-    """What all the data says: results of `smoother`. The last two are the gradients of the first."""
+    """State probabilities given all data: the results of `smoother`. The last two are the gradients of the first."""
 
     log_normalizer: Array
     """`[*batch]` log-probability of the data."""

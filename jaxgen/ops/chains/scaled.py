@@ -141,7 +141,7 @@ def _tolerance(chain: Chain) -> float:
 
 
 def _run(chain: Chain, scaled: _Scaled, backend: Backend, shape: Layout, reverse: bool, gain: float) -> Array:
-    """What enters each step, in the layout: q, or against time r."""
+    """Return the messages that enter each step, in the layout: q forward in time, or r backward."""
     fixed, own = matrices(scaled.transition, reverse)
     ones = jnp.ones_like(scaled.initial)
     start = ones if reverse else scaled.initial

@@ -1,4 +1,4 @@
-"""What the steps of all samplers share: the state of a chain, and where a proposal leads it."""
+"""The parts that the steps of all samplers share: the state of a chain, and its move to a proposal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxgen.core.inputs import concrete
 
 
 class ChainState(NamedTuple):
-    """Where a chain is.
+    """The state of a Markov chain.
 
     Args:
         x: the event.
@@ -30,7 +30,7 @@ class ChainState(NamedTuple):
 
 
 class ChainInfo(NamedTuple):
-    """What happened in a step.
+    """The outcome of one step of a Markov chain.
 
     Args:
         acceptance: the probability with which the proposal was accepted; 1 for samplers that accept all.
