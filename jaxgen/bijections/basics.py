@@ -1,4 +1,4 @@
-"""What all bijections share."""
+"""The protocols and helpers that all bijections share."""
 
 from __future__ import annotations
 
@@ -92,12 +92,12 @@ def shared_context(*parts: Any) -> tuple[int, ...] | None:
 
 
 def context_size(shape: tuple[int, ...] | None) -> int:
-    """How many numbers a context adds to what a network sees."""
+    """Return the number of values that a context adds to a network's input."""
     return 0 if shape is None else math.prod(shape)
 
 
 def with_context(seen: jax.Array, context: Any) -> jax.Array:
-    """What a network sees, `[*lead, K]`, and the context, flat, at each of `lead`: `[*lead, K + C]`."""
+    """Return a network's input `[*lead, K]` with the flat context appended at each of `lead`: `[*lead, K + C]`."""
     if context is None:
         return seen
     # in the event's dtype: a context of higher precision must not change the density's

@@ -1,4 +1,4 @@
-"""Whether a bijection keeps its promises in the arithmetic that it runs in: it inverts, and its log-det is right."""
+"""Checks of a bijection in the arithmetic that it runs in: that it inverts, and that its log-det is right."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _there_and_back(layer: Any, x: Any, z: Any, context: Any) -> tuple[jax.Array
 
 
 def round_trip(layer: Any, x: Any, z: Any, context: Any = None) -> tuple[np.ndarray, np.ndarray]:
-    """What is lost on the way from data to the base and back, and from the base to data and back.
+    """Return the round-trip errors of a bijection, from data to the base and back, and from the base to data and back.
 
     Args:
         layer: any bijection.
@@ -60,7 +60,7 @@ def _log_dets(layer: Any, x: Any, context: Any) -> Any:
 
 
 def log_det_error(layer: Any, x: Any, context: Any = None) -> np.ndarray:
-    """How far the log-determinants of both directions are from that of autodiff's Jacobian, the larger, nats `[N]`.
+    """Return the larger error of both directions' log-determinants against autodiff's Jacobian, nats `[N]`.
 
     The Jacobian is one of `forward`, D columns an event: meant for a few events.
 
@@ -100,7 +100,7 @@ class _Counting:
 
 
 def outside(layer: Any, x: Any, context: Any = None) -> np.ndarray:
-    """Whether some spline on the way to the base meets an event outside of its interval, where it is a straight line.
+    """True for each event that meets a spline outside its interval, in the linear tails, on the way to the base.
 
     Args:
         layer: any bijection; one without splines has no outside.

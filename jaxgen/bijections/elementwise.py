@@ -147,7 +147,7 @@ def interior(y, low, high):
 
 
 def outside(y, low, high):
-    """Where `y` is not in the open interval; NaN is not outside, and stays NaN."""
+    """True where `y` is outside the open interval `(low, high)`; NaN counts as inside, so that it stays NaN."""
     return (y <= low) | (y >= high)
 
 

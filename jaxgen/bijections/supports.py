@@ -211,7 +211,7 @@ def _wrapped(x):
 
 
 class Support(Protocol):
-    """What values an event can take: `real`, `positive`, `simplex`, `circle` and `Interval(low, high)`.
+    """The set of values that an event can take: `real`, `positive`, `simplex`, `circle` and `Interval(low, high)`.
 
     One with `periodic = True` is no line: its events are not standardised, and its layers close on the circle. One with
     a method `fix(x)` says in an error how data that lie outside of it get inside.
@@ -269,7 +269,7 @@ class Interval:
 @dataclasses.dataclass(frozen=True)
 class _Simplex:
     def fix(self, x: np.ndarray) -> str:
-        """How parts become parts of one whole."""
+        """Return code, for an error message, that scales parts to sum to one."""
         least = float(np.min(x, where=x > 0, initial=1)) / 2
         parts = "np.asarray(x, 'float32')" if x.dtype.itemsize < 4 else "np.asarray(x)"  # sums in 16 bits are rounded
         parts = parts if (x > 0).all() else f"np.maximum({parts}, {least:.3g})"

@@ -39,7 +39,7 @@ class Transform(Protocol):
     def features(self) -> int: ...
 
     def seen(self, x: Any) -> jax.Array:
-        """What a network sees, `[..., D] -> [..., features D]`: the first features of all, then the second."""
+        """Return a network's input, `[..., D] -> [..., features D]`: the first feature of each, then the second."""
         ...
 
     def forward(self, params: Any, x: Any) -> tuple[jax.Array, jax.Array]:
@@ -122,7 +122,7 @@ class AffineTransform:
         return 1
 
     def seen(self, x):
-        """What a network sees of coordinates."""
+        """Return a network's input for these coordinates, far ones on a logarithmic scale."""
         return from_afar(x)
 
     def _shift_and_log_scale(self, params):
@@ -187,7 +187,7 @@ class SplineTransform:
         return 1
 
     def seen(self, x):
-        """What a network sees of coordinates."""
+        """Return a network's input for these coordinates, far ones on a logarithmic scale."""
         return from_afar(x)
 
     def forward(self, params, x):
@@ -243,7 +243,7 @@ class CircularSplineTransform:
         return 2
 
     def seen(self, x):
-        """What a network sees of coordinates."""
+        """Return a network's input for these angles: all cosines, then all sines."""
         return jnp.concatenate([jnp.cos(x), jnp.sin(x)], axis=-1)
 
     def forward(self, params, x):
@@ -301,7 +301,7 @@ class LogisticMixtureTransform:
         return 1
 
     def seen(self, x):
-        """What a network sees of coordinates."""
+        """Return a network's input for these coordinates, far ones on a logarithmic scale."""
         return from_afar(x)
 
     def _parts(self, params):

@@ -22,7 +22,7 @@ SMALLEST = 4
 
 
 def halvings(shape: tuple[int, ...]) -> int:
-    """How often both sides of an image can be halved with at least 4 left.
+    """Return the number of times that both sides of an image can be halved with at least 4 left.
 
     Raises:
         ShapeError: not an image, or one smaller than 4 by 4.

@@ -1,4 +1,4 @@
-"""What a layer of units is, and the small functions that its kinds share."""
+"""The protocol of a layer of units, and the small functions that its kinds share."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Units(Protocol):
         ...
 
     def mean(self, field: jax.Array) -> jax.Array:
-        """Of the statistic, the gradient of A: `[..., size] -> [..., size]`."""
+        """Return the mean of the statistic, the gradient of A: `[..., size] -> [..., size]`."""
         ...
 
     def sample(self, noise: jax.Array, field: jax.Array) -> jax.Array:
@@ -97,7 +97,7 @@ softplus.defjvp(lambda primals, tangents: (softplus(*primals), jax.nn.sigmoid(*p
 
 
 def is_discrete(units: Any) -> bool:
-    """Whether a layer's states can be counted.
+    """True if every unit of a layer has a finite number of states.
 
     Example:
         >>> from jaxgen.units import Bernoulli, Gaussian

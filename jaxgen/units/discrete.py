@@ -85,7 +85,7 @@ class Bernoulli:
         return index.astype(self.bias.dtype)
 
     def others(self, u):
-        """Of each unit's other states the change of t, `[..., n, states - 1, 1]`, and of B, `[..., n, states - 1]`."""
+        """Return the changes to other states: of t, `[..., n, states - 1, 1]`, and of B, `[..., n, states - 1]`."""
         change = (1 - 2 * u.astype(self.bias.dtype))[..., None]
         return change[..., None], -change * self.bias[..., None]
 
@@ -159,7 +159,7 @@ class Spin:
         return 2 * index.astype(self.bias.dtype) - 1
 
     def others(self, u):
-        """Of each unit's other states the change of t, `[..., n, states - 1, 1]`, and of B, `[..., n, states - 1]`."""
+        """Return the changes to other states: of t, `[..., n, states - 1, 1]`, and of B, `[..., n, states - 1]`."""
         change = (-2 * u.astype(self.bias.dtype))[..., None]
         return change[..., None], -change * self.bias[..., None]
 

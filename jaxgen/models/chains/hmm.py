@@ -38,7 +38,7 @@ class HMMStatistics(NamedTuple):
 
 
 class Forecast(NamedTuple):
-    """What is to come: `log_states [horizon, K]`, `log p(z_(t+h) | x_1..t)` in nats."""
+    """A forecast of hidden states: `log_states [horizon, K]`, `log p(z_(t+h) | x_1..t)` in nats."""
 
     log_states: jax.Array
 
@@ -221,7 +221,7 @@ class HMM:
 
     @property
     def joins(self) -> bool:
-        """Whether an E-step takes rows of several sequences, `Joined`, and is faster for it: not as a tree."""
+        """True if an E-step is faster on rows of many sequences, `Joined`: on a CPU, unless the backend is a tree."""
         return jax.default_backend() == "cpu" and not isinstance(self.backend, chains.Associative)
 
     def check_data(self, x) -> None:
@@ -277,12 +277,12 @@ class HMM:
         return self._by_state(fast.each_log_prob(self.emissions, steps_of(x), given, score), x)
 
     def _by_state(self, seen, x):
-        """What emissions say of steps, `[N T, E]`, as `[N, T, K]`."""
+        """Return the scores of steps under each emission, `[N T, E]`, as scores in each state, `[N, T, K]`."""
         seen = seen.reshape((*x.shape[:2], -1))
         return seen if self.tie is None else seen[..., np.array(self.tie)]
 
     def _arrays(self, x, context, score=None, label=None):
-        """What `ops.chains` takes: arrays, and options."""
+        """Return the arguments of the functions of `ops.chains`: arrays, and options."""
         seen = self._emitted(x, context, score)
         if label is not None:
             other = (label >= 0)[..., None] & (label[..., None] != jnp.arange(seen.shape[-1]))
@@ -330,7 +330,7 @@ class HMM:
 
     @per_batch
     def filter(self, x, *, context=None) -> chains.Filtered:
-        """What the past says, `chains.Filtered`.
+        """Return the state probabilities given the data up to each time, `chains.Filtered`.
 
         Returns:
             `log_normalizer [*batch]`, `log_filtered [*batch, T, K]` (`log p(z_t | x_1..t)`) and
@@ -340,7 +340,7 @@ class HMM:
 
     @per_batch
     def smooth(self, x, *, context=None) -> jax.Array:
-        """What all the data says: `p(z_t | x)`, `[*batch, T, *event] -> [*batch, T, K]`; zeros for impossible data."""
+        """Return `p(z_t | x)` given all data, `[*batch, T, *event] -> [*batch, T, K]`; zeros for impossible data."""
         return self._on_chain(chains.smoother, x, context).marginals
 
     @per_batch
@@ -435,7 +435,7 @@ class HMM:
         return chains.filter_step(state, seen, move if move.ndim == 2 else move[0, 0])
 
     def forecast(self, state, horizon: int) -> Forecast:
-        """Where the chain will be 1 to `horizon` steps after a state of `filter_step`, or `log_filtered [K]`.
+        """Return the distribution of the state 1 to `horizon` steps after that of `filter_step`, or `log_filtered [K]`.
 
         What will be seen h steps ahead has the density `Mixture(forecast.log_states[h - 1], hmm.emissions)`.
         """
@@ -444,7 +444,7 @@ class HMM:
 
     @compiled
     def step_log_prob(self, x):
-        """What `e_step` returns beside the statistics, `[N]`: `log_prob`, but for emissions that bound theirs."""
+        """Return the `[N]` nats that `e_step` gives beside the statistics: `log_prob`, or the emissions' bound."""
         arrays, given = self._arrays(x, None, algebra.component_step_log_prob)
         return chains.log_normalizer(*arrays, **given, backend=self.backend)
 

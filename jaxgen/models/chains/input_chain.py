@@ -19,7 +19,7 @@ from jaxgen.ops.stable import has_mass, log_normalize
 
 
 class InputStatistics(NamedTuple):
-    """What the M-step of an `InputChain` takes, with `v = [u - center, 1]`.
+    """The statistics that the M-step of an `InputChain` takes, with `v = [u - center, 1]`.
 
     Args:
         initial: expected first states, `[K]`.
@@ -236,7 +236,7 @@ class InputChain:
 
 
 def _climb(gradient, inputs):
-    """How the weights of one row move: `2 inputs^-1 gradient`, `[K, C + 1]`, around the mean of the inputs."""
+    """Return the change of one row's weights, `2 inputs^-1 gradient`, `[K, C + 1]`, and whether they are known."""
     total = inputs[-1, -1]
     total = jnp.where(has_mass(total), total, 1)
     mean = inputs[:-1, -1] / total

@@ -116,7 +116,7 @@ class MarkovChain:
         return self._log_initial(move), move
 
     def chain_statistics(self, initial, counts, weight, context=None):
-        """Of sequences `[N]`: expected first states `[N, K]` and transitions `[N, K, K]`, weighted and summed."""
+        """Return the weighted sums over N sequences of expected first states `[N, K]` and transitions `[N, K, K]`."""
         total = jnp.tensordot(weight, counts.reshape(len(weight), -1), 1, precision="highest")
         first = jnp.matmul(weight, initial, precision="highest")
         return ChainStatistics(first, total.reshape(counts.shape[1:]))
@@ -130,7 +130,7 @@ class MarkovChain:
         return seen(first, start) + seen(moves.reshape(len(first), -1), move.reshape(-1))
 
     def _seen(self, x):
-        """Of paths: the first states as one-hot rows `[N, K]`, and the number of uses of each transition."""
+        """Return the first states of paths as one-hot rows, `[N, K]`, and the uses of each transition, `[N, K, K]`."""
         path, there = (x.x, x.valid) if isinstance(x, Sequences) else (x, jnp.ones(x.shape, bool))
         state = (path[..., None] == jnp.arange(self.states)) & there[..., None]
         state = state.astype(self.transition_logits.dtype)

@@ -141,12 +141,12 @@ class SemiMarkovChain:
 
     @property
     def log_initial(self) -> jax.Array:
-        """Of the expanded chain, `[S M]`."""
+        """The log-probabilities of the first state of the expanded chain, `[S M]`."""
         return self.log_chain()[0]
 
     @property
     def log_transition(self) -> jax.Array:
-        """Of the expanded chain, `[S M, S M]`."""
+        """The log-probabilities of the transitions of the expanded chain, `[S M, S M]`."""
         return self.log_chain()[1]
 
     def segment(self, path) -> jax.Array:
@@ -154,7 +154,7 @@ class SemiMarkovChain:
         return jnp.asarray(path) // self.duration_logits.shape[-1]
 
     def remaining(self, path) -> jax.Array:
-        """How many steps the segment has left at each step `[...]` of a path, this one included; 0 where it is -1."""
+        """Return the steps left in the segment at each step `[...]` of a path, this one included; 0 where it is -1."""
         path = jnp.asarray(path)
         return jnp.where(path < 0, 0, path % self.duration_logits.shape[-1] + 1)
 
@@ -169,7 +169,7 @@ class SemiMarkovChain:
         return start, jnp.where(ends, enter, jnp.asarray(step, move.dtype)).reshape(s * m, s * m)
 
     def chain_statistics(self, initial, counts, weight, context=None):
-        """Of sequences `[N]`: expected first states `[N, S M]` and transitions `[N, S M, S M]`, expanded."""
+        """Return the statistics of segments from expected first states `[N, S M]` and transitions `[N, S M, S M]`."""
         s, m = self.duration_logits.shape
         first = jnp.matmul(weight, initial, precision="highest").reshape(s, m)
         total = jnp.tensordot(weight, counts.reshape(len(weight), -1), 1, precision="highest")

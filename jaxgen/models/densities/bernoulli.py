@@ -92,7 +92,7 @@ class Bernoulli:
 
     @property
     def probs(self) -> jax.Array:
-        """Of a one, `[*K, *event]`."""
+        """The probability of a one, `P(x = 1)`, `[*K, *event]`."""
         return jax.nn.sigmoid(self.logits)
 
     @property
@@ -155,7 +155,7 @@ class Bernoulli:
         return dataclasses.replace(self, logits=logits), jnp.any(~alive).astype(jnp.int32)
 
     def log_prior(self):
-        """Of the Beta prior, nats up to a constant."""
+        """Return the log density of the Beta prior, nats up to a constant."""
         if self.prior is None:
             return jnp.zeros((), self.logits.dtype)
         logs = -jax.nn.softplus(jnp.stack([-self.logits, self.logits], axis=-1))

@@ -179,7 +179,7 @@ class Categorical:
         return dataclasses.replace(self, logits=logits), jnp.any(~has_mass(total)).astype(jnp.int32)
 
     def log_prior(self):
-        """Of the Dirichlet prior, nats up to a constant; labels that cannot be are left out."""
+        """Return the log density of the Dirichlet prior, nats up to a constant; impossible labels are left out."""
         if self.prior is None:
             return jnp.zeros((), self.logits.dtype)
         return jnp.sum(entries.times_log(self.prior - 1, self.log_probs))

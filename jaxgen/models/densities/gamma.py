@@ -212,7 +212,7 @@ class Gamma:
         return new, jnp.any(~(alive & regular)).astype(jnp.int32)
 
     def _pseudo(self):
-        """What the events of the prior would add to the statistics."""
+        """Return the statistics of the prior's pseudo-events, which add to those of the data."""
         if self.prior is None:
             return GammaStatistics(*[jnp.zeros_like(self.log_mean)] * 3)
         count, mean, shape = jnp.moveaxis(self.prior, -1, 0)

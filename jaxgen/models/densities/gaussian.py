@@ -124,7 +124,7 @@ class Gaussian:
 
     @property
     def free_parameters_components(self) -> int:
-        """Of K components, which may share a covariance."""
+        """The number of free parameters of K components, which may share a covariance."""
         k, d = self.offset.shape
         return k * d + (1 if self.tied else k) * (d * (d + 1) // 2)
 

@@ -45,7 +45,7 @@ class FactorStatistics(NamedTuple):
 
 
 class Explained(NamedTuple):
-    """What the model thinks of events: `E[z | x] [*batch, q]`, the noise `E[r | x]` in standard deviations
+    """The posterior of the factors and the noise of events: `E[z | x] [*batch, q]`, `E[r | x]` in standard deviations
     `[*batch, D]`, `log p [*batch]`, and the blocks of `_orthonormal` that the posterior covariances are made of."""
 
     factors: jax.Array

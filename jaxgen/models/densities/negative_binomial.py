@@ -216,7 +216,7 @@ class NegativeBinomial:
         shape, rate = (1, 0) if self.prior is None else jnp.moveaxis(self.prior, -1, 0)
 
         def derivative(log_dispersion):
-            """Of the bound in r, an event, with the mean at its maximum."""
+            """Return the derivative of the bound in r, per event, with the mean at its maximum."""
             r = jnp.exp(log_dispersion)
             h = r - old
             taylor = value + h * (slope + 0.5 * h * bend)
@@ -320,7 +320,7 @@ def _linear(z):
 
 
 def _ascent(derivative, start):
-    """How far to go from `start` along the derivative: to its first zero, or as far as is trusted.
+    """Return the move from `start` along the derivative: to its first zero, or as far as is trusted.
 
     Up to the first change of sign the bound only rises, so that this never lowers it whatever its shape.
     """

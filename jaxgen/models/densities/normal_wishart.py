@@ -229,7 +229,7 @@ class NormalWishart:
 
     @property
     def free_parameters(self) -> int:
-        """Of the Gaussian that the posterior is about: its mean and covariance."""
+        """The number of free parameters of the Gaussian that the posterior is about: its mean and covariance."""
         d = self.offset.shape[-1]
         return 2 * d if self.diagonal else d + d * (d + 1) // 2
 
@@ -266,7 +266,7 @@ class NormalWishart:
 
     @property
     def _log_det(self):
-        """Of the whitener, `[*K]`."""
+        """The log-determinant of the whitener, `[*K]`."""
         return jnp.sum(self.raw if self.diagonal else _diagonal(self.raw), axis=-1)
 
     def _whiten(self, v):

@@ -155,7 +155,7 @@ class Poisson:
         return dataclasses.replace(self, log_rate=log_rate), jnp.any(~alive).astype(jnp.int32)
 
     def log_prior(self):
-        """Of the Gamma prior, nats up to a constant."""
+        """Return the log density of the Gamma prior, nats up to a constant."""
         if self.prior is None:
             return jnp.zeros((), self.log_rate.dtype)
         return jnp.sum((self.prior[..., 0] - 1) * self.log_rate - self.prior[..., 1] * self.rate)

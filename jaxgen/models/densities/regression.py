@@ -182,7 +182,7 @@ class LinearRegression:
 
     @property
     def covariance(self) -> jax.Array:
-        """Of x given u, `[*K, D, D]`, units of x squared."""
+        """The covariance of x given u, `[*K, D, D]`, units of x squared."""
         factor = linalg.tril_inverse(self.whitener)
         return matmul(factor, jnp.swapaxes(factor, -1, -2))
 

@@ -227,7 +227,7 @@ class VonMises:
         return new, jnp.any(~(alive & regular)).astype(jnp.int32)
 
     def _pseudo(self):
-        """What the events of the prior would add to the statistics."""
+        """Return the statistics of the prior's pseudo-events, which add to those of the data."""
         if self.prior is None:
             return VonMisesStatistics(*[jnp.zeros_like(self.loc)] * 3)
         count, mu, length = jnp.moveaxis(self.prior, -1, 0)
@@ -290,7 +290,7 @@ def _least(dtype):
 
 
 def _split(k):
-    """Where the asymptotic series is exact to rounding, and arguments for either side."""
+    """Return a mask of where the asymptotic series is exact to rounding, and safe arguments for either side."""
     large = k > (10 if jnp.finfo(k.dtype).bits <= 32 else 300)
     return large, jnp.where(large, 1, k), jnp.where(large, k, 1000)
 

@@ -158,7 +158,7 @@ class EnergyModel:
 
 
 def _moves(sampler: Any, x: Any) -> bool:
-    """Whether that is a sampler that takes a log-density of events; one of minibatches takes another."""
+    """True if a sampler takes a log-density of events; samplers for minibatches take another kind."""
 
     def step(key, x):
         return sampler.step(key, jnp.sum, sampler.init(jnp.sum, x))

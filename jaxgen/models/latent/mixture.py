@@ -168,7 +168,7 @@ class Mixture:
 
     @compiled
     def step_log_prob(self, x):
-        """What `e_step` returns beside the statistics, `[N]`: `log_prob`, but for components that bound theirs."""
+        """Return the `[N]` nats that `e_step` gives beside the statistics: `log_prob`, or the components' bound."""
         return logsumexp(self._step_joint(x), axis=0)
 
     @per_batch
@@ -343,7 +343,7 @@ def _init(key, x, context, weight, label, start, prior, k, leaf):
 
 
 def _shares(key, template, x, label, start, k):
-    """How much of each event each component starts with, `[K, N]`."""
+    """Return the share of each event that each component starts with, `[K, N]`."""
     if start is not None and "responsibilities" in start:
         share = start["responsibilities"]
         return (share / jnp.sum(share, axis=1, keepdims=True)).T

@@ -36,7 +36,7 @@ OUTSIDE = 0.005
 
 
 class FlowCheck(NamedTuple):
-    """What `Flow.check` found.
+    """The report of `Flow.check`.
 
     Args:
         round_trip: largest error there and back, over data and own draws, in standard deviations of the data; on the
