@@ -32,7 +32,7 @@ class MovingCritic(Protocol):
 
 
 class Players(NamedTuple):
-    """What belongs to each of the two players: models, or gradients of their trained leaves."""
+    """A pair of values, one for each of the two players: models, or gradients of their trained leaves."""
 
     generator: Any
     critic: Any
@@ -114,7 +114,7 @@ class Adversarial:
 
     @property
     def traits(self) -> Traits:
-        """What `fit` needs to know before the first step."""
+        """The facts about this algorithm that `fit` needs before the first step."""
         return Traits("generator_loss", steps=STEPS if self.steps is None else self.steps)
 
     def for_steps(self, steps: int) -> Adversarial:
@@ -283,7 +283,7 @@ def _fake_weight(batch: Batch) -> Any:
 
 
 def _seen(generator: Any, x: Any, context: Any) -> tuple[jax.Array, ...]:
-    """What a critic is called with: events in the model's units and floating type, and contexts where there are any."""
+    """Return a critic's arguments: events in the model's units and floating type, and contexts where there are any."""
     dtype = float_type(partition(generator)[0])
     given = {} if context is None else {"context": context}
     x = (generator.standardize(x, **given) if has(generator, Scaled) else x).astype(dtype)

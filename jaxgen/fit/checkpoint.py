@@ -41,7 +41,7 @@ def checksum(tree: Any) -> str:
 def fingerprint(
     key: Any, model: Any, data: Any, validation: Any, algorithm: Any, batch_size: int | None, restarts: int | None
 ) -> dict:
-    """What must be the same for a resumed fit to be the same fit."""
+    """Return the facts that must agree for a resumed fit to be the same fit."""
     fields = dataclasses.fields(algorithm) if dataclasses.is_dataclass(algorithm) else ()
     plain = {f.name: v for f in fields if isinstance(v := getattr(algorithm, f.name), (int, float, str, type(None)))}
     return {

@@ -1,4 +1,4 @@
-"""What `fit` and `scan_fit` look at before the first step: the algorithm, numbers and labels."""
+"""Checks that `fit` and `scan_fit` make before the first step: of the algorithm, numbers and labels."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def for_steps(algorithm: Any, steps: int) -> Any:
 
 
 def no_data(algorithm: Any, model: Any, called: str) -> Any:
-    """What stands for the data of an algorithm that looks at none: one event of zeros.
+    """Return placeholder data for an algorithm that uses none: one event of zeros.
 
     Raises:
         FitError: an algorithm that needs data.

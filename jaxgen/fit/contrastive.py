@@ -111,7 +111,7 @@ class ContrastiveDivergence:
 
     @property
     def traits(self) -> Traits:
-        """What `fit` needs to know before the first step."""
+        """The facts about this algorithm that `fit` needs before the first step."""
         return Traits("loss", steps=STEPS if self.steps is None else self.steps)
 
     def for_steps(self, steps: int) -> ContrastiveDivergence:

@@ -1,4 +1,4 @@
-"""What all trainings by gradients share: a model in training with its optimiser and its averages."""
+"""The parts that all training by gradients shares: a model in training with its optimiser and its averages."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Player:
 
 @algorithm
 class Descent:
-    """How a player descends: `theta' = theta + update(gradient)`, and each average follows.
+    """One player's descent along gradients: `theta' = theta + update(gradient)`, and each average follows.
 
     Args:
         optimizer: an optax transformation.

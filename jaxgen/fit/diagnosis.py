@@ -1,4 +1,4 @@
-"""What was not finite where a fit ended with `Status.NON_FINITE`: looked for on the host, after the fit."""
+"""A diagnosis of fits that ended with `Status.NON_FINITE`: the numbers at fault, found on the host afterwards."""
 
 from __future__ import annotations
 

@@ -146,11 +146,11 @@ class Run:
 
     @property
     def over(self) -> bool:
-        """Whether there are no more steps to make."""
+        """True if the fit has ended or made all its steps."""
         return self.status != Status.RUNNING or self.step >= self.plan.steps
 
     def progress(self) -> Progress[Any]:
-        """What a watcher sees."""
+        """Return the progress of the fit, as a watcher sees it."""
         history = {name: np.moveaxis(rows, 0, -1) for name, rows in self.history.items()}
         history |= self.validation.history if self.validation else {}
         return Progress(
@@ -259,7 +259,7 @@ class Run:
                 self.status = verdict if isinstance(verdict, Status) else Status.STOPPED
 
     def result(self) -> Fitted[Any]:
-        """What there is to return, with a warning where it is not what was asked for."""
+        """Return the result of the fit, with a warning where it is not what was asked for."""
         state, restarts = self.carry.state, self.plan.restarts
         history = self.progress().history
         best = self.validation.best if self.validation and len(self.validation.scores) else None
@@ -286,7 +286,7 @@ class Run:
         return Fitted(model, self.status, self.step, history, state, scores, models, failure, *timing)
 
     def _failure(self, failed: np.ndarray) -> str:
-        """What the last step that failed made not finite; the step is made once more, to be looked at."""
+        """Say which numbers the last failed step made not finite, by making that step once more."""
         key, state, restarts = self.plan.key, self.carry.state, self.plan.restarts
         steps = np.isnan(self.history[self.plan.algorithm.traits.monitor].reshape(self.step, -1)).argmax(axis=0)
         last = int(np.argmax(np.where(failed, steps, -1)))

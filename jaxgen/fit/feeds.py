@@ -35,7 +35,7 @@ Rows = list[dict[str, jax.Array]]
 
 
 class Feed(Protocol):
-    """What the driver asks of the data."""
+    """A source of the batches that the driver trains on."""
 
     @property
     def batch(self) -> Batch:
@@ -49,7 +49,7 @@ class Feed(Protocol):
 
     @property
     def whole(self) -> bool:
-        """Whether every step sees all events."""
+        """True if every step sees all events."""
         ...
 
     @property
@@ -59,12 +59,12 @@ class Feed(Protocol):
 
     @property
     def ended(self) -> bool:
-        """Whether there are no more batches."""
+        """True if there are no more batches."""
         ...
 
     @property
     def mark(self) -> Any:
-        """What tells these data from others, short of reading all of a stream; None where nothing does."""
+        """A value that identifies the data without reading all of a stream; None where nothing does."""
         ...
 
     def begin(self, loop: Loop, model: Any) -> Carry:
@@ -87,7 +87,7 @@ class Feed(Protocol):
         ...
 
     def explain(self, loop: Loop, key: Any, state: Any, step: int, order: Any) -> str:
-        """What was not finite in the step with this number, made again from the state before it."""
+        """Say which numbers were not finite in step `step`, by making it again from the state before it."""
         ...
 
 

@@ -63,7 +63,7 @@ class Gate:
 
 
 def _alike(wanted: Any, given: Any) -> bool:
-    """Whether a context's shape is the one wanted, in which None is any length."""
+    """True if a context's shape is the one wanted, in which None is any length."""
     if wanted is None or given is None:
         return wanted is given
     return len(wanted) == len(given) and all(w in (None, g) for w, g in zip(wanted, given, strict=True))

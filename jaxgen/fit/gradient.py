@@ -81,7 +81,7 @@ class Gradient:
 
     @property
     def traits(self) -> Traits:
-        """What `fit` needs to know before the first step."""
+        """The facts about this algorithm that `fit` needs before the first step."""
         data = self.loss.data if isinstance(self.loss, Dataless) else True
         return Traits("loss", data=data, steps=STEPS if self.steps is None else self.steps)
 

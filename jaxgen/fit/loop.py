@@ -21,7 +21,7 @@ SHUFFLES, VALIDATIONS, STARTS = 2**31 - 1, 2**31 - 2, 2**31 - 3
 
 
 class Status(enum.IntEnum):
-    """How a fit stands or why it ended; every member carries its message.
+    """The status of a fit: under way, or the reason it ended. Every member carries its message.
 
     Example:
         >>> Status(2).name, Status.CONVERGED.message
@@ -47,7 +47,7 @@ class Status(enum.IntEnum):
 
 
 class Carry(NamedTuple):
-    """What one step hands to the next.
+    """The values that one step of a fit hands to the next.
 
     Args:
         step: steps made, int32.
@@ -131,7 +131,7 @@ def next_batch(
 @registered
 @dataclass(frozen=True)
 class Loop:
-    """What every step of a fit shares.
+    """The settings that all steps of a fit share.
 
     Args:
         algorithm: whose steps they are.

@@ -1,4 +1,4 @@
-"""Where the samples of contrastive divergence come from: the data of a batch, chains that persist, tempered chains."""
+"""Sources of samples for contrastive divergence: the data of a batch, persistent chains, tempered chains."""
 
 from __future__ import annotations
 

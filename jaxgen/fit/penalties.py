@@ -1,4 +1,4 @@
-"""What is added to a training objective beside the data: weight decay, and a target for hidden units."""
+"""Penalties that are added to a training objective: weight decay, and a target for hidden units."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ BEGINNING = "{desc}: {n_fmt}/{total_fmt}"
 
 
 def watched(progress: bool | None) -> bool:
-    """Whether a bar is to be shown; None shows it where somebody watches: on a terminal and in a notebook.
+    """True if a progress bar is to be shown; None shows it where somebody watches: on a terminal and in a notebook.
 
     Not in the log of a continuous integration, which may pretend to be a terminal.
     """

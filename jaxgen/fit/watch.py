@@ -29,7 +29,7 @@ M = TypeVar("M")
 
 @dataclass(frozen=True)
 class Progress(Generic[M]):
-    """How a fit stands: what a watcher is given.
+    """The progress of a fit, as it is given to a watcher.
 
     Args:
         step: steps made.

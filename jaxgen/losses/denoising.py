@@ -16,7 +16,7 @@ from jaxgen.losses.base import HasEnergy, HasLogProb, check_model, weighted_mean
 
 @algorithm
 class DenoisingScoreMatching:
-    """What `denoising_score_matching` returns."""
+    """The loss of denoising score matching; `denoising_score_matching` makes it."""
 
     noise: float
 

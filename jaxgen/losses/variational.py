@@ -18,7 +18,7 @@ from jaxgen.losses.base import HasLogProb, check_model, weighted_mean
 
 @algorithm
 class ReverseKL:
-    """What `reverse_kl` returns: a loss of draws alone."""
+    """The reverse KL divergence as a loss, from the model's own draws alone; `reverse_kl` makes it."""
 
     log_density: Callable[..., Any]
     draws: int = 256

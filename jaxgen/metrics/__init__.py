@@ -1,4 +1,4 @@
-"""What a model is worth: likelihoods that say their kind, information criteria, entropy, partition functions, units."""
+"""Measures of models: likelihoods that say their kind, information criteria, entropy, partition functions, units."""
 
 from jaxgen.metrics import laws, monitors
 from jaxgen.metrics.align import Aligned, align

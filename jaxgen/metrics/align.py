@@ -21,7 +21,7 @@ LOG_ZERO = -100.0
 
 
 class Aligned(NamedTuple):
-    """What `align` returns.
+    """A model whose components are in the order of a reference's; `align` makes it.
 
     Args:
         model: the same model with its components in the order of the reference's.

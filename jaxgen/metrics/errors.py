@@ -198,7 +198,7 @@ def _derivatives(theta, model, places, batch, prior, width):
 
 
 class _Space(NamedTuple):
-    """What the information says.
+    """The generalised inverse of an information matrix as a root, and the directions that it leaves out.
 
     Args:
         root: `[P, *]`, whose product with its transpose is a generalised inverse of the information. It is kept as a
@@ -240,7 +240,7 @@ def _invert(information: np.ndarray, flat: _Flat, batch: Batch) -> _Space:
 
 
 def _idle(information: np.ndarray, scale: np.ndarray, own: np.ndarray, flat: _Flat, batch: Batch) -> np.ndarray:
-    """Of the directions that may be idle those that are, orthonormal, `[P, *]`."""
+    """Return the directions along which the likelihood is constant by its nature, orthonormal, `[P, *]`."""
 
     def still(columns: np.ndarray) -> np.ndarray:
         length = np.linalg.norm((scale * own)[:, None] * columns, axis=0)

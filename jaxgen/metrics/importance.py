@@ -28,7 +28,7 @@ Z95 = 1.959964
 
 
 class Importance(NamedTuple):
-    """What draws from q say about an unnormalised density p~.
+    """Estimates for an unnormalised density p~ from draws of q.
 
     Args:
         log_z: estimate of `log Z`, nats; that of Z is unbiased.

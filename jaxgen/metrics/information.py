@@ -24,7 +24,7 @@ CHUNK_SCALARS = 2**20
 
 
 class Evidence(NamedTuple):
-    """What criteria are made of.
+    """The quantities that information criteria are computed from.
 
     Args:
         log_likelihood: of all data, nats; weighted where there are weights.
@@ -175,7 +175,7 @@ def evidence(
 
 
 def observations(model: Any, batch: Batch) -> float:
-    """How many there are, n of `bic`: of events, weighted, or where they have a free length of the steps seen."""
+    """Return n of `bic`: the weighted number of events or, where these have a free length, of the steps seen."""
     free = [axis for axis, length in enumerate(model.event_shape, 1) if length is None]
     packed = isinstance(batch.x, Sequences)
     values = np.asarray(batch.x.x if packed else batch.x)

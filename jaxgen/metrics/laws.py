@@ -259,7 +259,7 @@ class Law(NamedTuple):
 
 
 class Check(NamedTuple):
-    """What `check` found; `print` it.
+    """The report of `check`; `print` it.
 
     Args:
         model: the class.
@@ -276,7 +276,7 @@ class Check(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether all laws hold that apply."""
+        """True if all laws that apply hold."""
         return all(law.holds for law in self.laws)
 
     def __str__(self) -> str:

@@ -129,7 +129,7 @@ def _told(found: PartitionEstimate, called: str) -> PartitionEstimate:
 def annealed(
     key: Any, path: Any, chains: int, steps: int, betas: Any, resample: float, called: str
 ) -> tuple[PartitionEstimate, jax.Array]:
-    """What `ais` and `smc` return, and the chains at the end of the path, to be weighed by `log_weights`."""
+    """Return the estimate of `ais` or `smc`, and the chains at the end of the path, to be weighed by `log_weights`."""
     check_key(key, called)
     path = as_path(path, called)
     if chains < 2 or steps < 1:
@@ -337,7 +337,7 @@ def log_likelihood(model: Any, x: Any, partition: Any = None) -> Score:
 
 
 def energy_gap(model: Any, train: Any, held_out: Any) -> Score:
-    """How much worse an energy model does on data that it has not seen: `mean E(held out) - mean E(train)`, nats.
+    """Return the generalisation gap of an energy model, `mean E(held out) - mean E(train)`, nats.
 
     The partition function cancels: it is the exact difference of the two mean log-likelihoods, and where it grows
     while training goes on the model learns its data by heart.
