@@ -1,4 +1,4 @@
-"""What the tour found, as a table of text and as one page of HTML that loads nothing from anywhere."""
+"""The report of the tour, as a table of text and as one self-contained page of HTML."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Timing(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What one family's part of the tour found.
+    """The results of the tour for one family.
 
     Args:
         data: what it was fitted to.

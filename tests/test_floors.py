@@ -124,3 +124,19 @@ def test_models_are_asked_by_capability():
                     unknown.append(f"{_name(path)}:{node.lineno}: {node.args[1].value}")
     assert not unknown
     assert looked <= 60
+
+
+#: a docstring that begins with one of these is half a sentence to who reads it alone
+HALF_SENTENCES = ("What", "Of", "Whether", "Where", "How")
+
+
+def test_docstrings_begin_with_a_whole_sentence():
+    """Every first line tells its story alone: "Return the ...", "True if ...", "A mixture of ..."."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    bad = [
+        f"{path.relative_to(ROOT)}: {text.splitlines()[0]}"
+        for path in sorted(ROOT.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, documented) and (text := ast.get_docstring(node)) and text.split()[0] in HALF_SENTENCES
+    ]
+    assert not bad

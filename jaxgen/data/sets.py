@@ -151,7 +151,7 @@ def fashion_mnist() -> FashionMNIST:
 
 
 def weekly_returns() -> WeeklyReturns:
-    """How much the S&P 500 moved, up or down, in each week from May 2004 to May 2014.
+    """Absolute weekly returns of the S&P 500 in percent, from May 2004 to May 2014.
 
     Returns:
         size: `[521]`, absolute weekly returns in percent, positive.

@@ -124,7 +124,7 @@ class Stream:
             raise DataError("the source is empty", called=repr(self), expected="one event or more", got="no events")
 
     def _items(self, function: Callable[[], Iterable[Any]]) -> Iterator[Parts]:
-        """What the function's iterator gives, as arrays of the first one's shapes, in dtypes that hold all so far."""
+        """Yield the pieces of the function's iterator, in the first one's shapes and in dtypes that hold all so far."""
         items = function()
         if not isinstance(items, Iterable) or isinstance(items, (str, Mapping, tuple)):
             raise DataError(

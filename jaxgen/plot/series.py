@@ -114,5 +114,5 @@ def decoded(
 
 
 def _edges(time: np.ndarray) -> np.ndarray:
-    """Where the states of times begin and end, `[T + 1]`: one lasts until half way to the next time."""
+    """Return the times at which states begin and end, `[T + 1]`: one lasts until half way to the next time."""
     return np.concatenate([[time[0]], (time[1:] + time[:-1]) / 2, [time[-1]]])

@@ -1,4 +1,4 @@
-"""What the recipes of flows share: the base, the layers and the optimiser."""
+"""Helpers that the recipes of flows share: the base, the layers and the optimiser."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from jaxgen.selection.restarts import Found
 
 
 def unseen_evidence(found: Found, held_out: Batch, called: str) -> Evidence:
-    """What a fit says of events that it did not see; one that failed says nothing."""
+    """Return the evidence of a fit on events that it did not see; NaN for a fit that failed."""
     failed = found.status == Status.NON_FINITE
     return Evidence(math.nan, math.nan, 0) if failed else evidence(found.padded, held_out, called)
 

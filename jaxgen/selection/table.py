@@ -46,13 +46,13 @@ class Candidate(NamedTuple):
 
     @property
     def sound(self) -> bool:
-        """Whether the fit gave finite numbers without repairs."""
+        """True if the fit gave finite numbers without repairs."""
         return self.status != Status.NON_FINITE and not self.repaired and math.isfinite(self.log_likelihood)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What `select` found: a table that prints, also in notebooks, and knows its best rows.
+    """The result of `select`: a table that prints, also in notebooks, and knows its best rows.
 
     Args:
         rows: `Candidate`s, by leaf and then by k.

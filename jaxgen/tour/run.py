@@ -23,7 +23,7 @@ from jaxgen.tour.mixtures import gaussian_mixture, variational_mixture
 
 
 class Tour(NamedTuple):
-    """What `tour` did.
+    """The result of `tour`.
 
     Args:
         rows: `Row` or `Failed` by the family's name.

@@ -1,4 +1,4 @@
-"""What the parts of the tour share: figures, timings and forecasts."""
+"""Helpers that the parts of the tour share: figures, timings and forecasts."""
 
 from __future__ import annotations
 
