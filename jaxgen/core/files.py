@@ -280,7 +280,7 @@ def _encode_static(value: Any, path: str) -> Any:
 
 
 def _is_written(field: Any, value: Any) -> bool:
-    """Whether a file holds a field of a static value: not where another describes it, or linen's own default does."""
+    """True if a file holds a field of a static value: not where another describes it, or linen's own default does."""
     if not field.init or field.name == "parent" or field.metadata.get("described"):
         return False
     own = type(value).__module__.startswith("flax.linen.")

@@ -81,7 +81,7 @@ def beside(first: Any, second: Any) -> Any:
 
 
 def apart(both: Any, n: int) -> tuple[Any, Any]:
-    """What `beside` joined, the first of which had n events."""
+    """Return the two arrays that `beside` joined, the first of which had n events."""
     shards = _shards(n, len(both) - n)
     blocks = both.reshape((shards, -1, *both.shape[1:]))
     size = n // shards

@@ -347,7 +347,7 @@ def _repr(self: Any) -> str:
 
 
 def _dir(self: Any) -> list[str]:
-    """What tab completion offers: fields and methods, without those that core alone calls."""
+    """Return the names that tab completion offers: fields and methods, without those that core alone calls."""
     internal = frozenset().union(*map(members, INTERNAL)) - {f.name for f in dataclasses.fields(self)}
     return sorted(set(object.__dir__(self)) - internal)
 

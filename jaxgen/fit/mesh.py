@@ -1,4 +1,4 @@
-"""Where a fit keeps its events and its models: on one device, or on those of a mesh."""
+"""The placement of the events and the models of a fit: on one device, or on those of a mesh."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jaxgen.core.mesh import events_axis
 
 @dataclass(frozen=True)
 class Shards:
-    """Where a fit keeps what it works on.
+    """The placement of the arrays of a fit: on one device, or on those of a mesh.
 
     Args:
         mesh: whose axes XLA manages, or None for one device.
@@ -31,7 +31,7 @@ class Shards:
 
     @property
     def count(self) -> int:
-        """How many devices share the events."""
+        """The number of devices that share the events."""
         return 1 if self.mesh is None else int(self.mesh.shape[events_axis(self.mesh)])
 
     def at_work(self) -> Any:
@@ -46,7 +46,7 @@ class Shards:
         return jax.tree.map(lambda leaf: self._put(leaf, cut(leaf) or axis), batch)
 
     def in_pieces(self, batch: Batch) -> bool:
-        """Whether some of it lies in pieces on several devices already."""
+        """True if an array of the batch lies in pieces on several devices already."""
         return any(cut(leaf) is not None for leaf in jax.tree.leaves(batch))
 
     def everywhere(self, tree: Any, but_spread: bool = False) -> Any:
@@ -57,7 +57,7 @@ class Shards:
         return jax.tree.map(lambda leaf: self._put(leaf, known(leaf) or PartitionSpec()), tree)
 
     def returned(self, tree: Any) -> Any:
-        """What a fit returns, on the mesh that it was given."""
+        """Return a tree, placed on the mesh that the fit was given."""
         if self.mesh is None or self.given is None or self.given == self.mesh:
             return tree
         return jax.device_put(tree, NamedSharding(self.given, PartitionSpec()))
@@ -68,7 +68,7 @@ class Shards:
 
 
 def cut(leaf: Any) -> PartitionSpec | None:
-    """How an array is cut into pieces on several devices; None for one that is not."""
+    """Return the partition of an array over several devices; None for one that is not partitioned."""
     sharding = leaf.sharding if isinstance(leaf, jax.Array) and concrete(leaf) else None
     pieces = isinstance(sharding, NamedSharding) and sharding.mesh.size > 1 and any(sharding.spec)
     return sharding.spec if pieces else None  # type: ignore[union-attr]
