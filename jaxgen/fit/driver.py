@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import jax
 import numpy as np
@@ -40,9 +40,10 @@ TWICE = 1.0
 _interrupted = -TWICE
 
 
+@overload
 def fit(
     key: Key,
-    model: M | Callable[[Key], M],
+    model: Callable[[Key], M],
     data: Any,
     algorithm: Algorithm | None = None,
     *,
@@ -56,9 +57,52 @@ def fit(
     mesh: jax.sharding.Mesh | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 100,
-    watch: Sequence[Callable[[Progress[M]], Any]] = (),
+    watch: Sequence[Callable[[Progress[Any]], Any]] = (),
     progress: bool | None = None,
-) -> Fitted[M]:
+) -> Fitted[M]: ...
+
+
+@overload
+def fit(
+    key: Key,
+    model: M,
+    data: Any,
+    algorithm: Algorithm | None = None,
+    *,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    tolerance: float | None = None,
+    validation: Any = None,
+    patience: int | None = None,
+    every: int | None = None,
+    restarts: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 100,
+    watch: Sequence[Callable[[Progress[Any]], Any]] = (),
+    progress: bool | None = None,
+) -> Fitted[M]: ...
+
+
+def fit(
+    key: Key,
+    model: Any,
+    data: Any,
+    algorithm: Algorithm | None = None,
+    *,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    tolerance: float | None = None,
+    validation: Any = None,
+    patience: int | None = None,
+    every: int | None = None,
+    restarts: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 100,
+    watch: Sequence[Callable[[Progress[Any]], Any]] = (),
+    progress: bool | None = None,
+) -> Fitted[Any]:
     """Fits a model to data.
 
     Args:
