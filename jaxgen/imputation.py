@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxgen.core.errors import FitError, ModelError
 from jaxgen.core.inputs import as_array, concrete
 from jaxgen.core.methods import batch_axes, check_key, check_observed
+from jaxgen.core.protocols import Energy, has
 
 
 def impute(key: Any, model: Any, x: Any, observed: Any = None, *, sweeps: int = 1000) -> jax.Array:
@@ -43,7 +44,7 @@ def impute(key: Any, model: Any, x: Any, observed: Any = None, *, sweeps: int = 
     """
     called = f"impute(key, {type(model).__name__}, x)"
     check_key(key, called)
-    kernel = getattr(type(model), "kernel", None)
+    kernel = type(model).kernel if has(model, Energy) else None
     if kernel is None or "observed" not in inspect.signature(kernel).parameters:
         raise ModelError(
             "the model cannot hold coordinates", called=called, expected="a kernel(key, x, observed=mask)",

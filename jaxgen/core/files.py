@@ -24,7 +24,7 @@ import numpy as np
 
 from jaxgen.core.errors import FileError, JaxgenError
 from jaxgen.core.protocols import Conditional, Implicit, has
-from jaxgen.core.pytree import NAMESPACES, REGISTRY, is_model, is_named_tuple, model_fields, public_name
+from jaxgen.core.pytree import NAMESPACES, REGISTRY, dtype_of, is_model, is_named_tuple, model_fields, public_name
 
 FORMAT = "jaxgen-2"
 #: functions that a file may name: activations and dtypes. All of `jax.nn` are; of `jax.numpy`, which has functions that
@@ -249,14 +249,14 @@ def _encode(value: Any, path: str, arrays: dict[str, Any]) -> Any:
         return {"array": path, "shape": list(np.shape(value)), "dtype": str(jnp.result_type(value))}
     raise FileError(
         f"field {path} cannot be saved", expected="models, and arrays of bool, int or float",
-        got=f"{type(value).__name__} {getattr(value, 'dtype', '')}".strip(),
+        got=f"{type(value).__name__} {dtype_of(value) or ''}".strip(),
     )
 
 
 def _is_numeric(value: Any) -> bool:
     if isinstance(value, (bool, int, float)):
         return True
-    dtype = getattr(value, "dtype", None)
+    dtype = dtype_of(value)
     # four-bit numbers and their kin have no place in the file format, nor has a foreign byte order in JAX
     return isinstance(dtype, np.dtype) and dtype.isnative and (dtype.kind in "biuf" or dtype == jnp.bfloat16)
 

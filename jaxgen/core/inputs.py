@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxgen.core import remedies
 from jaxgen.core.errors import DataError, ModelError, ShapeError
+from jaxgen.core.pytree import dtype_of
 
 
 class Batch(NamedTuple):
@@ -73,8 +74,8 @@ def widened(tree: Any) -> Any:
     """
 
     def wide(leaf: Any) -> Any:
-        dtype = getattr(leaf, "dtype", np.dtype(bool))
-        narrow = jax.dtypes.issubdtype(dtype, np.floating) and dtype.itemsize < 4
+        dtype = dtype_of(leaf)
+        narrow = dtype is not None and jax.dtypes.issubdtype(dtype, np.floating) and dtype.itemsize < 4
         return leaf.astype(np.float32) if narrow else leaf
 
     # one array needs no walk, which takes longer than all else that a call checks
@@ -261,7 +262,7 @@ def probabilities(rows: Any, *, name: str, called: str, shape: tuple[int, ...] |
             f"{name} has another shape than the model asks for", called=called, expected=f"shape {list(shape)}",
             got=f"shape {list(value.shape)}",
         )  # fmt: skip
-    kind = getattr(rows, "dtype", value.dtype)
+    kind = dtype_of(rows) or value.dtype
     slack = max(SUM_SLACK, float(jnp.finfo(kind).eps)) if jax.dtypes.issubdtype(kind, np.floating) else SUM_SLACK
     known = concrete(value)
     value = np.asarray(value) if known else value  # type: ignore[assignment]  # on the host each line here is no program

@@ -170,6 +170,16 @@ def model_fields(value: Any) -> list[tuple[str, str, Any]]:
     return [(f.name, next(iter(f.metadata), "trained"), getattr(value, f.name)) for f in dataclasses.fields(value)]
 
 
+def name_of(value: Any) -> str:
+    """Return what a function or class calls itself, or else its representation."""
+    return str(getattr(value, "__name__", None) or repr(value))
+
+
+def dtype_of(value: Any) -> Any:
+    """Return the dtype of an array, or None for what is none."""
+    return getattr(value, "dtype", None)
+
+
 def is_named_tuple(value: Any) -> bool:
     """True for an instance of a NamedTuple class."""
     return isinstance(value, tuple) and hasattr(value, "_fields")

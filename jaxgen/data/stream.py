@@ -13,6 +13,7 @@ import numpy as np
 from jaxgen.core.errors import DataError, ShapeError
 from jaxgen.core.inputs import Batch, as_array, widened
 from jaxgen.core.methods import check_key
+from jaxgen.core.pytree import name_of
 from jaxgen.data.opening import checked, refusing
 
 #: events in a chunk: enough that a pass is arithmetic and not overhead, little enough for any memory
@@ -80,7 +81,7 @@ class Stream:
 
     def __repr__(self) -> str:
         if self._function:
-            return f"Stream({getattr(self._function, '__name__', 'function')}, in chunks of {self.chunk})"
+            return f"Stream({name_of(self._function)}, in chunks of {self.chunk})"
         x = self._parts["x"]
         event = ",".join(map(str, x.shape[1:]))
         return f"Stream({self.events} events, {x.dtype}[{event}], in chunks of {self.chunk})"

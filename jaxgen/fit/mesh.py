@@ -86,7 +86,7 @@ def shards_of(mesh: Any, data: Any) -> Shards:
             got=repr(mesh)[:200], fix='jax.make_mesh((jax.device_count(),), ("data",))',
         )  # fmt: skip
     found = mesh
-    if found is None and (told := jax.sharding.get_mesh()) and not told.empty:
+    if found is None and (told := _told()) is not None and not told.empty:
         found = told
     if found is None:
         leaves = [] if isinstance(data, Iterator) else jax.tree.leaves(data)
@@ -96,6 +96,14 @@ def shards_of(mesh: Any, data: Any) -> Shards:
         return Shards()
     automatic = Mesh(found.devices, found.axis_names, axis_types=(AxisType.Auto,) * len(found.axis_names))
     return Shards(automatic, found)
+
+
+def _told() -> Any:
+    """The mesh that JAX is told to work on; None inside of a program, where there is no such question."""
+    try:
+        return jax.sharding.get_mesh()
+    except ValueError:
+        return None
 
 
 def _with_events_first(sharding: NamedSharding) -> Mesh:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch, widened
 from jaxgen.core.protocols import has
-from jaxgen.core.pytree import difference
+from jaxgen.core.pytree import difference, name_of
 
 
 class Loss(NamedTuple):
@@ -113,7 +113,7 @@ def check_loss(loss: Any, called: str) -> None:
     except TypeError:
         raise FitError(
             "a loss takes four arguments", called=called, expected="loss(key, model, batch, step)",
-            got=f"{getattr(loss, '__name__', type(loss).__name__)}{arguments}",
+            got=f"{name_of(loss)}{arguments}",
             fix="write a last parameter named step, the number of steps made so far, which a loss may leave unused",
         ) from None  # fmt: skip
 
@@ -130,7 +130,7 @@ def measured(loss: LossFunction, key: Any, model: Any, batch: Batch, step: Any) 
     """
     out = loss(key, model, batch, step)
     out = out if isinstance(out, Loss) else Loss(out)
-    name = f"{getattr(loss, '__name__', type(loss).__name__)}(key, model, batch, step)"
+    name = f"{name_of(loss)}(key, model, batch, step)"
     for what, value in {"value": out.value, **out.metrics}.items():
         shape = getattr(value, "shape", () if isinstance(value, (bool, int, float)) else None)
         if shape != ():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jaxgen.annealing import as_path, ladder
 from jaxgen.core.errors import FitError, JaxgenWarning, ModelError
 from jaxgen.core.inputs import as_array, concrete
 from jaxgen.core.methods import check_key
-from jaxgen.core.protocols import Checked, Kind, Reversible, Tractable, has
+from jaxgen.core.protocols import Checked, Kind, Kinded, Reversible, Tractable, has
 from jaxgen.core.scores import Score
 from jaxgen.ops.stable import logsumexp, softmax
 
@@ -39,6 +39,13 @@ class PartitionEstimate(NamedTuple):
     @property
     def kind(self) -> Kind:
         return Kind.ESTIMATE
+
+
+class Bracketed(Protocol):
+    """An estimate of log Z with the bounds that it lies between, nats."""
+
+    low: Any
+    high: Any
 
 
 def ais(
@@ -313,7 +320,7 @@ def log_likelihood(model: Any, x: Any, partition: Any = None) -> Score:
             "the model has no exact partition function", called=called, expected="an estimate, or log_partition()",
             got="neither", fix="jaxgen.metrics.log_likelihood(model, x, jaxgen.metrics.bracket(key, model))",
         )  # fmt: skip
-    if partition is not None and not hasattr(partition, "kind"):
+    if partition is not None and not has(partition, Kinded):
         raise ModelError(
             "the partition function does not say whether it is exact", called=called, got=type(partition).__name__,
             expected="what ais returned, or None for the exact one",
@@ -331,8 +338,9 @@ def log_likelihood(model: Any, x: Any, partition: Any = None) -> Score:
     kind = Kind.EXACT if partition is None else partition.kind
     mean = float(log_p.mean())
     # a high log Z is a low likelihood
-    low, high = (None if end is None else mean - float(end)
-                 for end in (getattr(partition, "high", None), getattr(partition, "low", None)))  # fmt: skip
+    low = high = None
+    if has(partition, Bracketed):
+        low, high = (mean - float(end) for end in (partition.high, partition.low))
     return Score(mean - float(log_z), error, kind, log_p.size, low, high)
 
 

@@ -15,7 +15,7 @@ from jaxgen.core.errors import ModelError
 from jaxgen.core.files import loadable
 from jaxgen.core.inputs import as_array, widened
 from jaxgen.core.methods import check_key
-from jaxgen.core.pytree import model, static
+from jaxgen.core.pytree import is_named_tuple, model, static
 from jaxgen.core.value import algorithm, describe, value_key
 
 
@@ -152,7 +152,7 @@ class Net:
                 raise
             raise ModelError(
                 "the network is random", called=f"{type(self.module).__name__}(...)", expected="net(x, key=key)",
-                got="no key", fix="a typed key at each call, or deterministic=True in its Dropout",
+                got="no key", fix="a typed key at each call, or a Dropout that is deterministic",
             ) from None  # fmt: skip
 
 
@@ -199,7 +199,7 @@ def _has_state(module: Any, got: str) -> ModelError:
 
 def _hashable(value: Any) -> Any:
     """A linen module whose lists are tuples, as those of `Sequential`: they hash, and layers take them as well."""
-    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+    if isinstance(value, (list, tuple)) and not is_named_tuple(value):
         return tuple(map(_hashable, value))
     if _is_of(value, "flax.linen"):
         names = [f.name for f in dataclasses.fields(value) if f.init and f.name != "parent"]

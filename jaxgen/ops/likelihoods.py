@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import distrax
 from jaxgen.core.files import loadable
+from jaxgen.core.pytree import name_of
 
 __all__ = [
     "Bits",
@@ -173,7 +174,7 @@ def parameter_count(likelihood: Callable[..., Any]) -> int:
         >>> parameter_count(bernoulli), parameter_count(gaussian), parameter_count(GaussianOfScale(0.1))
         (1, 2, 1)
     """
-    called = f"likelihood={getattr(likelihood, '__name__', likelihood)!r:.60}"
+    called = f"likelihood={name_of(likelihood)!r:.60}"
     takes = inspect.signature(likelihood).parameters.values() if callable(likelihood) else ()
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     count = sum(p.kind in kinds and p.default is p.empty for p in takes)

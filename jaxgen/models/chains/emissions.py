@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.core import algebra, fast, latent
-from jaxgen.core.errors import ModelError, ShapeError
+from jaxgen.core.errors import JaxgenError, ModelError, ShapeError
 from jaxgen.core.inputs import as_events
 from jaxgen.core.sequences import Sequences, padded
 from jaxgen.core.value import ByValue
@@ -76,9 +76,10 @@ def refuse_leaf(x, error, called) -> NoReturn:
     """Raise the error of a leaf that makes no model of the steps of sequences `[N, T, *event]`."""
     # a table with more rows than columns is one sequence rather than sequences of numbers
     tall = len(x.shape) == 2 and x.shape[0] > x.shape[1]
+    said = error.message if isinstance(error, JaxgenError) else error
     raise ShapeError(
         "the leaf makes no model of these events", called=called,
-        got=f"x of shape {list(x.shape)}, and {type(error).__name__}: {getattr(error, 'message', error)}",
+        got=f"x of shape {list(x.shape)}, and {type(error).__name__}: {said}",
         expected=f"a leaf for events of shape {list(x.shape[2:])}, the axes after [N, T]",
         fix="np.asarray(x)[None] for one sequence" if tall else
         "np.asarray(x)[..., None] for events of one number, or a leaf for these events",

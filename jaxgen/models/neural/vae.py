@@ -14,7 +14,7 @@ from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.inputs import as_array, concrete
 from jaxgen.core.methods import context_shape, per_event, per_latent, per_sample
 from jaxgen.core.protocols import Density, NormalDivergence, has
-from jaxgen.core.pytree import fixed, float_type, model, static
+from jaxgen.core.pytree import fixed, float_type, model, name_of, static
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
 from jaxgen.ops import likelihoods
@@ -248,7 +248,7 @@ def _standardizes(likelihood: Any, event: tuple[int, ...], standardize: bool | N
 
 
 def _name(likelihood: Any) -> str:
-    return getattr(likelihood, "__name__", repr(likelihood))
+    return name_of(likelihood)
 
 
 def _check_support(likelihood: Any, event: tuple[int, ...], x: Any, called: str) -> None:

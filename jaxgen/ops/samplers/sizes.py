@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,13 @@ import numpy as np
 
 from jaxgen.core.errors import FitError
 from jaxgen.core.files import loadable
+from jaxgen.core.protocols import has
+
+
+class Sized(Protocol):
+    """A sampler whose steps have a size."""
+
+    step_size: Any
 
 
 @loadable
@@ -45,7 +52,7 @@ class Spread:
     ratio: float = 200.0
 
     def __post_init__(self):
-        if not hasattr(self.sampler, "step_size") or not 1 <= self.ratio < float("inf"):
+        if not has(self.sampler, Sized) or not 1 <= self.ratio < float("inf"):
             raise FitError(
                 "there are no step sizes to draw from", called="Spread(sampler, ratio)", got=repr(self),
                 expected="a sampler with a step_size, a ratio of 1 or more",
