@@ -12,7 +12,8 @@ import jaxgen as jg
 from jaxgen.core import latent
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import distrax
-from jaxgen.core.pytree import frozen_leaves, keep_frozen, parameter_count
+from jaxgen.core.frozen import frozen_leaves, keep_frozen
+from jaxgen.core.pytree import parameter_count
 from jaxgen.models.densities.external import DistraxLeaf
 from jaxgen.models.latent.mixture import Mixture
 

@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA, FactorAnalysis
 import jaxgen as jg
 from jaxgen.core import algebra, latent
 from jaxgen.core.errors import DataError, ModelError
-from jaxgen.core.pytree import frozen_leaves, keep_frozen
+from jaxgen.core.frozen import frozen_leaves, keep_frozen
 from jaxgen.models.densities.low_rank import LowRankGaussian
 
 slope = jax.jit(jax.grad(lambda model, x: jnp.mean(model.log_prob(x))))

@@ -11,7 +11,7 @@ import pytest
 import scipy.stats
 
 import jaxgen as jg
-from jaxgen.core import algebra, latent
+from jaxgen.core import algebra, frozen, latent
 from jaxgen.core.protocols import Kind
 
 KEY = jax.random.key(0)
@@ -81,8 +81,8 @@ def test_what_is_said_of_several_kinds(tmp_path):
     back = mixture.permute([1, 0])
     assert isinstance(algebra.take(back.components, 0), jg.Poisson)
     np.testing.assert_allclose(back.log_prob(COUNTS), mixture.log_prob(COUNTS), rtol=1e-6)
-    frozen = jg.fit(KEY, mixture, COUNTS, jg.EM(frozen={"components.members[1]": True}), steps=3).model
-    assert frozen.components.members[1].rate == mixture.components.members[1].rate
+    held = jg.fit(KEY, mixture, COUNTS, jg.EM(frozen={"components[1]": True}), steps=3).model
+    assert held.components.members[1].rate == mixture.components.members[1].rate
     restarts = jg.fit(KEY, lambda key: zero_inflated(), COUNTS, restarts=2, steps=3)
     assert restarts.scores[0] == restarts.scores[1]
     with pytest.raises(jg.DataError, match="positive"):  # an event that no kind takes
@@ -101,6 +101,38 @@ def test_a_batch_of_several_kinds_keeps_their_order():
     assert [part.tolist() for part in several.rows(mass)] == [[1.0, 3.0], [2.0]]
     draws = [int(algebra.sample_component(KEY, several, k)) for k in range(3)]
     assert draws == [int(algebra.sample_component(KEY, algebra.stack([m]), 0)) for m in (one[0], other, one[1])]
+
+
+def test_frozen_paths_name_models_and_not_where_their_kind_is_kept():
+    gammas = [jg.Gamma.from_mean([m], [1.0]) for m in (1.0, 2.0)]
+    hmm = jg.HMM.from_values([1.0, 0, 0], np.full((3, 3), 1 / 3), [gammas[0], jg.Delta.from_value([0.0]), gammas[1]])
+
+    def named(model, path, which=True):
+        held = jax.tree_util.tree_leaves_with_path(frozen.frozen_leaves(model, {path: which}))
+        return {jax.tree_util.keystr(at)[1:]: mask[..., 0].tolist() for at, mask in held if mask.any()}
+
+    means, shapes, value = (f"emissions.members[{i}" for i in ("0].log_mean", "0].log_shape", "1].value"))
+    assert named(hmm, "emissions[2]") == {means: [False, True], shapes: [False, True]}
+    assert named(hmm, "emissions[0].log_mean") == {means: [True, False]}
+    assert named(hmm, "emissions.log_mean", (False, False, True)) == {means: [False, True]}
+    assert named(hmm, "emissions", (False, True, True)) == {means: [False, True], shapes: [False, True], value: [True]}
+    chains = jg.Mixture.from_components(algebra.repeat(hmm, 2))
+    inner = named(chains, "components[1].emissions[2].log_mean")
+    assert inner == {f"components.{means}": [[False, False], [False, True]]}
+    for path, which in (("emissions[3]", True), ("emissions.none", True), ("emissions", (True, False))):
+        with pytest.raises(jg.ModelError, match="freeze|fit"):
+            named(hmm, path, which)
+
+
+def test_blocks_take_the_context_of_a_product():
+    """Trials come with the events; sums of successes and trials are the maximum."""
+    trials = RNG.integers(1, 20, size=(300, 1)).astype(np.float32)
+    x = np.stack([RNG.binomial(trials[:, 0].astype(int), 0.7), RNG.poisson(2.0, 300)], axis=1).astype(np.float32)
+    product = jg.Product.from_blocks({(0,): jg.Binomial.from_probs([0.5]), 1: jg.Poisson.from_rate(1.0)})
+    data = {"x": x, "context": trials}
+    fitted = jg.fit(KEY, jg.Mixture.from_components([product]), data, steps=3).model.components.blocks
+    np.testing.assert_allclose(fitted[0].probs[0], x[:, :1].sum() / trials.sum(), rtol=1e-5)
+    np.testing.assert_allclose(fitted[1].rate[0], x[:, 1].mean(), rtol=1e-5)
 
 
 def test_starts_of_several_kinds():

@@ -11,7 +11,8 @@ import scipy.stats
 import jaxgen as jg
 from jaxgen.core import algebra, latent
 from jaxgen.core.errors import DataError, ModelError, ShapeError
-from jaxgen.core.pytree import frozen_leaves, model, static
+from jaxgen.core.frozen import frozen_leaves
+from jaxgen.core.pytree import model, static
 from jaxgen.core.value import value_key
 from jaxgen.models.latent.product import Product
 from jaxgen.ops import scales

@@ -13,7 +13,7 @@ import scipy.stats
 import jaxgen as jg
 from jaxgen.core import algebra, latent
 from jaxgen.core.errors import DataError, ModelError
-from jaxgen.core.pytree import frozen_leaves, keep_frozen
+from jaxgen.core.frozen import frozen_leaves, keep_frozen
 from jaxgen.models.densities import student
 from jaxgen.models.densities.student import StudentT
 from jaxgen.models.latent.mixture import Mixture

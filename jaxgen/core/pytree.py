@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core.errors import ModelError
 from jaxgen.core.protocols import INTERNAL, members
 
 T = TypeVar("T")
@@ -233,54 +232,6 @@ def partition(tree: T) -> tuple[T, T]:
 def combine(trained: T, rest: T) -> T:
     """Puts the two parts of `partition` back together."""
     return jax.tree.map(lambda a, b: b if a is None else a, trained, rest, is_leaf=lambda x: x is None)
-
-
-def frozen_leaves(tree: T, frozen: Any) -> T:
-    """The same tree with bools in place of numbers: True for those that training has to leave as they are.
-
-    Args:
-        tree: a model.
-        frozen: `{path: True}`, a path of field names such as `"components.offset"` with all that is under it; or
-            `{path: bools}` with one for each index of the leading axis, such as the components of a mixture, or one
-            for each number of the field.
-
-    Raises:
-        ModelError: a path that leads nowhere, or bools of another shape.
-
-    Example:
-        >>> @model
-        ... class M:
-        ...     a: jax.Array
-        ...     b: jax.Array
-        >>> frozen_leaves(M(jnp.zeros(2), jnp.zeros(2)), {"a": True, "b": (False, True)}).b.tolist()
-        [False, True]
-    """
-    paths, structure = jax.tree_util.tree_flatten_with_path(tree)
-    names = [jax.tree_util.keystr(path).lstrip(".") for path, _ in paths]
-    masks = [np.zeros(np.shape(leaf), bool) for _, leaf in paths]
-    for path, which in frozen.items():
-        under = [i for i, n in enumerate(names) if n == path or (n.startswith(path) and n[len(path)] in ".[")]
-        if not under:
-            raise ModelError(
-                "there is no such field to freeze", called=f"frozen={dict(frozen)!r}", got=repr(path),
-                expected="the path of a field: " + ", ".join(names), fix="jaxgen.summary(model) lists them",
-            )  # fmt: skip
-        for i in under:
-            rows = np.asarray(which, bool)
-            if rows.shape not in ((), masks[i].shape[:1], masks[i].shape):
-                raise ModelError(
-                    f"frozen does not fit {names[i]}", called=f"frozen={dict(frozen)!r}", got=f"shape {rows.shape}",
-                    expected=f"True, or bools of shape {masks[i].shape[:1]} or {masks[i].shape}",
-                )  # fmt: skip
-            masks[i] |= rows.reshape(rows.shape + (1,) * (masks[i].ndim - rows.ndim))
-    return jax.tree.unflatten(structure, [jnp.asarray(mask) for mask in masks])
-
-
-def keep_frozen(new: T, old: T, frozen: Any) -> T:
-    """Return the new model with the frozen numbers of the old one; as it is where `frozen` is None."""
-    if frozen is None:
-        return new
-    return jax.tree.map(lambda stays, n, o: jnp.where(stays, o, n).astype(n.dtype), frozen, new, old)
 
 
 def parameter_count(tree: Any) -> int:

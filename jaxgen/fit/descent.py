@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.core.errors import FitError
-from jaxgen.core.pytree import combine, frozen_leaves, keep_frozen, partition, registered
+from jaxgen.core.frozen import frozen_leaves, keep_frozen
+from jaxgen.core.pytree import combine, partition, registered
 from jaxgen.core.value import algorithm
 from jaxgen.fit.averages import named
 

@@ -13,10 +13,11 @@ import numpy as np
 
 from jaxgen.core import fast, latent
 from jaxgen.core.errors import FitError
+from jaxgen.core.frozen import frozen_leaves, keep_frozen
 from jaxgen.core.inputs import Batch, widened
 from jaxgen.core.mesh import even, per_shard
 from jaxgen.core.protocols import Traits
-from jaxgen.core.pytree import float_type, frozen_leaves, keep_frozen
+from jaxgen.core.pytree import float_type
 from jaxgen.core.sequences import Sequences, join
 from jaxgen.core.value import algorithm
 from jaxgen.ops.chunks import sum_over_chunks

@@ -55,6 +55,11 @@ def _take(x: Any, columns: Columns) -> Any:
     return x[..., columns if isinstance(columns, int) else np.asarray(columns)]
 
 
+def _given(block: Any, context: Any) -> Any:
+    """The context, for a block that takes one."""
+    return None if context_shape(block) is None else context
+
+
 class ProductStatistics(NamedTuple):
     """The statistics of each block."""
 
@@ -199,8 +204,7 @@ class Product:
     @per_event
     def log_prob(self, x, *, context=None) -> jax.Array:
         """Nats, `[*batch, D] -> [*batch]`."""
-        given = lambda block: None if context_shape(block) is None else context  # noqa: E731
-        return sum(block.log_prob(part, context=given(block)) for block, part in self._parts(x))
+        return sum(block.log_prob(part, context=_given(block, context)) for block, part in self._parts(x))
 
     @per_event
     def elbo(self, key, x, *, context=None) -> jax.Array:
@@ -214,8 +218,8 @@ class Product:
 
     def _sum_of(self, score, key, x, context):
         keys = jax.random.split(key, len(self.blocks))
-        given = lambda block: None if context_shape(block) is None else context  # noqa: E731
-        return sum(score(block, k, part, given(block)) for k, (block, part) in zip(keys, self._parts(x), strict=True))
+        parts = zip(keys, self._parts(x), strict=True)
+        return sum(score(block, k, part, _given(block, context)) for k, (block, part) in parts)
 
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:
@@ -228,9 +232,13 @@ class Product:
         return out
 
     @weighted_events
-    def e_step(self, x, weight=None):
+    def e_step(self, x, weight=None, *, context=None):
         """`ProductStatistics`, and `log_prob [N]`."""
-        steps = [block.e_step(part, weight) for block, part in self._parts(x)]
+        steps = []
+        for block, own in self._parts(x):
+            # not all e_steps have a context to name
+            given = {} if _given(block, context) is None else {"context": context}
+            steps.append(block.e_step(own, weight, **given))
         return ProductStatistics(tuple(part for part, _ in steps)), sum(log_prob for _, log_prob in steps)
 
     def m_step(self, statistics) -> Product:
