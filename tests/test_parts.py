@@ -135,6 +135,56 @@ def test_blocks_take_the_context_of_a_product():
     np.testing.assert_allclose(fitted[1].rate[0], x[:, 1].mean(), rtol=1e-5)
 
 
+def test_what_was_not_seen_of_several_kinds():
+    """An entry that was seen at the atom's value is the atom's: a density there has another unit than its mass."""
+    atom = jg.Delta.from_value([0.0, 0.0], missing=True)
+    slab = dataclasses.replace(jg.DiagonalGaussian.from_scale([1.0, 2.0], [1.0, 1.0]), missing=True)
+    mixture = jg.Mixture.from_components([atom, jg.Punctured.from_density(slab, [0.0, 0.0])], [0.25, 0.75])
+    x = np.array([[0.0, np.nan], [np.nan, np.nan], [1.0, np.nan], [0.0, 3.0]], np.float32)
+    np.testing.assert_allclose(mixture.responsibilities(x)[:, 0], [1, 0.25, 0, 0], atol=1e-6)
+    known = 0.75 * np.exp(-0.5 * np.array([0.0, 2.0])) / np.sqrt(2 * np.pi) ** np.array([1, 2])
+    np.testing.assert_allclose(mixture.log_prob(x), np.log([0.25, 1, *known]), atol=1e-6)
+    gamma = jg.Gamma(jnp.log(jnp.array([1.0, 2.0])), jnp.zeros(2), missing=True)
+    filled = jg.Mixture.from_components([atom, gamma], [0.25, 0.75]).impute(x[:3])
+    np.testing.assert_allclose(filled, [[0, 0], [0.75, 1.5], [1, 2]], atol=1e-6)
+    with pytest.raises(jg.ModelError, match="Punctured"):
+        mixture.impute(x)
+
+
+def test_an_event_that_no_component_makes_belongs_to_none():
+    shares = jg.Mixture.from_components(rain()).responsibilities(np.array([[-1.0], [0.0]], np.float32))
+    np.testing.assert_array_equal(shares, [[0, 0], [1, 0]])
+
+
+def test_moments_and_marginals_of_several_kinds():
+    kinds = [jg.Gaussian.from_covariance([1.0, 2.0], np.eye(2)), jg.DiagonalGaussian.from_scale([3.0, 4.0], [1.0, 2.0])]
+    mixture = jg.Mixture.from_components(kinds, [0.5, 0.5])
+    np.testing.assert_allclose(mixture.mean, [2.0, 3.0], rtol=1e-6)
+    given = mixture.condition((0,), [1.0])
+    joint, alone = mixture.log_prob(jnp.array([1.0, 2.5])), mixture.marginal((0,)).log_prob(jnp.array([1.0]))
+    np.testing.assert_allclose(given.log_prob(jnp.array([2.5])), joint - alone, rtol=1e-5)
+    with pytest.raises(jg.ModelError, match="Delta"):
+        jg.Mixture.from_components(rain()).marginal((0,))
+    with pytest.raises(jg.ModelError, match="not known yet"):
+        jax.jit(mixture.permute)(jnp.array([1, 0]))
+
+
+def test_several_kinds_in_blocks_of_components():
+    """A batch of products whose blocks are mixtures of several kinds: data are looked at without numbers at hand."""
+    x = np.concatenate([COUNTS[:200, None], RAIN[:200]], axis=1).astype(np.float32)
+    products = [jg.Product.from_blocks({0: zero_inflated(), (1,): jg.Mixture.from_components(rain())})] * 2
+    latent.check_data(jg.Mixture.from_components(products), x)
+
+
+def test_products_of_posteriors_are_weighed_by_what_their_e_steps_say():
+    """That is no log_prob of a block with a posterior, and responsibilities of mixtures have to go by it."""
+    x = RNG.normal(0, 1, (15, 2)).astype(np.float32)
+    blocks = {(0,): jg.NormalWishart.init, (1,): jg.NormalWishart.init}
+    products = [jg.Product.init(KEY, x + shift, blocks) for shift in (0, 3)]
+    scores = algebra.component_step_log_prob(algebra.stack(products), x)
+    np.testing.assert_allclose(scores, [one.e_step(x)[1] for one in products], rtol=1e-5)
+
+
 def test_starts_of_several_kinds():
     start = jg.Mixture.init(KEY, RAIN, 3, [jg.Delta.init, jg.Gamma.init, jg.Gamma.init])
     fitted = jg.fit(KEY, start, RAIN).model

@@ -27,6 +27,7 @@ from jaxgen.core.protocols import (
     Unconditioned,
     Weighted,
     has,
+    members,
 )
 from jaxgen.core.pytree import difference, model, static
 
@@ -100,6 +101,27 @@ def each(function: Callable[..., Any], models: Any, *rows: Any) -> Any:
     return joined(models, per_kind(lambda batch, *row: jax.vmap(function)(batch, *row), models, *rows))
 
 
+def of_kinds(function: Callable[..., Any], models: Any, capability: type, called: str) -> Any:
+    """`function(batch)`, which is a batch of models again, of each batch of one kind that has a capability.
+
+    Raises:
+        ModelError: models that have not.
+    """
+    needed(models, capability, called)
+    made = per_kind(function, models)
+    return Several(tuple(made), models.order) if isinstance(models, Several) else made[0]
+
+
+def needed(models: Any, capability: type, called: str) -> None:
+    """Refuses a batch with models that lack a capability with a ModelError."""
+    lacking = [type(batch).__name__ for batch in kinds(models) if not has(batch, capability)]
+    if lacking:
+        raise ModelError(
+            "not all of the models can do this", called=called, got=" and ".join(lacking) + " without",
+            expected="models that all have " + " and ".join(sorted(members(capability))),
+        )  # fmt: skip
+
+
 def count(models: Any) -> int:
     """The number of models in a batch.
 
@@ -121,6 +143,11 @@ def take(models: Any, index: Any) -> Any:
     """
     if not isinstance(models, Several):
         return jax.tree.map(lambda leaf: leaf[index], models)
+    if not concrete(index):
+        raise ModelError(
+            "one of models of several kinds is chosen by a number that is not known yet", called="take(models, index)",
+            expected="an int, outside of jit and vmap", got=str(index),
+        )  # fmt: skip
     if np.ndim(index):
         return stack([take(models, int(i)) for i in index])
     place = models.order[int(index)]

@@ -163,6 +163,11 @@ def check_data(model: Any, x: Any) -> None:
             _check_components(held, x)
 
 
+def _abstract(model: Any) -> bool:
+    """Tell whether a model has shapes in place of numbers (`algebra.element`)."""
+    return any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(model))
+
+
 def _check_components(components: Any, x: Any) -> None:
     if not isinstance(components, Several):
         check_data(element(components), x)
@@ -173,7 +178,8 @@ def _check_components(components: Any, x: Any) -> None:
             check_data(element(batch), x)
         except DataError as error:
             refused = refused or error
-    if refused is None or not concrete(x, components):
+    # nothing is known of models in the abstract, as those are that a batch of models with such parts is made of
+    if refused is None or not concrete(x, components) or _abstract(components):
         return
     # what one kind refuses another may take
     if np.isneginf(np.max(np.asarray(component_log_prob(components, jnp.asarray(x))), axis=0)).any():
@@ -346,7 +352,7 @@ def component_free_parameters(components: Any) -> int:
             total += sum(k * component_free_parameters(element(one)) if kind == "parts" else
                          component_free_parameters(one) for one in inner)  # fmt: skip
         return total
-    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(components)) or not concrete(components):
+    if _abstract(components) or not concrete(components):
         return count(components) * free_parameters(element(components))
     # one after the other: what is frozen at zero may differ between them
     host = jax.tree.map(np.asarray, components)

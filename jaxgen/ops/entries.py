@@ -162,6 +162,16 @@ def sums(weight: jax.Array, *parts: jax.Array) -> tuple[jax.Array, ...]:
     return tuple(jnp.tensordot(weight.astype(part.dtype), part, axes=1, precision="highest") for part in parts)
 
 
+def filled(x: jax.Array, mean: jax.Array) -> jax.Array:
+    """Return events with what is missing (NaN) at its mean: of independent entries, the others say nothing of it.
+
+    Example:
+        >>> filled(jnp.array([1.0, jnp.nan]), jnp.array([5.0, 7.0])).tolist()
+        [1.0, 7.0]
+    """
+    return jnp.where(jnp.isnan(x), mean, x)
+
+
 def one_step(start: Any, x: jax.Array) -> Any:
     """Return the M-step of a model on events that all have weight one: where its EM is exact, its maximum likelihood.
 

@@ -13,7 +13,7 @@ from jaxgen.core.inputs import as_array, floating
 from jaxgen.core.methods import per_event, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.core.remedies import unseen
-from jaxgen.ops.entries import float_dtype, scored
+from jaxgen.ops.entries import filled, float_dtype, scored
 from jaxgen.ops.stable import has_mass
 
 
@@ -88,6 +88,11 @@ class Delta:
     def log_prob(self, x, *, context=None) -> jax.Array:
         """Return nats with respect to counting measure, `[*batch, *event] -> [*batch]`: 0 or -inf."""
         return jnp.sum(scored(jnp.zeros_like(self.value), self._at(x), x, self.missing))
+
+    @per_event
+    def impute(self, x) -> jax.Array:
+        """Return events with what is missing (NaN) at its value, `[*batch, *event]`."""
+        return filled(x, self.value)
 
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:

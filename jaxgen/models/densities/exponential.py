@@ -89,6 +89,11 @@ class Exponential:
         clean, inside = entries.clean(x, _inside, 0, self.log_mean.dtype)
         return jnp.sum(entries.scored(-self.log_mean - clean * self.rate, inside, x, self.missing))
 
+    @per_event
+    def impute(self, x) -> jax.Array:
+        """Return events with what is missing (NaN) at its mean, `[*batch, *event]`."""
+        return entries.filled(x, self.mean)
+
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Return draws `[*shape, *event]`."""

@@ -170,6 +170,11 @@ class Gamma:
         value = constant - self.shape * self._ratio(x)[1] - jnp.log(x)
         return jnp.sum(jnp.where(inside, value, 0) + penalty)
 
+    @per_event
+    def impute(self, x) -> jax.Array:
+        """Return events with what is missing (NaN) at its mean, `[*batch, *event]`."""
+        return jnp.where(jnp.isnan(x), self.mean, x)
+
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws `[*shape, *event]`."""

@@ -124,6 +124,11 @@ class Laplace:
         value = -jnp.abs(self._residual(x)) / self.scale - self.log_scale - math.log(2)
         return jnp.sum(jnp.where(jnp.isnan(x), 0, value) if self.missing else value)
 
+    @per_event
+    def impute(self, x) -> jax.Array:
+        """Return events with what is missing (NaN) at its mean, `[*batch, *event]`."""
+        return entries.filled(x, self.mean)
+
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Return draws `[*shape, *event]`."""

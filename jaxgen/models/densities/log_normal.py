@@ -99,6 +99,11 @@ class LogNormal:
         value = -0.5 * ((d / self.scale) ** 2 + LOG_2PI) - self.log_scale - log
         return jnp.sum(entries.scored(value, inside, x, self.missing))
 
+    @per_event
+    def impute(self, x) -> jax.Array:
+        """Return events with what is missing (NaN) at its mean, `[*batch, *event]`."""
+        return entries.filled(x, self.mean)
+
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Return draws `[*shape, *event]`."""

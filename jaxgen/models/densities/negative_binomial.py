@@ -179,6 +179,11 @@ class NegativeBinomial:
         x, inside, penalty = self._clean(x)
         return jnp.sum(jnp.where(inside, _log_mass(x, self.mean, self.dispersion), 0) + penalty)
 
+    @per_event
+    def impute(self, x) -> jax.Array:
+        """Return events with what is missing (NaN) at its mean, `[*batch, *event]`."""
+        return jnp.where(jnp.isnan(x), self.mean, x)
+
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws `[*shape, *event]` int32: a rate each, and a Poisson count of it."""

@@ -119,6 +119,11 @@ class Poisson:
         counts, supported = self._clean(x)
         return jnp.sum(entries.scored(poisson_log_mass(counts, self.rate), supported, x, self.missing))
 
+    @per_event
+    def impute(self, x) -> jax.Array:
+        """Return events with what is missing (NaN) at its mean, `[*batch, *event]`."""
+        return entries.filled(x, self.rate)
+
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws `[*shape, *event]` int32."""

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import latent
+from jaxgen.core import algebra, latent
 from jaxgen.core.compiled import compiled
 from jaxgen.core.errors import ModelError
 from jaxgen.core.inputs import as_array, concrete, floating
@@ -77,6 +77,7 @@ class Punctured:
 
     event_shape = property(lambda self: self.density.event_shape)
     context_shape = property(lambda self: context_shape(self.density))
+    context_optional = property(lambda self: algebra.context_optional(self.density))
 
     def check_data(self, x) -> None:
         """Refuse data that the density refuses, but for events at the value, with a DataError."""
@@ -86,9 +87,10 @@ class Punctured:
             latent.check_data(self.density, kept)
 
     def _at(self, x):
-        """Return which events `[*batch, *event]` equal the value, as numbers of its dtype."""
-        axes = tuple(range(-len(self.value.shape), 0))
-        return jnp.all(jnp.asarray(x, self.value.dtype) == self.value, axis=axes)
+        """Return which events `[*batch, *event]` equal the value, as numbers of its dtype, in all that was seen."""
+        axes, x = tuple(range(-len(self.value.shape), 0)), jnp.asarray(x, self.value.dtype)
+        unseen = jnp.isnan(x)  # where nothing at all was seen, no value was
+        return jnp.all((x == self.value) | unseen, axis=axes) & ~jnp.all(unseen, axis=axes)
 
     @per_event
     def log_prob(self, x, *, context=None) -> jax.Array:
@@ -107,6 +109,11 @@ class Punctured:
         given = {} if context is None else {"context": context}
         statistics, log_prob = self.density.e_step(x, jnp.where(at, 0, weight), **given)
         return PuncturedStatistics(statistics), jnp.where(at, -jnp.inf, log_prob)
+
+    @compiled
+    def step_log_prob(self, x) -> jax.Array:
+        """Return what `e_step` does beside the statistics, `[N]`, of a density that bounds its own."""
+        return jnp.where(self._at(x), -jnp.inf, algebra.step_log_prob(self.density, x))
 
     def m_step(self, statistics) -> Punctured:
         """Return the M-step of the density."""

@@ -15,6 +15,7 @@ from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.inputs import as_batch, as_events, concrete, floating, probabilities
 from jaxgen.core.methods import context_shape, per_batch, per_sample, weighted_events
+from jaxgen.core.protocols import Imputing, Located, Marginal
 from jaxgen.core.pytree import fixed, float_type, model, parts
 from jaxgen.core.value import ByValue
 from jaxgen.ops.chains import transitions
@@ -195,8 +196,10 @@ class Mixture:
 
     @per_batch
     def responsibilities(self, x, *, context=None) -> jax.Array:
-        """`p(k | x)`, `[*batch, *event] -> [*batch, K]`."""
-        return jax.nn.softmax(self._joint(x, context), axis=0).T
+        """`p(k | x)`, `[*batch, *event] -> [*batch, K]`; zeros for an event that no component makes."""
+        joint = self._joint(x, context)
+        impossible = jnp.all(jnp.isneginf(joint), axis=0)
+        return jnp.where(impossible, 0, jax.nn.softmax(jnp.where(impossible, 0, joint), axis=0)).T
 
     @per_batch
     def predict(self, x, *, context=None) -> jax.Array:
@@ -207,9 +210,13 @@ class Mixture:
     def impute(self, x, *, context=None) -> jax.Array:
         """Events with what is missing (NaN) at its posterior mean given the rest, `[*batch, *event]`.
 
-        `E[x_M | x_O] = sum_k p(k | x_O) E_k[x_M | x_O]`, of components that have `impute`: Gaussians with
+        `E[x_M | x_O] = sum_k p(k | x_O) E_k[x_M | x_O]`, of components that have `impute`, such as Gaussians with
         `missing=True`.
+
+        Raises:
+            ModelError: components without.
         """
+        algebra.needed(self.components, Imputing, "Mixture.impute(x)")
         share = jax.nn.softmax(self._joint(x, context), axis=0)
         filled = algebra.each(lambda component: component.impute(x), self.components)
         mean = jnp.sum(share.reshape(share.shape + (1,) * (x.ndim - 1)) * filled, axis=0)
@@ -229,7 +236,10 @@ class Mixture:
     @compiled_by_trace
     def marginal(self, indices) -> Mixture:
         """The mixture of the components' marginals of the coordinates at `indices` (static)."""
-        return Mixture(self.logits, self.components.marginal(indices), self.prior)
+        return Mixture(self.logits, self._marginals(indices, "Mixture.marginal(indices)"), self.prior)
+
+    def _marginals(self, indices, called):
+        return algebra.of_kinds(lambda batch: batch.marginal(indices), self.components, Marginal, called)
 
     @compiled_by_trace
     def condition(self, indices, values) -> Mixture:
@@ -241,14 +251,17 @@ class Mixture:
             indices: coordinates that are known, a tuple of ints.
             values: `[len(indices)]`, their values.
         """
-        log_prob = algebra.component_log_prob(self.components.marginal(indices), jnp.asarray(values)[None])[:, 0]
-        logits = self.log_weights + log_prob
-        return Mixture(logits - logsumexp(logits), self.components.condition(indices, values), None)
+        known = self._marginals(indices, "Mixture.condition(indices, values)")
+        logits = self.log_weights + algebra.component_log_prob(known, jnp.asarray(values)[None])[:, 0]
+        rest = algebra.of_kinds(lambda batch: batch.condition(indices, values), self.components, Marginal, "condition")
+        return Mixture(logits - logsumexp(logits), rest, None)
 
     @property
     def mean(self) -> jax.Array:
         """`E[x]`, `[*event]`, of components that have a `mean`."""
-        return jnp.tensordot(self.weights, self.components.mean, 1, precision="highest")
+        algebra.needed(self.components, Located, "Mixture.mean")
+        means = algebra.joined(self.components, algebra.per_kind(lambda batch: batch.mean, self.components))
+        return jnp.tensordot(self.weights, means, 1, precision="highest")
 
     @per_sample
     def sample(self, key, shape=(), *, context=None, length=None) -> jax.Array:

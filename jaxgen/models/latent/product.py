@@ -241,6 +241,11 @@ class Product:
             steps.append(block.e_step(own, weight, **given))
         return ProductStatistics(tuple(part for part, _ in steps)), sum(log_prob for _, log_prob in steps)
 
+    @compiled
+    def step_log_prob(self, x) -> jax.Array:
+        """What `e_step` returns beside the statistics, `[N]`: `log_prob`, but for blocks that bound theirs."""
+        return sum(algebra.step_log_prob(block, part) for block, part in self._parts(x))
+
     def m_step(self, statistics) -> Product:
         """Weighted maximum likelihood of each block."""
         return self.maximize(statistics)[0]
@@ -258,6 +263,10 @@ class Product:
     def log_prob_components(self, x):
         """`[K, N]`, the sum over blocks."""
         return sum(algebra.component_log_prob(block, part) for block, part in self._parts(x))
+
+    def step_log_prob_components(self, x):
+        """`step_log_prob` of K products, `[K, N]`."""
+        return sum(algebra.component_step_log_prob(block, part) for block, part in self._parts(x))
 
     def e_step_components(self, x, weight):
         """`ProductStatistics`, leading axis K, from weights `[K, N]`."""
