@@ -301,6 +301,29 @@ def test_a_mixture_of_bounds_is_scored_and_trained_as_one():
         bound.log_prob(x)
 
 
+@jg.model
+class Root:
+    """A density from 0 on, `log p(x) = -sum_d sqrt(s x_d)` and a constant: below, its gradient is NaN."""
+
+    scale: jax.Array
+    event_shape = (2,)
+
+    @jg.per_sample
+    def sample(self, key):
+        return self.scale + jnp.zeros(2)
+
+    @jg.per_event
+    def log_prob(self, x, *, context=None):
+        return jnp.where(jnp.all(x >= 0), -jnp.sum(jnp.sqrt(self.scale * x)), -jnp.inf)
+
+
+def test_the_gradient_of_a_bound_outside_of_a_support_is_finite():
+    mixture = jg.Mixture.from_components([Exactly(jnp.zeros(2)), Root(jnp.ones(()))])
+    x = jnp.array([[-1.0, 2.0], [1.0, 2.0]])
+    gradient = jax.grad(lambda mixture: mixture.elbo(KEY, x).sum())(mixture)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
 def test_chains_products_and_flows_of_bounds():
     bound, exact = bounded()
     emissions = [Exactly(jnp.zeros(2)), Exactly(jnp.full(2, 3.0))]

@@ -413,7 +413,9 @@ def component_estimate(components: Any, key: Any, x: Any, context: Any = None, s
     def of(batch: Any, keys: Any) -> jax.Array:
         given = None if context is None or context_shape(element(batch)) is None else context
         if likelihood_kind(batch) is Kind.EXACT:
-            return component_log_prob(batch, x, given)
+            # beside other kinds, what is outside of its support is so without a trace in the gradient
+            alone = isinstance(components, Several)
+            return component_log_prob(Several((batch,), tuple(range(count(batch)))) if alone else batch, x, given)
         return jax.vmap(lambda component, key: estimate(component, key, x, given, samples))(batch, keys)
 
     return joined(components, per_kind(of, components, jax.random.split(key, count(components))))

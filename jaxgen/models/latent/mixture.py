@@ -117,7 +117,7 @@ class Mixture:
         """From components, batched or a sequence, and weights `[K]` (default: equal); `prior` is broadcast to `[K]`.
 
         Raises:
-            ModelError: components of several kinds or shapes; weights that are negative, do not sum to one but for
+            ModelError: components of events of several shapes; weights that are negative, do not sum to one but for
                 rounding, or are of another number than the components.
         """
         called = "Mixture.from_components(components, weights)"
