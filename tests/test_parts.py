@@ -193,8 +193,11 @@ def test_starts_of_several_kinds():
     assert low < RAIN[RAIN > 0].mean() < high
     hmm = jg.HMM.init(KEY, RAIN[None], 2, [jg.Delta.init, jg.Gamma.init])
     assert np.isfinite(hmm.log_prob(RAIN[None])).all()
-    with pytest.raises(jg.ModelError, match="3 leaves"):
-        jg.Mixture.init(KEY, RAIN, 3, [jg.Delta.init, jg.Gamma.init])
+    turned = jg.Mixture.init(KEY, RAIN, 2, [jg.Gamma.init, jg.Delta.init]).components
+    np.testing.assert_allclose(turned.members[0].mean[0], RAIN[RAIN > 0].mean(), rtol=1e-5)
+    for k, given in ((3, {}), (2, {"weight": np.ones(len(RAIN))})):
+        with pytest.raises(jg.ModelError, match="leaves of several kinds"):
+            jg.Mixture.init(KEY, RAIN, k, [jg.Delta.init, jg.Gamma.init], **given)
 
 
 def test_selection_counts_what_stands_beside_an_atom():

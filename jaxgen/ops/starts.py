@@ -75,7 +75,7 @@ def start_of_kinds(key: Any, x: jax.Array, leaves: Any) -> Any:
 
     A kind that is there once starts from all events: what distinguishes the parts is their kind. Several of one kind
     share the events out by k-means. A leaf that refuses some events, as a gamma refuses zeros, starts from those that
-    no part made before it takes for itself (`Delta` gives all others no probability).
+    one of the others does not take (`Delta` gives all but its value no probability), whatever their order.
 
     Args:
         key: typed key.
@@ -85,25 +85,30 @@ def start_of_kinds(key: Any, x: jax.Array, leaves: Any) -> Any:
     Raises:
         DataError: by a leaf, of events that no other leaf takes.
     """
-    made: list[Any] = []
-    for k, leaf in zip(jax.random.split(key, len(leaves)), leaves, strict=True):
-        made.append(_first_that_fits(k, leaf, x, made))
-    models = algebra.stack(made)
+    made: dict[int, Any] = {}
+    refused: dict[int, DataError] = {}
+    keys = jax.random.split(key, len(leaves))
+    for i, leaf in enumerate(leaves):
+        try:
+            made[i] = leaf(keys[i], x)
+        except DataError as error:
+            refused[i] = error
+    others = list(made.values())
+    for i, refusal in refused.items():
+        made[i] = _of_the_rest(keys[i], leaves[i], x, others, refusal)
+    models = algebra.stack([made[i] for i in range(len(leaves))])
     shared = [_shared_out(key, batch, x) for batch in algebra.kinds(models)]
     return algebra.Several(tuple(shared), models.order) if isinstance(models, algebra.Several) else shared[0]
 
 
-def _first_that_fits(key: Any, leaf: Any, x: jax.Array, made: list[Any]) -> Any:
-    """A leaf's model of all events, or of those that one of the models made before it does not take."""
-    try:
-        return leaf(key, x)
-    except DataError:
-        for one in made:
-            free = np.isneginf(np.asarray(one.log_prob(x)))
-            if free.any() and not free.all():
-                with contextlib.suppress(DataError):
-                    return leaf(key, x[free])
-        raise
+def _of_the_rest(key: Any, leaf: Any, x: jax.Array, others: list[Any], refused: DataError) -> Any:
+    """A leaf's model of the events that one of the others does not take."""
+    for one in others:
+        free = np.isneginf(np.asarray(one.log_prob(x)))
+        if free.any() and not free.all():
+            with contextlib.suppress(DataError):
+                return leaf(key, x[free])
+    raise refused
 
 
 def _shared_out(key: Any, batch: Any, x: jax.Array) -> Any:

@@ -111,7 +111,7 @@ class Punctured:
         return PuncturedStatistics(statistics), jnp.where(at, -jnp.inf, log_prob)
 
     @compiled
-    def step_log_prob(self, x) -> jax.Array:
+    def step_log_prob(self, x):
         """Return what `e_step` does beside the statistics, `[N]`, of a density that bounds its own."""
         return jnp.where(self._at(x), -jnp.inf, algebra.step_log_prob(self.density, x))
 

@@ -105,7 +105,8 @@ class Mixture:
         start = _given(means, responsibilities, x, k, called)
         prior = None if prior is None else jnp.broadcast_to(jnp.asarray(prior, jnp.result_type(float)), (k,))
         if isinstance(leaf, (list, tuple)):
-            return _of_kinds(key, x, k, leaf, prior, start is None and batch[1:] == (None, None, None), called)
+            alone = start is None and all(given is None for given in batch[1:])
+            return _of_kinds(key, x, k, leaf, prior, alone, called)
         made = _init(key, x, batch.context, batch.weight, batch.label, start, prior, k, ByValue(leaf))
         if not latent.accepts_missing(made):
             as_events(x, name="x", called=called)

@@ -242,7 +242,7 @@ class Product:
         return ProductStatistics(tuple(part for part, _ in steps)), sum(log_prob for _, log_prob in steps)
 
     @compiled
-    def step_log_prob(self, x) -> jax.Array:
+    def step_log_prob(self, x):
         """What `e_step` returns beside the statistics, `[N]`: `log_prob`, but for blocks that bound theirs."""
         return sum(algebra.step_log_prob(block, part) for block, part in self._parts(x))
 
