@@ -436,21 +436,6 @@ class Encoder(Protocol):
     def encode(self, x: Any) -> jax.Array: ...
 
 
-class Imputing(Protocol):
-    """Knows the mean of what was not seen of an event, given what was."""
-
-    def impute(self, x: Any) -> jax.Array:
-        """Events with NaN at its conditional mean, `[*batch, *event]`."""
-
-
-class Marginal(Protocol):
-    """Knows the density of some of its coordinates, alone and given the others."""
-
-    def marginal(self, indices: Any) -> Any: ...
-
-    def condition(self, indices: Any, values: Any) -> Any: ...
-
-
 class Completing(Protocol):
     """Fills in what was not seen of an event."""
 

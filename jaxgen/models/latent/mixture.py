@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +15,25 @@ from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.inputs import as_batch, as_events, concrete, floating, probabilities
 from jaxgen.core.methods import context_shape, per_batch, per_sample, weighted_events
-from jaxgen.core.protocols import Imputing, Located, Marginal
+from jaxgen.core.protocols import Located
 from jaxgen.core.pytree import fixed, float_type, model, parts
 from jaxgen.core.value import ByValue
 from jaxgen.ops.chains import transitions
 from jaxgen.ops.stable import finite_max, logsumexp
 from jaxgen.ops.starts import START_STEPS, cluster_shares, start_of_kinds
+
+
+class Imputing(Protocol):
+    """Knows the mean of what was not seen (NaN) of an event given the rest, `impute(x)`: events `[*batch, *event]`."""
+
+    impute: Any
+
+
+class Marginal(Protocol):
+    """Knows the density of some of its coordinates, `marginal(indices)`, and of the others given their values."""
+
+    marginal: Any
+    condition: Any
 
 
 class MixtureStatistics(NamedTuple):

@@ -243,7 +243,7 @@ class Product:
 
     @compiled
     def step_log_prob(self, x):
-        """What `e_step` returns beside the statistics, `[N]`: `log_prob`, but for blocks that bound theirs."""
+        """Return what `e_step` does beside the statistics, `[N]`: `log_prob`, but for blocks that bound theirs."""
         return sum(algebra.step_log_prob(block, part) for block, part in self._parts(x))
 
     def m_step(self, statistics) -> Product:
