@@ -13,6 +13,7 @@ from . import (
 )
 from ._version import __version__ as __version__
 from .annealing import Trajectory as Trajectory
+from .core.algorithms import Algorithm as Algorithm
 from .core.errors import (
     DataError as DataError,
     FileError as FileError,
@@ -32,7 +33,6 @@ from .core.methods import (
     weighted_events as weighted_events,
 )
 from .core.protocols import (
-    Algorithm as Algorithm,
     Bound as Bound,
     Density as Density,
     Energy as Energy,

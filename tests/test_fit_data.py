@@ -11,8 +11,8 @@ import pytest
 from fits import KEY, SCAN, WALK, N, Walker, X, adam, gaussian, mixture, refused, same
 
 import jaxgen as jg
+from jaxgen.core.algorithms import Traits
 from jaxgen.core.methods import per_event, per_sample
-from jaxgen.core.protocols import Traits
 from jaxgen.core.pytree import model, static
 from jaxgen.core.value import algorithm
 from jaxgen.fit import plan

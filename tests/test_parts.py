@@ -209,6 +209,16 @@ def test_selection_counts_what_stands_beside_an_atom():
     assert isinstance(found.best().model.components, algebra.Several) and found.best().k == 1
 
 
+def test_a_point_beside_a_density_at_the_point_is_said():
+    """The density of an exponential at zero is not zero: a number per unit of x beside a probability."""
+    both = [jg.Delta.from_value([0.0]), jg.Exponential.from_mean([2.0])]
+    with pytest.warns(jg.JaxgenWarning, match="Punctured"):
+        jg.fit(KEY, jg.Mixture.from_components(both), RAIN, steps=1)
+    apart = [both[0], jg.Punctured.from_density(both[1], [0.0])]
+    fitted = jg.fit(KEY, jg.Mixture.from_components(apart), RAIN, steps=20)
+    assert abs(float(fitted.model.weights[0]) - (RAIN == 0).mean()) < 1e-5
+
+
 # ---- bounds
 
 

@@ -7,6 +7,7 @@ add up both, whatever the parts are made of. Statistics of an E-step carry a par
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import Any
 
 import jax
@@ -18,15 +19,17 @@ from jaxgen.core.algebra import (
     component_log_prob,
     context_shape,
     count,
+    each,
     element,
     joined,
     kinds,
     per_kind,
     take,
 )
-from jaxgen.core.errors import DataError, ModelError
+from jaxgen.core.errors import DataError, JaxgenWarning, ModelError
 from jaxgen.core.inputs import concrete
 from jaxgen.core.protocols import (
+    Atomic,
     Bound,
     Chain,
     Checked,
@@ -179,11 +182,37 @@ def _check_components(components: Any, x: Any) -> None:
         except DataError as error:
             refused = refused or error
     # nothing is known of models in the abstract, as those are that a batch of models with such parts is made of
-    if refused is None or not concrete(x, components) or _abstract(components):
+    if not concrete(x, components) or _abstract(components):
+        return
+    _warn_of_atoms(components, x)
+    if refused is None:
         return
     # what one kind refuses another may take
     if np.isneginf(np.max(np.asarray(component_log_prob(components, jnp.asarray(x))), axis=0)).any():
         raise refused
+
+
+def _warn_of_atoms(components: Several, x: Any) -> None:
+    """Says that the probability of a point stands beside a density of real numbers at that point: units are mixed."""
+    points = [one for one in components.members if has(one, Atomic)]
+    if not points or not isinstance(x, (np.ndarray, jax.Array)) or context_shape(element(components)) is not None:
+        return
+    on = [np.asarray(each(lambda one: one.atoms(jnp.asarray(x)), batch)) for batch in points]
+    at = np.concatenate(on).any(axis=0)
+    if not at.any():
+        return
+    key = jax.random.key(0)
+    for batch in components.members:
+        dtype = jax.eval_shape(lambda one: one.sample(key), element(batch)).dtype
+        if has(batch, Atomic) or not jnp.issubdtype(dtype, jnp.floating):
+            continue
+        if np.isfinite(np.asarray(component_log_prob(batch, jnp.asarray(x)[at][:1]))).any():
+            name = type(batch).__name__
+            warnings.warn(
+                f"{int(at.sum())} events are at a point mass, where {name} has a density too: if its events are real "
+                f"numbers, jaxgen.Punctured.from_density({name.lower()}, value) leaves the point to the point mass",
+                JaxgenWarning, stacklevel=4,
+            )  # fmt: skip
 
 
 # ---- the M-step

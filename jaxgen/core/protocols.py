@@ -18,16 +18,6 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 
-from jaxgen.core.algorithms import (
-    Algorithm as Algorithm,
-    Arranged as Arranged,
-    Evaluated as Evaluated,
-    Prepared as Prepared,
-    Scheduled as Scheduled,
-    Summed as Summed,
-    Traits as Traits,
-)
-
 Key = jax.Array
 Shape = tuple[int | None, ...]
 
@@ -198,6 +188,14 @@ class Checked(Protocol):
 
     def check_data(self, x: Any) -> None:
         """Raises DataError."""
+
+
+class Atomic(Density, Protocol):
+    """Has events of its own that single numbers of a continuum have no probability of: a point mass. Default: none."""
+
+    def atoms(self, x: Any) -> jax.Array:
+        """True where what was seen of an event is such a point, `[*batch, *event] -> [*batch]`."""
+        ...
 
 
 class Missing(Protocol):

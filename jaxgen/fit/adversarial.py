@@ -7,11 +7,12 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from jaxgen.core.algorithms import Traits
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
 from jaxgen.core.mesh import apart, beside, spread
 from jaxgen.core.methods import context_shape
-from jaxgen.core.protocols import Implicit, Scaled, Traits, has
+from jaxgen.core.protocols import Implicit, Scaled, has
 from jaxgen.core.pytree import combine, float_type, is_model, partition
 from jaxgen.core.value import algorithm
 from jaxgen.fit.averages import Average

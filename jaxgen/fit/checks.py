@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import latent
+from jaxgen.core.algorithms import Algorithm, Prepared, Scheduled, Traits
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
 from jaxgen.core.methods import context_shape
-from jaxgen.core.protocols import Algorithm, Implicit, Prepared, Scheduled, Traits, has
+from jaxgen.core.protocols import Implicit, has
 from jaxgen.core.pytree import float_type
 
 

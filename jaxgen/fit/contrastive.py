@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.core import latent
+from jaxgen.core.algorithms import Traits
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
 from jaxgen.core.mesh import apart, beside, spread
-from jaxgen.core.protocols import Energy, PseudoLikelihood, Traits, has
+from jaxgen.core.protocols import Energy, PseudoLikelihood, has
 from jaxgen.core.pytree import combine, float_type, partition
 from jaxgen.core.value import algorithm
 from jaxgen.fit.averages import Average

@@ -17,9 +17,10 @@ import jax
 import numpy as np
 
 from jaxgen.core import algebra
+from jaxgen.core.algorithms import Algorithm
 from jaxgen.core.errors import JaxgenWarning
 from jaxgen.core.methods import check_key
-from jaxgen.core.protocols import Algorithm, Key
+from jaxgen.core.protocols import Key
 from jaxgen.fit import checkpoint as files
 from jaxgen.fit.clock import Clock
 from jaxgen.fit.feeds import CHUNK

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import fast, latent
+from jaxgen.core.algorithms import Traits
 from jaxgen.core.errors import FitError
 from jaxgen.core.frozen import frozen_leaves, keep_frozen
 from jaxgen.core.inputs import Batch, widened
 from jaxgen.core.mesh import even, per_shard
-from jaxgen.core.protocols import Traits
 from jaxgen.core.pytree import float_type
 from jaxgen.core.sequences import Sequences, join
 from jaxgen.core.value import algorithm
@@ -97,7 +97,8 @@ class EM:
             raise FitError(
                 "EM does not apply to this model", called=f"EM().init(key, {type(model).__name__})",
                 expected="e_step and m_step in the model and in all its parts", got=repr(model)[:300],
-                fix="jaxgen.Gradient(jaxgen.losses.nll), which needs log_prob only",
+                fix="jaxgen.Gradient(jaxgen.losses.negative_elbo)" if latent.has_bound(model) else
+                "jaxgen.Gradient(jaxgen.losses.nll), which needs log_prob only",
             )  # fmt: skip
         if self.chunk is not None and (not isinstance(self.chunk, int) or self.chunk < 1):
             raise FitError(

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import algebra
+from jaxgen.core.algorithms import Arranged, Prepared
 from jaxgen.core.errors import FitError, JaxgenError
 from jaxgen.core.inputs import Batch
 from jaxgen.core.mesh import along_events, filled
-from jaxgen.core.protocols import Arranged, Prepared
 from jaxgen.fit import diagnosis
 from jaxgen.fit.checks import check_batch_size
 from jaxgen.fit.gate import Gate

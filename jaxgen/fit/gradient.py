@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen import losses
+from jaxgen.core.algorithms import Traits
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
-from jaxgen.core.protocols import Traits
 from jaxgen.core.pytree import combine, partition
 from jaxgen.core.value import algorithm
 from jaxgen.fit.descent import Descent, Player, for_steps, global_norm, resolved

@@ -11,9 +11,10 @@ import jax
 import numpy as np
 
 from jaxgen.core import algebra, latent
+from jaxgen.core.algorithms import Evaluated
 from jaxgen.core.errors import FitError, JaxgenWarning
 from jaxgen.core.inputs import concrete, widened
-from jaxgen.core.protocols import Energy, Evaluated, Trained, has
+from jaxgen.core.protocols import Energy, Trained, has
 from jaxgen.core.pytree import is_model
 from jaxgen.fit.checks import check_algorithm, check_counts, for_steps, no_data
 from jaxgen.fit.contrastive import ContrastiveDivergence

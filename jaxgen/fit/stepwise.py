@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.core import latent
+from jaxgen.core.algorithms import Traits
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
 from jaxgen.core.methods import context_shape
-from jaxgen.core.protocols import Traits
 from jaxgen.core.pytree import float_type
 from jaxgen.core.value import algorithm
 from jaxgen.fit.em import EM

@@ -85,6 +85,11 @@ class Delta:
         return x.astype(coarse) == self.value.astype(coarse)
 
     @per_event
+    def atoms(self, x) -> jax.Array:
+        """Return True where all entries that were seen equal the value, `[*batch, *event] -> [*batch]`."""
+        return jnp.all(self._at(x) | jnp.isnan(x)) & ~jnp.all(jnp.isnan(x))
+
+    @per_event
     def log_prob(self, x, *, context=None) -> jax.Array:
         """Return nats with respect to counting measure, `[*batch, *event] -> [*batch]`: 0 or -inf."""
         return jnp.sum(scored(jnp.zeros_like(self.value), self._at(x), x, self.missing))
