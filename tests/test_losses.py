@@ -262,3 +262,20 @@ def test_errors(call, match):
 
 def test_no_average_is_none():
     assert named(None, "demo") == {}
+
+
+def test_a_sum_over_events_is_not_taken_for_a_mean():
+    @jg.model
+    class Undecorated:
+        mean: jax.Array
+        event_shape = (2,)
+
+        def sample(self, key, shape=(), *, context=None):
+            return self.mean
+
+        def log_prob(self, x, *, context=None):
+            return -jnp.sum((x - self.mean) ** 2)
+
+    with pytest.raises(jg.FitError, match="a number for each event"):
+        jg.fit(jax.random.key(0), Undecorated(jnp.zeros(2)), np.ones((5, 2)), steps=1)
+    assert not jg.check(Undecorated(jnp.zeros(2)), np.ones((6, 2))).ok

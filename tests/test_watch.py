@@ -55,9 +55,15 @@ def test_results_do_not_depend_on_watchers(plain, tmp_path):
 
 @pytest.mark.parametrize("stops", [14, 30])
 def test_true_ends_a_fit(stops, plain):
-    fitted = run([lambda p: None, lambda p: p.step >= stops, lambda p: False])
+    fitted = run([lambda p: None, lambda p: np.bool_(p.step >= stops), lambda p: 0])
     assert fitted.status is jg.Status.STOPPED and fitted.steps == stops == len(fitted.history["loss"])
     np.testing.assert_array_equal(fitted.history["loss"], plain.history["loss"][:stops])
+
+
+def test_one_watcher_needs_no_list(plain):
+    assert run(lambda p: p.step >= 14).steps == 14
+    with pytest.raises(jg.FitError, match="watcher is a function"):
+        run(["a"])
 
 
 def test_a_fit_that_was_stopped_stays_stopped(tmp_path):

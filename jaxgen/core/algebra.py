@@ -58,6 +58,9 @@ class Several:
         """True where all those that take a context may lack it."""
         return all(context_optional(batch) for batch in self.members if context_shape(batch) is not None)
 
+    def __getitem__(self, k: Any) -> Any:
+        return take(self, k)
+
     def rows(self, array: Any) -> list[Any]:
         """Return the rows of an array `[K, ...]` that belong to each kind, one array per kind."""
         ends = np.cumsum([count(batch) for batch in self.members])

@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxgen.core import algebra
 from jaxgen.core.algorithms import Algorithm
-from jaxgen.core.errors import JaxgenWarning
+from jaxgen.core.errors import FitError, JaxgenWarning
 from jaxgen.core.methods import check_key
 from jaxgen.core.protocols import Key
 from jaxgen.fit import checkpoint as files
@@ -149,10 +149,15 @@ def fit(
         ('CONVERGED', (4,))
     """
     check_key(key, "fit(key, model, data)")
+    watch = (watch,) if callable(watch) else tuple(watch)
+    if not all(map(callable, watch)):
+        raise FitError("a watcher is a function", called="fit(..., watch=)", got=repr(watch)[:80],
+                       expected="functions progress -> bool | None, such as print")  # fmt: skip
     shards = shards_of(mesh, data)
     with shards.at_work():
         planned = plan(
-            key, model, data, algorithm, steps=steps, batch_size=batch_size, tolerance=tolerance, validation=validation,
+            shards.everywhere(key), model, data, algorithm, steps=steps, batch_size=batch_size, tolerance=tolerance,
+            validation=validation,
             patience=patience, every=every, restarts=restarts, checkpoint_every=checkpoint_every, watched=bool(watch),
             shards=shards,
         )  # fmt: skip
@@ -300,7 +305,7 @@ class Run:
                 continue
             self.looked[i] = self.step
             verdict = watcher(self.progress())
-            if self.status in (Status.RUNNING, Status.FINISHED) and verdict is not None and verdict is not False:
+            if self.status in (Status.RUNNING, Status.FINISHED) and (isinstance(verdict, Status) or bool(verdict)):
                 self.status = verdict if isinstance(verdict, Status) else Status.STOPPED
 
     def result(self) -> Fitted[Any]:

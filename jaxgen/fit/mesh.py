@@ -23,7 +23,7 @@ class Shards:
 
     Args:
         mesh: whose axes XLA manages, or None for one device.
-        given: the same mesh as it was given, which what `fit` returns lies on.
+        given: the same mesh as it was given.
     """
 
     mesh: Mesh | None = None
@@ -57,14 +57,25 @@ class Shards:
         return jax.tree.map(lambda leaf: self._put(leaf, known(leaf) or PartitionSpec()), tree)
 
     def returned(self, tree: Any) -> Any:
-        """Return a tree, placed on the mesh that the fit was given."""
+        """Return a tree as the rest of a program can use it: on the mesh where XLA manages its axes, else on none.
+
+        An array that knows the axes of a mesh would ask every program that it meets to know them too.
+        """
         if self.mesh is None or self.given is None or self.given == self.mesh:
             return tree
-        return jax.device_put(tree, NamedSharding(self.given, PartitionSpec()))
+        return jax.tree.map(_plain, tree)
 
     def _put(self, leaf: Any, spec: PartitionSpec) -> jax.Array:
         assert self.mesh is not None
         return jax.device_put(leaf, NamedSharding(self.mesh, spec))
+
+
+def _plain(leaf: Any) -> jax.Array:
+    """An array of the same numbers where a program that knows of no mesh would have made it."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        words = jnp.asarray(np.asarray(jax.random.key_data(leaf)))
+        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
+    return jnp.asarray(np.asarray(leaf))
 
 
 def cut(leaf: Any) -> PartitionSpec | None:

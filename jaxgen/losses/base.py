@@ -81,6 +81,21 @@ def weighted_mean(values: jax.Array, weight: jax.Array | None) -> jax.Array:
     return jnp.sum(jnp.where(weight > 0, weight * jnp.where(weight > 0, values, 0), 0)) / jnp.sum(weight)
 
 
+def mean_of_events(values: Any, batch: Batch, method: str) -> jax.Array:
+    """Return the weighted mean of what a model says of each event.
+
+    Raises:
+        FitError: another number of values than events: a sum over the batch would be taken for a mean.
+    """
+    if jnp.shape(values) != (batch.events,):
+        raise FitError(
+            f"{method} does not give a number for each event", called=f"losses of {method}",
+            expected=f"shape [{batch.events}]", got=f"shape {list(jnp.shape(values))}",
+            fix="write the method for one event and decorate it with jaxgen's per_event",
+        )  # fmt: skip
+    return weighted_mean(values, batch.weight)
+
+
 def check_model(loss: str, model: Any, protocol: Any, method: str, fix: str) -> None:
     """Refuses a model that lacks the method a loss is made of."""
     if not has(model, protocol):

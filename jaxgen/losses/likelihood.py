@@ -8,7 +8,7 @@ import jax
 
 from jaxgen.core.inputs import Batch
 from jaxgen.core.protocols import Trained
-from jaxgen.losses.base import HasElbo, HasLogProb, check_model, weighted_mean
+from jaxgen.losses.base import HasElbo, HasLogProb, check_model, mean_of_events
 
 
 def nll(key: Any, model: Any, batch: Batch, step: Any = 0) -> jax.Array:
@@ -21,7 +21,7 @@ def nll(key: Any, model: Any, batch: Batch, step: Any = 0) -> jax.Array:
         1.8379
     """
     check_model("nll", model, HasLogProb, "log_prob", "the loss of a model with a bound is negative_elbo")
-    return weighted_mean(-model.log_prob(batch.x, context=batch.context), batch.weight)
+    return mean_of_events(-model.log_prob(batch.x, context=batch.context), batch, "log_prob")
 
 
 def negative_elbo(key: Any, model: Any, batch: Batch, step: Any = 0) -> jax.Array:
@@ -35,7 +35,7 @@ def negative_elbo(key: Any, model: Any, batch: Batch, step: Any = 0) -> jax.Arra
         ()
     """
     check_model("negative_elbo", model, HasElbo, "elbo", "the loss of a model with log_prob is nll")
-    return weighted_mean(-model.elbo(key, batch.x, context=batch.context), batch.weight)
+    return mean_of_events(-model.elbo(key, batch.x, context=batch.context), batch, "elbo")
 
 
 def own(key: Any, model: Any, batch: Batch, step: Any = 0) -> jax.Array:
@@ -54,4 +54,4 @@ def own(key: Any, model: Any, batch: Batch, step: Any = 0) -> jax.Array:
         1.5
     """
     check_model("own", model, Trained, "loss", "give the algorithm a loss: jaxgen.Gradient(jaxgen.losses.nll)")
-    return weighted_mean(model.loss(key, batch.x, context=batch.context), batch.weight)
+    return mean_of_events(model.loss(key, batch.x, context=batch.context), batch, "loss")

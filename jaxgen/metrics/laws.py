@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxgen.core import algebra, latent, protocols
 from jaxgen.core.compiled import compiled
-from jaxgen.core.errors import DataError, JaxgenError, ModelError, ShapeError
+from jaxgen.core.errors import DataError, ModelError, ShapeError
 from jaxgen.core.files import load, save
 from jaxgen.core.inputs import as_batch
 from jaxgen.core.methods import batch_axes, check_key
@@ -173,6 +173,8 @@ def m_steps_keep_the_kind(model: Any, x: Any, context: Any = None) -> None:
     new, _ = latent.maximize(model, statistics)
     kinds: list[Any] = [jax.tree.structure(one) for one in (new, model)]
     assert kinds[0] == kinds[1], f"{new} of {model}"
+    shapes = [[np.shape(leaf) for leaf in jax.tree.leaves(one)] for one in (new, model)]
+    assert shapes[0] == shapes[1], f"parameters of shapes {shapes[0]} in place of {shapes[1]}"
     if has(model, Repairs):
         same_leaves(new, model.m_step(statistics))
     if has(model, Recentred):
@@ -321,11 +323,26 @@ def check(model: Any, x: Any, *, context: Any = None, key: Any = None) -> Check:
         raise DataError("a check needs some events", called=called, expected="[N, *event], N of 6 or more",
                         got=f"leading axes {list(axes)}")  # fmt: skip
     latent.check_data(model, batch.x)
+    shape = algebra.context_shape(model)
+    if shape is not None and batch.context is None and not algebra.context_optional(model):
+        wanted = f"context= [N, *{list(shape)}]"
+        raise ShapeError("the model takes a context", called=called, expected=wanted, got="none")
     page = capabilities()
-    can = tuple(name for name, capability in page.items() if has(model, capability))
+    can = tuple(name for name, asked in page.items() if has(model, asked) and _offered(name, model))
     laws = tuple(_hold(law, model, batch, key) for law, applies in LAWS if applies(model))
     rest = tuple(name for name in page if name not in can)
     return Check(type(model).__name__, str(latent.likelihood_kind(model)), can, rest, laws)
+
+
+#: what a model of parts has the methods of, and can do where its parts have a density
+_OF_DENSITIES = ("Density", "Labelled", "Classifier", "Evidence", "Sequential", "Paired")
+
+
+def _offered(name: str, model: Any) -> bool:
+    """True if a model, whose class has the members of a protocol, has parts that let it do what they promise."""
+    if name == "Latent":
+        return latent.supports_em(model)
+    return name not in _OF_DENSITIES or latent.has_density(model)
 
 
 def _hold(law: Callable[..., None], model: Any, batch: Any, key: Any) -> Law:
@@ -337,7 +354,7 @@ def _hold(law: Callable[..., None], model: Any, batch: Any, key: Any) -> Law:
             context = None if context is None else context[rows]
             x = model.sample(key, (DRAWS,), context=context, **free)
         law(model, x, context)
-    except (AssertionError, JaxgenError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
+    except Exception as error:  # whatever a model of yours raises is what was found
         what = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
         return Law(name, False, f": {what}{' '.join(str(error).split())[:200]}")
     return Law(name, True, "")
