@@ -83,8 +83,11 @@ def places():
     explicit = mesh(2, AxisType.Explicit, ("rows", "other"))
     with jax.set_mesh(explicit):
         fitted = jg.fit(KEY, START, X, steps=6, tolerance=0)
+        assert jax.tree.leaves(fitted.model)[0].sharding == NamedSharding(explicit, P()), "on the mesh of the program"
     same(fitted)
-    assert fitted.model.sample(KEY, (2,)).shape == (2, *X.shape[1:]), "a model of a mesh is one like any other outside"
+    given = jg.fit(KEY, START, X, steps=6, tolerance=0, mesh=explicit)
+    same(given)
+    assert given.model.sample(KEY, (2,)).shape == (2, *X.shape[1:]), "a model of a mesh is like any other"
     assert jax.sharding.get_mesh().empty
     # data that lie on devices stay there: half on each
     there = NamedSharding(mesh(2), P("data"))

@@ -166,9 +166,8 @@ def fit(
             run.resume(checkpoint, checkpoint_every, shards)
         run.go()
         fitted = run.result()
-    return fitted if shards.mesh is None else dataclasses.replace(
-        fitted, **{name: shards.returned(getattr(fitted, name)) for name in ("model", "state", "models")}
-    )  # fmt: skip
+    parts = {name: shards.returned(getattr(fitted, name)) for name in ("model", "state", "models")}
+    return dataclasses.replace(fitted, **parts)
 
 
 class Run:

@@ -23,11 +23,11 @@ class Shards:
 
     Args:
         mesh: whose axes XLA manages, or None for one device.
-        given: the same mesh as it was given.
+        told: the mesh that the program around works on, of `jax.set_mesh`, or None.
     """
 
     mesh: Mesh | None = None
-    given: Mesh | None = None
+    told: Mesh | None = None
 
     @property
     def count(self) -> int:
@@ -57,25 +57,17 @@ class Shards:
         return jax.tree.map(lambda leaf: self._put(leaf, known(leaf) or PartitionSpec()), tree)
 
     def returned(self, tree: Any) -> Any:
-        """Return a tree as the rest of a program can use it: on the mesh where XLA manages its axes, else on none.
+        """Return a tree as the program around can use it: on its own mesh, else on one whose axes XLA manages.
 
-        An array that knows the axes of a mesh would ask every program that it meets to know them too.
+        An array that knows the axes of a mesh asks every program that it meets to know them too.
         """
-        if self.mesh is None or self.given is None or self.given == self.mesh:
+        if self.mesh is None or self.told is None or self.told.empty or self.told == self.mesh:
             return tree
-        return jax.tree.map(_plain, tree)
+        return jax.device_put(tree, NamedSharding(self.told, PartitionSpec()))
 
     def _put(self, leaf: Any, spec: PartitionSpec) -> jax.Array:
         assert self.mesh is not None
         return jax.device_put(leaf, NamedSharding(self.mesh, spec))
-
-
-def _plain(leaf: Any) -> jax.Array:
-    """An array of the same numbers where a program that knows of no mesh would have made it."""
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        words = jnp.asarray(np.asarray(jax.random.key_data(leaf)))
-        return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
-    return jnp.asarray(np.asarray(leaf))
 
 
 def cut(leaf: Any) -> PartitionSpec | None:
@@ -106,7 +98,7 @@ def shards_of(mesh: Any, data: Any) -> Shards:
     if found is None or found.size == 1:
         return Shards()
     automatic = Mesh(found.devices, found.axis_names, axis_types=(AxisType.Auto,) * len(found.axis_names))
-    return Shards(automatic, found)
+    return Shards(automatic, _told())
 
 
 def _told() -> Any:
