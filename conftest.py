@@ -35,6 +35,9 @@ _DONE = 0
 _FRESH: dict[str, object] = {}
 
 
+#: run by tests in processes of their own
+collect_ignore = ["tests/mesh_script.py"]
+
 #: files whose tests belong together by the first of their parameters: laws by their case, which comes before the dtype
 BY_CASE = ("tests/test_laws.py", "tests/test_docs.py")
 

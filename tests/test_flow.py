@@ -353,7 +353,7 @@ def test_net_checks_its_module():
     import flax.linen as nn
 
     key = jax.random.key(0)
-    for wrong in (MLP, 3, MLP([3, 4])):
+    for wrong in (MLP, 3):
         with pytest.raises(jg.ModelError, match="Net.init"):
             Net.init(key, wrong, (2,))
 

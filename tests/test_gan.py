@@ -288,7 +288,7 @@ def play(model=None, critic=CRITIC, **options):
          jg.FitError, r"critic\(x, context\)"),
         (lambda: play(critic_steps=0), jg.FitError, "out of range"),
         (lambda: play(average=jg.Average(1.0)), jg.FitError, "out of range"),
-        (lambda: play(critic=CRITIC.apply), jg.ModelError, "linen module"),
+        (lambda: play(critic=CRITIC.apply), jg.ModelError, "flax.linen.Module"),
         (lambda: generator(np.zeros((0, 2))), jg.DataError, "empty"),
         (lambda: generator(np.eye(2), module=MLP((3,))), jg.ModelError, "another shape"),
         (lambda: jg.Generator.init(jax.random.key(0), np.eye(2), jg.StandardNormal(())), jg.ModelError, "vectors"),

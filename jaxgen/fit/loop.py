@@ -145,6 +145,11 @@ class Loop:
     key: jax.Array
     tolerance: Any = 0.0
 
+    def __post_init__(self) -> None:
+        # structures of trees are compared, not hashed: what the algorithm means is settled now, not when a later one
+        # is compared with it and the globals of a loss are others
+        hash(self.algorithm)
+
     def start(self, model: Any, batch: Batch, batch_size: int | None) -> Carry:
         """The carry before the first step. The order of events is drawn by the first step of each epoch."""
         algorithm, monitor = self.algorithm, self.algorithm.traits.monitor
