@@ -234,7 +234,7 @@ def repeat(model: Any, k: int) -> Any:
     return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (k, *np.shape(leaf))), model)
 
 
-def _taken(batch: Any, context: Any) -> Any:
+def taken(batch: Any, context: Any) -> Any:
     """The context, for models that take one."""
     return None if context is None or context_shape(element(batch)) is None else context
 
@@ -244,7 +244,7 @@ def _where(flag: jax.Array, events: Any, other: Any) -> Any:
     return jnp.where(flag.reshape(flag.shape + (1,) * (events.ndim - 1)), events, events[other])
 
 
-def _inside(score: Callable[[Any], jax.Array], x: Any) -> jax.Array:
+def inside(score: Callable[[Any], jax.Array], x: Any) -> jax.Array:
     """`score(x) [K, N]` where an event outside of a kind's support, which is inside another's, leaves no trace.
 
     It is -inf, and an event of the support takes its place in the gradient, which would be NaN.
@@ -258,9 +258,9 @@ def component_log_prob(components: Any, x: Any, context: Any = None) -> jax.Arra
     """`log p_k(x_n)` of K models on N events, `[K, N]`. Override: `ComponentScores`."""
 
     def of(batch: Any) -> jax.Array:
-        given = _taken(batch, context)
+        given = taken(batch, context)
         score = lambda x: _log_prob(batch, x, given)  # noqa: E731
-        return _inside(score, x) if isinstance(components, Several) and isinstance(x, jax.Array) else score(x)
+        return inside(score, x) if isinstance(components, Several) and isinstance(x, jax.Array) else score(x)
 
     return joined(components, per_kind(of, components))
 
@@ -295,7 +295,7 @@ def component_step_log_prob(components: Any, x: Any, context: Any = None) -> jax
     """`step_log_prob` of K models on N events, `[K, N]`. Override: `ComponentEvidence`."""
 
     def of(batch: Any) -> jax.Array:
-        if not has(batch, Evidence) or _taken(batch, context) is not None:
+        if not has(batch, Evidence) or taken(batch, context) is not None:
             return component_log_prob(batch, x, context)
         if has(batch, ComponentEvidence):
             return batch.step_log_prob_components(x)
@@ -313,7 +313,7 @@ def component_e_step(components: Any, x: Any, weight: Any, context: Any = None) 
     """
 
     def of(batch: Any, weight: jax.Array) -> Any:
-        given = _taken(batch, context)
+        given = taken(batch, context)
         if not isinstance(components, Several):
             return _e_step(batch, x, weight, given)
         # an event of no weight may be outside of this kind's support, where a statistic is infinite
@@ -362,7 +362,7 @@ def sample_component(key: Any, components: Any, index: Any, *, context: Any = No
     and one draw is kept: K draws instead of one copy of K-th of the parameters. Of `Several` each kind draws.
     """
     if not isinstance(components, Several):
-        options = {name: value for name, value in (("context", _taken(components, context)), ("length", length))
+        options = {name: value for name, value in (("context", taken(components, context)), ("length", length))
                    if value is not None}  # fmt: skip
         scalars = sum(int(np.prod(leaf.shape[1:])) for leaf in jax.tree.leaves(components))
         if scalars <= 4096:

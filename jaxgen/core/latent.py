@@ -21,10 +21,12 @@ from jaxgen.core.algebra import (
     count,
     each,
     element,
+    inside,
     joined,
     kinds,
     per_kind,
     take,
+    taken,
 )
 from jaxgen.core.errors import DataError, JaxgenWarning, ModelError
 from jaxgen.core.inputs import concrete
@@ -44,7 +46,6 @@ from jaxgen.core.protocols import (
     Joining,
     Kind,
     Kinded,
-    Labelled,
     Latent,
     Missing,
     Prior,
@@ -139,11 +140,6 @@ def unseen(model: Any, name: str = "model") -> str:
 
 def _fields(model: Any) -> list[tuple[str, str, Any]]:
     return model_fields(model) if dataclasses.is_dataclass(model) else []
-
-
-def accepts_label(model: Any) -> bool:
-    """True where events may come with a label, the latent class that is known of them (`Labelled`)."""
-    return has(model, Labelled)
 
 
 def joins(model: Any) -> bool:
@@ -440,11 +436,10 @@ def component_estimate(components: Any, key: Any, x: Any, context: Any = None, s
     """`estimate` of K models, `[K, N]`, with draws of their own."""
 
     def of(batch: Any, keys: Any) -> jax.Array:
-        given = None if context is None or context_shape(element(batch)) is None else context
+        given = taken(batch, context)
         if likelihood_kind(batch) is Kind.EXACT:
-            # beside other kinds, what is outside of its support is so without a trace in the gradient
-            alone = isinstance(components, Several)
-            return component_log_prob(Several((batch,), tuple(range(count(batch)))) if alone else batch, x, given)
+            score = lambda x: component_log_prob(batch, x, given)  # noqa: E731
+            return inside(score, x) if isinstance(components, Several) and isinstance(x, jax.Array) else score(x)
         return jax.vmap(lambda component, key: estimate(component, key, x, given, samples))(batch, keys)
 
     return joined(components, per_kind(of, components, jax.random.split(key, count(components))))

@@ -7,12 +7,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import latent
 from jaxgen.core.algorithms import Algorithm, Prepared, Scheduled, Traits
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
 from jaxgen.core.methods import context_shape
-from jaxgen.core.protocols import Implicit, has
+from jaxgen.core.protocols import Implicit, Labelled, has
 from jaxgen.core.pytree import float_type
 
 
@@ -66,7 +65,7 @@ def check_label(algorithm: Any, model: Any, label: Any, called: str) -> None:
     """Refuses labels that nobody would look at, or that the model has no class for."""
     if label is None:
         return
-    if not (algorithm.traits.labels and latent.accepts_label(model)):
+    if not (algorithm.traits.labels and has(model, Labelled)):
         raise FitError(
             "labels would not be looked at", called=called, expected="EM on a mixture, or data without label",
             got=f"{type(algorithm).__name__} on {type(model).__name__}",

@@ -13,7 +13,7 @@ from jaxgen.core.algorithms import Traits
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
 from jaxgen.core.mesh import apart, beside, spread
-from jaxgen.core.protocols import Energy, PseudoLikelihood, has
+from jaxgen.core.protocols import Completing, Energy, PseudoLikelihood, has
 from jaxgen.core.pytree import combine, float_type, partition
 from jaxgen.core.value import algorithm
 from jaxgen.fit.averages import Average
@@ -150,7 +150,7 @@ class ContrastiveDivergence:
         _no_context(batch)
         iterate = state.player.iterate
         share = _share(batch, float_type(iterate))
-        if latent.accepts_missing(iterate):
+        if has(iterate, Completing) and latent.accepts_missing(iterate):
             # what is not seen, as the hidden layers of a deep machine, drawn given the rest: a gradient of log p(seen)
             key, fill = jax.random.split(key)
             batch = batch._replace(x=iterate.complete(fill, batch.x))

@@ -23,12 +23,19 @@ from jaxgen.core.files import load, save
 from jaxgen.core.inputs import as_batch
 from jaxgen.core.methods import batch_axes, check_key
 from jaxgen.core.protocols import (
+    Classifier,
     ComponentScores,
     ComponentSteps,
+    Density,
     Energy,
+    Evidence,
     Implicit,
+    Labelled,
+    Latent,
+    Paired,
     Recentred,
     Repairs,
+    Sequential,
     has,
 )
 from jaxgen.core.pytree import combine, partition
@@ -328,21 +335,21 @@ def check(model: Any, x: Any, *, context: Any = None, key: Any = None) -> Check:
         wanted = f"context= [N, *{list(shape)}]"
         raise ShapeError("the model takes a context", called=called, expected=wanted, got="none")
     page = capabilities()
-    can = tuple(name for name, asked in page.items() if has(model, asked) and _offered(name, model))
+    can = tuple(name for name, asked in page.items() if has(model, asked) and _offered(asked, model))
     laws = tuple(_hold(law, model, batch, key) for law, applies in LAWS if applies(model))
     rest = tuple(name for name in page if name not in can)
     return Check(type(model).__name__, str(latent.likelihood_kind(model)), can, rest, laws)
 
 
 #: what a model of parts has the methods of, and can do where its parts have a density
-_OF_DENSITIES = ("Density", "Labelled", "Classifier", "Evidence", "Sequential", "Paired")
+_OF_DENSITIES = (Density, Labelled, Classifier, Evidence, Sequential, Paired)
 
 
-def _offered(name: str, model: Any) -> bool:
+def _offered(asked: Any, model: Any) -> bool:
     """True if a model, whose class has the members of a protocol, has parts that let it do what they promise."""
-    if name == "Latent":
+    if asked is Latent:
         return latent.supports_em(model)
-    return name not in _OF_DENSITIES or latent.has_density(model)
+    return asked not in _OF_DENSITIES or latent.has_density(model)
 
 
 def _hold(law: Callable[..., None], model: Any, batch: Any, key: Any) -> Law:

@@ -157,7 +157,13 @@ class Net:
 
 
 def _takes(module: Any, name: str) -> bool:
-    return name in inspect.signature(type(module).__call__).parameters
+    return name in _parameters(type(module))  # type: ignore[arg-type]
+
+
+@functools.cache
+def _parameters(kind: type) -> frozenset[str]:
+    """The names that a call of a module takes: read once for each class."""
+    return frozenset(inspect.signature(kind.__call__).parameters)
 
 
 def _random(function: Any, key: Any) -> dict[str, Any]:

@@ -22,6 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.compiled import compiled
+from jaxgen.core.errors import ModelError
+from jaxgen.core.inputs import concrete
 from jaxgen.core.pytree import registered
 from jaxgen.ops.linalg import inverse_cholesky, symmetric, tril_inverse
 
@@ -79,6 +81,31 @@ def ridge(name: str, matrix: Any) -> str:
     array = f"np.asarray({name})"
     array = array if np.allclose(a, turned, rtol=1e-4) else f"({array} + np.swapaxes({array}, -1, -2)) / 2"
     return f"{array} + {size:.2g} * np.eye({a.shape[-1]})"
+
+
+def checked_whitener(covariance: jax.Array, called: str) -> jax.Array:
+    """Return `log_diagonal` of the whiteners of covariances `[..., D, D]`, which is how Gaussians keep them.
+
+    Raises:
+        ModelError: one that is not symmetric positive definite.
+    """
+    raw, positive_definite = raw_whitener(covariance)
+    if concrete(covariance) and not positive_definite:
+        raise ModelError(
+            "the covariance is not symmetric positive definite", called=called, fix=ridge("covariance", covariance),
+            expected="a positive definite matrix", got=f"diagonal {jnp.diagonal(covariance, axis1=-2, axis2=-1)}",
+        )  # fmt: skip
+    return raw
+
+
+def check_covariance(mean: jax.Array, covariance: jax.Array, called: str) -> None:
+    """Refuses covariances that are not `[..., D, D]` for means `[..., D]` with a ModelError."""
+    wanted = (*mean.shape, *mean.shape[-1:])
+    if covariance.shape != wanted:
+        raise ModelError(
+            "the covariance does not fit the mean", called=called, got=f"shape {list(covariance.shape)}",
+            expected=f"shape {list(wanted)}",
+        )  # fmt: skip
 
 
 def shift_moments(moments: Moments, by: jax.Array) -> Moments:

@@ -17,7 +17,9 @@ from jax import Array, lax
 from jaxgen.core.compiled import compiled
 from jaxgen.core.latent import has_mass
 
-__all__ = ["compensated_add", "compensated_sum", "finite_max", "has_mass", "log_normalize", "logsumexp", "softmax"]
+__all__ = [
+    "compensated_add", "compensated_sum", "finite_max", "has_mass", "log_normalize", "logsumexp", "shares", "softmax",
+]  # fmt: skip
 
 Tree = TypeVar("Tree")
 
@@ -90,6 +92,29 @@ def logsumexp(a: Array, axis: int = -1, keepdims: bool = False) -> Array:
     Source: Blanchard, Higham & Higham (2021), Accurately computing the log-sum-exp and softmax functions.
     """
     return _logsumexp(a, axis, keepdims)
+
+
+def shares(joint: Array, axis: int = 0) -> tuple[Array, Array]:
+    """Return `exp(a - z)` and `z = log sum exp(a)` along an axis, from one exponential: Bayes' rule for classes.
+
+    Args:
+        joint: floating array of log-weights in nats.
+        axis: axis of the classes.
+
+    Returns:
+        The shares, zeros where all are -inf (an impossible event belongs to no class), and z without that axis.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> share, z = shares(jnp.log(jnp.array([[1.0, 0.0], [3.0, 0.0]])))
+        >>> share.round(4).tolist(), jnp.exp(z).round(4).tolist()
+        ([[0.25, 0.0], [0.75, 0.0]], [4.0, 0.0])
+    """
+    shift = finite_max(joint, axis=axis, keepdims=True)
+    share = jnp.exp(joint - shift)
+    total = jnp.sum(share, axis=axis, keepdims=True)
+    # a reciprocal for each event, where a division would be one for each event and class
+    return share * (1 / jnp.where(total == 0, 1, total)), jnp.squeeze(jnp.log(total) + shift, axis)
 
 
 def log_normalize(a: Array, axis: int = -1) -> tuple[Array, Array]:

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 from jaxgen.core.compiled import compiled, compiled_by_trace
 from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import distrax
-from jaxgen.core.inputs import concrete, floating
+from jaxgen.core.inputs import floating
 from jaxgen.core.methods import per_event, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops import gaussians, linalg, scales
 from jaxgen.ops.conjugate import NormalInverseWishart, broadcast_prior
 from jaxgen.ops.coordinates import chosen_and_rest
-from jaxgen.ops.gaussians import LOG_2PI, Moments, log_diagonal, matmul, raw_whitener, ridge
+from jaxgen.ops.gaussians import LOG_2PI, Moments, check_covariance, checked_whitener, log_diagonal, matmul
 from jaxgen.ops.stable import has_mass
 
 
@@ -98,17 +98,8 @@ class Gaussian:
         """
         mean, covariance = floating(mean, name="mean"), floating(covariance, name="covariance")
         called = "Gaussian.from_covariance(mean, covariance)"
-        if covariance.shape != (*mean.shape, mean.shape[-1]):
-            raise ModelError(
-                "the covariance does not fit the mean", called=called, got=f"shape {list(covariance.shape)}",
-                expected=f"shape {[*mean.shape, mean.shape[-1]]}",
-            )  # fmt: skip
-        raw, positive_definite = raw_whitener(covariance)
-        if concrete(covariance) and not positive_definite:
-            raise ModelError(
-                "the covariance is not symmetric positive definite", called=called, fix=ridge("covariance", covariance),
-                expected="a positive definite matrix", got=f"diagonal {jnp.diagonal(covariance, axis1=-2, axis2=-1)}",
-            )  # fmt: skip
+        check_covariance(mean, covariance, called)
+        raw = checked_whitener(covariance, called)
         floor = jnp.broadcast_to(jnp.asarray(floor, mean.dtype), mean.shape)
         return cls(jnp.zeros_like(mean), raw, mean, floor, broadcast_prior(prior, mean.shape[:-1]), tied, missing)
 

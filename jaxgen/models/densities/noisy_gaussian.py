@@ -8,19 +8,19 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.core.compiled import compiled, compiled_by_trace
-from jaxgen.core.errors import ModelError, ShapeError
-from jaxgen.core.inputs import as_array, concrete, floating
+from jaxgen.core.errors import ShapeError
+from jaxgen.core.inputs import as_array, floating
 from jaxgen.core.methods import per_event, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops import linalg, scales
 from jaxgen.ops.gaussians import (
     LOG_2PI,
     Moments,
+    check_covariance,
+    checked_whitener,
     floored_whitener,
     log_diagonal,
     matmul,
-    raw_whitener,
-    ridge,
     shift_moments,
 )
 from jaxgen.ops.stable import has_mass
@@ -106,17 +106,8 @@ class NoisyGaussian:
         """
         called = "NoisyGaussian.from_covariance(mean, covariance)"
         mean, covariance = floating(mean, name="mean"), floating(covariance, name="covariance")
-        if covariance.shape != (*mean.shape, *mean.shape[-1:]):
-            raise ModelError(
-                "the covariance does not fit the mean", called=called, got=f"shape {list(covariance.shape)}",
-                expected=f"shape {[*mean.shape, *mean.shape[-1:]]}",
-            )  # fmt: skip
-        raw, positive_definite = raw_whitener(covariance)
-        if concrete(covariance) and not positive_definite:
-            raise ModelError(
-                "the covariance is not symmetric positive definite", called=called, fix=ridge("covariance", covariance),
-                expected="a positive definite matrix", got=f"diagonal {jnp.diagonal(covariance, axis1=-2, axis2=-1)}",
-            )  # fmt: skip
+        check_covariance(mean, covariance, called)
+        raw = checked_whitener(covariance, called)
         floor = jnp.broadcast_to(jnp.asarray(floor, mean.dtype), mean.shape)
         return cls(jnp.zeros_like(mean), raw, mean, floor, correlated)
 

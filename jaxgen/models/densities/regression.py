@@ -15,7 +15,7 @@ from jaxgen.core.methods import per_event, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model
 from jaxgen.core.sequences import Sequences
 from jaxgen.ops import linalg, scales
-from jaxgen.ops.gaussians import LOG_2PI, floored_whitener, log_diagonal, matmul, raw_whitener, ridge
+from jaxgen.ops.gaussians import LOG_2PI, checked_whitener, floored_whitener, log_diagonal, matmul
 from jaxgen.ops.stable import has_mass
 
 #: default floor of a variance, as a share of the squared scale of what is explained: a residual of less than a part in
@@ -139,12 +139,7 @@ class LinearRegression:
                 expected="weight [*K, D, P], bias [*K, D], covariance [*K, D, D]",
                 got=f"{list(weight.shape)}, {list(bias.shape)}, {list(covariance.shape)}",
             )  # fmt: skip
-        raw, positive_definite = raw_whitener(covariance)
-        if concrete(covariance) and not positive_definite:
-            raise ModelError(
-                "the covariance is not symmetric positive definite", called=called, fix=ridge("covariance", covariance),
-                expected="a positive definite matrix", got=f"diagonal {jnp.diagonal(covariance, axis1=-2, axis2=-1)}",
-            )  # fmt: skip
+        raw = checked_whitener(covariance, called)
         inputs = (*bias.shape[:-1], weight.shape[-1])
         center = jnp.zeros(inputs) if center is None else floating(center, name="center")
         if center.shape not in (inputs, inputs[-1:]):

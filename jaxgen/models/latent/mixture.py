@@ -19,7 +19,7 @@ from jaxgen.core.protocols import Located
 from jaxgen.core.pytree import fixed, float_type, model, parts
 from jaxgen.core.value import ByValue
 from jaxgen.ops.chains import transitions
-from jaxgen.ops.stable import finite_max, logsumexp
+from jaxgen.ops.stable import logsumexp, shares, softmax
 from jaxgen.ops.starts import START_STEPS, cluster_shares, start_of_kinds
 
 
@@ -211,9 +211,7 @@ class Mixture:
     @per_batch
     def responsibilities(self, x, *, context=None) -> jax.Array:
         """`p(k | x)`, `[*batch, *event] -> [*batch, K]`; zeros for an event that no component makes."""
-        joint = self._joint(x, context)
-        impossible = jnp.all(jnp.isneginf(joint), axis=0)
-        return jnp.where(impossible, 0, jax.nn.softmax(jnp.where(impossible, 0, joint), axis=0)).T
+        return softmax(self._joint(x, context), axis=0).T
 
     @per_batch
     def predict(self, x, *, context=None) -> jax.Array:
@@ -231,7 +229,7 @@ class Mixture:
             ModelError: components without.
         """
         algebra.needed(self.components, Imputing, "Mixture.impute(x)")
-        share = jax.nn.softmax(self._joint(x, context), axis=0)
+        share = softmax(self._joint(x, context), axis=0)
         filled = algebra.each(lambda component: component.impute(x), self.components)
         mean = jnp.sum(share.reshape(share.shape + (1,) * (x.ndim - 1)) * filled, axis=0)
         return jnp.where(jnp.isnan(x), mean, x)
@@ -288,13 +286,8 @@ class Mixture:
     def e_step(self, x, weight=None, *, label=None, context=None):
         """`MixtureStatistics` and `log_prob [N]`; with labels `[N]` the latter is `log p(x, label)`."""
         joint = algebra.labelled(self._step_joint(x, context), label)
-        # one exponential for both results
-        shift = finite_max(joint, axis=0)
-        share = jnp.exp(joint - shift)
-        total = jnp.sum(share, axis=0)
-        log_prob = jnp.log(total) + shift
-        # an impossible event (-inf) belongs to no component
-        share = share * (weight / jnp.where(total == 0, 1, total))
+        share, log_prob = shares(joint)
+        share = share * weight
         statistics = algebra.component_e_step(self.components, x, share, context)
         return MixtureStatistics(jnp.sum(share, axis=1), statistics), log_prob
 

@@ -21,7 +21,7 @@ from jaxgen.core.methods import per_batch, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, float_type, model, parts
 from jaxgen.core.value import ByValue
 from jaxgen.ops import wishart
-from jaxgen.ops.stable import logsumexp
+from jaxgen.ops.stable import logsumexp, shares, softmax
 from jaxgen.ops.starts import START_STEPS, cluster_shares
 
 
@@ -199,7 +199,7 @@ class VariationalMixture:
     @per_batch
     def responsibilities(self, x, *, context=None) -> jax.Array:
         """`q(k | x)`, `[*batch, *event] -> [*batch, K]`."""
-        return jax.nn.softmax(self._joint(x), axis=0).T
+        return softmax(self._joint(x), axis=0).T
 
     @per_batch
     def predict(self, x, *, context=None) -> jax.Array:
@@ -217,9 +217,8 @@ class VariationalMixture:
     def e_step(self, x, weight=None, *, label=None):
         """`VariationalStatistics` and `step_log_prob [N]`; with labels `[N]` that of the event in its component."""
         joint = algebra.labelled(self._joint(x), label)
-        log_norm = logsumexp(joint, axis=0)
-        # an impossible event (-inf) belongs to no component
-        share = jnp.exp(joint - jnp.where(jnp.isneginf(log_norm), 0, log_norm)) * weight
+        share, log_norm = shares(joint)
+        share = share * weight
         statistics = algebra.component_e_step(self.components, x, share)
         return VariationalStatistics(jnp.sum(share, axis=1), statistics), log_norm
 
