@@ -10,6 +10,7 @@ from . import (
     recipes as recipes,
     samplers as samplers,
     units as units,
+    watch as watch,
 )
 from ._version import __version__ as __version__
 from .annealing import Trajectory as Trajectory
@@ -40,11 +41,17 @@ from .core.protocols import (
     Kind as Kind,
     Latent as Latent,
 )
-from .core.pytree import fixed as fixed, model as model, static as static, summary as summary
+from .core.pytree import (
+    fixed as fixed,
+    model as model,
+    part as part,
+    parts as parts,
+    static as static,
+    summary as summary,
+)
 from .core.scores import Score as Score
 from .core.sequences import Sequences as Sequences
 from .core.value import algorithm as algorithm
-from .fit import watch as watch
 from .fit.adversarial import Adversarial as Adversarial
 from .fit.averages import Average as Average, PowerAverage as PowerAverage
 from .fit.contrastive import ContrastiveDivergence as ContrastiveDivergence

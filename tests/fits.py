@@ -75,7 +75,7 @@ class Walker:
     """Walks by .1 a step until its loss is no number."""
 
     place: jax.Array
-    limit: jax.Array = fixed(0.35)
+    limit: jax.Array = fixed(default=0.35)
     event_shape = (2,)
 
     @per_event

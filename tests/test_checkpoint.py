@@ -30,7 +30,7 @@ class Curved:
 
     mean: jax.Array
     center: jax.Array = fixed()
-    curve: object = static(jax.nn.softplus)
+    curve: object = static(default=jax.nn.softplus)
     event_shape = (2,)
 
     @per_event

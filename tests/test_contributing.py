@@ -1,4 +1,4 @@
-"""The family of CONTRIBUTING.md, as it stands there, in every place that a density can be in."""
+"""The family and the container of CONTRIBUTING.md, as they stand there, in every place that they can be in."""
 
 import pathlib
 import re
@@ -9,15 +9,22 @@ import numpy as np
 import pytest
 
 import jaxgen as jg
+from jaxgen.core import algebra, latent
 
 TEXT = (pathlib.Path(jg.__file__).parent.parent / "CONTRIBUTING.md").read_text()
 KEY = jax.random.key(0)
 
 
 @pytest.fixture(scope="module")
-def leaf():
+def names():
     names: dict = {"__name__": __name__}
-    exec(re.search(r"```python\n(.*?)```", TEXT, re.S).group(1), names)
+    for block in re.findall(r"```python\n(.*?)```", TEXT, re.S):
+        exec(block, names)
+    return names
+
+
+@pytest.fixture(scope="module")
+def leaf(names):
     return names["DoubleExponential"]
 
 
@@ -57,3 +64,28 @@ def test_chain_product_stream_and_stepwise(leaf, x):
     np.testing.assert_allclose(streamed.history["objective"], whole.history["objective"], rtol=1e-5)
     stepwise = jg.fit(KEY, start, x, jg.StepwiseEM(), steps=30, batch_size=100).model
     np.testing.assert_allclose(np.sort(stepwise.components.location[:, 0]), [0, 9], atol=0.4)
+
+
+def test_the_laws_hold_of_a_container(names, tmp_path):
+    """Of parts of one kind and of several; a weight of a half each is what a mixture with frozen weights has."""
+    even, rng = names["EvenMixture"], np.random.default_rng(0)
+    x = np.concatenate([rng.gamma(3.0, 1.0, (60, 1)), rng.normal(9.0, 1.0, (60, 1))]).astype(np.float32)
+    normals = algebra.stack([jg.DiagonalGaussian.from_scale([m], [1.0]) for m in (1.0, 8.0)])
+    several = algebra.stack([jg.Gamma.from_mean([2.0], [2.0]), jg.DiagonalGaussian.from_scale([8.0], [1.0])])
+    for components in (normals, several):
+        start = even(components)
+        found = jg.check(start, x[:20])
+        assert found.ok, found
+        fitted = jg.fit(KEY, start, x, steps=8, tolerance=0.0).model
+        peer = jg.Mixture.from_components(components)
+        frozen = jg.fit(KEY, peer, x, jg.EM(frozen={"logits": True}), steps=8, tolerance=0.0).model
+        np.testing.assert_allclose(fitted.log_prob(x), frozen.log_prob(x), rtol=1e-5, atol=1e-5)
+        assert latent.free_parameters(fitted) == 4
+        jg.save(fitted, tmp_path / "model")
+    held = jg.fit(KEY, even(several), x, jg.EM(frozen={"components[0]": True}), steps=2, tolerance=0.0).model
+    np.testing.assert_array_equal(held.components[0].log_mean, several[0].log_mean)
+    assert float(held.components[1].mean[0]) != 8.0
+    descended = jg.fit(KEY, even(normals), x, jg.Gradient(), steps=50, batch_size=120)
+    assert descended.history["loss"][-1] < descended.history["loss"][0]
+    with pytest.raises(jg.DataError, match="finite|numbers"):
+        jg.fit(KEY, even(several), np.full_like(x, np.nan))

@@ -26,8 +26,8 @@ class Bag:
     """Anything at all in its fields."""
 
     content: object
-    rest: object = fixed(None)
-    option: object = static(None)
+    rest: object = fixed(default=None)
+    option: object = static(default=None)
 
 
 def diagonal(d=2):

@@ -112,7 +112,7 @@ class Regression:
     """Events are numbers around `weight @ context`."""
 
     weight: jax.Array
-    noise: float = static(1.0)
+    noise: float = static(default=1.0)
     event_shape = ()
     context_shape = (2,)
 

@@ -31,7 +31,7 @@ class Picky:
     """A walker who minds only one event, whose gradient or number it has none of."""
 
     place: jax.Array
-    slope: bool = static(False)
+    slope: bool = static(default=False)
     event_shape = ()
 
     @per_event

@@ -171,7 +171,7 @@ class FlowMatching:
     net: jg.Net
     center: jax.Array = fixed()
     event_shape: tuple = jg.static()
-    context_shape: tuple | None = jg.static(None)
+    context_shape: tuple | None = jg.static(default=None)
 
     @classmethod
     def init(cls, key, x, context_shape=None):

@@ -22,7 +22,7 @@ class Plain:
     """Events `[2]`, no context."""
 
     mean: jax.Array
-    power: int = static(2)
+    power: int = static(default=2)
     event_shape = (2,)
 
     @per_event

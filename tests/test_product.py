@@ -102,9 +102,9 @@ class Anything:
     """A block of one column without an E-step, which allows holes and takes a context if asked."""
 
     shift: jax.Array
-    event_shape: tuple[int, ...] = static((1,))
-    context_shape: tuple[int, ...] | None = static(None)
-    missing: bool = static(True)
+    event_shape: tuple[int, ...] = static(default=(1,))
+    context_shape: tuple[int, ...] | None = static(default=None)
+    missing: bool = static(default=True)
 
     def log_prob(self, x, *, context=None):
         return -0.5 * (jnp.nansum(x) - self.shift - (0 if context is None else jnp.sum(context))) ** 2

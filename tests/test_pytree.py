@@ -14,8 +14,8 @@ from jaxgen.core.pytree import combine, fixed, is_model, model, parameter_count,
 @model
 class Leaf:
     weight: jax.Array
-    center: jax.Array = fixed(0.0)
-    power: int = static(2)
+    center: jax.Array = fixed(default=0.0)
+    power: int = static(default=2)
 
     def __call__(self, x):
         return self.weight * (x - self.center) ** self.power
@@ -26,7 +26,7 @@ class Tree:
     leaf: Leaf
     parts: object
     mask: object = fixed()
-    name: str = static("tree")
+    name: str = static(default="tree")
 
 
 def leaf(value=1.0, power=2):
@@ -217,7 +217,7 @@ def test_a_subclass_is_a_model_once_it_is_decorated():
 
     @model
     class Child(Leaf):
-        extra: jax.Array = fixed(1.0)
+        extra: jax.Array = fixed(default=1.0)
 
     child = Child(jnp.ones(2))
     assert is_model(child)
@@ -248,7 +248,7 @@ def test_mutable_defaults_are_refused():
 
         @model
         class Bad:
-            options: list = static([])
+            options: list = static(default=[])
 
 
 def test_classes_of_the_same_fields_are_told_apart():

@@ -229,7 +229,7 @@ def test_dataclasses_compare_by_fields_and_types():
     @model
     class Leaf:
         a: jax.Array
-        b: jax.Array = fixed(0.0)
+        b: jax.Array = fixed(default=0.0)
 
     a = jnp.ones(2)
     assert equal(lambda: Leaf(a))

@@ -51,7 +51,7 @@ class Autoregressive:
     net: Any
     transform: Transform = static()
     event_shape: tuple[int, ...] = static()
-    context_shape: tuple[int, ...] | None = static(None)
+    context_shape: tuple[int, ...] | None = static(default=None)
 
     @classmethod
     def init(

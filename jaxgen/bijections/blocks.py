@@ -54,7 +54,7 @@ class BlockAutoregressive:
     biases: tuple[jax.Array, ...]
     gate: jax.Array
     seen: jax.Array | None
-    context_shape: tuple[int, ...] | None = static(None)
+    context_shape: tuple[int, ...] | None = static(default=None)
 
     @classmethod
     def init(

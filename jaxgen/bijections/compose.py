@@ -258,7 +258,7 @@ class Vmap:
     """
 
     layer: Any
-    length: int | None = static(None)
+    length: int | None = static(default=None)
 
     @property
     def event_shape(self):

@@ -47,7 +47,7 @@ class Coupling:
     transform: Transform = static()
     event_shape: tuple[int, ...] = static()
     split: int = static()
-    context_shape: tuple[int, ...] | None = static(None)
+    context_shape: tuple[int, ...] | None = static(default=None)
 
     @classmethod
     def init(

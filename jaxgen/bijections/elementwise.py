@@ -101,7 +101,7 @@ class Standardize:
 
     center: jax.Array = fixed()
     scale: jax.Array = fixed()
-    bend: jax.Array | None = fixed(None)
+    bend: jax.Array | None = fixed(default=None)
 
     @classmethod
     def from_data(cls, x) -> Standardize:

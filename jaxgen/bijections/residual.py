@@ -123,7 +123,7 @@ class Residual:
 
     net: Any
     size: int = static()
-    context_shape: tuple[int, ...] | None = static(None)
+    context_shape: tuple[int, ...] | None = static(default=None)
 
     @classmethod
     def init(

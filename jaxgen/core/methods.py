@@ -212,7 +212,8 @@ def _mapped(one: Callable[..., Any], keyed: bool, batch: tuple[int, ...], shared
 def _flat(one: Callable[..., Any], keyed: bool, batch: tuple[int, ...], shared: bool, arrays: Any, rows: Any) -> Any:
     """`one` of all events in one batch `[N, ...]`, with one key; its result gets the leading axes `batch` back."""
     n = math.prod(batch)
-    flat = lambda a: a.reshape((n, *a.shape[len(batch) :]))  # noqa: E731
+    # `Events`, which an E-step hands on to its own `log_prob`, are one batch already
+    flat = lambda a: a if len(batch) == 1 else a.reshape((n, *a.shape[len(batch) :]))  # noqa: E731
     rows = {name: None if a is None else jnp.broadcast_to(a, (n, *a.shape)) if name == "context" and shared else flat(a)
             for name, a in rows.items()}  # fmt: skip
     out = one(*arrays[:keyed], *jax.tree.map(flat, arrays[keyed:]), **rows)

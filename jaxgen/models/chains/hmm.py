@@ -81,8 +81,8 @@ class HMM:
 
     chain: Any = part()
     emissions: Any = parts()
-    tie: tuple[int, ...] | None = static(None)
-    backend: Any = static(None)
+    tie: tuple[int, ...] | None = static(default=None)
+    backend: Any = static(default=None)
 
     @classmethod
     def init(

@@ -60,9 +60,9 @@ class MarkovChain:
 
     initial_logits: jax.Array
     transition_logits: jax.Array
-    initial_prior: Any = fixed(None)
-    transition_prior: Any = fixed(None)
-    stationary: bool = static(False)
+    initial_prior: Any = fixed(default=None)
+    transition_prior: Any = fixed(default=None)
+    stationary: bool = static(default=False)
 
     event_shape = (None,)
     context_shape = None

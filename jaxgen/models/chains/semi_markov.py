@@ -65,9 +65,9 @@ class SemiMarkovChain:
     initial_logits: jax.Array
     transition_logits: jax.Array
     duration_logits: jax.Array
-    initial_prior: Any = fixed(None)
-    transition_prior: Any = fixed(None)
-    duration_prior: Any = fixed(None)
+    initial_prior: Any = fixed(default=None)
+    transition_prior: Any = fixed(default=None)
+    duration_prior: Any = fixed(default=None)
 
     @classmethod
     def from_values(

@@ -54,8 +54,8 @@ class Bernoulli:
     """
 
     logits: jax.Array
-    prior: jax.Array | None = fixed(None)
-    missing: bool = static(False)
+    prior: jax.Array | None = fixed(default=None)
+    missing: bool = static(default=False)
 
     @classmethod
     def init(cls, key, x, *, prior=None, missing=False) -> Bernoulli:

@@ -67,8 +67,8 @@ class Beta:
 
     logit_mean: jax.Array
     log_concentration: jax.Array
-    floor: jax.Array | None = fixed(None)
-    missing: bool = static(False)
+    floor: jax.Array | None = fixed(default=None)
+    missing: bool = static(default=False)
 
     @classmethod
     @compiled_by_trace

@@ -56,8 +56,8 @@ class Binomial:
     """
 
     logits: jax.Array
-    trials: jax.Array | None = fixed(None)
-    prior: jax.Array | None = fixed(None)
+    trials: jax.Array | None = fixed(default=None)
+    prior: jax.Array | None = fixed(default=None)
 
     @classmethod
     def init(cls, key, x, context=None, *, trials=None, prior=None) -> Binomial:

@@ -49,8 +49,8 @@ class Categorical:
     """
 
     logits: jax.Array
-    prior: jax.Array | None = fixed(None)
-    missing: bool = static(False)
+    prior: jax.Array | None = fixed(default=None)
+    missing: bool = static(default=False)
 
     @classmethod
     def init(cls, key, x, *, size=None, prior=None, missing=False) -> Categorical:

@@ -46,7 +46,7 @@ class Delta:
     """
 
     value: jax.Array = fixed()
-    missing: bool = static(False)
+    missing: bool = static(default=False)
 
     @classmethod
     def init(cls, key, x, *, value=None, missing=False) -> Delta:

@@ -46,8 +46,8 @@ class Dequantized:
     """
 
     density: Any
-    low: int = static(0)
-    high: int = static(255)
+    low: int = static(default=0)
+    high: int = static(default=255)
     noise: Any = None
 
     @classmethod

@@ -46,10 +46,10 @@ class DiagonalGaussian:
     offset: jax.Array
     log_scale: jax.Array
     origin: jax.Array = fixed()
-    floor: jax.Array = fixed(0.0)
-    prior: NormalInverseWishart | None = fixed(None)
-    spherical: bool = static(False)
-    missing: bool = static(False)
+    floor: jax.Array = fixed(default=0.0)
+    prior: NormalInverseWishart | None = fixed(default=None)
+    spherical: bool = static(default=False)
+    missing: bool = static(default=False)
 
     @classmethod
     @compiled_by_trace

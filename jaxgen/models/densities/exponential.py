@@ -50,8 +50,8 @@ class Exponential:
     """
 
     log_mean: jax.Array
-    floor: jax.Array | None = fixed(None)
-    missing: bool = static(False)
+    floor: jax.Array | None = fixed(default=None)
+    missing: bool = static(default=False)
 
     @classmethod
     @compiled_by_trace

@@ -68,9 +68,9 @@ class Gamma:
 
     log_mean: jax.Array
     log_shape: jax.Array
-    floor: jax.Array | None = fixed(None)
-    prior: jax.Array | None = fixed(None)
-    missing: bool = static(False)
+    floor: jax.Array | None = fixed(default=None)
+    prior: jax.Array | None = fixed(default=None)
+    missing: bool = static(default=False)
 
     @classmethod
     @compiled_by_trace

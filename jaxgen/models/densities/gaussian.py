@@ -63,10 +63,10 @@ class Gaussian:
     offset: jax.Array
     raw: jax.Array
     origin: jax.Array = fixed()
-    floor: jax.Array = fixed(0.0)
-    prior: NormalInverseWishart | None = fixed(None)
-    tied: bool = static(False)
-    missing: bool = static(False)
+    floor: jax.Array = fixed(default=0.0)
+    prior: NormalInverseWishart | None = fixed(default=None)
+    tied: bool = static(default=False)
+    missing: bool = static(default=False)
 
     @classmethod
     @compiled_by_trace

@@ -69,8 +69,8 @@ class Laplace:
     offset: jax.Array
     log_scale: jax.Array
     origin: jax.Array = fixed()
-    floor: jax.Array = fixed(0.0)
-    missing: bool = static(False)
+    floor: jax.Array = fixed(default=0.0)
+    missing: bool = static(default=False)
 
     @classmethod
     @compiled_by_trace

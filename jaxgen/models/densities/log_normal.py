@@ -43,8 +43,8 @@ class LogNormal:
 
     log_median: jax.Array
     log_scale: jax.Array
-    floor: jax.Array | None = fixed(None)
-    missing: bool = static(False)
+    floor: jax.Array | None = fixed(default=None)
+    missing: bool = static(default=False)
 
     @classmethod
     @compiled_by_trace

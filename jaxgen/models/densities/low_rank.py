@@ -118,8 +118,8 @@ class LowRankGaussian:
     factor: jax.Array
     log_psi: jax.Array
     origin: jax.Array = fixed()
-    floor: jax.Array = fixed(0.0)
-    missing: bool = static(False)
+    floor: jax.Array = fixed(default=0.0)
+    missing: bool = static(default=False)
 
     @classmethod
     @compiled_by_trace

@@ -43,8 +43,8 @@ class Multinomial:
     """
 
     logits: jax.Array
-    total: jax.Array = fixed(1.0)
-    prior: jax.Array | None = fixed(None)
+    total: jax.Array = fixed(default=1.0)
+    prior: jax.Array | None = fixed(default=None)
 
     @classmethod
     def init(cls, key, x, *, prior=None) -> Multinomial:

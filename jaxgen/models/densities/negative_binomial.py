@@ -84,8 +84,8 @@ class NegativeBinomial:
 
     log_mean: jax.Array
     log_dispersion: jax.Array
-    prior: jax.Array | None = fixed(None)
-    missing: bool = static(False)
+    prior: jax.Array | None = fixed(default=None)
+    missing: bool = static(default=False)
 
     @classmethod
     @compiled_by_trace

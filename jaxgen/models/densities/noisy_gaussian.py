@@ -63,8 +63,8 @@ class NoisyGaussian:
     offset: jax.Array
     raw: jax.Array
     origin: jax.Array = fixed()
-    floor: jax.Array = fixed(0.0)
-    correlated: bool = static(False)
+    floor: jax.Array = fixed(default=0.0)
+    correlated: bool = static(default=False)
 
     @classmethod
     @compiled_by_trace

@@ -59,8 +59,8 @@ class Poisson:
     """
 
     log_rate: jax.Array
-    prior: jax.Array | None = fixed(None)
-    missing: bool = static(False)
+    prior: jax.Array | None = fixed(default=None)
+    missing: bool = static(default=False)
 
     @classmethod
     def init(cls, key, x, *, prior=None, missing=False) -> Poisson:

@@ -82,7 +82,7 @@ class LinearRegression:
     raw: jax.Array
     origin: jax.Array = fixed()
     center: jax.Array = fixed()
-    floor: jax.Array = fixed(0.0)
+    floor: jax.Array = fixed(default=0.0)
 
     @classmethod
     def init(cls, key, x, context=None, *, inputs=None, floor=None) -> LinearRegression:

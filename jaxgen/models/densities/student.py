@@ -126,8 +126,8 @@ class StudentT:
     raw: jax.Array
     log_df: jax.Array
     origin: jax.Array = fixed()
-    floor: jax.Array = fixed(0.0)
-    missing: bool = static(False)
+    floor: jax.Array = fixed(default=0.0)
+    missing: bool = static(default=False)
 
     @classmethod
     @compiled_by_trace

@@ -69,9 +69,9 @@ class VonMises:
 
     loc: jax.Array
     log_concentration: jax.Array
-    floor: jax.Array | None = fixed(None)
-    prior: jax.Array | None = fixed(None)
-    missing: bool = static(False)
+    floor: jax.Array | None = fixed(default=None)
+    prior: jax.Array | None = fixed(default=None)
+    missing: bool = static(default=False)
 
     @classmethod
     @compiled_by_trace

@@ -58,7 +58,7 @@ class DeepBoltzmann:
     layers: tuple[Any, ...]
     weights: tuple[jax.Array, ...]
     centers: tuple[jax.Array, ...] = fixed()
-    missing: bool = static(False)
+    missing: bool = static(default=False)
 
     @classmethod
     def init(cls, key, x, hidden, *, visible=Bernoulli.init, scale=0.01, centred=True) -> DeepBoltzmann:

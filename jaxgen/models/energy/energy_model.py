@@ -59,8 +59,8 @@ class EnergyModel:
     tilt: jax.Array = fixed()
     center: jax.Array = fixed()
     scale: jax.Array = fixed()
-    sampler: Sampler = static(SAMPLER)
-    moves: int = static(1)
+    sampler: Sampler = static(default=SAMPLER)
+    moves: int = static(default=1)
 
     @classmethod
     def init(

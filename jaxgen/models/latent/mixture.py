@@ -75,7 +75,7 @@ class Mixture:
 
     logits: jax.Array
     components: Any = parts()
-    prior: jax.Array | None = fixed(None)
+    prior: jax.Array | None = fixed(default=None)
 
     @classmethod
     def init(

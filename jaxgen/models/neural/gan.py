@@ -49,7 +49,7 @@ class Generator:
     net: Any
     event_shape: tuple[int, ...] = static()
     units: Any = fixed()
-    context_shape: tuple[int, ...] | None = static(None)
+    context_shape: tuple[int, ...] | None = static(default=None)
 
     @classmethod
     def init(

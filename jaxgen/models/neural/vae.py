@@ -62,8 +62,8 @@ class VAE:
     decoder: Any
     likelihood: Callable[..., Any] = static()
     event_shape: tuple[int, ...] = static()
-    context_shape: tuple[int, ...] | None = static(None)
-    units: Any = fixed(None)
+    context_shape: tuple[int, ...] | None = static(default=None)
+    units: Any = fixed(default=None)
 
     @classmethod
     def init(
