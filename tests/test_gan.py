@@ -37,7 +37,7 @@ def test_units_put_samples_where_the_data_are():
     np.testing.assert_allclose(seen.mean(0), 0, atol=1e-3)  # 1e4 in float32, in units of 1000
     np.testing.assert_allclose(seen.std(0), 1, rtol=1e-3)
     z = jax.random.normal(jax.random.key(0), (7, 2))
-    np.testing.assert_allclose(made.decode(z), made.units[0] + made.units[1] * made.net(z), rtol=1e-6)
+    np.testing.assert_allclose(made.decode(z), made.scaling[0] + made.scaling[1] * made.net(z), rtol=1e-6)
     images = generator(np.arange(48.0).reshape(3, 4, 4) + 2, module=MLP((16,), out_shape=(4, 4)))
     np.testing.assert_allclose([images.standardize(np.full((4, 4), v)).max() for v in (2.0, 49.0)], [-1, 1], rtol=1e-6)
 
@@ -122,7 +122,7 @@ def test_one_step_by_hand(ring, fake_weight):
     assert float(metrics["generator_loss"]) == pytest.approx(float(loss), rel=1e-5)
     expected = jax.tree.map(lambda p, g: p - rate * g, start.net.params, slope)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), new.model.net.params, expected)
-    np.testing.assert_array_equal(new.model.units[0], start.units[0])
+    np.testing.assert_array_equal(new.model.scaling[0], start.scaling[0])
 
 
 def test_units_of_the_data_do_not_matter(ring):
@@ -141,7 +141,7 @@ def test_average_is_the_model(ring):
     model, average, last = (m.net.params["Dense_0"]["kernel"] for m in players)
     np.testing.assert_array_equal(model, average)
     assert not np.array_equal(model, last)
-    np.testing.assert_array_equal(fitted.model.units[1], generator(ring).units[1])
+    np.testing.assert_array_equal(fitted.model.scaling[1], generator(ring).scaling[1])
     assert type(state.critic.model) is Net
     assert int(state.steps) == 20
 

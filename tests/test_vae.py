@@ -149,7 +149,7 @@ def test_any_distrax_distribution_is_a_likelihood():
     x = jax.random.normal(jax.random.key(0), (30, 4))
     vae = jg.VAE.init(jax.random.key(1), x, jg.StandardNormal((2,)), hidden=(8,), likelihood=laplace, standardize=True)
     key = jax.random.key(2)
-    np.testing.assert_allclose(vae.units[0], x.mean(0), atol=1e-6)
+    np.testing.assert_allclose(vae.scaling[0], x.mean(0), atol=1e-6)
     assert vae.sample(key, (3,)).shape == (3, 4)
     gradient = jax.grad(lambda m: m.elbo(key, x).mean(), allow_int=True)(vae)
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradient.decoder))
@@ -207,7 +207,7 @@ def test_fit_raises_the_bound(pca):
     assert after.mean > before + 0.5
     # below the entropy's negative by sampling noise at most: 500 events of standard deviation 1.6, and overfitting
     assert after.mean < exact.logpdf(x).mean() + 0.3
-    np.testing.assert_array_equal(fitted.model.units[0], start.units[0])
+    np.testing.assert_array_equal(fitted.model.scaling[0], start.scaling[0])
 
 
 BITS = np.eye(4, dtype=np.float32)

@@ -16,7 +16,7 @@ from jaxgen.core.compiled import compiled
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_bijector
 from jaxgen.core.methods import context_shape, latent_shape
-from jaxgen.core.pytree import model, static
+from jaxgen.core.pytree import model, part, parts, static
 from jaxgen.core.sequences import Sequences, padded
 
 
@@ -84,7 +84,7 @@ class Inverse:
         [-1.0, -1.0]
     """
 
-    layer: Any
+    layer: Any = part()
 
     @property
     def event_shape(self):
@@ -128,7 +128,7 @@ class Chain:
         [3.0]
     """
 
-    layers: tuple[Any, ...]
+    layers: tuple[Any, ...] = part()
 
     @property
     def event_shape(self):
@@ -188,7 +188,7 @@ class Scan:
         [5.0, 5.0]
     """
 
-    layers: Any
+    layers: Any = parts()
 
     @property
     def event_shape(self):
@@ -257,7 +257,7 @@ class Vmap:
         ((None, 2), (5, 2))
     """
 
-    layer: Any
+    layer: Any = part()
     length: int | None = static(default=None)
 
     @property

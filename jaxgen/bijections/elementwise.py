@@ -107,7 +107,7 @@ class Standardize:
     def from_data(cls, x) -> Standardize:
         """The median of each coordinate of events `[N, *event]`, its scale by the deciles, and its far tails.
 
-        No outlier moves the scale, see `ops.units.center_and_scale`. A coordinate that is the same in all events has
+        No outlier moves the scale, see `ops.scaling.center_and_scale`. A coordinate that is the same in all events has
         no scale of its own and keeps 1.
         """
         x = floating(x)

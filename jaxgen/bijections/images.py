@@ -15,7 +15,7 @@ from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_bijector
 from jaxgen.core.inputs import floating
 from jaxgen.core.methods import check_key, latent_shape
-from jaxgen.core.pytree import model, static
+from jaxgen.core.pytree import model, part, static
 
 
 @model
@@ -196,7 +196,7 @@ class MultiScale:
         (16,)
     """
 
-    levels: tuple[Any, ...]
+    levels: tuple[Any, ...] = part()
 
     @classmethod
     def from_levels(cls, levels: tuple[Any, ...]) -> MultiScale:

@@ -29,7 +29,7 @@ from jaxgen.core.protocols import (
     has,
     members,
 )
-from jaxgen.core.pytree import difference, model, static
+from jaxgen.core.pytree import difference, model, models_in, part, parts_of, static
 
 
 @model
@@ -41,7 +41,7 @@ class Several:
         order: `[K]` ints, static: where model k stands among the members, put one after another.
     """
 
-    members: Any
+    members: Any = part()
     order: tuple[int, ...] = static()
 
     @property
@@ -52,11 +52,6 @@ class Several:
     def context_shape(self):
         """Shape of the context of those that take one; of K models in the abstract (`element`)."""
         return next((shape for shape in map(context_shape, self.members) if shape is not None), None)
-
-    @property
-    def context_optional(self):
-        """True where all those that take a context may lack it."""
-        return all(context_optional(batch) for batch in self.members if context_shape(batch) is not None)
 
     def __getitem__(self, k: Any) -> Any:
         return take(self, k)
@@ -74,8 +69,20 @@ def context_shape(model: Any) -> tuple[int, ...] | None:
 
 
 def context_optional(model: Any) -> bool:
-    """Tell whether a context may be absent, which is a row of NaN: the model's `context_optional`."""
-    return bool(model.context_optional) if has(model, Unconditioned) else False
+    """Tell whether a context may be absent, which is a row of NaN: the model says so of itself (`Unconditioned`), and
+    all of its parts that take a context say so; at least one of them has to.
+    """
+    own = [bool(model.context_optional)] if has(model, Unconditioned) else []
+    held = (one for _, kind, value in parts_of(model) for one in models_in(value))
+    answers = own + [context_optional(one) for one in held if context_shape(one) is not None]
+    return bool(answers) and all(answers)
+
+
+def absent_axes(model: Any) -> int:
+    """Return the number of leading axes of contexts `[N, *context]` along which each may be absent: of events,
+    and of steps where their number is free; 0 where none may be absent."""
+    shape = context_shape(model) if context_optional(model) else None
+    return 0 if shape is None else 1 + shape.count(None)
 
 
 def kinds(models: Any) -> tuple[Any, ...]:

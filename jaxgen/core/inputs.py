@@ -286,7 +286,7 @@ def as_events(data: Any, *, name: str, called: str, allow_nan: bool = False, mis
 
 
 def as_batch(
-    data: Any, *, name: str = "data", called: str = "", missing: bool = False, unseen: str = "", absent: bool = False
+    data: Any, *, name: str = "data", called: str = "", missing: bool = False, unseen: str = "", absent: int = 0
 ) -> Batch:  # fmt: skip
     """Turns what `fit` accepts into a `Batch`: an array, a tuple `(x, context, weight, label)`, or a dict.
 
@@ -296,7 +296,7 @@ def as_batch(
         called: what the user called, for errors.
         missing: NaN in x is an entry that was not seen, and passes.
         unseen: code after which it would, for errors.
-        absent: a context may be absent, which is a row of NaN.
+        absent: the number of leading axes of contexts along which each may be absent, a row of NaN; 0 where none may.
 
     Raises:
         DataError: unknown names, or anything `as_array` refuses; negative weights; labels that are no whole numbers.
@@ -327,7 +327,7 @@ def as_batch(
             expected="x, or (x, context, weight, label), or a dict of them",
             fix="dict(x=x, context=context, weight=weight, label=label), without those that there are not",
         )  # fmt: skip
-    nan = {"x": missing, "label": True, "context": absent}
+    nan = {"x": missing, "label": True, "context": bool(absent)}
     parts = {k: as_events(v, name=names.get(k, k), called=called, allow_nan=nan.get(k, False),
                           missing=unseen if k == "x" else "")
              for k, v in parts.items() if v is not None}  # fmt: skip
@@ -342,7 +342,7 @@ def as_batch(
                 got=f"shape {list(np.shape(value))}",
             )  # fmt: skip
     if batch.context is not None and absent:
-        check_rows(batch.context, 1, called, f"{name}['context']")
+        check_rows(batch.context, absent, called, f"{name}['context']")
     batch = batch._replace(label=as_label(batch.label, f"{name}['label']", called))
     if batch.weight is None:
         return batch
@@ -356,7 +356,7 @@ def check_rows(context: Any, axes: int, called: str, name: str = "context") -> N
 
     Args:
         context: `[*batch, *context]`.
-        axes: how many of its axes are the batch.
+        axes: how many of its axes are of contexts, each of which may be absent by itself.
         called: what the user called, for errors.
         name: what to call it in errors.
 

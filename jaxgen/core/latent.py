@@ -54,19 +54,14 @@ from jaxgen.core.protocols import (
     Weighted,
     has,
 )
-from jaxgen.core.pytree import float_type, is_named_tuple, model_fields, parameter_count, parts_of
-
-
-def _models(held: Any) -> tuple[Any, ...]:
-    """The models in a `part()` field: one, or those of a tuple."""
-    return tuple(held) if isinstance(held, (tuple, list)) else () if held is None else (held,)
+from jaxgen.core.pytree import float_type, is_named_tuple, model_fields, models_in, parameter_count, parts_of
 
 
 def _densities(model: Any) -> list[Any]:
     """The parts whose events are in the model's: one of each batch, in the abstract. A chain of states is none."""
     found = [
         one for _, kind, held in parts_of(model)
-        for one in (_models(held) if kind == "part" else map(element, kinds(held)))
+        for one in (models_in(held) if kind == "part" else map(element, kinds(held)))
     ]  # fmt: skip
     return [one for one in found if has(one, Implicit) and not has(one, Chain)]
 
@@ -320,7 +315,7 @@ def log_prior(model: Any) -> jax.Array:
     """
     own = model.log_prior() if has(model, Prior) else jnp.zeros((), float_type(model))
     for _, kind, held in parts_of(model):
-        own = own + (component_log_prior(held) if kind == "parts" else sum(map(log_prior, _models(held))))
+        own = own + (component_log_prior(held) if kind == "parts" else sum(map(log_prior, models_in(held))))
     return own
 
 
@@ -338,7 +333,7 @@ def component_log_prior(components: Any) -> jax.Array:
         if kind == "parts":
             total = total + jnp.sum(jax.vmap(component_log_prior)(held))
         else:
-            total = total + sum(map(component_log_prior, _models(held)))
+            total = total + sum(map(component_log_prior, models_in(held)))
     return total
 
 
@@ -353,7 +348,7 @@ def free_parameters(model: Any) -> int:
     """
     total = _own_parameters(model)
     for _, kind, held in parts_of(model):
-        total += component_free_parameters(held) if kind == "parts" else sum(map(free_parameters, _models(held)))
+        total += component_free_parameters(held) if kind == "parts" else sum(map(free_parameters, models_in(held)))
     return total
 
 
@@ -373,7 +368,7 @@ def component_free_parameters(components: Any) -> int:
         k = count(components)
         total = k * _own_parameters(element(components))
         for _, kind, held in parts:
-            inner = [held] if kind == "parts" else _models(held)
+            inner = [held] if kind == "parts" else models_in(held)
             total += sum(k * component_free_parameters(element(one)) if kind == "parts" else
                          component_free_parameters(one) for one in inner)  # fmt: skip
         return total

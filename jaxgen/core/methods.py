@@ -121,7 +121,7 @@ def _check_context(
         )  # fmt: skip
     if optional:  # one dtype, in which absence can be written
         context = context if jnp.issubdtype(context.dtype, jnp.floating) else context.astype(jnp.result_type(float))
-        check_rows(context, len(axes), called)
+        check_rows(context, len(axes) + shape.count(None), called)
     return context, axes == ()
 
 

@@ -132,7 +132,8 @@ class Conditional(Protocol):
 
 
 class Unconditioned(Conditional, Protocol):
-    """A context may be absent, None for all events or a row of NaN for one. Default: it may not."""
+    """A context may be absent, None for all events or a row of NaN for one. Default: where all parts that take one say
+    so (`core.algebra.context_optional`)."""
 
     context_optional: Any
 

@@ -100,6 +100,11 @@ def parts_of(value: Any) -> list[tuple[str, str, Any]]:
     return [(name, kind, held) for name, kind, held in model_fields(value) if kind in ("part", "parts")]
 
 
+def models_in(held: Any) -> tuple[Any, ...]:
+    """Return the models in a `part()` field: one, or those of a tuple, or none."""
+    return tuple(held) if isinstance(held, (tuple, list)) else () if held is None else (held,)
+
+
 @dataclass_transform(frozen_default=True, field_specifiers=(static, fixed, part, parts))
 def model(cls: type[T]) -> type[T]:
     """Turns a class into a frozen dataclass that is a pytree.

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from jaxgen.core import latent
+from jaxgen.core.algebra import absent_axes, context_optional
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch, as_batch
-from jaxgen.core.methods import batch_axes, context_optional, context_shape
+from jaxgen.core.methods import batch_axes, context_shape
 from jaxgen.fit.checks import check_label
 
 
@@ -35,7 +36,7 @@ class Gate:
         model = self.model
         called = f"fit(key, {type(model).__name__}, {name})"
         batch = as_batch(data, name=name, called=called, missing=latent.accepts_missing(model),
-                         unseen=latent.unseen(model), absent=context_optional(model))  # fmt: skip
+                         unseen=latent.unseen(model), absent=absent_axes(model))  # fmt: skip
         if len(batch_axes(np.shape(batch.x), model.event_shape, called, name)) != 1:
             raise FitError(
                 f"{name} needs one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",

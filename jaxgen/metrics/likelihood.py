@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import latent
+from jaxgen.core.algebra import absent_axes
 from jaxgen.core.errors import DataError, FitError, ModelError
 from jaxgen.core.inputs import Batch, as_batch, widened
-from jaxgen.core.methods import batch_axes, check_key, context_optional
+from jaxgen.core.methods import batch_axes, check_key
 from jaxgen.core.protocols import Annealed, Energy, Kind, Tractable, Weighted, has
 from jaxgen.core.scores import Score
 from jaxgen.metrics.bridge import bracket
@@ -64,7 +65,7 @@ def score(key: Any, model: Any, data: Any, *, samples: int = 1) -> Score:
     if samples < 1:
         raise FitError("a bound needs draws", called=called, expected="samples=1 or more", got=f"samples={samples}")
     model, missing = widened(model), latent.accepts_missing(model)
-    absent = context_optional(model)
+    absent = absent_axes(model)
     batch = as_batch(data, missing=missing, unseen=latent.unseen(model), absent=absent)
     if len(batch_axes(np.shape(batch.x), model.event_shape, called, "data")) != 1:
         raise DataError(

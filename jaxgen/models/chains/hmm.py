@@ -210,12 +210,6 @@ class HMM:
         return (None, *own[0]) if own else None
 
     @property
-    def context_optional(self) -> bool:
-        """True where a context may be absent, as the chain and the emissions decide."""
-        parts = (part for part in (self.chain, self.emissions) if context_shape(part) is not None)
-        return all(map(algebra.context_optional, parts))
-
-    @property
     def _emission_context(self):
         return context_shape(algebra.element(self.emissions))
 

@@ -13,7 +13,7 @@ from jaxgen.core import algebra
 from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.inputs import as_array, concrete
 from jaxgen.core.methods import context_shape, per_event, per_sample
-from jaxgen.core.pytree import float_type, model, static
+from jaxgen.core.pytree import float_type, model, part, static
 from jaxgen.ops.bounds import importance_bound
 
 
@@ -45,7 +45,7 @@ class Dequantized:
         (dtype('int32'), (1,))
     """
 
-    density: Any
+    density: Any = part()
     low: int = static(default=0)
     high: int = static(default=255)
     noise: Any = None
@@ -95,11 +95,6 @@ class Dequantized:
     @property
     def context_shape(self):
         return context_shape(self.density)
-
-    @property
-    def context_optional(self) -> bool:
-        """True where a context may be absent, as the density decide."""
-        return algebra.context_optional(self.density)
 
     def check_data(self, x) -> None:
         """Refuses what is no level.

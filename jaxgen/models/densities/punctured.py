@@ -77,7 +77,6 @@ class Punctured:
 
     event_shape = property(lambda self: self.density.event_shape)
     context_shape = property(lambda self: context_shape(self.density))
-    context_optional = property(lambda self: algebra.context_optional(self.density))
 
     def check_data(self, x) -> None:
         """Refuse data that the density refuses, but for events at the value, with a DataError."""

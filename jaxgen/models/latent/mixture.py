@@ -152,11 +152,6 @@ class Mixture:
         return context_shape(algebra.element(self.components))
 
     @property
-    def context_optional(self) -> bool:
-        """True where a context may be absent, as the components decide."""
-        return algebra.context_optional(self.components)
-
-    @property
     def free_parameters(self) -> int:
         """K - 1 weights; `core.latent.free_parameters` adds the components'."""
         return self.logits.shape[-1] - 1

@@ -166,11 +166,6 @@ class Product:
         return (sum(np.size(columns) for columns in self.columns),)
 
     @property
-    def context_optional(self) -> bool:
-        """True where a context may be absent, as the blocks decide."""
-        return all(algebra.context_optional(block) for block in self.blocks if context_shape(block) is not None)
-
-    @property
     def context_shape(self):
         shapes = {context_shape(block) for block in self.blocks} - {None}
         if len(shapes) > 1:

@@ -106,7 +106,7 @@ class Flow:
     """
 
     base: Any = part()
-    bijection: Any
+    bijection: Any = part()
 
     @classmethod
     def init(

@@ -13,7 +13,7 @@ from jaxgen.core.errors import ModelError
 from jaxgen.core.inputs import as_array
 from jaxgen.core.methods import context_shape, per_event, per_latent, per_sample
 from jaxgen.core.protocols import Implicit, has
-from jaxgen.core.pytree import fixed, float_type, model, static
+from jaxgen.core.pytree import fixed, float_type, model, part, static
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
 from jaxgen.ops.scaling import mean_and_scale, middle_and_reach
@@ -32,7 +32,7 @@ class Generator:
             parameters train as far as its samples are differentiable in them, so not the weights of a mixture.
         net: `[L] -> [*event]`, or `[L], [*context] -> [*event]`.
         event_shape: shape of one event.
-        units: center and scale of the data, never trained; a critic sees `standardize(x) = (x - center) / scale`.
+        scaling: center and scale of the data, never trained; a critic sees `standardize(x) = (x - center) / scale`.
         context_shape: shape of one context, None without.
 
     Source: Goodfellow et al. (2014), Generative adversarial nets.
@@ -45,10 +45,10 @@ class Generator:
         ((5, 2), (2,))
     """
 
-    base: Any
+    base: Any = part()
     net: Any
     event_shape: tuple[int, ...] = static()
-    units: Any = fixed()
+    scaling: Any = fixed()
     context_shape: tuple[int, ...] | None = static(default=None)
 
     @classmethod
@@ -59,12 +59,12 @@ class Generator:
     ) -> Generator:  # fmt: skip
         """A network for events of the data's shape, in the data's units.
 
-        The units of vectors are each coordinate's mean and standard deviation; those of images map the range of all
+        The scaling of vectors is each coordinate's mean and standard deviation; those of images map the range of all
         pixels to [-1, 1], which is what the tanh of a `ConvGenerator` fills.
 
         Args:
             key: typed key.
-            x: events `[N, *event]`, for the shape, the dtype and the units.
+            x: events `[N, *event]`, for the shape, the dtype and the scaling.
             base: draws vectors `[L]`, such as `StandardNormal((64,))`.
             hidden: widths of a multilayer perceptron's hidden layers.
             activation: of that, a module-level function.
@@ -90,8 +90,8 @@ class Generator:
                 "the module draws events of another shape than the data's", called=called, got=f"shape {list(made)}",
                 expected=f"shape {list(event)}", fix=f"jaxgen.nn.mlp.MLP((64, {math.prod(event)}), out_shape={event})",
             )  # fmt: skip
-        units = mean_and_scale(x) if len(event) < 2 else middle_and_reach(x)
-        return cls(base, net, event, units, context)
+        scaling = mean_and_scale(x) if len(event) < 2 else middle_and_reach(x)
+        return cls(base, net, event, scaling, context)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -100,7 +100,7 @@ class Generator:
     def _draw(self, z, context):
         # a base without parameters draws in its own dtype
         inputs = (jnp.asarray(z, float_type(self.net)), *(() if context is None else (context,)))
-        return self.units[0] + self.units[1] * self.net(*inputs)
+        return self.scaling[0] + self.scaling[1] * self.net(*inputs)
 
     @per_latent
     def decode(self, z, *, context=None) -> jax.Array:
@@ -110,7 +110,7 @@ class Generator:
     @per_event
     def standardize(self, x) -> jax.Array:
         """Events in the generator's units, `[*batch, *event] -> [*batch, *event]`: what a critic sees."""
-        return (x - self.units[0]) / self.units[1]
+        return (x - self.scaling[0]) / self.scaling[1]
 
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:

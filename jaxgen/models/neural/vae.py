@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.algebra import context_optional as may_lack
 from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.inputs import as_array, concrete
 from jaxgen.core.methods import context_shape, per_event, per_latent, per_sample
 from jaxgen.core.protocols import Density, NormalDivergence, has
-from jaxgen.core.pytree import fixed, float_type, model, name_of, static
+from jaxgen.core.pytree import fixed, float_type, model, name_of, part, static
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
 from jaxgen.ops import likelihoods
@@ -40,8 +41,11 @@ class VAE:
             `likelihoods.gaussian`, or any function that returns a distrax distribution.
         event_shape: shape of one event.
         context_shape: shape of one context, None without. Networks then take a flat vector, input and context joined.
-        units: center and scale of the data, never trained: `(x - center) / scale` is what networks and likelihood see,
-            and the bound is that of x. None for data as they are.
+        scaling: center and scale of the data, never trained: `(x - center) / scale` is what networks and likelihood
+            see, and the bound is that of x. None for data as they are.
+        context_optional: whether a context may be absent (a row of NaN; None for all): the networks see zeros in its
+            place, and behind every context a number more, 1 where there was one and else 0. A prior that takes the
+            context has to allow it too.
 
     Source: Kingma and Welling (2014), Auto-encoding variational Bayes; Rezende, Mohamed and Wierstra (2014), Stochastic
     backpropagation and approximate inference in deep generative models.
@@ -57,31 +61,33 @@ class VAE:
         ((50, 2), (50, 6), (5, 6))
     """
 
-    prior: Any
+    prior: Any = part()
     encoder: Any
     decoder: Any
     likelihood: Callable[..., Any] = static()
     event_shape: tuple[int, ...] = static()
     context_shape: tuple[int, ...] | None = static(default=None)
-    units: Any = fixed(default=None)
+    scaling: Any = fixed(default=None)
+    context_optional: bool = static(default=False)
 
     @classmethod
     def init(
         cls, key, x, prior: Any, *, hidden: tuple[int, ...] = (400, 400),
         likelihood: Callable[..., Any] = likelihoods.bernoulli, activation: Callable[[Any], Any] = jax.nn.relu,
-        context_shape: tuple[int, ...] | None = None, standardize: bool | None = None,
+        context_shape: tuple[int, ...] | None = None, context_optional: bool = False, standardize: bool | None = None,
     ) -> VAE:  # fmt: skip
         """Multilayer perceptrons for events of the data's shape.
 
         Args:
             key: typed key.
-            x: events `[N, *event]`, for the shape, the dtype, the units and a check against the likelihood.
+            x: events `[N, *event]`, for the shape, the dtype, the scaling and a check against the likelihood.
             prior: density of vectors `[L]`, such as `StandardNormal((L,))`.
             hidden: widths of the encoder's hidden layers; the decoder has them in reverse.
             likelihood: P arrays of the event's shape to a distribution; P is read off the function's signature.
             activation: of the networks, a module-level function.
             context_shape: shape of one context for a conditional density.
-            standardize: whether `units` are the data's mean and standard deviation; None does so for a likelihood on
+            context_optional: whether it may be absent, as in the class.
+            standardize: whether `scaling` is the data's mean and standard deviation; None does so for a likelihood on
                 all real numbers, such as the Gaussian.
 
         Raises:
@@ -92,11 +98,11 @@ class VAE:
         latent = _latent_size(prior, called)
         event = tuple(map(int, x.shape[1:]))
         context = None if context_shape is None else tuple(context_shape)
-        _check_context(prior, context, called)
+        _check_context(prior, context, context_optional, called)
         _check_support(likelihood, event, x, called)
-        units = mean_and_scale(x) if _standardizes(likelihood, event, standardize, called) else None
+        scaling = mean_and_scale(x) if _standardizes(likelihood, event, standardize, called) else None
         dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
-        extra = 0 if context is None else math.prod(context)
+        extra = 0 if context is None else math.prod(context) + context_optional
         seen = event if context is None else (math.prod(event) + extra,)
         count = likelihoods.parameter_count(likelihood)
         to_latent = MLP((*hidden, 2 * latent), activation, in_shape=seen, out_shape=(2, latent))
@@ -104,7 +110,7 @@ class VAE:
         encoder_key, decoder_key = jax.random.split(key)
         encoder = Net.init(encoder_key, to_latent, jnp.zeros(seen, dtype))
         decoder = Net.init(decoder_key, to_event, jnp.zeros(latent + extra, dtype))
-        return cls(prior, encoder, decoder, likelihood, event, context, units)
+        return cls(prior, encoder, decoder, likelihood, event, context, scaling, context_optional)
 
     def check_data(self, x) -> None:
         """Refuses data outside the likelihood's support, which it would score as if it knew them.
@@ -117,27 +123,37 @@ class VAE:
     def _posterior(self, x, context):
         """Mean and log-scale of `q(z | x)`, of one event."""
         x = x.astype(float_type(self.encoder))
-        if self.units is not None:
-            x = (x - self.units[0]) / self.units[1]
-        mean, raw = _apart(self.encoder(_joined(x, context)))
+        if self.scaling is not None:
+            x = (x - self.scaling[0]) / self.scaling[1]
+        mean, raw = _apart(self.encoder(self._joined(x, context)))
         return mean, likelihoods.bounded(raw)
 
     def _observe(self, z, context):
         """The distribution of an event, in its units, for one z."""
         z = jnp.asarray(z, float_type(self.decoder))
-        return self.likelihood(*_apart(self.decoder(_joined(z, context))))
+        return self.likelihood(*_apart(self.decoder(self._joined(z, context))))
 
     def _log_likelihood(self, x, z, context):
         """`log p(x | z)`."""
         distribution = self._observe(z, context)
-        if self.units is None:
+        if self.scaling is None:
             return jnp.sum(distribution.log_prob(x))
-        center, scale = self.units
+        center, scale = self.scaling
         log_volume = jnp.sum(jnp.broadcast_to(jnp.log(scale), self.event_shape))
         return jnp.sum(distribution.log_prob((x - center) / scale)) - log_volume
 
     def _in_units(self, x):
-        return x if self.units is None else self.units[0] + self.units[1] * x
+        return x if self.scaling is None else self.scaling[0] + self.scaling[1] * x
+
+    def _joined(self, x, context):
+        """The input of a network: x, and behind it the context where the model takes one."""
+        if context is None:
+            return x
+        flat = jnp.ravel(context)
+        if self.context_optional:
+            there = ~jnp.isnan(flat).any()
+            flat = jnp.append(jnp.where(there, flat, 0), there.astype(flat.dtype))
+        return jnp.concatenate([jnp.ravel(x), flat])
 
     def _prior_context(self, context):
         return None if context_shape(self.prior) is None else context
@@ -205,10 +221,6 @@ def _apart(outputs):
     return jax.lax.optimization_barrier(parts) if len(parts) > 1 else parts
 
 
-def _joined(x, context):
-    return x if context is None else jnp.concatenate([jnp.ravel(x), jnp.ravel(context)])
-
-
 def _log_posterior(noise, log_scale):
     """`log q(z | x)` at `z = mean + scale noise`."""
     return -0.5 * jnp.sum(noise * noise) - jnp.sum(log_scale) - 0.5 * noise.size * likelihoods.LOG_2PI
@@ -225,7 +237,14 @@ def _latent_size(prior: Any, called: str) -> int:
     return shape[0]
 
 
-def _check_context(prior: Any, context: tuple[int, ...] | None, called: str) -> None:
+def _check_context(prior: Any, context: tuple[int, ...] | None, optional: bool, called: str) -> None:
+    if optional and (context is None or (context_shape(prior) is not None and not may_lack(prior))):
+        raise ModelError(
+            "a context cannot be absent here", called=f"{called[:-1]}, context_optional=True)",
+            expected="a context_shape, and a prior that takes no context or whose context may be absent",
+            got=f"context_shape {context}, {type(prior).__name__} with context_shape {context_shape(prior)}",
+            fix="leave out context_optional, or give a context_shape and a prior without context",
+        )  # fmt: skip
     if context_shape(prior) not in (None, context):
         raise ModelError(
             "the prior takes another context than the model", called=called,
