@@ -15,6 +15,7 @@ from . import (
 from ._version import __version__ as __version__
 from .annealing import Trajectory as Trajectory
 from .core.algorithms import Algorithm as Algorithm
+from .core.compiled import keep_programs as keep_programs
 from .core.errors import (
     DataError as DataError,
     FileError as FileError,
