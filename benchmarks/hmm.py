@@ -57,10 +57,10 @@ def ours(p: dict[str, np.ndarray], kind: str, dtype: type) -> tuple[jg.HMM, jax.
     as_dtype = {name: value.astype(dtype) for name, value in p.items()}
     variance = np.einsum("kdd->kd", as_dtype["covariance"])
     emissions, x = {
-        "categorical": lambda: (jg.Categorical.from_probs(as_dtype["labels"]), p["symbols"]),
-        "poisson": lambda: (jg.Poisson.from_rate(as_dtype["rate"]), p["counts"]),
-        "full": lambda: (jg.Gaussian.from_covariance(as_dtype["mean"], as_dtype["covariance"]), as_dtype["x"]),
-        "diagonal": lambda: (jg.DiagonalGaussian.from_scale(as_dtype["mean"], np.sqrt(variance)), as_dtype["x"]),
+        "categorical": lambda: (jg.Categorical.from_values(as_dtype["labels"]), p["symbols"]),
+        "poisson": lambda: (jg.Poisson.from_values(as_dtype["rate"]), p["counts"]),
+        "full": lambda: (jg.Gaussian.from_values(as_dtype["mean"], as_dtype["covariance"]), as_dtype["x"]),
+        "diagonal": lambda: (jg.DiagonalGaussian.from_values(as_dtype["mean"], np.sqrt(variance)), as_dtype["x"]),
     }[kind]()
     return jg.HMM.from_values(as_dtype["initial"], as_dtype["transition"], emissions), jax.numpy.asarray(x)
 
@@ -107,7 +107,7 @@ def equality(kind: str, dtype: type) -> float:
 def by_hand(dtype: type) -> float:
     """How far the log-likelihood of the two-state example is from its published value, nats."""
     with jax.enable_x64(dtype == np.float64):
-        emissions = jg.Categorical.from_probs(np.array([[0.9, 0.1], [0.2, 0.8]], dtype))
+        emissions = jg.Categorical.from_values(np.array([[0.9, 0.1], [0.2, 0.8]], dtype))
         transition = np.array([[0.7, 0.3], [0.3, 0.7]], dtype)
         model = jg.HMM.from_values(np.array([0.5, 0.5], dtype), transition, emissions)
         return abs(float(model.log_prob(np.array([0, 0, 1, 0, 0]))) - HAND)

@@ -61,8 +61,8 @@ def problem(kind: str, lengths: list[int], k: int, d: int) -> dict[str, Any]:
 def ours(p: dict[str, Any], kind: str, dtype: type) -> tuple[jg.HMM, Any]:
     """The model at the start and its data: an array where all lengths are equal."""
     emissions = (
-        jg.Categorical.from_probs(p["share"].astype(dtype)) if kind == "categorical" else
-        jg.DiagonalGaussian.from_scale(p["mean"].astype(dtype), np.full(p["mean"].shape, 1.5, dtype))
+        jg.Categorical.from_values(p["share"].astype(dtype)) if kind == "categorical" else
+        jg.DiagonalGaussian.from_values(p["mean"].astype(dtype), np.full(p["mean"].shape, 1.5, dtype))
     )  # fmt: skip
     rows = [s if kind == "categorical" else s.astype(dtype) for s in p["sequences"]]
     equal = len({len(row) for row in rows}) == 1

@@ -36,10 +36,10 @@ def ours(x, means, covariance, kind, dtype):
     k = len(means)
     if kind == "full":
         covariances = np.stack([covariance] * k).astype(dtype)
-        leaf = jg.Gaussian.from_covariance(means.astype(dtype), covariances, floor=0.0)
+        leaf = jg.Gaussian.from_values(means.astype(dtype), covariances, floor=0.0)
     else:
         scale = np.stack([np.sqrt(np.diag(covariance))] * k).astype(dtype)
-        leaf = jg.DiagonalGaussian.from_scale(means.astype(dtype), scale, floor=0.0)
+        leaf = jg.DiagonalGaussian.from_values(means.astype(dtype), scale, floor=0.0)
     return jg.Mixture.from_components(leaf), x.astype(dtype)
 
 

@@ -44,7 +44,7 @@ PEERS = ((0.02, 50), (0.1, 50), (0.02, 200), (0.1, 200))
 def family(nv: int, nh: int, s: float) -> Any:
     i, j = np.arange(1, nv + 1.0), np.arange(1, nh + 1.0)
     w = s * np.sin(1.7 * i[:, None] + 2.3 * j)
-    return jg.RBM.from_parameters(0.3 * np.cos(1.1 * i), -0.2 + 0.4 * np.sin(0.9 * j), w)
+    return jg.RBM.from_values(0.3 * np.cos(1.1 * i), -0.2 + 0.4 * np.sin(0.9 * j), w)
 
 
 def partition_functions() -> dict[str, Any]:
@@ -197,7 +197,7 @@ def scikit_learn(train: np.ndarray, test: np.ndarray) -> dict[str, Any] | None:
         begin = time.perf_counter()
         peer = BernoulliRBM(16, learning_rate=rate, n_iter=epochs, random_state=0).fit(train)
         seconds = time.perf_counter() - begin
-        rbm = jg.RBM.from_parameters(peer.intercept_visible_, peer.intercept_hidden_, peer.components_.T)
+        rbm = jg.RBM.from_values(peer.intercept_visible_, peer.intercept_hidden_, peer.components_.T)
         rows[f"rate {rate}, {epochs} epochs"] = {
             "test_log_likelihood": log_likelihood(rbm, test).mean, "seconds": seconds,
         }  # fmt: skip

@@ -154,7 +154,7 @@ class Tagger:
                 number = words.own[word]
                 can_be[self.tags.index(tag), number], can_be[i] = False, np.arange(words.size) == number
         probs = np.where(can_be, prior, 0)
-        emissions = jg.Categorical.from_probs(probs / probs.sum(1, keepdims=True), prior=1 + prior)
+        emissions = jg.Categorical.from_values(probs / probs.sum(1, keepdims=True), prior=1 + prior)
         pull = np.maximum(self.frequency, 1e-6).astype(np.float32)
         moves = np.tile(pull / pull.sum(), (len(pull), 1))
         chain = jg.MarkovChain.from_values(moves[0], moves, initial_prior=1 + pull, transition_prior=1 + MOVE * pull)
@@ -236,7 +236,7 @@ def unsupervised(train: list, words: Words, k: int, sentences: int, steps: int) 
     flat = lambda *size: rng.dirichlet(np.ones(size[-1]), size[:-1]).astype(np.float32)  # noqa: E731
     seen = tagger.count.sum(0) + 0.1
     probs = rng.gamma(0.3, 1.0, (k, words.size)) * seen + 1e-6
-    emissions = jg.Categorical.from_probs((probs / probs.sum(1, keepdims=True)).astype(np.float32), prior=1.01)
+    emissions = jg.Categorical.from_values((probs / probs.sum(1, keepdims=True)).astype(np.float32), prior=1.01)
     start = jg.HMM.from_values(flat(1, k)[0], flat(k, k), emissions)
     begun = time.perf_counter()
     fitted = jg.fit(KEY, start, x, steps=steps, tolerance=0.0)

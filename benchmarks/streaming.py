@@ -41,7 +41,7 @@ def measure(path: str, way: str) -> dict[str, float]:
     stream = jg.data.Stream(path)
     head = stream.head(10_000).x
     data = stream if way == "streamed" else np.load(path)
-    leaf = jg.DiagonalGaussian.from_scale(head[:COMPONENTS], np.tile(head.std(axis=0), (COMPONENTS, 1)), floor=1e-6)
+    leaf = jg.DiagonalGaussian.from_values(head[:COMPONENTS], np.tile(head.std(axis=0), (COMPONENTS, 1)), floor=1e-6)
     model = jg.Mixture.from_components(leaf)
     steps = max(2, 1_000_000 // stream.events)
     # the best of some: other work on the machine only ever adds

@@ -52,7 +52,7 @@ class Trajectory(NamedTuple):
 
     Example:
         >>> import jaxgen as jg
-        >>> early, late = (jg.RBM.from_parameters(jnp.ones(3), jnp.zeros(2), jnp.full((3, 2), s)) for s in (0.1, 1.0))
+        >>> early, late = (jg.RBM.from_values(jnp.ones(3), jnp.zeros(2), jnp.full((3, 2), s)) for s in (0.1, 1.0))
         >>> path = Trajectory.from_models([early, late])
         >>> [round(float(path.at(beta).weights[0, 0]), 3) for beta in (0.0, 0.25, 0.5, 0.75, 1.0)]
         [0.0, 0.05, 0.1, 0.55, 1.0]

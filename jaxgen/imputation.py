@@ -38,7 +38,7 @@ def impute(key: Any, model: Any, x: Any, observed: Any = None, *, sweeps: int = 
 
     Example:
         >>> import jaxgen as jg
-        >>> rbm = jg.RBM.from_parameters(jnp.zeros(2), jnp.full(1, -9.0), jnp.full((2, 1), 9.0))  # two bits that agree
+        >>> rbm = jg.RBM.from_values(jnp.zeros(2), jnp.full(1, -9.0), jnp.full((2, 1), 9.0))  # two bits that agree
         >>> impute(jax.random.key(0), rbm, jnp.array([[1.0, jnp.nan], [0.0, jnp.nan]]), sweeps=50).tolist()[0]
         [1.0, 1.0]
     """

@@ -96,20 +96,20 @@ class Case:
 
 
 def gaussian(key):
-    return moved(key, jg.Gaussian.from_covariance([0.5, -0.5], [[1.0, 0.3], [0.3, 0.8]]))
+    return moved(key, jg.Gaussian.from_values([0.5, -0.5], [[1.0, 0.3], [0.3, 0.8]]))
 
 
 def tied_with_prior(key):
     prior = NormalInverseWishart.from_values([0.0, 0.0], 0.5, [[1.0, 0.0], [0.0, 1.0]], 5.0)
     means = [[0.5, -0.5], [2.0, 1.0]]
-    leaf = jg.Gaussian.from_covariance(means, [[[1.0, 0.3], [0.3, 0.8]]] * 2, prior=prior, tied=True)
+    leaf = jg.Gaussian.from_values(means, [[[1.0, 0.3], [0.3, 0.8]]] * 2, prior=prior, tied=True)
     return jg.Mixture.from_components(leaf, [0.4, 0.6], prior=2.0)
 
 
 def kinds(key):
     """Two Poissons with more zeros than they have."""
     rates = jnp.exp(0.3 * jax.random.normal(key, (2,)))
-    parts = [jg.Delta.from_value(0.0), jg.Poisson.from_rate(2 * rates[0]), jg.Poisson.from_rate(6 * rates[1])]
+    parts = [jg.Delta.from_values(0.0), jg.Poisson.from_values(2 * rates[0]), jg.Poisson.from_values(6 * rates[1])]
     return jg.Mixture.from_components(parts, [0.3, 0.3, 0.4])
 
 
@@ -118,17 +118,17 @@ def low_rank(key):
 
 
 def diagonal(key):
-    return moved(key, jg.DiagonalGaussian.from_scale([0.5, -0.5], [1.0, 0.7]))
+    return moved(key, jg.DiagonalGaussian.from_values([0.5, -0.5], [1.0, 0.7]))
 
 
 def student(key):
     # tails light enough for an integral over a box
-    return moved(key, jg.StudentT.from_scale([0.5, -0.5], [[1.0, 0.3], [0.3, 0.8]], 20.0), 0.2)
+    return moved(key, jg.StudentT.from_values([0.5, -0.5], [[1.0, 0.3], [0.3, 0.8]], 20.0), 0.2)
 
 
 def table(key):
     first, second = jax.random.split(key)
-    label = moved(first, jg.Categorical.from_probs([0.2, 0.3, 0.5]))
+    label = moved(first, jg.Categorical.from_values([0.2, 0.3, 0.5]))
     return jg.Product.from_blocks([((0, 2), gaussian(second)), (1, label)])
 
 
@@ -138,7 +138,7 @@ def laplace(params):
 
 
 def from_distrax(key):
-    return moved(key, jg.DistraxLeaf.from_params({"loc": jnp.ones(2), "log_scale": jnp.full(2, -0.5)}, laplace, (2,)))
+    return moved(key, jg.DistraxLeaf.from_values({"loc": jnp.ones(2), "log_scale": jnp.full(2, -0.5)}, laplace, (2,)))
 
 
 def regression(key):
@@ -165,31 +165,31 @@ def variational(leaf, stick_breaking):
 
 
 def categorical(key):
-    return moved(key, jg.Categorical.from_probs([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]]))
+    return moved(key, jg.Categorical.from_values([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]]))
 
 
 def bernoulli(key):
-    return moved(key, jg.Bernoulli.from_probs([0.3, 0.6, 0.5]))
+    return moved(key, jg.Bernoulli.from_values([0.3, 0.6, 0.5]))
 
 
 def poisson(key):
-    return moved(key, jg.Poisson.from_rate([1.5, 3.0]))
+    return moved(key, jg.Poisson.from_values([1.5, 3.0]))
 
 
 def negative_binomial(key):
-    return moved(key, jg.NegativeBinomial.from_mean([1.5, 3.0], [2.0, 4.0]))
+    return moved(key, jg.NegativeBinomial.from_values([1.5, 3.0], [2.0, 4.0]))
 
 
 def gamma(key):
-    return moved(key, jg.Gamma.from_mean([1.0, 2.0], [8.0, 10.0]), 0.2)
+    return moved(key, jg.Gamma.from_values([1.0, 2.0], [8.0, 10.0]), 0.2)
 
 
 def beta(key):
-    return moved(key, jg.Beta.from_shapes([3.0, 2.5], [2.5, 4.0]), 0.1)
+    return moved(key, jg.Beta.from_values([3.0, 2.5], [2.5, 4.0]), 0.1)
 
 
 def binomial(key):
-    return moved(key, jg.Binomial.from_probs([0.3, 0.6]))
+    return moved(key, jg.Binomial.from_values([0.3, 0.6]))
 
 
 def trials(key, shape):
@@ -197,11 +197,11 @@ def trials(key, shape):
 
 
 def multinomial(key):
-    return moved(key, jg.Multinomial.from_probs([0.2, 0.3, 0.5], 4))
+    return moved(key, jg.Multinomial.from_values([0.2, 0.3, 0.5], 4))
 
 
 def noisy_gaussian(key):
-    return moved(key, jg.NoisyGaussian.from_covariance([0.5, -0.5], [[1.0, 0.3], [0.3, 0.8]]))
+    return moved(key, jg.NoisyGaussian.from_values([0.5, -0.5], [[1.0, 0.3], [0.3, 0.8]]))
 
 
 def punctured(key):
@@ -209,7 +209,7 @@ def punctured(key):
 
 
 def von_mises(key):
-    return moved(key, jg.VonMises.from_loc([0.5, -2.0], [1.0, 4.0]))
+    return moved(key, jg.VonMises.from_values([0.5, -2.0], [1.0, 4.0]))
 
 
 def chain(key):
@@ -248,7 +248,7 @@ def semi_markov(key):
 
 def rbm(key):
     first, second = jax.random.split(key)
-    return moved(first, jg.RBM.from_parameters(jnp.zeros(4), jnp.zeros(3), jax.random.normal(second, (4, 3))))
+    return moved(first, jg.RBM.from_values(jnp.zeros(4), jnp.zeros(3), jax.random.normal(second, (4, 3))))
 
 
 def rbm_of_reals(key):
@@ -319,7 +319,7 @@ def dequantized(key):
     layer = functools.partial(Coupling.init, features=(8,), context_shape=(2,))
     unit = Interval(0.0, 1.0)
     noise = lambda key, u: jg.Flow.init(key, u, jg.StandardNormal((2,)), layer, layers=2, support=unit)  # noqa: E731
-    density = lambda key, y: jg.DiagonalGaussian.from_scale([2.0, 1.5], [1.0, 0.7])  # noqa: E731
+    density = lambda key, y: jg.DiagonalGaussian.from_values([2.0, 1.5], [1.0, 0.7])  # noqa: E731
     x = jax.random.randint(first, (32, 2), 0, 4)
     return moved(third, jg.Dequantized.init(second, x, density, noise=noise, high=3), 0.1)
 
@@ -362,18 +362,18 @@ CASES = [
     Case("categorical", categorical, every((0, 1, 2), (2,))),
     Case("bernoulli", bernoulli, every(BITS, (3,))),
     Case("poisson", poisson, every(range(40), (2,))),
-    Case("poisson of many coordinates", lambda key: moved(key, jg.Poisson.from_rate(jnp.linspace(0.5, 3.0, 12)))),
+    Case("poisson of many coordinates", lambda key: moved(key, jg.Poisson.from_values(jnp.linspace(0.5, 3.0, 12)))),
     Case("negative binomial", negative_binomial, every(range(80), (2,))),
     Case("gamma", gamma, grid(0.0, 16.0, 250)),
-    Case("exponential", lambda key: moved(key, jg.Exponential.from_mean([1.0, 2.0]), 0.1), grid(0.0, 25.0, 500),
+    Case("exponential", lambda key: moved(key, jg.Exponential.from_values([1.0, 2.0]), 0.1), grid(0.0, 25.0, 500),
          tolerance=5e-4),  # steep at zero
-    Case("log normal", lambda key: moved(key, jg.LogNormal.from_median([1.0, 2.0], [0.4, 0.3]), 0.1),
+    Case("log normal", lambda key: moved(key, jg.LogNormal.from_values([1.0, 2.0], [0.4, 0.3]), 0.1),
          grid(0.0, 12.0, 300)),
-    Case("laplace", lambda key: moved(key, jg.Laplace.from_location([0.5, -0.5], [0.7, 0.5])), PLANE, tolerance=5e-3),
+    Case("laplace", lambda key: moved(key, jg.Laplace.from_values([0.5, -0.5], [0.7, 0.5])), PLANE, tolerance=5e-3),
     Case("beta", beta, grid(0.0, 1.0, 300)),
     Case("binomial", binomial, every(range(5), (2,)), context=(2,), draw=trials),
     Case("multinomial", multinomial, (np.array([x for x in itertools.product(range(5), repeat=3) if sum(x) == 4]), 1)),
-    Case("delta", lambda key: jg.Delta.from_value([0.0, 1.5]), (np.array([[0.0, 1.5]]), 1.0)),
+    Case("delta", lambda key: jg.Delta.from_values([0.0, 1.5]), (np.array([[0.0, 1.5]]), 1.0)),
     Case("punctured gaussian", punctured, PLANE),
     Case("mixture of noisy gaussians", mixture(noisy_gaussian), PLANE, context=(2,)),
     Case("von mises", von_mises, grid(-np.pi, np.pi, 100)),

@@ -20,11 +20,11 @@ N = len(X)
 
 def mixture(shift=0.0):
     means = jnp.float32([[-1.0, 0.0], [1.0, 0.0]]) + jnp.float32(shift)
-    return jg.Mixture.from_components(jg.DiagonalGaussian.from_scale(means, np.ones((2, 2), np.float32)))
+    return jg.Mixture.from_components(jg.DiagonalGaussian.from_values(means, np.ones((2, 2), np.float32)))
 
 
 def gaussian(mean=1.5):
-    return jg.DiagonalGaussian.from_scale(np.float32([mean, -mean]), np.float32([1.0, 2.0]))
+    return jg.DiagonalGaussian.from_values(np.float32([mean, -mean]), np.float32([1.0, 2.0]))
 
 
 def adam(rate=0.05):

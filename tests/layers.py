@@ -63,10 +63,10 @@ BIJECTIONS = {
     "tanh": lambda key: Tanh((3,)),
     "softplus": lambda key: Softplus((3,)),
     "exp": lambda key: Exp((3,)),
-    "bounded": lambda key: Bounded.from_bounds([-1.0, 2.0, -jnp.inf], [4.0, jnp.inf, 0.5]),
+    "bounded": lambda key: Bounded.from_values([-1.0, 2.0, -jnp.inf], [4.0, jnp.inf, 0.5]),
     "wrap": lambda key: Wrap((2,)),
     "simplex": lambda key: Simplex(4),
-    "permute": lambda key: Permute.from_order([2, 0, 1]),
+    "permute": lambda key: Permute.from_values([2, 0, 1]),
     "lu": lambda key: moved(key, LULinear.init(key, ROW), 0.5),
     "householder": lambda key: Householder.init(key, ROW, reflections=2),
     "planar": lambda key: moved(key, Planar.init(key, ROW), 1.0),
@@ -74,10 +74,10 @@ BIJECTIONS = {
     "sylvester": lambda key: moved(key, Sylvester.init(key, ROW, units=2), 0.5),
     "residual": lambda key: moved(key, Residual.init(key, ROW, features=(8,), context_shape=(2,))),
     "block": lambda key: moved(key, BlockAutoregressive.init(key, ROW, hidden=3)),
-    "reshape": lambda key: Reshape.from_shapes((2, 3), (6,)),
-    "squeeze": lambda key: Squeeze.from_shape((4, 2, 3)),
+    "reshape": lambda key: Reshape.from_values((2, 3), (6,)),
+    "squeeze": lambda key: Squeeze.from_values((4, 2, 3)),
     "multiscale": lambda key: MultiScale.from_levels(
-        (Squeeze.from_shape((4, 4, 1)), Vmap(Vmap(moved(key, LULinear.init(key, ROW)), 2), 2))
+        (Squeeze.from_values((4, 4, 1)), Vmap(Vmap(moved(key, LULinear.init(key, ROW)), 2), 2))
     ),
     "glow": lambda key: moved(key, glow(key, jax.random.normal(key, (9, 4, 4, 1)), levels=1, steps=2, width=4), 0.1),
     "conditional": lambda key: moved(key, Conditional.init(key, LULinear.init(key, ROW), (2,), features=(8,))),
@@ -86,7 +86,7 @@ BIJECTIONS = {
     # moved less: a steep inverse magnifies the rounding of y beyond the law's bound
     "autoregressive": lambda key: moved(key, Autoregressive.init(key, ROW, SplineTransform(4), features=(8,)), 0.3),
     "inverse": lambda key: Inverse(coupling(key)),
-    "chain": lambda key: Chain((Permute.from_order([1, 2, 0]), moved(key, Affine(jnp.ones(3), jnp.zeros(3))))),
+    "chain": lambda key: Chain((Permute.from_values([1, 2, 0]), moved(key, Affine(jnp.ones(3), jnp.zeros(3))))),
     "scan": lambda key: Scan(batch_of(functools.partial(coupling, scale=0.5), 4)(key)),
     "distrax": lambda key: DistraxBijector(
         moved(key, {"shift": jnp.ones(3), "log_scale": jnp.zeros(3)}), shift_and_scale, (3,)

@@ -12,7 +12,7 @@ def family(nv, nh, s=1.0, dtype=np.float32):
     """The machines R(nv, nh, s) of the reference figures."""
     i, j = np.arange(1, nv + 1.0), np.arange(1, nh + 1.0)
     w = s * np.sin(1.7 * i[:, None] + 2.3 * j)
-    return RBM.from_parameters(*(a.astype(dtype) for a in (0.3 * np.cos(1.1 * i), -0.2 + 0.4 * np.sin(0.9 * j), w)))
+    return RBM.from_values(*(a.astype(dtype) for a in (0.3 * np.cos(1.1 * i), -0.2 + 0.4 * np.sin(0.9 * j), w)))
 
 
 def states(n):

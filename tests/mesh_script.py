@@ -29,7 +29,7 @@ BITS = (R.random((48, 6)) < 0.3).astype(np.int32)
 START = jg.Mixture.init(KEY, X, 3, jg.Gaussian.init)
 FITS = {
     "em": (START, X, jg.EM(), {"tolerance": 0.0}, 1),
-    "gradient": (jg.DiagonalGaussian.from_scale(np.zeros(2), np.ones(2)), X, jg.Gradient(jg.losses.nll,
+    "gradient": (jg.DiagonalGaussian.from_values(np.zeros(2), np.ones(2)), X, jg.Gradient(jg.losses.nll,
                  optax.adam(0.01)), {"batch_size": 40}, 1),
     "energy": (jg.RBM.init(KEY, BITS, 3), BITS, jg.ContrastiveDivergence(chains=24), {"batch_size": 24}, 1),
     # the critic's update comes before the generator's

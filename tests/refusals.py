@@ -84,7 +84,7 @@ class Strange:
 
 
 def gaussian():
-    return jaxgen.Gaussian.from_covariance(jnp.zeros(2), jnp.eye(2))
+    return jaxgen.Gaussian.from_values(jnp.zeros(2), jnp.eye(2))
 
 
 def mixture():
@@ -92,7 +92,7 @@ def mixture():
 
 
 def chain():
-    return jaxgen.HMM.from_values([0.5, 0.5], [[0.9, 0.1], [0.1, 0.9]], jaxgen.Poisson.from_rate([1.0, 9.0]))
+    return jaxgen.HMM.from_values([0.5, 0.5], [[0.9, 0.1], [0.1, 0.9]], jaxgen.Poisson.from_values([1.0, 9.0]))
 
 
 def plane():
@@ -171,20 +171,20 @@ for leaf in ("Exponential", "LogNormal", "Beta", "Multinomial"):
     words(f"jaxgen.{leaf}.init(key, x)", x=X - 5.5)
 words("jaxgen.Binomial.init(key, x, trials=1)", x=X)
 words("jaxgen.Binomial.init(key, x)", x=BITS)
-words("jaxgen.Binomial.from_probs(2.0)")
-words("jaxgen.Laplace.from_location(0.0, 0.0)")
+words("jaxgen.Binomial.from_values(2.0)")
+words("jaxgen.Laplace.from_values(0.0, 0.0)")
 words("jaxgen.NoisyGaussian.init(key, x, x[:1])", x=X)
 words("read('nowhere.csv')")
 
 # keys, shapes
 case("jaxgen.core.algebra.stack(models)", "models", models=[])
-case("jaxgen.core.algebra.stack(models)", "models", models=lambda: [jaxgen.Poisson.from_rate(1.0), gaussian()],
+case("jaxgen.core.algebra.stack(models)", "models", models=lambda: [jaxgen.Poisson.from_values(1.0), gaussian()],
      Poisson=jaxgen.Poisson)  # fmt: skip
 case("jaxgen.Flow.init(key, x, jaxgen.StandardNormal((2,)), layers=1, support=support)", "_", x=X,
      support=Interval(0.0, 1.0))  # fmt: skip
 case("jaxgen.bijections.supports.to_real(simplex, x, 'f')", "x", x=np.array([[0.5, 0.7], [0.0, 0.2]]), simplex=simplex)
 case("jaxgen.core.methods.check_key(key, 'f')", key=0)
-case("model.log_prob(x)", "x", model=lambda: jaxgen.DiagonalGaussian.from_scale([0.0], [1.0]), x=np.zeros(3))
+case("model.log_prob(x)", "x", model=lambda: jaxgen.DiagonalGaussian.from_values([0.0], [1.0]), x=np.zeros(3))
 case("model.sample(key, 2.5)", model=gaussian)
 case("machine.kernel(key, x, observed=observed)", "observed", machine=machine, x=BITS, observed=[1, 0])
 case("model.e_step(x)", "x", model=gaussian, x=np.stack([X, X]))
@@ -265,7 +265,7 @@ case("jaxgen.bic(model, data)", "data", model=gaussian, data=X[0])
 case("jaxgen.bic(model, data)", model=machine, data=BITS)
 case("jaxgen.icl(model, data)", model=gaussian, data=X)
 case("jaxgen.metrics.standard_errors(model, data)", "data", data=np.zeros(2),
-     model=lambda: jaxgen.DiagonalGaussian.from_scale(np.zeros(2), np.ones(2)))  # fmt: skip
+     model=lambda: jaxgen.DiagonalGaussian.from_values(np.zeros(2), np.ones(2)))  # fmt: skip
 case("jaxgen.metrics.standard_errors(model, x)", model=lambda: jaxgen.Bernoulli(jnp.array([jnp.inf])), x=np.zeros((3,
      1)))  # fmt: skip
 case("jaxgen.metrics.align(model, reference)", model=mixture, reference=lambda: jaxgen.Mixture.init(KEY, X, 2,
@@ -303,27 +303,28 @@ case("jaxgen.annealing.ladder(betas, 5, 'f')", "betas", betas=np.linspace(0, 2, 
 case("jaxgen.Dequantized.init(key, x, lambda key, u: jaxgen.StandardNormal((2,)))", "x", x=X)
 case("jaxgen.Bernoulli.init(key, x)", "x", x=X)
 case("jaxgen.Categorical.init(key, x)", "x", x=X)
-case("jaxgen.Bernoulli.from_probs([0.5]).check_data(x)", "x", x=np.array([[0.2]]))
-case("jaxgen.Bernoulli.from_probs(probs)", "probs", probs=np.array([1.5]))
-case("jaxgen.Poisson.from_rate(rate)", "rate", rate=np.array([-1.5]))
-case("jaxgen.VonMises.from_loc(0.0, concentration)", "concentration", concentration=np.array([-1.5]))
+case("jaxgen.Bernoulli.from_values([0.5]).check_data(x)", "x", x=np.array([[0.2]]))
+case("jaxgen.Bernoulli.from_values(probs)", "probs", probs=np.array([1.5]))
+case("jaxgen.Poisson.from_values(rate)", "rate", rate=np.array([-1.5]))
+case("jaxgen.VonMises.from_values(0.0, concentration)", "concentration", concentration=np.array([-1.5]))
 case("jaxgen.VonMises.init(key, x).check_data(x)", "x", x=X + 1e5)
 case("jax.jit(lambda x: make(key, x))(x)", "make", make=lambda: jaxgen.Categorical.init, x=np.array([0, 1]), n=2)
-case("jaxgen.Categorical.from_probs(probs)", "probs", probs=np.array([1.0, 3.0]))
-case("jaxgen.HMM.from_values(initial, np.eye(2), jaxgen.Poisson.from_rate([1.0, 9.0]))", "initial", initial=np.ones(2))
+case("jaxgen.Categorical.from_values(probs)", "probs", probs=np.array([1.0, 3.0]))
+case("jaxgen.HMM.from_values(initial, np.eye(2), jaxgen.Poisson.from_values([1.0, 9.0]))", "initial",
+     initial=np.ones(2))
 case("jaxgen.InputChain.from_values(initial, np.eye(2), 1)", "initial", initial=np.ones(2))
-case("jaxgen.InputChain.from_values(None, np.eye(2), weight)", "_", weight=np.zeros((2, 2)))
+case("jaxgen.InputChain.from_values(None, np.eye(2), coefficients)", "_", coefficients=np.zeros((2, 2)))
 case("chain.log_transition", chain=lambda: jaxgen.InputChain.from_values(None, np.eye(2), 1), u=np.zeros(1))
 case("jaxgen.SemiMarkovChain.from_values(initial, 1 - np.eye(2), np.eye(2))", "initial", initial=np.ones(2))
 for wrong in ([[1.0, 2.0], [2.0, 1.0]], [[1.0, 0.0], [0.5, 1.0]], [[0.0, 0.0], [0.0, 0.0]]):
     names = {"covariance": wrong, "mean": np.zeros(2)}
-    case("jaxgen.Gaussian.from_covariance(mean, covariance)", "covariance", **names)
-    case("jaxgen.NoisyGaussian.from_covariance(mean, covariance)", "covariance", **names)
+    case("jaxgen.Gaussian.from_values(mean, covariance)", "covariance", **names)
+    case("jaxgen.NoisyGaussian.from_values(mean, covariance)", "covariance", **names)
     case("jaxgen.LinearRegression.from_values(np.zeros((2, 1)), mean, covariance)", "covariance", **names)
-    case("jaxgen.StudentT.from_scale(np.zeros(2), scale, 3.0)", "scale", scale=wrong)
-    case("jaxgen.NormalWishart.from_prior(np.zeros(2), scale)", "scale", scale=wrong)
-case("jaxgen.NormalWishart.from_prior(np.zeros(2), scale)", "scale", scale=[1.0, -1.0])
-case("jaxgen.NormalWishart.from_prior(np.zeros(2), np.ones(2), strength=strength, degrees=degrees)", "_",
+    case("jaxgen.StudentT.from_values(np.zeros(2), scale_matrix, 3.0)", "scale_matrix", scale_matrix=wrong)
+    case("jaxgen.NormalWishart.from_values(np.zeros(2), scatter)", "scatter", scatter=wrong)
+case("jaxgen.NormalWishart.from_values(np.zeros(2), scatter)", "scatter", scatter=[1.0, -1.0])
+case("jaxgen.NormalWishart.from_values(np.zeros(2), np.ones(2), strength=strength, degrees=degrees)", "_",
      strength=-1.0, degrees=0.5)  # fmt: skip
 case("model.check_data(x)", "x", model=lambda: jaxgen.StudentT.init(KEY, X), x=HOLED)
 case("jaxgen.Gaussian.init(key, x)", "x", x=X[:, 0])
@@ -345,7 +346,7 @@ case("jaxgen.RandomField.from_matrix(units.Spin.zeros(2), couplings)", "coupling
      [0.0, 1.0]]))  # fmt: skip
 case("jaxgen.RBM.from_units(units.Bernoulli.zeros(3), units.Bernoulli.zeros(2), weights)", "weights",
      weights=np.zeros((2, 3)))  # fmt: skip
-case("jaxgen.RBM.from_parameters(np.zeros(3), np.zeros(2), weights)", "weights", weights=np.zeros((2, 3)))
+case("jaxgen.RBM.from_values(np.zeros(3), np.zeros(2), weights)", "weights", weights=np.zeros((2, 3)))
 case("jaxgen.RBM.init(key, x, 0)", x=BITS)
 case("jaxgen.VariationalMixture.init(key, x, 2, jaxgen.NormalWishart.init, concentration=concentration)", "_", x=X,
      concentration=-1.0, k=2)
@@ -377,7 +378,7 @@ case("jaxgen.VAE.init(key, x, jaxgen.StandardNormal((2,)), likelihood=likelihood
 case("layer.forward(x)", layer=lambda: Standardize.from_data(X), x=X)
 case("jaxgen.bijections.Autoregressive.init(key, x)", "x", x=X[:, :, None])
 case("conv1x1(key, x)", "x", x=np.zeros((2, 4, 4)))
-case("Permute.from_order(order)", "order", order=[0, 0, 1])
+case("Permute.from_values(order)", "order", order=[0, 0, 1])
 case("jaxgen.Net.init(key, module, (3,))", module=3)
 case("jaxgen.Net.init(key, MLP(features, out_shape=(3,)), (2,))", "_", features=(4, 2))
 case("units.Group.of(3)")

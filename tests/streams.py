@@ -18,12 +18,12 @@ LABELS = DRAW.integers(0, 3, (N, 2))
 
 def mixture(dtype=np.float32, shift=0.0):
     means = jnp.asarray([[-1.0, 0.0], [1.0, 0.0]], dtype) + jnp.asarray(shift, dtype)
-    return jg.Mixture.from_components(jg.DiagonalGaussian.from_scale(means, np.ones((2, 2), dtype)))
+    return jg.Mixture.from_components(jg.DiagonalGaussian.from_values(means, np.ones((2, 2), dtype)))
 
 
 def labels_mixture():
     probs = np.random.default_rng(5).dirichlet(np.ones(3), (2, 2)).astype(np.float32)
-    return jg.Mixture.from_components(jg.Categorical.from_probs(probs))
+    return jg.Mixture.from_components(jg.Categorical.from_values(probs))
 
 
 def random_start(key):

@@ -17,7 +17,7 @@ def same(a, b):
 
 
 def mixture():
-    parts = jg.DiagonalGaussian.from_scale(MEANS, np.ones_like(MEANS))
+    parts = jg.DiagonalGaussian.from_values(MEANS, np.ones_like(MEANS))
     return jg.Mixture.from_components(parts, [0.1, 0.2, 0.3, 0.4], prior=[2.0, 3.0, 4.0, 5.0])
 
 
@@ -26,7 +26,7 @@ def hmm(tie=None):
     # two states emit alike: only the transitions tell them apart
     rates = [1.0, 20.0, 60.0] if tie else [1.0, 20.0, 20.0, 60.0]
     transition = 0.6 * np.eye(4) + 0.4 * rng.dirichlet([0.3] * 4, 4)
-    return jg.HMM.from_values(rng.dirichlet(np.ones(4)), transition, jg.Poisson.from_rate(rates), tie=tie)
+    return jg.HMM.from_values(rng.dirichlet(np.ones(4)), transition, jg.Poisson.from_values(rates), tie=tie)
 
 
 @pytest.mark.parametrize("data", [True, False], ids=["data", "parameters"])
@@ -69,7 +69,7 @@ def test_two_fits_of_the_same_data_meet():
         np.testing.assert_allclose(found.model.components.mean, first.components.mean, atol=0.05)
         assert data is None or found.overlap > 0.99
     # with data the components may be of another kind
-    student = jg.Mixture.from_components(jg.DiagonalGaussian.from_scale(second.components.mean, np.ones((3, 2))))
+    student = jg.Mixture.from_components(jg.DiagonalGaussian.from_values(second.components.mean, np.ones((3, 2))))
     found = jg.align(student, first, x)
     np.testing.assert_allclose(found.model.components.mean, first.components.mean, atol=0.05)
     # the definition, by numpy
@@ -79,16 +79,16 @@ def test_two_fits_of_the_same_data_meet():
 
 def test_what_cannot_be_aligned():
     one = mixture()
-    fewer = jg.Mixture.from_components(jg.DiagonalGaussian.from_scale(MEANS[:3], np.ones((3, 2))))
+    fewer = jg.Mixture.from_components(jg.DiagonalGaussian.from_values(MEANS[:3], np.ones((3, 2))))
     with pytest.raises(jg.ModelError, match="different numbers"):
         jg.align(fewer, one)
     with pytest.raises(jg.ModelError, match="no components"):
         jg.align(jg.StandardNormal((2,)), one)
-    counts = jg.Mixture.from_components(jg.Poisson.from_rate([1.0, 2.0, 3.0, 4.0]))
+    counts = jg.Mixture.from_components(jg.Poisson.from_values([1.0, 2.0, 3.0, 4.0]))
     with pytest.raises(jg.ModelError, match="different kinds"):
         jg.align(counts, one)
     # means around other origins, whose offsets say nothing
-    full = [jg.Mixture.from_components(jg.Gaussian.from_covariance(m, [np.eye(2)] * 4)) for m in (MEANS, MEANS + 1)]
+    full = [jg.Mixture.from_components(jg.Gaussian.from_values(m, [np.eye(2)] * 4)) for m in (MEANS, MEANS + 1)]
     with pytest.raises(jg.ModelError, match="cannot be compared"):
         jg.align(*full)
     assert jg.align(full[0].permute(ORDER), full[0], MEANS).overlap > 0.999
@@ -97,5 +97,5 @@ def test_what_cannot_be_aligned():
     with pytest.raises(jg.DataError, match="leading axis"):
         jg.align(hmm(), hmm(), np.zeros(5, np.int32))
     # an event that both find impossible is one on which they differ
-    coins = jg.Mixture.from_components(jg.Categorical.from_probs([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]))
+    coins = jg.Mixture.from_components(jg.Categorical.from_values([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]))
     assert jg.align(coins, coins, jnp.array([0, 1, 2, 2])).overlap == pytest.approx(0.5, abs=1e-6)

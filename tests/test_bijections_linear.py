@@ -112,7 +112,7 @@ def deep(key, d=3, layers=4):
         return Chain((coupling, moved(key, LULinear.init(key, row), 0.3), Affine(jnp.ones(d), jnp.ones(d))))
 
     stack = Scan(jax.vmap(one)(jax.random.split(key, layers)))
-    return Chain((Affine(jnp.zeros(d), jnp.zeros(d)), Permute.from_order([2, 0, 1]), stack))
+    return Chain((Affine(jnp.zeros(d), jnp.zeros(d)), Permute.from_values([2, 0, 1]), stack))
 
 
 def test_initialize_gives_every_affine_unit_data():
@@ -194,6 +194,6 @@ def test_conditional_layers():
     assert np.abs(rows - flow.log_prob(x, context=context[0]))[1:].max() > 0.1
     with pytest.raises(jg.ShapeError, match="context"):
         layer.forward(x[0])
-    for wrong in (Permute.from_order([1, 0]), layer):
+    for wrong in (Permute.from_values([1, 0]), layer):
         with pytest.raises(jg.ModelError, match="cannot follow a context"):
             Conditional.init(KEY, wrong, (2,))

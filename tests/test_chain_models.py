@@ -32,7 +32,7 @@ STATES, INPUTS = 2, 2
 CHAIN = jg.InputChain.from_values(
     [0.6, 0.4], [[0.7, 0.3], [0.4, 0.6]], RNG.normal(size=(STATES, STATES, INPUTS)), center=[0.5, -0.5]
 )
-COINS = jg.HMM.from_chain(CHAIN, jg.Bernoulli.from_probs([0.2, 0.9]))
+COINS = jg.HMM.from_chain(CHAIN, jg.Bernoulli.from_values([0.2, 0.9]))
 
 
 def by_paths(model, x, u):
@@ -45,7 +45,7 @@ def by_paths(model, x, u):
         value = start[path[0]] + seen[path[0], 0]
         for t in range(1, len(x)):
             i, j = path[t - 1], path[t]
-            logits = chain.transition_logits[i] + chain.weight[i] @ (u[t] - chain.center)
+            logits = chain.transition_logits[i] + chain.coefficients[i] @ (u[t] - chain.center)
             value += jax.nn.log_softmax(logits)[j] + seen[j, t]
         total.append(value)
     return jax.nn.logsumexp(jnp.stack(total))
@@ -56,11 +56,11 @@ def test_inputs_drive_the_transitions():
     value, gradient = jax.value_and_grad(lambda m: m.log_prob(x, context=u))(COINS)
     expected, of_paths = jax.jit(jax.value_and_grad(lambda m: by_paths(m, x, u)))(COINS)
     close(value, expected)
-    fields = lambda g: (g.chain.initial_logits, g.chain.transition_logits, g.chain.weight, g.emissions)  # noqa: E731
+    fields = lambda g: (g.chain.initial_logits, g.chain.transition_logits, g.chain.coefficients, g.emissions)  # noqa: E731
     close(fields(gradient), fields(of_paths))
     # the gradient of the statistics is that of the likelihood: Fisher's identity
     statistics = COINS.e_step(x[None], jnp.ones(1), context=u[None])[0].chain
-    close(statistics.gradient[..., :-1], of_paths.chain.weight)
+    close(statistics.gradient[..., :-1], of_paths.chain.coefficients)
     close(statistics.gradient[..., -1], of_paths.chain.transition_logits)
     moved = u.copy()
     moved[0] += 5  # drives no move
@@ -96,7 +96,7 @@ TRUE = np.array([[[0.0, 0.0], [2.0, 0.0]], [[0.0, -1.5], [0.0, 0.0]]])
 
 def simulated():
     chain = jg.InputChain.from_values([0.5, 0.5], [[0.8, 0.2], [0.3, 0.7]], TRUE)
-    emissions = jg.DiagonalGaussian.from_scale([[0.0], [3.0]], [[0.7], [0.7]])
+    emissions = jg.DiagonalGaussian.from_values([[0.0], [3.0]], [[0.7], [0.7]])
     hmm = jg.HMM.from_chain(chain, emissions)
     u = np.float32(np.random.default_rng(1).normal(size=(40, 100, 2)))
     return hmm, u, hmm.sample(KEY, (40,), context=u, length=100)
@@ -108,14 +108,14 @@ def test_a_fit_finds_the_weights():
     fitted = jg.fit(KEY, start, (x, u), jg.EM(), steps=150, tolerance=0.0)
     rises(fitted, 1e-4)  # nats per sequence of 100 steps, log-likelihoods near -190
     # a row's weights are known up to a constant vector; about four standard errors of 2000 moves a state
-    slope = lambda m: m.chain.weight[:, 1] - m.chain.weight[:, 0]  # noqa: E731
+    slope = lambda m: m.chain.coefficients[:, 1] - m.chain.coefficients[:, 0]  # noqa: E731
     close(slope(fitted.model), TRUE[:, 1] - TRUE[:, 0], 0.3)
     close(fitted.model.chain.transition_given(np.zeros(2)), [[0.8, 0.2], [0.3, 0.7]], 0.06)
     assert fitted.history["log_likelihood"][-1] > float(hmm.log_prob(x, context=u).mean())
     assert fitted.history["repaired"][-1] == 0 and latent.free_parameters(fitted.model) == 1 + 2 * 3 + 4
     # a maximum: the gradient vanishes
     gradient = jax.grad(lambda m: m.log_prob(x, context=u).mean())(fitted.model)
-    close(gradient.chain.weight, np.zeros((2, 2, 2)), 0.02)
+    close(gradient.chain.coefficients, np.zeros((2, 2, 2)), 0.02)
     climbed = jg.fit(KEY, start, (x, u), jg.Gradient(jg.losses.nll, optax.adam(0.1)), steps=60, batch_size=40)
     close(slope(climbed.model), slope(fitted.model), 0.2)
 
@@ -129,7 +129,7 @@ def test_inputs_far_from_zero_and_collinear_ones():
         rises(fitted, 1e-4)
         singular = center is None
         assert (fitted.history["repaired"] == (2 if singular else 0)).all()
-    close(fitted.model.chain.weight, np.zeros((2, 2, 2)), 0)  # nothing varies: nothing moves
+    close(fitted.model.chain.coefficients, np.zeros((2, 2, 2)), 0)  # nothing varies: nothing moves
 
 
 def test_hard_zeros_and_held_weights_stay():
@@ -145,11 +145,11 @@ def test_hard_zeros_and_held_weights_stay():
     held = np.zeros((2, 2, 2), bool)
     held[0, 1, 0] = held[1, 0, 1] = True
     start = jg.HMM.from_chain(jg.InputChain.from_values(None, np.full((2, 2), 0.5), weight), hmm.emissions)
-    em = jg.EM(frozen={"chain.weight": held, "emissions": True})
+    em = jg.EM(frozen={"chain.coefficients": held, "emissions": True})
     fitted = jg.fit(KEY, start, (x, u), em, steps=30, tolerance=0.0)
     rises(fitted, 1e-4)
-    close(fitted.model.chain.weight[held], weight[held], 0)
-    assert np.abs(fitted.model.chain.weight - weight)[~held].min() > 0
+    close(fitted.model.chain.coefficients[held], weight[held], 0)
+    assert np.abs(fitted.model.chain.coefficients - weight)[~held].min() > 0
 
 
 def test_bounds_move_to_another_chain():
@@ -157,7 +157,7 @@ def test_bounds_move_to_another_chain():
     hmm, u, x = simulated()
     statistics = hmm.e_step(x, context=u)[0].chain
     turn = jnp.asarray(RNG.normal(size=(2, 2, 2)) * 0.1, jnp.float32)
-    other = jg.InputChain(hmm.chain.initial_logits, hmm.chain.transition_logits, hmm.chain.weight + turn,
+    other = jg.InputChain(hmm.chain.initial_logits, hmm.chain.transition_logits, hmm.chain.coefficients + turn,
                           hmm.chain.center)  # fmt: skip
     there = other.recentre(hmm.chain, statistics)
     # both have their top at the same chain; logits of a row up to a constant
@@ -173,9 +173,9 @@ def test_what_is_no_chain_with_inputs():
         make([0.5, 0.6], np.full((2, 2), 0.5), 1)
     with pytest.raises(jg.ModelError, match="another shape"):
         make(None, np.full((2, 3), 0.5), 1)
-    with pytest.raises(jg.ModelError, match="weights do not fit"):
+    with pytest.raises(jg.ModelError, match="coefficients do not fit"):
         make(None, np.full((2, 2), 0.5), np.zeros((2, 3, 1)))
-    with pytest.raises(jg.ModelError, match="weights do not fit"):
+    with pytest.raises(jg.ModelError, match="coefficients do not fit"):
         make(None, np.full((2, 2), 0.5), 2, center=[0.0])
     with pytest.raises(jg.ModelError, match="depend on its inputs"):
         COINS.transition  # noqa: B018
@@ -226,7 +226,7 @@ def segments_of(make):
 
 
 def coins():
-    return jg.Bernoulli.from_probs([0.2, 0.9])
+    return jg.Bernoulli.from_values([0.2, 0.9])
 
 
 @pytest.mark.parametrize("steps", [1, 5])
@@ -245,7 +245,7 @@ def test_durations_by_enumeration(steps):
 def test_statistics_count_segments():
     # durations that only one segmentation fits: 0 0 1 0 0 | 1..
     chain = jg.SemiMarkovChain.from_values(None, None, [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
-    hmm = jg.HMM.from_chain(chain, jg.Bernoulli.from_probs([0.0, 1.0]), tie=chain.tie)
+    hmm = jg.HMM.from_chain(chain, jg.Bernoulli.from_values([0.0, 1.0]), tie=chain.tie)
     x = np.array([[0, 0, 1, 0, 0, 1]])
     statistics = hmm.e_step(x)[0].chain
     close(statistics.initial, [1.0, 0.0])
@@ -259,7 +259,7 @@ def test_statistics_count_segments():
 
 def test_a_fit_finds_the_durations():
     durations = np.array([[0.0, 0.1, 0.2, 0.4, 0.3], [0.6, 0.3, 0.1, 0.0, 0.0], [0.1, 0.1, 0.1, 0.1, 0.6]])
-    emissions = jg.DiagonalGaussian.from_scale([[0.0], [2.0], [4.0]], [[0.6]] * 3)
+    emissions = jg.DiagonalGaussian.from_values([[0.0], [2.0], [4.0]], [[0.6]] * 3)
     chain = jg.SemiMarkovChain.from_values(None, MOVE3, durations)
     hmm = jg.HMM.from_chain(chain, emissions, tie=chain.tie)
     x = hmm.sample(KEY, (60,), length=100)
@@ -295,7 +295,7 @@ def test_priors_and_held_durations():
     assert fitted.model.chain.durations[1, 1] == 0
     # emissions of no part in the data leave the rows of their state as they were
     alone = jg.SemiMarkovChain.from_values([1.0, 0.0, 0.0], [[0, 1, 0], [1, 0, 0], [0.5, 0.5, 0]], np.full((3, 2), 0.5))
-    hmm = jg.HMM.from_chain(alone, jg.Bernoulli.from_probs([0.2, 0.9, 0.5]), tie=alone.tie)
+    hmm = jg.HMM.from_chain(alone, jg.Bernoulli.from_values([0.2, 0.9, 0.5]), tie=alone.tie)
     fitted = jg.fit(KEY, hmm, x, steps=3, tolerance=0.0)
     close(fitted.model.chain.durations[2], [0.5, 0.5])
     assert fitted.history["repaired"][-1] >= 2

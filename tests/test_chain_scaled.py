@@ -188,7 +188,7 @@ def test_calls_outside_of_programs_compile_once():
 
     pi, a, b = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([[0.7, 0.3], [0.3, 0.7]])), jnp.zeros((9, 2))
     key = jax.random.key(0)
-    hmm = HMM.from_values(None, [[0.7, 0.3], [0.3, 0.7]], Bernoulli.from_probs([0.1, 0.8]), stationary=True)
+    hmm = HMM.from_values(None, [[0.7, 0.3], [0.3, 0.7]], Bernoulli.from_values([0.1, 0.8]), stationary=True)
 
     def calls():
         return [

@@ -77,7 +77,7 @@ def same(a, b):
 
 def mixture():
     means = np.float32([[-1.0, 0.0], [1.0, 0.0]])
-    return jg.Mixture.from_components(jg.DiagonalGaussian.from_scale(means, np.ones((2, 2), np.float32)))
+    return jg.Mixture.from_components(jg.DiagonalGaussian.from_values(means, np.ones((2, 2), np.float32)))
 
 
 def restart(key):

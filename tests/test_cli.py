@@ -69,7 +69,7 @@ def test_the_score_is_the_librarys(folder, capsys):
 
 def test_samples_to_a_file_are_read_back(folder, capsys):
     path, out = str(folder / "two.jaxgen"), folder / "drawn.csv"
-    jg.save(jg.DiagonalGaussian.from_scale([1.0, 2.0], [0.1, 0.1]), path)
+    jg.save(jg.DiagonalGaussian.from_values([1.0, 2.0], [0.1, 0.1]), path)
     assert cli.main(["sample", path, "-n", "50", "-o", str(out), "--seed", "4"]) == 0
     table = jg.data.read(out)
     assert table.columns == ("x0", "x1")

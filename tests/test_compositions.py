@@ -81,7 +81,7 @@ def test_flow_on_a_hmm(series):
     """Emissions that are not Gaussian, warped alike: the flow finds the warp, and the HMM below the regimes."""
     bent = np.sinh(series / 2)
     frames = bent.reshape(-1, 2)
-    regimes = jg.DiagonalGaussian.from_scale([[1.0, 1.0], [-1.0, -1.0]], [[0.6, 0.6], [0.6, 0.6]])
+    regimes = jg.DiagonalGaussian.from_values([[1.0, 1.0], [-1.0, -1.0]], [[0.6, 0.6], [0.6, 0.6]])
     start = jg.HMM.from_values([0.5, 0.5], [[0.9, 0.1], [0.1, 0.9]], regimes)
     flow = jg.Flow(start, Vmap(small_flow(jax.random.key(0), frames).bijection))
     fitted = improves(flow, bent, ADAM, steps=30)

@@ -180,7 +180,7 @@ def test_penalties_have_the_gradients_of_their_formulas():
 
 def two_modes():
     """All bits on or all off, each as likely, and next to nothing between: seen from zeros, a barrier of 9 nats."""
-    return RBM.from_parameters(np.full(6, -6.0), np.full(4, -9.0), np.full((6, 4), 3.0))
+    return RBM.from_values(np.full(6, -6.0), np.full(4, -9.0), np.full((6, 4), 3.0))
 
 
 def test_tempered_chains_cross_where_others_stay():

@@ -48,7 +48,7 @@ def test_mixture_selection_and_files(leaf, x, tmp_path):
     assert found.best().k == 2
     jg.save(fitted, tmp_path / "model")
     np.testing.assert_array_equal(jg.load(tmp_path / "model").log_prob(x), fitted.log_prob(x))
-    with_atom = jg.Mixture.from_components([jg.Delta.from_value([0.0, 0.0]), leaf.init(KEY, x)])
+    with_atom = jg.Mixture.from_components([jg.Delta.from_values([0.0, 0.0]), leaf.init(KEY, x)])
     assert np.isfinite(jg.fit(KEY, with_atom, x, steps=3).model.log_prob(x)).all()
 
 

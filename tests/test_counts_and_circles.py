@@ -88,7 +88,7 @@ def test_special_functions_equal_scipy(dtype, tolerance):
 def test_negative_binomial_keeps_its_digits(m, r):
     rng = np.random.default_rng(0)
     x = rng.poisson(rng.gamma(r, m / r, 100)).astype(np.float32)
-    model = NegativeBinomial.from_mean(np.float32(m), np.float32(r))
+    model = NegativeBinomial.from_values(np.float32(m), np.float32(r))
     expected = peer(model, x)
     # the mean is rounded in its logarithm: (x - m) / spread times that, and spread / m; and the peer's own lgamma
     spread = 1 / np.sqrt(1 / m + 1 / r)
@@ -100,7 +100,7 @@ def test_negative_binomial_keeps_its_digits(m, r):
 @pytest.mark.parametrize("shape", [0.05, 1.0, 100.0, 1e6])
 def test_gamma_keeps_its_digits(mean, shape):
     x = np.maximum(np.random.default_rng(0).gamma(shape, mean / shape, 100), 1e-35).astype(np.float32)
-    model = Gamma.from_mean(np.float32(mean), np.float32(shape))
+    model = Gamma.from_values(np.float32(mean), np.float32(shape))
     # u - log(1 + u) of u = (x - mean) / mean, each rounded, times the shape
     tolerance = 2e-6 + 2e-7 * np.sqrt(shape)
     np.testing.assert_allclose(model.log_prob(x), peer(model, x), rtol=1e-6, atol=tolerance)
@@ -108,7 +108,7 @@ def test_gamma_keeps_its_digits(mean, shape):
 
 @pytest.mark.parametrize("k", [0.0, 1e-3, 1.0, 9.9, 10.1, 300.0, 1e4, 1e7])
 def test_von_mises_keeps_its_digits_and_draws_what_it_scores(k):
-    model = VonMises.from_loc(np.float32(3.0), np.float32(k))
+    model = VonMises.from_values(np.float32(3.0), np.float32(k))
     x = model.sample(jax.random.key(0), (2000,))
     assert np.abs(x).max() <= np.pi + 1e-6
     np.testing.assert_allclose(model.log_prob(x), peer(model, x), atol=2e-6)
@@ -125,9 +125,9 @@ def test_von_mises_keeps_its_digits_and_draws_what_it_scores(k):
 
 def test_draws_follow_the_density():
     for shape in (0.3, 2.0, 1e4):
-        draws = Gamma.from_mean(3.0, shape).sample(jax.random.key(1), (2000,))
+        draws = Gamma.from_values(3.0, shape).sample(jax.random.key(1), (2000,))
         assert scipy.stats.kstest(draws, scipy.stats.gamma(shape, scale=3.0 / shape).cdf).pvalue > 1e-4
-    model = NegativeBinomial.from_mean(4.0, 1.5)
+    model = NegativeBinomial.from_values(4.0, 1.5)
     draws = np.asarray(model.sample(jax.random.key(2), (4000,)))
     assert draws.dtype == np.int32
     expected = 4000 * np.exp(peer(model, np.arange(15)))
@@ -199,11 +199,11 @@ def test_a_held_parameter_gives_the_constrained_maximum(leaf, which):
 
 
 def test_a_held_direction_across_the_data_is_uniform():
-    model = VonMises.from_loc(np.zeros(1), np.ones(1))
+    model = VonMises.from_values(np.zeros(1), np.ones(1))
     x = np.array([[3.0], [3.1], [-3.0]])
     held = VonMises(jnp.ones(1, bool), jnp.zeros(1, bool))
     new, _ = latent.maximize(model, latent.freeze(model, model.e_step(x)[0], held))
-    assert float(new.loc[0]) == 0 and float(new.concentration[0]) < 1e-3
+    assert float(new.location[0]) == 0 and float(new.concentration[0]) < 1e-3
 
 
 @leaves
@@ -288,7 +288,7 @@ def test_negative_binomial_rises_from_anywhere_and_stops_at_poisson():
     for m, r in ((0.3, 0.2), (5.0, 20.0), (1000.0, 3.0)):
         x = RNG.poisson(RNG.gamma(r, m / r, (200, 1)))
         for start in (1e-2, 1.0, 1e3):
-            model = NegativeBinomial.from_mean([1.0], [start])
+            model = NegativeBinomial.from_values([1.0], [start])
             values = []
             for _ in range(12):
                 model, _ = step(model, x.astype(np.float32))
@@ -297,7 +297,7 @@ def test_negative_binomial_rises_from_anywhere_and_stops_at_poisson():
     narrow = RNG.binomial(20, 0.5, (200, 1))  # less spread than Poisson's
     model = NegativeBinomial.init(jax.random.key(0), narrow)
     np.testing.assert_allclose(model.dispersion, 1e4 * model.mean, rtol=1e-4)
-    np.testing.assert_allclose(model.log_prob(narrow), jg.Poisson.from_rate(model.mean).log_prob(narrow), atol=2e-3)
+    np.testing.assert_allclose(model.log_prob(narrow), jg.Poisson.from_values(model.mean).log_prob(narrow), atol=2e-3)
     nothing = NegativeBinomial.init(jax.random.key(0), np.zeros((5, 2), int))
     assert np.isfinite(nothing.log_prob(np.array([[0, 0], [0, 1]]))).all()
     np.testing.assert_allclose(nothing.log_prob(np.zeros(2)), 0, atol=1e-6)
@@ -318,9 +318,9 @@ def test_mixtures_rise_and_tell_groups_apart(leaf):
 def test_outside_the_support_is_impossible():
     nan, inf = float("nan"), float("inf")
     for model, values, inside in (
-        (NegativeBinomial.from_mean(2.0, 1.0), [0, 7, 0.5, -1, inf, -inf, nan], 2),
-        (Gamma.from_mean(2.0, 1.0), [1e-30, 7, 0, -1, inf, -inf, nan], 2),
-        (VonMises.from_loc(2.0, 1.0), [-100, 7, inf, -inf, nan], 2),
+        (NegativeBinomial.from_values(2.0, 1.0), [0, 7, 0.5, -1, inf, -inf, nan], 2),
+        (Gamma.from_values(2.0, 1.0), [1e-30, 7, 0, -1, inf, -inf, nan], 2),
+        (VonMises.from_values(2.0, 1.0), [-100, 7, inf, -inf, nan], 2),
     ):
         log_prob = model.log_prob(jnp.array(values))
         assert np.isfinite(log_prob[:inside]).all()
@@ -338,13 +338,13 @@ def test_nonsense_is_refused():
         with pytest.raises(jg.DataError, match="expected"):
             init(key, bad)
     for build in (
-        lambda: NegativeBinomial.from_mean([1.0], [0.0]), lambda: Gamma.from_mean([-1.0], [1.0]),
-        lambda: VonMises.from_loc([0.0], [-1.0]),
+        lambda: NegativeBinomial.from_values([1.0], [0.0]), lambda: Gamma.from_values([-1.0], [1.0]),
+        lambda: VonMises.from_values([0.0], [-1.0]),
     ):  # fmt: skip
         with pytest.raises(jg.ModelError, match="expected"):
             build()
     with pytest.raises(jg.DataError, match="turns"):
-        VonMises.from_loc([0.0], [1.0]).check_data([[1e6]])
+        VonMises.from_values([0.0], [1.0]).check_data([[1e6]])
 
 
 @leaves
@@ -354,7 +354,7 @@ def test_dtype_and_batches_of_models(leaf):
             x = (np.abs(X[leaf]) + 1).astype(dtype)
             statistics = jax.eval_shape(lambda x: leaf.init(jax.random.key(0), x).e_step(x), x)
             assert {part.dtype for part in jax.tree.leaves(statistics)} == {np.dtype(expected)}
-    build = leaf.from_loc if leaf is VonMises else leaf.from_mean
+    build = leaf.from_values if leaf is VonMises else leaf.from_values
     models = build(np.full((4, 3), 2.0, np.float32), np.full((4, 3), 3.0, np.float32))
     x = X[leaf].astype(np.float32)
     assert algebra.component_log_prob(models, x).shape == (4, 60)

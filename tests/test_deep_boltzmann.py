@@ -124,8 +124,8 @@ def test_training_raises_the_likelihood_of_data():
 def test_belief_network_bounds_its_likelihood():
     rng = np.random.default_rng(5)
     f = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
-    below = jg.RBM.from_parameters(f(3), f(2), f(3, 2))
-    top = jg.RBM.from_parameters(f(2), f(3), f(2, 3))
+    below = jg.RBM.from_values(f(3), f(2), f(3, 2))
+    top = jg.RBM.from_values(f(2), f(3), f(2, 3))
     dbn = DeepBelief.from_machines([below, top])
     v, h = states(3), states(2)
     log_h = np.asarray(-top.energy(h)) - float(top.log_partition())
@@ -167,7 +167,7 @@ def test_greedy_training():
     (lambda: machine().check_data([[0, 2, 1, 0, 0]]), DataError, "not bits"),
     (lambda: jg.fit(jax.random.key(0), machine(), np.full((4, 5), np.nan)), DataError, "NaN"),
     (lambda: DeepBelief.from_machines([]), ModelError, "one RBM"),
-    (lambda: DeepBelief.from_machines([jg.RBM.from_parameters(np.zeros(2), np.zeros(3), np.zeros((2, 3)))] * 2),
+    (lambda: DeepBelief.from_machines([jg.RBM.from_values(np.zeros(2), np.zeros(3), np.zeros((2, 3)))] * 2),
      ModelError, "events of the next"),
     (lambda: jg.fit_greedy(jax.random.key(0), [[0, 1]], ()), FitError, "hidden="),
 ])  # fmt: skip

@@ -181,7 +181,7 @@ def test_a_scale_beside_a_held_location_is_taken_around_it():
 def test_beta_from_far_away(a, b):
     """From the uniform density, in two M-steps, a likelihood that no search finds better; digits at every size."""
     x = np.clip(np.random.default_rng(1).beta(a, b, 300), 1e-30, 1 - 6e-8).astype(np.float32)
-    model = jg.Beta.from_shapes(np.float32(1.0), np.float32(1.0))
+    model = jg.Beta.from_values(np.float32(1.0), np.float32(1.0))
     for _ in range(2):
         model = STEP(model, x)[0]
     exact = x.astype(np.float64)
@@ -196,7 +196,7 @@ def test_beta_from_far_away(a, b):
 @pytest.mark.parametrize("p", [1e-6, 0.3, 0.999])
 def test_binomial_keeps_its_digits_and_draws_what_it_scores(p):
     for n in (1, 40, 10**6):
-        model = jg.Binomial.from_probs(np.float32(p), n)
+        model = jg.Binomial.from_values(np.float32(p), n)
         x = np.asarray(model.sample(KEY, (2000,)))
         # n p is rounded once: sqrt(n) roundings of deviances
         np.testing.assert_allclose(model.log_prob(x), peer(model, x), rtol=1e-5, atol=1e-6 + 2e-7 * np.sqrt(n))
@@ -238,7 +238,7 @@ def test_counts_far_from_their_rates():
 
 def test_multinomial():
     probs = np.array([0.5, 0.3, 0.2, 0.0])
-    model = jg.Multinomial.from_probs(probs, 1000)
+    model = jg.Multinomial.from_values(probs, 1000)
     x = np.asarray(model.sample(KEY, (3000,)))
     assert (x.sum(axis=1) == 1000).all()
     z = (np.cov(x.T)[:3, :3] / 1000 - (np.diag(probs) - np.outer(probs, probs))[:3, :3]) * np.sqrt(3000)
@@ -246,7 +246,7 @@ def test_multinomial():
     np.testing.assert_allclose(model.log_prob(x), scipy.stats.multinomial(1000, probs).logpmf(x), rtol=1e-5, atol=1e-5)
     big = np.random.default_rng(0).multinomial(10**7, np.full(50, 0.02), 4)
     expected = scipy.stats.multinomial(10**7, np.full(50, 0.02)).logpmf(big)
-    np.testing.assert_allclose(jg.Multinomial.from_probs(np.full(50, 0.02)).log_prob(big), expected, rtol=1e-6)
+    np.testing.assert_allclose(jg.Multinomial.from_values(np.full(50, 0.02)).log_prob(big), expected, rtol=1e-6)
     assert model.log_prob(np.array([1, 1, 1, 1])) == -np.inf
     assert model.log_prob(np.zeros(4)) == 0
     learned = STEP(dataclasses.replace(model, prior=jnp.full(4, 2.0)), x.astype(np.float32))[0]
@@ -264,7 +264,7 @@ def test_laplace_climbs_to_the_weighted_median():
     median = x[order[np.searchsorted(total, total[-1] / 2)], 0]
     # from the maximum without weights, from on top of an event at the end, and from far away
     for location in (np.median(x), x.max(), 1e3):
-        begin = jg.Laplace.from_location(np.float32([location]), np.float32([1.0]))
+        begin = jg.Laplace.from_values(np.float32([location]), np.float32([1.0]))
         fitted = jg.fit(KEY, begin, {"x": x, "weight": weight}, jg.EM(), steps=200, tolerance=0.0)
         assert np.diff(fitted.history["objective"]).min() > -1e-5  # rounding
         assert float(fitted.model.location[0]) == pytest.approx(median, abs=1e-3)
@@ -276,14 +276,14 @@ def test_laplace_on_top_of_events():
     """Where those at the location outweigh the pull of the rest it stays, exactly; else it leaves."""
     for x, median in (([0, 0, 0, 0, 1, 2, 5], 0.0), ([0, 0, 0, 1, 2, 5, 7], 1.0)):
         x = np.float32(x)[:, None]
-        model = jg.Laplace.from_location([0.0], [1.0])
+        model = jg.Laplace.from_values([0.0], [1.0])
         for _ in range(30):
             model = STEP(model, x)[0]
         assert float(model.location[0]) == pytest.approx(median, abs=1e-5 * median)
         # sums from on top of them, seen from elsewhere, still bound: their maximum is no worse than where they are seen
-        old = jg.Laplace.from_location([0.0], [1.0])
+        old = jg.Laplace.from_values([0.0], [1.0])
         for by in (-1.0, 0.2, 0.5):
-            new = jg.Laplace.from_location([by], [1.0])
+            new = jg.Laplace.from_values([by], [1.0])
             moved = latent.maximize(new, latent.recentre(new, old, old.e_step(x)[0]))[0]
             assert peer(moved, x).sum() >= peer(new, x).sum()
 
@@ -358,19 +358,19 @@ def joined(weights, parts, x):
 def test_an_atom_beside_what_is_continuous():
     """Zero-inflated gamma, log-normal and Beta as they are, others punctured: a zero is the atom's alone."""
     x = np.float32([0.0, 0.5, 0.0, 0.9])
-    atom = jg.Delta.from_value(0.0)
+    atom = jg.Delta.from_values(0.0)
     slabs = [
-        jg.Gamma.from_mean(0.7, 0.6), jg.Gamma.from_mean(0.7, 3.0), jg.LogNormal.from_median(1.0, 0.5),
-        jg.Beta.from_shapes(0.5, 2.0),
-        jg.Punctured.from_density(jg.Laplace.from_location(0.0, 1.0), 0.0),
-        jg.Punctured.from_density(jg.Exponential.from_mean(2.0), 0.0),
+        jg.Gamma.from_values(0.7, 0.6), jg.Gamma.from_values(0.7, 3.0), jg.LogNormal.from_values(1.0, 0.5),
+        jg.Beta.from_values(0.5, 2.0),
+        jg.Punctured.from_density(jg.Laplace.from_values(0.0, 1.0), 0.0),
+        jg.Punctured.from_density(jg.Exponential.from_values(2.0), 0.0),
     ]  # fmt: skip
     for slab in slabs:
         log_prob = joined((0.3, 0.7), (atom, slab), x)
         np.testing.assert_allclose(log_prob[[0, 2]], np.log(0.3), rtol=1e-6)
         np.testing.assert_allclose(log_prob[[1, 3]], np.log(0.7) + np.asarray(slab.log_prob(x[[1, 3]])), rtol=1e-6)
     # beside counts a zero may come from either
-    shop = jg.Poisson.from_rate(2.0)
+    shop = jg.Poisson.from_values(2.0)
     counts = np.arange(30)
     assert np.exp(joined((0.3, 0.7), (atom, shop), counts)).sum() == pytest.approx(1, rel=1e-5)
     assert np.exp(joined((0.3, 0.7), (atom, shop), counts))[0] == pytest.approx(0.3 + 0.7 * np.exp(-2.0), rel=1e-5)
@@ -385,12 +385,12 @@ def test_delta():
     assert float(statistics) == 6
     assert latent.maximize(model, statistics)[1] == 0
     assert jg.summary(model).endswith("0 trained of 2 scalars, 8 bytes")
-    np.testing.assert_array_equal(jg.Delta.from_value(0.1).log_prob(np.array([0.1, 0.2])), [0, -np.inf])
-    np.testing.assert_array_equal(jg.Delta.from_value(3.0).log_prob(np.array([3, 4])), [0, -np.inf])
+    np.testing.assert_array_equal(jg.Delta.from_values(0.1).log_prob(np.array([0.1, 0.2])), [0, -np.inf])
+    np.testing.assert_array_equal(jg.Delta.from_values(3.0).log_prob(np.array([3, 4])), [0, -np.inf])
     with jax.enable_x64(True):
         single = dataclasses.replace(model, value=jnp.float32([0.1, 0.2]))
         assert single.log_prob(np.array([0.1, 0.2])) == 0, "the same numbers in float64"
-        assert jg.Delta.from_value(np.array([0.1])).log_prob(np.float32([0.1])) == 0
+        assert jg.Delta.from_values(np.array([0.1])).log_prob(np.float32([0.1])) == 0
 
 
 def test_punctured():

@@ -31,7 +31,7 @@ def pairs():
 def test_bounds_against_the_exact_mass():
     """A Gaussian has its cells' masses in closed form: one draw is below in the mean, many draws come close."""
     scale = 0.8
-    model = jg.Dequantized(jg.DiagonalGaussian.from_scale([2.3], [scale]), low=-3, high=8)
+    model = jg.Dequantized(jg.DiagonalGaussian.from_values([2.3], [scale]), low=-3, high=8)
     x = np.arange(-1, 6)[:, None]
     exact = np.log(np.diff(scipy.stats.norm.cdf(np.arange(-1, 7), 2.3, scale)))
     draws = np.asarray(model.elbo(KEY, np.tile(x[None], (4000, 1, 1))), np.float64)
@@ -81,7 +81,7 @@ def test_learned_noise_tightens_the_bound(pairs):
 
 
 def test_other_values_have_no_mass():
-    model = jg.Dequantized(jg.DiagonalGaussian.from_scale([2.0], [1.0]), low=0, high=4)
+    model = jg.Dequantized(jg.DiagonalGaussian.from_values([2.0], [1.0]), low=0, high=4)
     x = np.array([[-1.0], [5.0], [1.5], [np.nan], [4.0]], np.float32)
     value = np.asarray(model.elbo(KEY, x))
     assert (value[:3] == -np.inf).all()
@@ -95,7 +95,7 @@ def test_other_values_have_no_mass():
 
 def test_errors_name_the_fix(pairs):
     make = functools.partial(flow, support=Interval(0.0, 5.0))
-    model = jg.Dequantized(jg.DiagonalGaussian.from_scale([2.0, 2.0], [1.0, 1.0]), low=0, high=4)
+    model = jg.Dequantized(jg.DiagonalGaussian.from_values([2.0, 2.0], [1.0, 1.0]), low=0, high=4)
     for call, error, message in (
         (lambda: jg.Dequantized.init(KEY, pairs + 0.5, make), jg.DataError, "no levels"),
         (lambda: jg.Dequantized.init(KEY, pairs, make, high=3), jg.DataError, "from 0 to 3"),

@@ -140,13 +140,13 @@ def test_probabilities_sum_to_one():
     assert np.isclose(jnp.exp(Categorical(jnp.array([0.0, 1.0, -jnp.inf])).log_prob(jnp.arange(3))).sum(), 1)
     pairs = jnp.array([[0, 0], [0, 1], [1, 0], [1, 1]])
     assert np.isclose(jnp.exp(Bernoulli(jnp.array([3.0, -1.0])).log_prob(pairs)).sum(), 1)
-    assert np.isclose(jnp.exp(Poisson.from_rate(5.0).log_prob(jnp.arange(60))).sum(), 1)
+    assert np.isclose(jnp.exp(Poisson.from_values(5.0).log_prob(jnp.arange(60))).sum(), 1)
 
 
 @pytest.mark.parametrize("rate", [0.01, 1.0, 15.7, 1e3, 1e5])
 def test_poisson_keeps_its_digits_at_large_counts(rate):
     x = RNG.poisson(rate, 200)
-    model = Poisson.from_rate(np.float32(rate))
+    model = Poisson.from_values(np.float32(rate))
     expected = peer(model, x[:, None])
     # the rate itself is rounded in its logarithm: |x - rate| times that, with |x - rate| of the size of the root
     tolerance = 5e-6 + 6 * np.sqrt(rate) * 6e-8 * max(1.0, abs(np.log(rate)))
@@ -162,11 +162,11 @@ def test_empty_counts_stay_finite_and_exact_zeros_stay_zero():
         # and the likelihood of what was seen is that of the exact maximum
         exact = {Categorical: np.log(1 / 3), Bernoulli: np.log(1 / 3), Poisson: -2 / 3}[type(new)]
         np.testing.assert_allclose(new.log_prob(x[0]), exact, rtol=1e-6)
-    die = Categorical.from_probs([0.5, 0.5, 0.0])
+    die = Categorical.from_values([0.5, 0.5, 0.0])
     assert em(die, jnp.array([0, 1, 1]), jnp.ones(3))[0].logits[2] == -jnp.inf
-    assert Categorical.from_probs([0.0, 1.0]).log_prob(0) == -jnp.inf
-    assert all(np.isfinite(Bernoulli.from_probs([0.0, 1.0]).logits))
-    assert np.isfinite(Poisson.from_rate(0.0).log_rate)
+    assert Categorical.from_values([0.0, 1.0]).log_prob(0) == -jnp.inf
+    assert all(np.isfinite(Bernoulli.from_values([0.0, 1.0]).logits))
+    assert np.isfinite(Poisson.from_values(0.0).log_rate)
 
 
 def test_no_mass_keeps_the_parameters_and_is_counted():
@@ -241,8 +241,8 @@ def test_init_and_from_values_refuse_nonsense():
     with pytest.raises(ModelError, match=r"functools.partial\(jaxgen.Categorical.init, size=n\)"):
         Mixture.init(key, LABELS, 2, Categorical.init)
     for build_bad in (
-        lambda: Categorical.from_probs([0.5, 0.6]), lambda: Categorical.from_probs([-0.5, 1.5]),
-        lambda: Bernoulli.from_probs([1.5]), lambda: Poisson.from_rate([-1.0]),
+        lambda: Categorical.from_values([0.5, 0.6]), lambda: Categorical.from_values([-0.5, 1.5]),
+        lambda: Bernoulli.from_values([1.5]), lambda: Poisson.from_values([-1.0]),
     ):  # fmt: skip
         with pytest.raises(ModelError, match="expected"):
             build_bad()
@@ -329,11 +329,11 @@ def test_priors_are_densities_whose_mode_the_m_step_finds():
         score = jax.grad(lambda m: jnp.sum(m.log_prob(x)) + latent.log_prior(m))(model)
         np.testing.assert_allclose(jax.tree.leaves(score)[0], 0, atol=5e-6)  # float32 sums of a few counts
         assert latent.log_prior(dataclasses.replace(model, prior=None)) == 0
-    die = Categorical.from_probs([0.5, 0.5, 0.0], prior=jnp.array([2.0, 1.0, 3.0]))
+    die = Categorical.from_values([0.5, 0.5, 0.0], prior=jnp.array([2.0, 1.0, 3.0]))
     np.testing.assert_allclose(latent.log_prior(die), np.log(0.5), rtol=1e-6)
     peers = scipy.stats.beta(4, 2).logpdf([0.3, 0.6]), scipy.stats.gamma(4, scale=1 / 3).logpdf([0.5, 2.0])
-    coins = [Bernoulli.from_probs([p], prior=jnp.array([4.0, 2.0])) for p in (0.3, 0.6)]
-    rates = [Poisson.from_rate([r], prior=jnp.array([4.0, 3.0])) for r in (0.5, 2.0)]
+    coins = [Bernoulli.from_values([p], prior=jnp.array([4.0, 2.0])) for p in (0.3, 0.6)]
+    rates = [Poisson.from_values([r], prior=jnp.array([4.0, 3.0])) for r in (0.5, 2.0)]
     for (one, other), values in zip((coins, rates), peers, strict=True):
         # up to a constant
         np.testing.assert_allclose(one.log_prior() - other.log_prior(), values[0] - values[1], atol=1e-5)

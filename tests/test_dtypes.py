@@ -34,7 +34,7 @@ def same(got, wanted):
 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_weights_whose_sum_is_beyond_half_precision(dtype):
-    start = jg.DiagonalGaussian.from_scale(np.float32([0.5]), np.float32([0.5]))
+    start = jg.DiagonalGaussian.from_values(np.float32([0.5]), np.float32([0.5]))
     heavy, one = (FOUR, None, np.full(4, 20_000, dtype)), (FOUR, None, np.ones(4, np.float32))
     fitted = jg.fit(KEY, start, heavy, jg.EM())
     assert fitted.status is jg.Status.CONVERGED
@@ -121,15 +121,15 @@ def test_parameters_in_half_precision_are_widened():
     """[.2, .3, .5] sums to one but for what bfloat16 rounds, and is divided by its sum."""
     share = np.asarray([0.2, 0.3, 0.5], jnp.bfloat16)
     mean, cov = np.zeros((3, 2), np.float16), np.stack([np.eye(2, dtype=np.float16)] * 3)
-    leaf = jg.Gaussian.from_covariance(mean, cov)
+    leaf = jg.Gaussian.from_values(mean, cov)
     move = np.stack([share] * 3)
     made = [
         leaf, jg.Mixture.from_components(leaf, share), jg.HMM.from_values(share, move, leaf),
-        jg.Categorical.from_probs(share), jg.Poisson.from_rate(share), jg.Bernoulli.from_probs(share),
-        jg.Gamma.from_mean(share, share), jg.VonMises.from_loc(share, share),
-        jg.DiagonalGaussian.from_scale(share, share),
-        jg.RBM.from_parameters(share, share, move), jg.StudentT.from_scale(mean, cov, np.float16(5.0)),
-        jg.NegativeBinomial.from_mean(share, share),
+        jg.Categorical.from_values(share), jg.Poisson.from_values(share), jg.Bernoulli.from_values(share),
+        jg.Gamma.from_values(share, share), jg.VonMises.from_values(share, share),
+        jg.DiagonalGaussian.from_values(share, share),
+        jg.RBM.from_values(share, share, move), jg.StudentT.from_values(mean, cov, np.float16(5.0)),
+        jg.NegativeBinomial.from_values(share, share),
         jg.LowRankGaussian.from_values(mean[0], np.ones((2, 1), np.float16), np.ones(2, np.float16)),
     ]  # fmt: skip
     for model in made:
@@ -151,7 +151,7 @@ def test_models_in_half_precision_answer_and_train_in_single(dtype):
 def test_exact_sums_over_models_in_half_precision():
     """Partition functions add up thousands of states: in bfloat16 they would stop after a few hundred."""
     field = jg.RandomField.from_edges(jg.units.Spin.zeros(12), [[0, 1], [1, 2]], [0.5, -0.25])
-    machine = jg.RBM.from_parameters(np.zeros(12), np.zeros(12), np.zeros((12, 12)))
+    machine = jg.RBM.from_values(np.zeros(12), np.zeros(12), np.zeros((12, 12)))
     for model, exact in ((field, 12 * np.log(2) + np.log(np.cosh([0.5, 0.25])).sum()), (machine, 24 * np.log(2))):
         half = as_dtype(model, jnp.bfloat16)  # of these numbers an exact copy
         np.testing.assert_allclose(half.log_partition(), exact, rtol=1e-5)
@@ -180,14 +180,14 @@ def test_chains_and_factors_in_half_precision():
 def test_numbers_that_ended_a_rounding_beyond_their_range():
     """Shares added up in float32, and greys times 1/255, may end at 1.0000001."""
     over = np.nextafter(np.float32(1), np.float32(2))
-    assert jg.Bernoulli.from_probs([over, 0.5]).probs.tolist() == jg.Bernoulli.from_probs([1.0, 0.5]).probs.tolist()
+    assert jg.Bernoulli.from_values([over, 0.5]).probs.tolist() == jg.Bernoulli.from_values([1.0, 0.5]).probs.tolist()
     grey = np.float32([[0.0, 0.5], [over, 0.2]])
     vae = jg.VAE.init(KEY, grey, jg.StandardNormal((1,)), hidden=(2,))
     vae.check_data(grey)
     with pytest.raises(jg.DataError, match="support"):
         vae.check_data(grey * 1.001)
     with pytest.raises(jg.ModelError, match="between 0 and 1"):
-        jg.Bernoulli.from_probs([1.001])
+        jg.Bernoulli.from_values([1.001])
 
 
 def test_pieces_of_a_stream_in_several_dtypes():
@@ -197,7 +197,7 @@ def test_pieces_of_a_stream_in_several_dtypes():
     def pieces(first=np.int64, then=np.float64):
         return lambda: iter([x[:50].astype(first), x[50:].astype(then)])
 
-    start = jg.DiagonalGaussian.from_scale(np.float32([1.0]), np.float32([1.0]))
+    start = jg.DiagonalGaussian.from_values(np.float32([1.0]), np.float32([1.0]))
     whole = jg.fit(KEY, start, x, jg.EM(), steps=2)
     for kinds in ((np.int64, np.float64), (np.uint8, np.float16), (jnp.bfloat16, np.float32)):
         for chunk in (25, 30, 110):  # with a chunk that begins whole and ends in fractions, and without
@@ -225,7 +225,7 @@ def test_small_integers_do_not_overflow():
         for kind in (np.int8, np.uint8):
             same(make(KEY, x.astype(kind)), wide)
             same(wide.log_prob(x.astype(kind)), wide.log_prob(x.astype(np.int32)))
-    start = jg.DiagonalGaussian.from_scale(np.float32([100.0, 100.0]), np.float32([9.0, 9.0]))
+    start = jg.DiagonalGaussian.from_values(np.float32([100.0, 100.0]), np.float32([9.0, 9.0]))
     weights = [np.full(300, 100, kind) for kind in (np.int8, np.float32)]
     models = [jg.fit(KEY, start, (x.astype(np.int8), None, w), steps=2).model for w in weights]
     for model in models:

@@ -22,7 +22,7 @@ X = jnp.linspace(-1.0, 1.0, 12).reshape(6, 2)
 
 def hmm(a, **options):
     stay = 0.5 + float(a) / 10
-    emissions = jg.Bernoulli.from_probs([[0.1], [0.8]])
+    emissions = jg.Bernoulli.from_values([[0.1], [0.8]])
     return jg.HMM.from_values(None, [[stay, 1 - stay], [1 - stay, stay]], emissions, **options)
 
 

@@ -81,7 +81,7 @@ def test_chains_tend_to_the_density_and_hold_what_is_observed(random_model):
     p = np.exp(-np.asarray(random_model.energy(LINE), np.float64) - log_z(random_model))
     cdf = np.cumsum(p) * STEP
     assert scipy.stats.kstest(x, lambda at: np.interp(at, LINE[:, 0], cdf)).pvalue > 1e-4
-    base = jg.Gaussian.from_covariance(np.zeros(2, np.float32), np.array([[1.0, 0.8], [0.8, 1.0]], np.float32))
+    base = jg.Gaussian.from_values(np.zeros(2, np.float32), np.array([[1.0, 0.8], [0.8, 1.0]], np.float32))
     plane = jg.EnergyModel.init(KEY, np.zeros((1, 2), np.float32), base, network=MLP((1,), zero_last=True),
                                 sampler=MALA(0.2))  # fmt: skip
     drawn = jg.impute(jax.random.key(2), plane, jnp.full((400, 2), jnp.array([1.0, jnp.nan])), sweeps=10)
@@ -110,7 +110,7 @@ def test_score_matching_is_least_at_the_density_of_noisy_data():
     """Closed form: a normal model of variance v, data N(0, 1) with noise s: `d = s^2 / v`, E loss in s, v."""
     s, v = 0.7, 2.0
     x = jax.random.normal(KEY, (200_000, 1))
-    model = jg.Gaussian.from_covariance(np.zeros(1, np.float32), np.full((1, 1), v, np.float32))
+    model = jg.Gaussian.from_values(np.zeros(1, np.float32), np.full((1, 1), v, np.float32))
     loss = jg.losses.denoising_score_matching(s)(jax.random.key(1), model, jg.Batch(x))
     # s score + e = -(s / v) x + (1 - s^2 / v) e
     expected = 0.5 * ((s / v) ** 2 + (1 - s**2 / v) ** 2)

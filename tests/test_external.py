@@ -45,7 +45,7 @@ step = jax.jit(lambda leaf, x, weight: leaf.maximize(leaf.e_step(x, weight)[0]))
 @pytest.mark.parametrize("scale", [1.0, 100.0])
 def test_em_never_decreases_and_ends_at_the_maximum(make, scale):
     x = (scale * RNG.laplace(3.0, 0.5, (399, 2))).astype(np.float32)
-    leaf = DistraxLeaf.from_params(START, make, (2,))
+    leaf = DistraxLeaf.from_values(START, make, (2,))
     fitted = jg.fit(jax.random.key(0), leaf, x, jg.EM(), steps=80, tolerance=0.0)
     values = np.asarray(fitted.history["log_likelihood"], np.float64)
     assert fitted.status == jg.Status.FINISHED
@@ -63,7 +63,7 @@ def test_em_never_decreases_and_ends_at_the_maximum(make, scale):
 
 def test_weights_and_scalar_events_of_integers():
     x, weight = RNG.binomial(1, 0.8, 200), RNG.uniform(size=200).astype(np.float32)
-    leaf = DistraxLeaf.from_params(jnp.zeros(()), coin, ())
+    leaf = DistraxLeaf.from_values(jnp.zeros(()), coin, ())
     for _ in range(20):
         leaf, repairs = step(leaf, x, weight)
     np.testing.assert_allclose(jax.nn.sigmoid(leaf.params), np.average(x, weights=weight), rtol=1e-4)
@@ -87,7 +87,7 @@ def test_a_mixture_of_laplaces_parts_from_one_start():
 
 def test_a_plan_is_tried_before_it_is_taken():
     x = RNG.normal(size=(100, 2)).astype(np.float32)
-    leaf = DistraxLeaf.from_params(START, normal, (2,))
+    leaf = DistraxLeaf.from_values(START, normal, (2,))
     far = {"loc": jnp.full(2, 50.0), "log_scale": jnp.full(2, -9.0)}  # worse on every rung, either way
     bad = DistraxLeaf(leaf.params, far, normal, (2,))
     new, repairs = step(bad, x, np.ones(100, np.float32))
@@ -106,11 +106,11 @@ def test_a_plan_is_tried_before_it_is_taken():
 
 def test_no_mass_and_impossible_events_stay_finite():
     x = RNG.uniform(size=(50, 2)).astype(np.float32)
-    leaf = DistraxLeaf.from_params(START, normal, (2,))
+    leaf = DistraxLeaf.from_values(START, normal, (2,))
     kept, repairs = step(leaf, x, np.zeros(50, np.float32))
     assert int(repairs) == 1 and jax.tree.all(jax.tree.map(np.array_equal, kept, leaf))
     gamma = lambda params: distrax().Gamma(jnp.exp(params["loc"]), jnp.exp(params["log_scale"]))  # noqa: E731
-    leaf = DistraxLeaf.from_params(START, gamma, (2,))
+    leaf = DistraxLeaf.from_values(START, gamma, (2,))
     for events in (x - 0.5, x * 1e30, x):  # some below zero, some beyond squares
         for _ in range(5):
             leaf, _ = step(leaf, events, np.ones(50, np.float32))
@@ -119,7 +119,7 @@ def test_no_mass_and_impossible_events_stay_finite():
 
 def test_held_parameters_stay_and_the_others_reach_their_maximum():
     x = RNG.normal(3.0, 1.0, (200, 2)).astype(np.float32)
-    leaf = DistraxLeaf.from_params(START, normal, (2,))
+    leaf = DistraxLeaf.from_values(START, normal, (2,))
     held = frozen_leaves(leaf, {"params['loc']": (True, False)})
 
     @jax.jit
@@ -150,10 +150,10 @@ def test_float64_is_kept_and_converges_further():
 
 
 def test_other_events_and_no_parameters_are_refused():
-    wide = DistraxLeaf.from_params({"loc": jnp.zeros(3), "log_scale": jnp.zeros(3)}, normal, (2,))
+    wide = DistraxLeaf.from_values({"loc": jnp.zeros(3), "log_scale": jnp.zeros(3)}, normal, (2,))
     with pytest.raises(ShapeError, match=r"\[2\] together"):
         wide.log_prob(jnp.zeros(2))
     with pytest.raises(ShapeError, match=r"\[2\] together"):
         wide.sample(jax.random.key(0))
     with pytest.raises(ModelError, match="nothing to train"):
-        DistraxLeaf.from_params({}, normal, (2,))
+        DistraxLeaf.from_values({}, normal, (2,))

@@ -31,11 +31,11 @@ class Bag:
 
 
 def diagonal(d=2):
-    return jg.DiagonalGaussian.from_scale(np.arange(d, dtype=np.float32), np.ones(d, np.float32))
+    return jg.DiagonalGaussian.from_values(np.arange(d, dtype=np.float32), np.ones(d, np.float32))
 
 
 def mixture():
-    leaf = jg.Gaussian.from_covariance(np.zeros((3, 2), np.float32), np.stack([np.eye(2, dtype=np.float32)] * 3))
+    leaf = jg.Gaussian.from_values(np.zeros((3, 2), np.float32), np.stack([np.eye(2, dtype=np.float32)] * 3))
     return jg.Mixture.from_components(leaf)
 
 

@@ -329,7 +329,7 @@ def test_validation_by_another_loss():
     """A training loss with a penalty in it, and the likelihood for what it is worth."""
     x = np.random.default_rng(0).normal(size=(50, 1)).astype(np.float32)
     penalised = lambda key, model, batch, step: jg.losses.nll(key, model, batch) + 100.0  # noqa: E731
-    model = jg.DiagonalGaussian.from_scale([0.5], [1.0])
+    model = jg.DiagonalGaussian.from_values([0.5], [1.0])
     algorithm = jg.Gradient(penalised, validate=jg.losses.nll)
     fitted = jg.fit(jax.random.key(0), model, x, algorithm, steps=2, validation=x, every=1)
     assert fitted.history["loss"][0] > 100

@@ -76,10 +76,10 @@ def bijections(d=3):
     made = {
         "affine": Affine(jnp.zeros(d), jnp.zeros(d)),
         "standardize": Standardize.from_data(data(d)),
-        "permute": Permute.from_order(np.roll(np.arange(d), 1)),
+        "permute": Permute.from_values(np.roll(np.arange(d), 1)),
         "coupling": coupling,
         "inverse": Inverse(coupling),
-        "chain": Chain((Affine(jnp.zeros(d), jnp.zeros(d)), Permute.from_order(np.arange(d)[::-1].copy()), coupling)),
+        "chain": Chain((Affine(jnp.zeros(d), jnp.zeros(d)), Permute.from_values(np.arange(d)[::-1].copy()), coupling)),
         "scan": Scan(stack),
         "distrax": DistraxBijector({"shift": jnp.zeros(d), "log_scale": jnp.zeros(d)}, scalar_affine, (d,)),
         "realnvp": realnvp(d=d).bijection,
@@ -154,7 +154,7 @@ def test_density_integrates_to_one(base):
     bases = {
         "normal": lambda: jg.StandardNormal((2,)),
         "mixture": lambda: jg.Mixture.from_components(
-            jg.DiagonalGaussian.from_scale([[-1.0, 0.0], [1.0, 0.5]], [[0.6, 0.6], [0.7, 0.5]])
+            jg.DiagonalGaussian.from_values([[-1.0, 0.0], [1.0, 0.5]], [[0.6, 0.6], [0.7, 0.5]])
         ),
         "flow": lambda: realnvp(5, layers=1, x=np.random.default_rng(1).normal(size=(N, 2)).astype(np.float32)),
     }
@@ -291,7 +291,7 @@ def test_every_pair_of_layers_moves_every_coordinate(d):
 def test_starts_as_the_standardised_base():
     x = data()
     flow = Flow.init(jax.random.key(0), x, jg.StandardNormal((2,)))
-    expected = jg.DiagonalGaussian.from_scale(np.median(x, axis=0), deciles(x)).log_prob(x)
+    expected = jg.DiagonalGaussian.from_values(np.median(x, axis=0), deciles(x)).log_prob(x)
     np.testing.assert_allclose(flow.log_prob(x), expected, atol=1e-4)
 
 
@@ -346,7 +346,7 @@ def test_errors_name_the_fix():
     with pytest.raises(jg.DataError, match="finite"):
         Flow.init(key, np.where(x > 3, np.nan, x), normal)
     with pytest.raises(jg.ModelError, match="once"):
-        Permute.from_order([0, 0, 1])
+        Permute.from_values([0, 0, 1])
 
 
 def test_net_checks_its_module():

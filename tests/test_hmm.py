@@ -48,34 +48,34 @@ def families():
     return {
         "categorical": (
             hmmlearn.hmm.CategoricalHMM(**flat), {"emissionprob_": labels}, RNG.randint(0, 4, (N, T)),
-            lambda dtype: Categorical.from_probs(labels.astype(dtype)),
+            lambda dtype: Categorical.from_values(labels.astype(dtype)),
         ),
         "diagonal": (
             hmmlearn.hmm.GaussianHMM(covariance_type="diag", **gaussian), {"means_": mean, "covars_": diagonal}, SERIES,
-            lambda dtype: DiagonalGaussian.from_scale(mean.astype(dtype), np.sqrt(diagonal).astype(dtype)),
+            lambda dtype: DiagonalGaussian.from_values(mean.astype(dtype), np.sqrt(diagonal).astype(dtype)),
         ),
         "full": (
             hmmlearn.hmm.GaussianHMM(covariance_type="full", **gaussian),
             {"means_": mean, "covars_": covariance}, SERIES,
-            lambda dtype: Gaussian.from_covariance(mean.astype(dtype), covariance.astype(dtype)),
+            lambda dtype: Gaussian.from_values(mean.astype(dtype), covariance.astype(dtype)),
         ),
         "tied": (
             hmmlearn.hmm.GaussianHMM(covariance_type="tied", **gaussian),
             {"means_": mean, "covars_": covariance[0]}, SERIES,
-            lambda dtype: Gaussian.from_covariance(
+            lambda dtype: Gaussian.from_values(
                 mean.astype(dtype), np.stack([covariance[0]] * K).astype(dtype), tied=True
             ),
         ),
         "spherical": (
             hmmlearn.hmm.GaussianHMM(covariance_type="spherical", **gaussian),
             {"means_": mean, "covars_": diagonal.mean(1)}, SERIES,
-            lambda dtype: DiagonalGaussian.from_scale(
+            lambda dtype: DiagonalGaussian.from_values(
                 mean.astype(dtype), np.sqrt(diagonal.mean(1))[:, None].repeat(D, 1).astype(dtype), spherical=True
             ),
         ),
         "poisson": (
             hmmlearn.hmm.PoissonHMM(**flat), {"lambdas_": rate}, RNG.poisson(np.abs(SERIES)),
-            lambda dtype: Poisson.from_rate(rate.astype(dtype)),
+            lambda dtype: Poisson.from_values(rate.astype(dtype)),
         ),
     }  # fmt: skip
 
@@ -127,7 +127,7 @@ def test_fifty_iterations_equal_hmmlearn(name, dtype):
 def test_two_states_by_hand(dtype):
     # likelihoods [.9, .2] of what was seen at the first time, and so on
     with jax.enable_x64(dtype == np.float64):
-        emissions = Categorical.from_probs(np.array([[0.9, 0.1], [0.2, 0.8]], dtype))
+        emissions = Categorical.from_values(np.array([[0.9, 0.1], [0.2, 0.8]], dtype))
         transition = np.array([[0.7, 0.3], [0.3, 0.7]], dtype)
         model = HMM.from_values(np.array([0.5, 0.5], dtype), transition, emissions)
         log_prob, marginals, best, filtered = jax.device_get(everything(model, jnp.array([0, 0, 1, 0, 0])))
@@ -145,7 +145,7 @@ LEFT_RIGHT = ([0.6, 0.4, 0.0], [[0.5, 0.5, 0.0], [0.0, 0.5, 0.5], [0.0, 0.0, 1.0
 
 def left_right():
     labels = [[0.7, 0.2, 0.1, 0.0], [0.1, 0.7, 0.1, 0.1], [0.25, 0.25, 0.25, 0.25]]
-    return HMM.from_values(*LEFT_RIGHT, Categorical.from_probs(labels))
+    return HMM.from_values(*LEFT_RIGHT, Categorical.from_values(labels))
 
 
 def test_enumeration_of_all_paths():
@@ -245,7 +245,7 @@ def test_samples_have_the_chain_s_statistics():
     values, vectors = np.linalg.eig(transition.T)
     stationary = np.real(vectors[:, np.argmax(np.real(values))])
     stationary /= stationary.sum()
-    model = HMM.from_values(stationary, transition, Categorical.from_probs(np.eye(3)))
+    model = HMM.from_values(stationary, transition, Categorical.from_values(np.eye(3)))
     x = np.asarray(model.sample(jax.random.key(0), (50, 20), length=20))
     assert x.shape == (50, 20, 20)
     x = x.reshape(1000, 20)
@@ -322,7 +322,7 @@ def size(jaxpr):
 
 def test_programs_do_not_grow_with_states_or_time():
     def equations(k, t):
-        emissions = DiagonalGaussian.from_scale(np.zeros((k, D)), np.ones((k, D)))
+        emissions = DiagonalGaussian.from_values(np.zeros((k, D)), np.ones((k, D)))
         model = HMM(MarkovChain(jnp.zeros(k), jnp.zeros((k, k))), emissions)
 
         def program(key, x):

@@ -31,7 +31,7 @@ KEY = jax.random.key(0)
 
 
 def test_squeeze_gathers_blocks():
-    layer = Squeeze.from_shape((4, 6, 3))
+    layer = Squeeze.from_values((4, 6, 3))
     y = np.arange(72.0).reshape(4, 6, 3)
     x = np.asarray(layer.inverse(jnp.asarray(y))[0])
     assert x.shape == layer.latent_shape == (2, 3, 12)
@@ -67,7 +67,7 @@ def test_conv_net_is_linens():
 
 
 def test_multiscale_by_hand():
-    first = Chain((Vmap(Vmap(Affine(jnp.arange(4.0), jnp.zeros(4)), 2), 2), Squeeze.from_shape((4, 4, 1))))
+    first = Chain((Vmap(Vmap(Affine(jnp.arange(4.0), jnp.zeros(4)), 2), 2), Squeeze.from_values((4, 4, 1))))
     second = Affine(jnp.ones((2, 2, 3)), jnp.full((2, 2, 3), 0.5))
     layer = MultiScale.from_levels((first, second))
     y = jax.random.normal(KEY, (4, 4, 1))
@@ -83,7 +83,7 @@ def test_multiscale_by_hand():
 def test_initialize_reaches_every_level_and_pixel():
     x = 5 + 3 * jax.random.normal(KEY, (200, 4, 4, 1)) * jnp.arange(1, 5)[:, None, None]
     affine = lambda n: Vmap(Vmap(Affine(jnp.zeros(n), jnp.zeros(n)), 2), 2)  # noqa: E731
-    layer = initialize(MultiScale.from_levels((Chain((affine(4), Squeeze.from_shape((4, 4, 1)))), affine(2))), x)
+    layer = initialize(MultiScale.from_levels((Chain((affine(4), Squeeze.from_values((4, 4, 1)))), affine(2))), x)
     z = np.asarray(jax.vmap(layer.inverse)(x)[0], np.float64)
     for channel in (z[:, :8].reshape(-1, 2), z[:, 8:].reshape(-1, 2)):
         low, middle, high = np.quantile(channel, [0.1, 0.5, 0.9], axis=0)
@@ -155,18 +155,18 @@ def test_program_does_not_grow_with_steps():
 def test_wrong_images_are_refused():
     x = jnp.zeros((3, 6, 4, 1))
     refused = (
-        (lambda: Squeeze.from_shape((3, 4, 1)), jg.ModelError, "blocks of 2 by 2"),
-        (lambda: Squeeze.from_shape((4, 4)), jg.ModelError, "blocks of 2 by 2"),
-        (lambda: Reshape.from_shapes((2, 3), (5,)), jg.ModelError, "same numbers"),
+        (lambda: Squeeze.from_values((3, 4, 1)), jg.ModelError, "blocks of 2 by 2"),
+        (lambda: Squeeze.from_values((4, 4)), jg.ModelError, "blocks of 2 by 2"),
+        (lambda: Reshape.from_values((2, 3), (5,)), jg.ModelError, "same numbers"),
         (lambda: MultiScale.from_levels(()), jg.ModelError, "no levels"),
-        (lambda: MultiScale.from_levels((Squeeze.from_shape((4, 4, 1)),) * 2), jg.ModelError, "does not fit the one"),
+        (lambda: MultiScale.from_levels((Squeeze.from_values((4, 4, 1)),) * 2), jg.ModelError, "does not fit the one"),
         (lambda: glow(KEY, x, levels=2), jg.ModelError, "halved so often"),
         (lambda: glow(KEY, x, levels=1, steps=0), jg.ModelError, "halved so often"),
         (lambda: glow(KEY, x[0]), jg.ShapeError, "takes images"),
         (lambda: conv1x1(KEY, x[0]), jg.ShapeError, "takes images"),
         (lambda: conv1x1(0, x), jg.DataError, "random key"),
         (lambda: jg.recipes.glow(KEY, jnp.zeros((5, 3))), jg.ShapeError, "takes images"),
-        (lambda: Squeeze.from_shape((4, 4, 1)).forward(jnp.zeros((4, 4, 1))), jg.ShapeError, r"\[2, 2, 4\]"),
+        (lambda: Squeeze.from_values((4, 4, 1)).forward(jnp.zeros((4, 4, 1))), jg.ShapeError, r"\[2, 2, 4\]"),
     )
     for make, kind, message in refused:
         with pytest.raises(kind, match=message):

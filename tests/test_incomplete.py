@@ -30,7 +30,7 @@ def test_missing_entries_are_integrated_out():
     x[rng.random(x.shape) < 0.4] = np.nan
     x[0] = np.nan
     with jax.enable_x64(True):
-        got = jg.Gaussian.from_covariance(mean, covariance, missing=True).log_prob(x)
+        got = jg.Gaussian.from_values(mean, covariance, missing=True).log_prob(x)
         for row, value in zip(x, got, strict=True):
             seen = ~np.isnan(row)
             part = scipy.stats.multivariate_normal(mean[seen], covariance[np.ix_(seen, seen)]) if seen.any() else None
@@ -56,7 +56,7 @@ def test_em_with_holes_is_monotone_and_without_holes_changes_nothing(leaf):
 
 def test_imputation_is_the_conditional_mean():
     with jax.enable_x64(True):
-        g = jg.Gaussian.from_covariance([[0.0, 1.0], [3.0, -1.0]], [[[2.0, 0.5], [0.5, 1.0]]] * 2, missing=True)
+        g = jg.Gaussian.from_values([[0.0, 1.0], [3.0, -1.0]], [[[2.0, 0.5], [0.5, 1.0]]] * 2, missing=True)
         mixture = jg.Mixture.from_components(g, [0.3, 0.7])
         x = np.array([[1.2, np.nan]])
         np.testing.assert_allclose(mixture.impute(x)[0, 1], mixture.condition((0,), [1.2]).mean[0], atol=1e-10)
@@ -133,10 +133,10 @@ def test_priors_are_maximised_with_the_likelihood(tied):
 
 
 KINDS = {
-    "full": functools.partial(jg.Gaussian.from_covariance),
-    "tied": functools.partial(jg.Gaussian.from_covariance, tied=True),
-    "diag": jg.DiagonalGaussian.from_scale,
-    "spherical": functools.partial(jg.DiagonalGaussian.from_scale, spherical=True),
+    "full": functools.partial(jg.Gaussian.from_values),
+    "tied": functools.partial(jg.Gaussian.from_values, tied=True),
+    "diag": jg.DiagonalGaussian.from_values,
+    "spherical": functools.partial(jg.DiagonalGaussian.from_values, spherical=True),
 }
 
 

@@ -16,7 +16,7 @@ SEQUENCES = [RNG.normal(size=(n, 2)) + 2 * RNG.integers(0, 2, (n, 1)) for n in L
 
 
 def start(stationary=False):
-    emissions = jg.DiagonalGaussian.from_scale(np.array([[0.0, 0], [2, 1], [1, 2]]), np.ones((3, 2)))
+    emissions = jg.DiagonalGaussian.from_values(np.array([[0.0, 0], [2, 1], [1, 2]]), np.ones((3, 2)))
     move = np.array([[0.8, 0.2, 0.0], [0.1, 0.8, 0.1], [0.2, 0.0, 0.8]])
     return jg.HMM.from_values(None if stationary else [0.5, 0.3, 0.2], move, emissions, stationary=stationary)
 

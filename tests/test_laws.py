@@ -96,29 +96,28 @@ class Compilations:
         self.count = heard() - self.before
 
 
+def classes_of(value):
+    """The classes of all models that a value holds."""
+    if is_model(value):
+        return {type(value)}.union(*map(classes_of, vars(value).values()))
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    return set().union(*map(classes_of, value)) if isinstance(value, (tuple, list)) else set()
+
+
+@functools.cache
+def classes(case: Case):
+    return classes_of(abstract(case))
+
+
 def test_every_model_class_has_a_case():
     jg.fit  # noqa: B018  all families that the package exports are imported
     for name in jg.__all__:
         getattr(jg, name)
     known = {n for n in REGISTRY if n.startswith("jaxgen")}
-    seen = set()
-
-    def walk(value):
-        if is_model(value):
-            seen.add(public_name(type(value)))
-            for child in vars(value).values():
-                walk(child)
-        elif isinstance(value, (tuple, list)):
-            for child in value:
-                walk(child)
-        elif isinstance(value, dict):
-            walk(tuple(value.values()))
-
-    for case in CASES:
-        walk(abstract(case))
-    for make in BIJECTIONS.values():
-        walk(jax.eval_shape(make, jax.random.key(0)))
-    assert known - seen == set()
+    seen = set().union(*map(classes, CASES))
+    seen = seen.union(*(classes_of(jax.eval_shape(make, jax.random.key(0))) for make in BIJECTIONS.values()))
+    assert known - set(map(public_name, seen)) == set()
 
 
 @having()
@@ -304,6 +303,17 @@ def test_save_and_load(case, tmp_path):
     laws.files_keep_models(model, x, context)
     save(model, tmp_path / "model")
     same_leaves(model, load(tmp_path / "model", like=model))
+
+
+def plain_for_the_first_time(case):
+    """True for the first case of some class that can be made from plain values: each class is asked once."""
+    earlier = set().union(*map(classes, CASES[: CASES.index(case)]))
+    return any(hasattr(kind, "from_values") and hasattr(kind, "sample") for kind in classes(case) - earlier)
+
+
+@having(latent.has_density, where=plain_for_the_first_time)
+def test_plain_values_make_the_model(case):
+    laws.values_make_models(*example(case))
 
 
 @having(answers)

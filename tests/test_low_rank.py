@@ -75,7 +75,7 @@ def test_a_held_mean_stays_and_the_rest_is_monotone():
 def test_parts_of_a_low_rank_gaussian_are_those_of_the_full_one():
     with jax.enable_x64(True):
         model = example()
-        full = jg.Gaussian.from_covariance(model.mean, model.covariance)
+        full = jg.Gaussian.from_values(model.mean, model.covariance)
         for ours, theirs in (
             (model.marginal((2, 0)), full.marginal((2, 0))),
             (model.condition((1,), [0.4]), full.condition((1,), [0.4])),
@@ -125,13 +125,13 @@ def test_missing_entries_as_a_full_gaussian_sees_them():
     x = holes(data(40, 4), 0.4)
     with jax.enable_x64(True):
         model = example(missing=True)
-        full = jg.Gaussian.from_covariance(model.mean, model.covariance, missing=True)
+        full = jg.Gaussian.from_values(model.mean, model.covariance, missing=True)
         np.testing.assert_allclose(model.log_prob(x), full.log_prob(x), rtol=1e-10, atol=1e-12)
         np.testing.assert_allclose(model.impute(x), full.impute(x), rtol=1e-10)
         assert float(model.log_prob(x[1])) == 0  # nothing seen, nothing said
         ours, theirs = (jax.grad(lambda mean, f=f: jnp.sum(f(mean).log_prob(x)))(model.mean) for f in (
             lambda mean: LowRankGaussian.from_values(mean, model.factor, model.psi, missing=True),
-            lambda mean: jg.Gaussian.from_covariance(mean, model.covariance, missing=True),
+            lambda mean: jg.Gaussian.from_values(mean, model.covariance, missing=True),
         ))  # fmt: skip
         np.testing.assert_allclose(ours, theirs, rtol=1e-9)
         whole = LowRankGaussian(**{**vars(model), "missing": False})

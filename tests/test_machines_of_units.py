@@ -129,8 +129,8 @@ def test_reals_and_bits_are_a_mixture_of_gaussians(dtype, tolerance):
         h = states(3)
         field = (h - np.asarray(center)) @ np.asarray(weights).T
         log_p = h @ np.array([0.3, -0.4, 0.1]) + 0.5 * (field**2).sum(1)
-        means = np.asarray(reals.location) + np.asarray(reals.deviation) * field
-        parts = [jg.DiagonalGaussian.from_scale(f(*m), reals.deviation) for m in means]
+        means = np.asarray(reals.location) + np.asarray(reals.scale) * field
+        parts = [jg.DiagonalGaussian.from_values(f(*m), reals.scale) for m in means]
         mixture = jg.Mixture.from_components(stack(parts), f(*special.softmax(log_p)))
         x = np.asarray(mixture.sample(jax.random.key(0), (4000,)))
         found = -rbm.energy(x[:50]) - rbm.log_partition()
@@ -153,7 +153,7 @@ def test_centres_change_the_gradient_and_not_the_machine():
     with jax.enable_x64(True):
         visible, hidden = units.Bernoulli(jnp.asarray(b)), units.Bernoulli(jnp.asarray(c))
         rbm = RBM.from_units(visible, hidden, w, visible_center=mu, hidden_center=lam)
-        plain = RBM.from_parameters(b - w @ lam, c - mu @ w, w)
+        plain = RBM.from_values(b - w @ lam, c - mu @ w, w)
         v = states(4)
         log_p = -rbm.energy(v) - rbm.log_partition()
         np.testing.assert_allclose(log_p, -plain.energy(v) - plain.log_partition(), atol=1e-12)

@@ -25,10 +25,10 @@ def start(x, kind, dtype):
     means = np.asarray(x[np.random.default_rng(1).choice(len(x), K, replace=False)], dtype)
     covariance = np.cov(np.asarray(x, np.float64).T)
     if kind == "full":
-        leaf = jg.Gaussian.from_covariance(means, np.stack([covariance] * K).astype(dtype), floor=0.0)
+        leaf = jg.Gaussian.from_values(means, np.stack([covariance] * K).astype(dtype), floor=0.0)
         return jg.Mixture.from_components(leaf), means, np.stack([np.linalg.inv(covariance)] * K)
     scale = np.stack([np.sqrt(np.diag(covariance))] * K)
-    leaf = jg.DiagonalGaussian.from_scale(means, scale.astype(dtype), floor=0.0)
+    leaf = jg.DiagonalGaussian.from_values(means, scale.astype(dtype), floor=0.0)
     return jg.Mixture.from_components(leaf), means, scale**-2
 
 
@@ -88,11 +88,11 @@ def test_log_prob_equals_scipy(x):
     factor = rng.normal(size=(D, D))
     mean, covariance = rng.normal(size=D), factor @ factor.T + np.eye(D)
     expected = scipy.stats.multivariate_normal(mean, covariance).logpdf(x[:50])
-    got = jg.Gaussian.from_covariance(mean, covariance).log_prob(x[:50])
+    got = jg.Gaussian.from_values(mean, covariance).log_prob(x[:50])
     np.testing.assert_allclose(got, expected, rtol=3e-6)  # float32, values up to 50 nats
     scale = np.exp(rng.normal(size=D))
     expected = scipy.stats.norm(mean, scale).logpdf(x[:50]).sum(axis=1)
-    np.testing.assert_allclose(jg.DiagonalGaussian.from_scale(mean, scale).log_prob(x[:50]), expected, rtol=3e-6)
+    np.testing.assert_allclose(jg.DiagonalGaussian.from_values(mean, scale).log_prob(x[:50]), expected, rtol=3e-6)
 
 
 def test_far_from_the_origin(x):
@@ -129,7 +129,7 @@ def test_degenerate_data_stay_finite_and_monotone(leaf, data):
 
 def test_a_dead_component_is_repaired_and_counted():
     x = np.random.default_rng(0).normal(size=(100, 2)).astype(np.float32)
-    leaf = jg.Gaussian.from_covariance([[0.0, 0.0], [1e4, 1e4]], np.stack([np.eye(2)] * 2))
+    leaf = jg.Gaussian.from_values([[0.0, 0.0], [1e4, 1e4]], np.stack([np.eye(2)] * 2))
     fitted = jg.fit(jax.random.key(0), jg.Mixture.from_components(leaf), x, steps=3, tolerance=0.0)
     assert (fitted.history["repaired"] == 1).all()
     np.testing.assert_array_equal(fitted.model.components.mean[1], [1e4, 1e4])
@@ -137,7 +137,7 @@ def test_a_dead_component_is_repaired_and_counted():
 
 
 def test_samples_come_from_the_components():
-    leaf = jg.DiagonalGaussian.from_scale([[0.0], [100.0]], [[1.0], [1.0]])
+    leaf = jg.DiagonalGaussian.from_values([[0.0], [100.0]], [[1.0], [1.0]])
     mixture = jg.Mixture.from_components(leaf, [0.25, 0.75])
     x = mixture.sample(jax.random.key(0), (4000,))
     assert x.shape == (4000, 1)
@@ -147,7 +147,7 @@ def test_samples_come_from_the_components():
 
 def test_large_components_are_not_gathered_per_sample():
     """Sampling a mixture of large models draws from each of them instead of copying parameters per event."""
-    wide = jg.Gaussian.from_covariance(np.zeros((2, 80)), np.stack([np.eye(80), 4 * np.eye(80)]))
+    wide = jg.Gaussian.from_values(np.zeros((2, 80)), np.stack([np.eye(80), 4 * np.eye(80)]))
     mixture = jg.Mixture.from_components(wide)
     x = mixture.sample(jax.random.key(0), (2000,))
     variances = np.asarray(x).var(axis=1)
@@ -155,11 +155,11 @@ def test_large_components_are_not_gathered_per_sample():
 
 
 def test_distrax_agrees():
-    leaf = jg.DiagonalGaussian.from_scale([[0.0, 1.0], [5.0, 2.0]], [[1.0, 2.0], [0.5, 1.0]])
+    leaf = jg.DiagonalGaussian.from_values([[0.0, 1.0], [5.0, 2.0]], [[1.0, 2.0], [0.5, 1.0]])
     mixture = jg.Mixture.from_components(leaf, [0.3, 0.7])
     x = jnp.array([[0.0, 0.0], [5.0, 2.0]])
     np.testing.assert_allclose(mixture.distribution().log_prob(x), mixture.log_prob(x))
-    for one in (algebra.take(leaf, 1), jg.Gaussian.from_covariance([0.0, 1.0], [[2.0, 0.3], [0.3, 1.0]])):
+    for one in (algebra.take(leaf, 1), jg.Gaussian.from_values([0.0, 1.0], [[2.0, 0.3], [0.3, 1.0]])):
         np.testing.assert_allclose(one.distribution().log_prob(x), one.log_prob(x), rtol=1e-5)
         assert one.distribution().sample(seed=jax.random.key(0)).shape == (2,)
 
@@ -181,12 +181,12 @@ def test_start_finds_separate_clusters():
         (lambda x: jg.Mixture.init(jax.random.key(0), x, 601, jg.Gaussian.init), jg.ModelError, "1 to 600"),
         (lambda x: jg.Mixture.init(jax.random.key(0), [], 1, jg.Gaussian.init), jg.DataError, "empty"),
         (lambda x: jg.Mixture.init(jax.random.key(0), x * np.nan, 2, jg.Gaussian.init), jg.DataError, "NaN"),
-        (lambda x: jg.Gaussian.from_covariance([0.0, 0.0], [[1.0, 2.0], [2.0, 1.0]]), jg.ModelError, "positive def"),
-        (lambda x: jg.Gaussian.from_covariance([0.0, 0.0], np.eye(3)), jg.ModelError, "fit the mean"),
-        (lambda x: jg.DiagonalGaussian.from_scale([0.0], [-1.0]), jg.ModelError, "positive"),
-        (lambda x: jg.Mixture.from_components(jg.DiagonalGaussian.from_scale([[0.0]], [[1.0]]), [-1.0]), jg.ModelError, "no probabilities"),  # noqa: E501
-        (lambda x: jg.DiagonalGaussian.from_scale([0.0], [1.0]).log_prob(x), jg.ShapeError, "does not end"),
-        (lambda x: jg.Gaussian.from_covariance([0.0], [[1.0]]).e_step(x[:, :1], np.ones(3)), jg.ShapeError, "weight"),
+        (lambda x: jg.Gaussian.from_values([0.0, 0.0], [[1.0, 2.0], [2.0, 1.0]]), jg.ModelError, "positive def"),
+        (lambda x: jg.Gaussian.from_values([0.0, 0.0], np.eye(3)), jg.ModelError, "fit the mean"),
+        (lambda x: jg.DiagonalGaussian.from_values([0.0], [-1.0]), jg.ModelError, "positive"),
+        (lambda x: jg.Mixture.from_components(jg.DiagonalGaussian.from_values([[0.0]], [[1.0]]), [-1.0]), jg.ModelError, "no probabilities"),  # noqa: E501
+        (lambda x: jg.DiagonalGaussian.from_values([0.0], [1.0]).log_prob(x), jg.ShapeError, "does not end"),
+        (lambda x: jg.Gaussian.from_values([0.0], [[1.0]]).e_step(x[:, :1], np.ones(3)), jg.ShapeError, "weight"),
     ],
 )  # fmt: skip
 def test_errors_say_what_to_do(x, call, error, words):
@@ -196,7 +196,7 @@ def test_errors_say_what_to_do(x, call, error, words):
 
 def test_weights_sum_to_one_or_are_refused():
     """Unnormalised weights were a mixture of others than the caller wrote, without a word."""
-    leaf = jg.Poisson.from_rate([1.0, 2.0, 3.0])
+    leaf = jg.Poisson.from_values([1.0, 2.0, 3.0])
     make = jg.Mixture.from_components
     for weights, fix in (
         (np.array([1.0, 2.0, 1.0]), "weights / weights.sum(-1, keepdims=True)"),
@@ -217,10 +217,10 @@ def test_weights_sum_to_one_or_are_refused():
 
 
 REFUSED = {
-    "events": (lambda: [jg.Poisson.from_rate([1.0]), jg.Poisson.from_rate([1.0, 2.0])], "[1] (model 0), [2] (model 1)"),
+    "events": (lambda: [*map(jg.Poisson.from_values, ([1.0], [1.0, 2.0]))], "[1] (model 0), [2] (model 1)"),
     "none": (lambda: [], "no models"),
     "no parameters": (lambda: jg.StandardNormal((2,)), "no batch of models"),
-    "one model": (lambda: jg.Poisson.from_rate(1.0), "no batch of models"),
+    "one model": (lambda: jg.Poisson.from_values(1.0), "no batch of models"),
 }  # fmt: skip
 
 

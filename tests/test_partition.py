@@ -97,7 +97,7 @@ def test_bracket_warns():
     with pytest.warns(JaxgenWarning, match="wider than a nat"):
         bracket(jax.random.key(0), family(8, 6, 6.0), chains=5, steps=2)
     # two modes, of which x knows the one that is e^-4 as likely, and the chains find both: neither end is left out
-    rbm = RBM.from_parameters(np.full(6, -6.7), np.full(4, -9.0), np.full((6, 4), 3.0))
+    rbm = RBM.from_values(np.full(6, -6.7), np.full(4, -9.0), np.full((6, 4), 3.0))
     with pytest.warns(JaxgenWarning, match="wrong way round"):
         found = bracket(jax.random.key(0), rbm.annealing_path(np.zeros(6)), np.ones((200, 6)), chains=200, steps=100)
     assert found.reverse.log_z + 1 < found.forward.log_z

@@ -21,11 +21,11 @@ COUNTS = np.where(RNG.uniform(size=500) < 0.4, 0, RNG.poisson(3.0, size=500))
 
 
 def rain():
-    return [jg.Delta.from_value([0.0]), jg.Gamma.from_mean([1.0], [1.0])]
+    return [jg.Delta.from_values([0.0]), jg.Gamma.from_values([1.0], [1.0])]
 
 
 def zero_inflated():
-    return jg.Mixture.from_components([jg.Delta.from_value(0.0), jg.Poisson.from_rate(2.0)])
+    return jg.Mixture.from_components([jg.Delta.from_values(0.0), jg.Poisson.from_values(2.0)])
 
 
 def test_a_zero_inflated_gamma_is_a_mixture():
@@ -90,8 +90,8 @@ def test_what_is_said_of_several_kinds(tmp_path):
 
 
 def test_a_batch_of_several_kinds_keeps_their_order():
-    one = [jg.Poisson.from_rate(r) for r in (1.0, 2.0)]
-    other = jg.NegativeBinomial.from_mean(3.0, 2.0)
+    one = [jg.Poisson.from_values(r) for r in (1.0, 2.0)]
+    other = jg.NegativeBinomial.from_values(3.0, 2.0)
     several = algebra.stack([one[0], other, one[1]])
     x = np.arange(5)
     rows = algebra.component_log_prob(several, x)
@@ -104,8 +104,8 @@ def test_a_batch_of_several_kinds_keeps_their_order():
 
 
 def test_frozen_paths_name_models_and_not_where_their_kind_is_kept():
-    gammas = [jg.Gamma.from_mean([m], [1.0]) for m in (1.0, 2.0)]
-    hmm = jg.HMM.from_values([1.0, 0, 0], np.full((3, 3), 1 / 3), [gammas[0], jg.Delta.from_value([0.0]), gammas[1]])
+    gammas = [jg.Gamma.from_values([m], [1.0]) for m in (1.0, 2.0)]
+    hmm = jg.HMM.from_values([1.0, 0, 0], np.full((3, 3), 1 / 3), [gammas[0], jg.Delta.from_values([0.0]), gammas[1]])
 
     def named(model, path, which=True):
         held = jax.tree_util.tree_leaves_with_path(frozen.frozen_leaves(model, {path: which}))
@@ -128,7 +128,7 @@ def test_blocks_take_the_context_of_a_product():
     """Trials come with the events; sums of successes and trials are the maximum."""
     trials = RNG.integers(1, 20, size=(300, 1)).astype(np.float32)
     x = np.stack([RNG.binomial(trials[:, 0].astype(int), 0.7), RNG.poisson(2.0, 300)], axis=1).astype(np.float32)
-    product = jg.Product.from_blocks({(0,): jg.Binomial.from_probs([0.5]), 1: jg.Poisson.from_rate(1.0)})
+    product = jg.Product.from_blocks({(0,): jg.Binomial.from_values([0.5]), 1: jg.Poisson.from_values(1.0)})
     data = {"x": x, "context": trials}
     fitted = jg.fit(KEY, jg.Mixture.from_components([product]), data, steps=3).model.components.blocks
     np.testing.assert_allclose(fitted[0].probs[0], x[:, :1].sum() / trials.sum(), rtol=1e-5)
@@ -137,8 +137,8 @@ def test_blocks_take_the_context_of_a_product():
 
 def test_what_was_not_seen_of_several_kinds():
     """An entry that was seen at the atom's value is the atom's: a density there has another unit than its mass."""
-    atom = jg.Delta.from_value([0.0, 0.0], missing=True)
-    slab = dataclasses.replace(jg.DiagonalGaussian.from_scale([1.0, 2.0], [1.0, 1.0]), missing=True)
+    atom = jg.Delta.from_values([0.0, 0.0], missing=True)
+    slab = dataclasses.replace(jg.DiagonalGaussian.from_values([1.0, 2.0], [1.0, 1.0]), missing=True)
     mixture = jg.Mixture.from_components([atom, jg.Punctured.from_density(slab, [0.0, 0.0])], [0.25, 0.75])
     x = np.array([[0.0, np.nan], [np.nan, np.nan], [1.0, np.nan], [0.0, 3.0]], np.float32)
     np.testing.assert_allclose(mixture.responsibilities(x)[:, 0], [1, 0.25, 0, 0], atol=1e-6)
@@ -157,7 +157,7 @@ def test_an_event_that_no_component_makes_belongs_to_none():
 
 
 def test_moments_and_marginals_of_several_kinds():
-    kinds = [jg.Gaussian.from_covariance([1.0, 2.0], np.eye(2)), jg.DiagonalGaussian.from_scale([3.0, 4.0], [1.0, 2.0])]
+    kinds = [jg.Gaussian.from_values([1.0, 2.0], np.eye(2)), jg.DiagonalGaussian.from_values([3.0, 4.0], [1.0, 2.0])]
     mixture = jg.Mixture.from_components(kinds, [0.5, 0.5])
     np.testing.assert_allclose(mixture.mean, [2.0, 3.0], rtol=1e-6)
     given = mixture.condition((0,), [1.0])
@@ -203,7 +203,7 @@ def test_starts_of_several_kinds():
 def test_selection_counts_what_stands_beside_an_atom():
     def family(key, x, k, leaf):
         parts = jg.Mixture.init(key, x, k, leaf).components
-        return jg.Mixture.from_components([jg.Delta.from_value(0.0), *(algebra.take(parts, i) for i in range(k))])
+        return jg.Mixture.from_components([jg.Delta.from_values(0.0), *(algebra.take(parts, i) for i in range(k))])
 
     found = jg.select(KEY, COUNTS, [1, 2], {"poisson": jg.Poisson.init}, family=family, restarts=1)
     assert isinstance(found.best().model.components, algebra.Several) and found.best().k == 1
@@ -211,7 +211,7 @@ def test_selection_counts_what_stands_beside_an_atom():
 
 def test_a_point_beside_a_density_at_the_point_is_said():
     """The density of an exponential at zero is not zero: a number per unit of x beside a probability."""
-    both = [jg.Delta.from_value([0.0]), jg.Exponential.from_mean([2.0])]
+    both = [jg.Delta.from_values([0.0]), jg.Exponential.from_values([2.0])]
     with pytest.warns(jg.JaxgenWarning, match="Punctured"):
         jg.fit(KEY, jg.Mixture.from_components(both), RAIN, steps=1)
     apart = [both[0], jg.Punctured.from_density(both[1], [0.0])]
@@ -249,7 +249,7 @@ def test_a_mixture_of_linear_vaes_has_the_likelihood_of_its_gaussians():
         return jg.VAE(jg.StandardNormal((1,)), encoder, decoder, jg.likelihoods.gaussian, (2,))
 
     mixture = jg.Mixture.from_components([linear(mean) for mean in means], [0.4, 0.6])
-    exact = jg.Mixture.from_components(jg.Gaussian.from_covariance(means, np.stack([cov, cov])), [0.4, 0.6])
+    exact = jg.Mixture.from_components(jg.Gaussian.from_values(means, np.stack([cov, cov])), [0.4, 0.6])
     x = exact.sample(KEY, (50,))
     tight = mixture.iwae(KEY, x, samples=2000)
     np.testing.assert_allclose(tight, exact.log_prob(x), atol=0.1)  # weights vary by a fifth: .2 / sqrt(2000), times 20
@@ -284,7 +284,7 @@ class Exactly:
 
 def bounded():
     means = jnp.array([[0.0, 0.0], [4.0, 1.0]])
-    exact = jg.DiagonalGaussian.from_scale(means, jnp.ones((2, 2)))
+    exact = jg.DiagonalGaussian.from_values(means, jnp.ones((2, 2)))
     return jg.Mixture.from_components(Exactly(means), [0.3, 0.7]), jg.Mixture.from_components(exact, [0.3, 0.7])
 
 
@@ -343,7 +343,7 @@ def test_chains_products_and_flows_of_bounds():
     move = [[0.8, 0.2], [0.3, 0.7]]
     hmm = jg.HMM.from_values([0.5, 0.5], move, emissions)
     known = jg.HMM.from_values(
-        [0.5, 0.5], move, jg.DiagonalGaussian.from_scale([[0.0, 0.0], [3.0, 3.0]], np.ones((2, 2)))
+        [0.5, 0.5], move, jg.DiagonalGaussian.from_values([[0.0, 0.0], [3.0, 3.0]], np.ones((2, 2)))
     )
     x = known.sample(KEY, (3,), length=6)
     keys = jax.random.split(KEY, 3000)
@@ -352,10 +352,10 @@ def test_chains_products_and_flows_of_bounds():
     # the weight of six steps has a variance of about exp(6 / 4)
     assert np.abs(ratio.mean(axis=0) - 1).max() < 5 * ratio.std(axis=0).max() / np.sqrt(3000)
     assert jg.score(KEY, hmm, x).kind is Kind.LOWER_BOUND
-    product = jg.Product.from_blocks({(0, 1): bound, 2: jg.Poisson.from_rate(1.0)})
+    product = jg.Product.from_blocks({(0, 1): bound, 2: jg.Poisson.from_values(1.0)})
     assert latent.likelihood_kind(product) is Kind.LOWER_BOUND
     row = jnp.array([[0.0, 1.0, 2.0]])
-    expected = exact.log_prob(row[:, :2]) + jg.Poisson.from_rate(1.0).log_prob(row[:, 2])
+    expected = exact.log_prob(row[:, :2]) + jg.Poisson.from_values(1.0).log_prob(row[:, 2])
     np.testing.assert_allclose(product.iwae(KEY, row, samples=4000), expected, atol=0.05)
     flow = jg.Flow(bound, jg.bijections.Affine(jnp.ones(2), jnp.log(2.0) * jnp.ones(2)))
     straight = jg.Flow(exact, flow.bijection)
@@ -364,7 +364,7 @@ def test_chains_products_and_flows_of_bounds():
 
 
 def test_energies_are_refused_as_components():
-    machine = jg.RBM.from_parameters(jnp.zeros(3), jnp.zeros(2), jnp.zeros((3, 2)))
+    machine = jg.RBM.from_values(jnp.zeros(3), jnp.zeros(2), jnp.zeros((3, 2)))
     with pytest.raises(jg.ModelError, match="known up to a constant"):
         jg.Mixture.from_components([machine, machine])
     with pytest.raises(jg.ModelError, match="known up to a constant"):

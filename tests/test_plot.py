@@ -27,7 +27,7 @@ def test_points_and_samples(ax):
 
 
 def test_density_contours_hold_their_mass(ax):
-    model = jg.Gaussian.from_covariance([1.0, -1.0], [[1.0, 0.6], [0.6, 2.0]])
+    model = jg.Gaussian.from_values([1.0, -1.0], [[1.0, 0.6], [0.6, 2.0]])
     x = np.asarray(model.sample(jax.random.key(0), (4000,)))
     plot.density(model, x, ax)
     contour = ax.collections[0]
@@ -42,20 +42,20 @@ def test_density_contours_hold_their_mass(ax):
 def test_ellipses_are_the_covariances(ax):
     covariance = np.array([[[4.0, 0.0], [0.0, 1.0]], [[1.0, 0.8], [0.8, 1.0]]])
     means = np.array([[0.0, 0.0], [5.0, 5.0]])
-    mixture = jg.Mixture.from_components(jg.Gaussian.from_covariance(means, covariance))
+    mixture = jg.Mixture.from_components(jg.Gaussian.from_values(means, covariance))
     plot.ellipses(mixture, ax, deviations=(1.0,))
     first, second = ax.patches
     # full axes are twice a standard deviation: 2 and 1; sqrt(1.8) and sqrt(0.2) along the diagonal
     np.testing.assert_allclose([first.width, first.height], [4, 2], rtol=1e-4)
     np.testing.assert_allclose([second.width, second.height], [2 * 1.8**0.5, 2 * 0.2**0.5], rtol=1e-4)
     assert second.angle % 180 == pytest.approx(45, abs=1e-2)
-    diagonal = jg.DiagonalGaussian.from_scale([[0.0, 0.0]], [[2.0, 1.0]])
+    diagonal = jg.DiagonalGaussian.from_values([[0.0, 0.0]], [[2.0, 1.0]])
     assert plot.ellipses(jg.Mixture.from_components(diagonal), ax) is ax
 
 
 def test_ellipses_of_more_coordinates_are_those_of_the_marginal(ax):
     covariance = np.diag([4.0, 1.0, 9.0])
-    parts = jg.Gaussian.from_covariance([[1.0, 2.0, 3.0]] * 2, [covariance] * 2)
+    parts = jg.Gaussian.from_values([[1.0, 2.0, 3.0]] * 2, [covariance] * 2)
     mixture = jg.Mixture.from_components(parts, [0.9, 0.1])
     x = np.arange(12.0).reshape(4, 3)
     plot.ellipses(mixture, ax, x=x, coordinates=(2, 0), deviations=(1.0,))
@@ -71,7 +71,7 @@ def test_ellipses_of_more_coordinates_are_those_of_the_marginal(ax):
 
 
 def test_responsibilities_mix_the_colours(ax):
-    mixture = jg.Mixture.from_components(jg.DiagonalGaussian.from_scale([[-9.0, 0.0], [9.0, 0.0]], np.ones((2, 2))))
+    mixture = jg.Mixture.from_components(jg.DiagonalGaussian.from_values([[-9.0, 0.0], [9.0, 0.0]], np.ones((2, 2))))
     assert plot.responsibilities(mixture, [[0.0, 3.0], [-9.0, 1.0], [9.0, 2.0]], ax) is ax
     dots = ax.collections[0]
     # the doubtful one is drawn last
@@ -104,7 +104,7 @@ def test_states(ax):
 
 
 def test_decoded(ax):
-    hmm = jg.HMM.from_values([0.5, 0.5], [[0.9, 0.1], [0.2, 0.8]], jg.Poisson.from_rate([1.0, 9.0]))
+    hmm = jg.HMM.from_values([0.5, 0.5], [[0.9, 0.1], [0.2, 0.8]], jg.Poisson.from_values([1.0, 9.0]))
     x = np.array([0, 1, 2, 9, 8, 12, 1, 0])
     years = np.arange(1990, 1998)
     above, below = plot.decoded(hmm, x, ax, time=years, levels=hmm.emissions.rate)
@@ -127,7 +127,7 @@ def test_decoded(ax):
         plot.decoded(jg.StandardNormal((2,)), x, ax)
     with pytest.raises(jg.ShapeError, match="one series"):
         plot.decoded(hmm, x[None], ax)
-    coin = jg.HMM.from_values([1.0], [[1.0]], jg.Categorical.from_probs([[1.0, 0.0]]))
+    coin = jg.HMM.from_values([1.0], [[1.0]], jg.Categorical.from_values([[1.0, 0.0]]))
     with pytest.raises(jg.DataError, match="no path"):
         plot.decoded(coin, [0, 1], ax)
 
@@ -170,7 +170,7 @@ def test_history(ax):
 
 def test_refuses(ax):
     model = jg.StandardNormal((2,))
-    bits = jg.Mixture.from_components(jg.Bernoulli.from_probs([[0.5] * 3]))
+    bits = jg.Mixture.from_components(jg.Bernoulli.from_values([[0.5] * 3]))
     for call in (
         lambda: plot.density(model, np.zeros((5, 3)), ax),
         lambda: plot.data_and_samples(np.zeros((5, 2)), np.zeros(5), ax),
@@ -182,7 +182,7 @@ def test_refuses(ax):
         with pytest.raises(jg.ShapeError, match="expected"):
             call()
     with pytest.raises(jg.ModelError, match="density"):
-        plot.ellipses(jg.Mixture.from_components(jg.Gaussian.from_covariance(jnp.zeros((2, 3)), [np.eye(3)] * 2)), ax)
+        plot.ellipses(jg.Mixture.from_components(jg.Gaussian.from_values(jnp.zeros((2, 3)), [np.eye(3)] * 2)), ax)
     with pytest.raises(jg.ModelError, match="mixture"):
         plot.responsibilities(model, np.zeros((5, 2)), ax)
     with pytest.raises(jg.DataError, match="loss"):

@@ -30,8 +30,8 @@ LEAVES = {(0, 2): jg.Gaussian.init, 1: functools.partial(jg.Categorical.init, si
 
 def table():
     return Product.from_blocks(
-        [((0, 2), jg.Gaussian.from_covariance(np.array([0.5, -1.0]), SCALE)),
-         (1, jg.Categorical.from_probs(np.array([0.2, 0.3, 0.5]))), ((3,), jg.Poisson.from_rate(np.array([4.0])))],
+        [((0, 2), jg.Gaussian.from_values(np.array([0.5, -1.0]), SCALE)),
+         (1, jg.Categorical.from_values(np.array([0.2, 0.3, 0.5]))), ((3,), jg.Poisson.from_values(np.array([4.0])))],
     )  # fmt: skip
 
 
@@ -119,14 +119,14 @@ def test_missing_entries_and_contexts_go_to_the_blocks():
     assert latent.accepts_missing(both)
     np.testing.assert_allclose(both.log_prob([np.nan, 3.0]), -0.5 - 2.0)
     both.check_data(np.array([[np.nan, 1.0]]))
-    mixed = Product.from_blocks([((0,), open_block), (1, jg.Poisson.from_rate(2.0))])
+    mixed = Product.from_blocks([((0,), open_block), (1, jg.Poisson.from_values(2.0))])
     assert not latent.accepts_missing(mixed)
     mixed.check_data(np.array([[np.nan, 1.0]]))
     with pytest.raises(DataError, match="Poisson has missing entries.*\n.*\n.*columns 1"):
         mixed.check_data(np.array([[0.0, np.nan]]))
     with pytest.raises(DataError):
         mixed.check_data(np.array([[0.0, 1.5]]))  # the block's own support
-    given = Product.from_blocks([((0,), Anything(jnp.float32(0), (1,), (2,))), (1, jg.Poisson.from_rate(2.0))])
+    given = Product.from_blocks([((0,), Anything(jnp.float32(0), (1,), (2,))), (1, jg.Poisson.from_values(2.0))])
     alone = given.log_prob([[0.0, 1.0], [3.0, 1.0]], context=[1.0, 2.0])
     np.testing.assert_allclose(alone - np.log(2) + 2, [-4.5, 0.0], atol=1e-6)
     assert given.sample(jax.random.key(0), (2,), context=[1.0, 2.0])[0, 0] == 3
@@ -155,7 +155,7 @@ def test_a_mixture_trains_on_a_table_with_holes():
 
 def test_any_density_is_a_block_and_em_says_where_it_does_not_apply():
     flow = jg.Flow.init(jax.random.key(0), TABLE[:, [0, 2]], jg.StandardNormal((2,)), layers=2)
-    made = Product.from_blocks([((0, 2), flow), (1, jg.Categorical.from_probs([0.2, 0.3, 0.5]))])
+    made = Product.from_blocks([((0, 2), flow), (1, jg.Categorical.from_values([0.2, 0.3, 0.5]))])
     x = TABLE[:, :3]
     np.testing.assert_allclose(
         made.log_prob(x), flow.log_prob(x[:, [0, 2]]) + made.blocks[1].log_prob(x[:, 1]), rtol=1e-5
@@ -187,7 +187,7 @@ def test_held_rebased_and_priors_reach_the_blocks():
 
 
 def test_what_makes_no_product_is_refused():
-    normal = jg.DiagonalGaussian.from_scale([0.0], [1.0])
+    normal = jg.DiagonalGaussian.from_values([0.0], [1.0])
     key = jax.random.key(0)
     for bad, words in (
         ([((0,), normal), ((2,), normal)], "one block"), ([((0,), normal), ((0,), normal)], "one block"),
@@ -202,4 +202,4 @@ def test_what_makes_no_product_is_refused():
         Product.init(key, TABLE, {0: jg.Poisson.init, (1, 2, 3): jg.Gaussian.init})
     with pytest.raises(ShapeError):
         table().log_prob(TABLE[:, :3])
-    assert Product.from_blocks({np.int64(0): jg.Poisson.from_rate(1.0), range(1, 2): normal}).columns == (0, (1,))
+    assert Product.from_blocks({np.int64(0): jg.Poisson.from_values(1.0), range(1, 2): normal}).columns == (0, (1,))

@@ -84,8 +84,8 @@ def test_enumeration_in_blocks_of_either_side():
 
 
 def test_second_derivatives_at_zero_and_batches_of_models():
-    zero = RBM.from_parameters(np.zeros(3), np.zeros(2), np.zeros((3, 2)))
-    at = lambda c: RBM.from_parameters(zero.visible_bias, c, zero.weights).log_partition()  # noqa: E731
+    zero = RBM.from_values(np.zeros(3), np.zeros(2), np.zeros((3, 2)))
+    at = lambda c: RBM.from_values(zero.visible_bias, c, zero.weights).log_partition()  # noqa: E731
     hessian = jax.hessian(at)(zero.hidden_bias)
     np.testing.assert_allclose(hessian, np.eye(2) / 4, atol=1e-6)  # the covariance of two independent fair bits
     rbms = [family(4, 3, s) for s in (0.5, 1.0)]
@@ -138,7 +138,7 @@ def test_init_starts_at_the_data():
     (lambda key: RBM.init(key, DATA, 0), ModelError, "hidden"),
     (lambda key: RBM.init(key, DATA, 2.5), ModelError, "2.5"),
     (lambda key: RBM.init(key, [["a", "b"]], 2), DataError, "not numeric"),
-    (lambda key: RBM.from_parameters(np.zeros(3), np.zeros(2), np.zeros((2, 3))), ModelError, "transpose"),
+    (lambda key: RBM.from_values(np.zeros(3), np.zeros(2), np.zeros((2, 3))), ModelError, "transpose"),
     (lambda key: family(4, 3).energy(np.zeros(5)), ShapeError, r"\[\*batch, 4\]"),
     (lambda key: family(4, 3).decode(np.zeros(4)), ShapeError, r"\[\*batch, 3\]"),
     (lambda key: family(23, 24).log_partition(), ModelError, r"jaxgen.metrics.ais\(key, model\)"),

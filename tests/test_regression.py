@@ -60,14 +60,14 @@ def test_least_squares_of_float32(shift):
     fitted, repaired = rounds_of(start, x, u, np.float32(WEIGHT), 4)
     # of numbers near 1e5 float32 has two digits behind the point, data and results alike
     tolerance = 2e-5 + 2e-7 * shift
-    close(fitted.weight, weights, tolerance)
+    close(fitted.coefficients, weights, tolerance)
     close(fitted.predict(np.float32(WEIGHT @ u / WEIGHT.sum())) - np.float32(shift), at_mean - shift, tolerance)
     close(fitted.covariance, cov, tolerance)
     # so far out the first round cannot see the inputs vary, says so, and finds their mean
     assert repaired.tolist() == [int(shift > 0), 0, 0, 0]
     whole = jg.LinearRegression.init(KEY, x, u)
     weights, _, cov = least_squares(x, u, np.ones(200))
-    close(whole.weight, weights, 2e-5)
+    close(whole.coefficients, weights, 2e-5)
     close(whole.covariance, cov, 2e-5)
 
 
@@ -75,7 +75,7 @@ def test_the_density():
     model = jg.LinearRegression.from_values(B, [1.0, -2.0], COV, center=[0.5, 0.5])
     expected = scipy.stats.multivariate_normal(np.zeros(2), COV).logpdf(X - U @ B.T - [1.0, -2.0])
     close(model.log_prob(X, context=U), expected, 2e-5)
-    close(model.bias, [1.0, -2.0])
+    close(model.intercept, [1.0, -2.0])
     assert model.free_parameters == 4 + 2 + 3
     draws = model.sample(KEY, (4000,), context=U[0])
     close(draws.mean(0), U[0] @ B.T + [1.0, -2.0], 4 * np.sqrt(0.5 / 4000))  # four standard errors
@@ -102,7 +102,7 @@ def test_where_least_squares_has_no_answer():
     # no noise at all: the floor
     flat, repaired = rounds_of(jg.LinearRegression.init(KEY, u, inputs=2, floor=1e-3), u, u, one, 4)
     close(flat.covariance, 1e-3 * np.eye(2), 1e-5)
-    close(flat.weight, np.eye(2), 1e-5)
+    close(flat.coefficients, np.eye(2), 1e-5)
 
 
 def test_a_mixture_of_regressions():
@@ -113,16 +113,16 @@ def test_a_mixture_of_regressions():
     start = jg.Mixture.init(KEY, x, 2, jg.LinearRegression.init, context=u, responsibilities=share)
     fitted = jg.fit(KEY, start, (x, u), jg.EM(), steps=60, tolerance=0.0)
     assert np.diff(fitted.history["objective"]).min() > -2e-6  # nats, the rounding of a mean
-    order = np.argsort(fitted.model.components.weight[:, 0, 0])
+    order = np.argsort(fitted.model.components.coefficients[:, 0, 0])
     # four standard errors of a slope and of a bias from 160 events of noise 0.2
-    close(fitted.model.components.weight[order, 0, 0], [-1.0, 2.0], 0.06)
-    close(fitted.model.components.bias[order, 0], [-1.0, 1.0], 0.07)
+    close(fitted.model.components.coefficients[order, 0, 0], [-1.0, 2.0], 0.06)
+    close(fitted.model.components.intercept[order, 0], [-1.0, 1.0], 0.07)
     close(fitted.model.weights[order], [0.6, 0.4], 0.1)
     # a fixed point: each component is the least squares of its share
     share = fitted.model.responsibilities(x, context=u)
     for k in range(2):
         weights, _, cov = least_squares(x, u, share[:, k])
-        close(fitted.model.components.weight[k], weights, 1e-4)
+        close(fitted.model.components.coefficients[k], weights, 1e-4)
         close(fitted.model.components.covariance[k], cov, 1e-4)
     draws = fitted.model.sample(KEY, (3,), context=u[:3])
     assert draws.shape == (3, 1)
@@ -148,7 +148,7 @@ def test_an_autoregressive_hidden_markov_model():
     start = jg.HMM.init(KEY, x, 2, jg.LinearRegression.init, context=past)
     fitted = jg.fit(KEY, start, (x, past), jg.EM(), steps=60, tolerance=0.0)
     assert np.diff(fitted.history["objective"]).min() > -2e-4  # nats per series of 598 steps
-    weight = fitted.model.emissions.weight[:, 0]
+    weight = fitted.model.emissions.coefficients[:, 0]
     order = np.argsort(-weight[:, 0])
     close(weight[order], REGIMES, 0.1)  # four standard errors, of about 900 steps in each regime
     found = fitted.model.viterbi(x, context=past).path
@@ -157,7 +157,7 @@ def test_an_autoregressive_hidden_markov_model():
     known = jg.fit(KEY, start, dict(x=x, context=past, label=path), jg.EM(), steps=2, tolerance=0.0).model
     for k in range(2):
         weights, _, cov = least_squares(x[path == k], past[path == k], np.ones((path == k).sum()))
-        close(known.emissions.weight[k], weights, 2e-5)
+        close(known.emissions.coefficients[k], weights, 2e-5)
         close(known.emissions.covariance[k], cov, 2e-5)
     # a stream gives what the whole gives
     state = None
@@ -185,11 +185,11 @@ def test_lagged_series_of_different_lengths():
     assert np.diff(fitted.history["objective"]).min() > -2e-5
 
 
-@pytest.mark.parametrize("name", ["weight", "offset", "a part"])
+@pytest.mark.parametrize("name", ["coefficients", "offset", "a part"])
 def test_held_parameters(name):
     start = jg.LinearRegression.from_values(np.float32(B + 0.5), np.float32([0.0, 0.0]), np.float32(COV))
-    part = {"weight": np.array([[True, False], [False, False]]), "offset": np.array([False, True])}
-    mask = {"weight": {"weight": True}, "offset": {"offset": True}, "a part": part}[name]
+    part = {"coefficients": np.array([[True, False], [False, False]]), "offset": np.array([False, True])}
+    mask = {"coefficients": {"coefficients": True}, "offset": {"offset": True}, "a part": part}[name]
     mixture = jg.Mixture.from_components(algebra.stack([start]))
     em = jg.EM(frozen={f"components.{k}": v if v is True else v[None] for k, v in mask.items()})
     data = (np.float32(X), np.float32(U))
@@ -197,9 +197,9 @@ def test_held_parameters(name):
     assert np.diff(fitted.history["objective"]).min() > -2e-6
     model = algebra.take(fitted.model.components, 0)
     gradient = jax.grad(lambda m: m.log_prob(data[0], context=data[1]).mean())(model)
-    for field in ("weight", "offset"):
+    for field in ("coefficients", "offset"):
         held = np.broadcast_to(mask.get(field, False), getattr(model, field).shape)
-        if field == "weight" or "offset" in mask:  # the offset is that of another center where it may move
+        if field == "coefficients" or "offset" in mask:  # the offset is that of another center where it may move
             close(getattr(model, field)[held], getattr(start, field)[held], 0)
         # what is free is at its maximum; nats by unit
         close(np.where(held, 0, getattr(gradient, field)), np.zeros(held.shape), 1e-4)

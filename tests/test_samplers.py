@@ -155,7 +155,7 @@ def test_any_tree_and_any_model():
     draws, info = sample_chain(jax.random.key(0), HMC(0.5, 3), log_density, tree, draws=400, thin=3)
     assert draws["a"].shape == (400, 2) and draws["b"].shape == (400,)
     assert float(draws["b"].mean()) == pytest.approx(3, abs=0.3)
-    model = jg.Gaussian.from_covariance(MEAN.astype(np.float32), COVARIANCE.astype(np.float32))
+    model = jg.Gaussian.from_values(MEAN.astype(np.float32), COVARIANCE.astype(np.float32))
     draws, _ = sample_chain(jax.random.key(0), MALA(0.5), model.log_prob, jnp.zeros(2), draws=5)
     assert draws.shape == (5, 2)
     assert jg.samplers.MALA is MALA

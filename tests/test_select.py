@@ -55,7 +55,7 @@ def test_criteria_are_what_they_say():
 
 
 def test_entropy_of_a_gaussian():
-    model = jg.Gaussian.from_covariance([0.0, 1.0], [[2.0, 0.5], [0.5, 1.0]])
+    model = jg.Gaussian.from_values([0.0, 1.0], [[2.0, 0.5], [0.5, 1.0]])
     exact = 0.5 * math.log((2 * math.pi * math.e) ** 2 * (2 - 0.25))
     estimate = jg.entropy(jax.random.key(0), model)
     assert abs(estimate.mean - exact) < 5 * estimate.standard_error < 0.1
@@ -87,9 +87,9 @@ def test_weights_count_events():
 def test_missing_entries_are_left_out_of_the_likelihood():
     x = np.random.default_rng(2).normal(size=(40, 2)).astype(np.float32)
     x[::4, 1] = np.nan
-    model = jg.Gaussian.from_covariance([0.1, -0.2], [[1.2, 0.4], [0.4, 0.9]], missing=True)
+    model = jg.Gaussian.from_values([0.1, -0.2], [[1.2, 0.4], [0.4, 0.9]], missing=True)
     both, first = x[~np.isnan(x[:, 1])], x[np.isnan(x[:, 1])][:, :1]
-    complete = jg.Gaussian.from_covariance([0.1, -0.2], [[1.2, 0.4], [0.4, 0.9]])
+    complete = jg.Gaussian.from_values([0.1, -0.2], [[1.2, 0.4], [0.4, 0.9]])
     total = float(complete.log_prob(both).sum() + complete.marginal((0,)).log_prob(first).sum())
     assert jg.aic(model, x) == pytest.approx(2 * total - 10, abs=1e-3)
     with pytest.raises(jg.DataError, match="NaN"):
@@ -117,7 +117,7 @@ SHORT_AND_LONG = (12, 30, 7)
 @pytest.fixture(scope="module")
 def counts():
     """A hidden Markov model of counts, and sequences of several lengths from it."""
-    hmm = jg.HMM.from_values([0.5, 0.5], [[0.9, 0.1], [0.2, 0.8]], jg.Poisson.from_rate([1.0, 8.0]))
+    hmm = jg.HMM.from_values([0.5, 0.5], [[0.9, 0.1], [0.2, 0.8]], jg.Poisson.from_values([1.0, 8.0]))
     drawn = np.asarray(hmm.sample(jax.random.key(0), (3,), length=max(SHORT_AND_LONG)))
     return hmm, [row[:n] for row, n in zip(drawn, SHORT_AND_LONG, strict=True)]
 
@@ -164,12 +164,12 @@ def test_criteria_of_gaussian_series():
 
 def test_entropy_of_mixtures_and_symbols():
     # parts that do not meet: the entropy of the choice and of each part
-    parts = jg.DiagonalGaussian.from_scale([[-50.0], [50.0]], [[1.0], [2.0]])
+    parts = jg.DiagonalGaussian.from_values([[-50.0], [50.0]], [[1.0], [2.0]])
     exact = -0.25 * math.log(0.25) - 0.75 * math.log(0.75) + 0.5 * math.log(2 * math.pi * math.e) + 0.75 * math.log(2)
     estimate = jg.entropy(jax.random.key(1), jg.Mixture.from_components(parts, [0.25, 0.75]), samples=40_000)
     assert abs(estimate.mean - exact) < 5 * estimate.standard_error < 0.05
     assert estimate.events == 40_000
-    symbols = jg.Categorical.from_probs([0.2, 0.3, 0.5])
+    symbols = jg.Categorical.from_values([0.2, 0.3, 0.5])
     exact = -sum(p * math.log(p) for p in (0.2, 0.3, 0.5))
     estimate = jg.entropy(jax.random.key(2), symbols, samples=4000)
     assert abs(estimate.mean - exact) < 5 * estimate.standard_error < 0.05
@@ -292,7 +292,7 @@ def test_select_on_weights_holes_and_bits():
 def test_select_finds_the_number_of_states():
     # three clear states that stay a while
     move = 0.85 * np.eye(3) + 0.05
-    truth = jg.HMM.from_values(None, move, jg.Poisson.from_rate([1.0, 12.0, 40.0]))
+    truth = jg.HMM.from_values(None, move, jg.Poisson.from_values([1.0, 12.0, 40.0]))
     lengths = (100, 128, 60)
     drawn = np.asarray(truth.sample(jax.random.key(0), (7,), length=128))
     data, key = jg.Sequences.pack([row[:n] for row, n in zip(drawn, lengths, strict=False)]), jax.random.key(0)

@@ -22,7 +22,7 @@ MOVE = np.array([[0.8, 0.2, 0.0], [0.0, 0.7, 0.3], [0.2, 0.0, 0.8]], np.float32)
 
 def model(**options):
     mean = np.array([[0.0, 0.0], [1.0, 2.0], [3.0, 1.0]], np.float32)
-    emissions = jg.DiagonalGaussian.from_scale(mean, np.ones_like(mean))
+    emissions = jg.DiagonalGaussian.from_values(mean, np.ones_like(mean))
     return jg.HMM.from_values([0.5, 0.3, 0.2], MOVE, emissions, **options)
 
 
@@ -76,7 +76,7 @@ def test_what_is_padded_or_was_not_seen_may_hold_anything():
     holes = [np.where(flag[:, None], row, np.nan) for row, flag in zip(ROWS, seen, strict=True)]
     holed = jg.Sequences.pack(holes, seen)
     assert np.array_equal(hmm.log_prob(data), hmm.log_prob(holed))
-    emissions = jg.DiagonalGaussian.from_scale(hmm.emissions.mean, np.ones((3, 2), np.float32), missing=True)
+    emissions = jg.DiagonalGaussian.from_values(hmm.emissions.mean, np.ones((3, 2), np.float32), missing=True)
     incomplete = jg.HMM(hmm.chain, emissions)
     # the same by emissions that marginalise missing entries
     for i, row in enumerate(holes):
@@ -153,7 +153,7 @@ def test_held_entries_stay_and_the_others_divide_the_rest():
 
 def test_a_stationary_start():
     move = transitions.banded(4, stay=0.7)
-    emissions = jg.Poisson.from_rate(np.array([[1.0], [5.0], [20.0], [50.0]]))
+    emissions = jg.Poisson.from_values(np.array([[1.0], [5.0], [20.0], [50.0]]))
     hmm = jg.HMM.from_values(None, move, emissions, stationary=True)
     value, vector = np.linalg.eig(move.T)
     expected = np.real(vector[:, np.argmax(np.real(value))])
@@ -176,7 +176,7 @@ def test_a_stationary_start():
 
 def test_tied_emissions_are_those_of_the_untied():
     mean = np.array([[0.0, 0.0], [2.0, 2.0]], np.float32)
-    emissions = jg.DiagonalGaussian.from_scale(mean, np.ones((2, 2), np.float32))
+    emissions = jg.DiagonalGaussian.from_values(mean, np.ones((2, 2), np.float32))
     tied = jg.HMM.from_values([0.5, 0.3, 0.2], MOVE, emissions, tie=(0, 1, 0))
     twice = jg.HMM.from_values([0.5, 0.3, 0.2], MOVE, jax.tree.map(lambda leaf: leaf[np.array([0, 1, 0])], emissions))
     close(tied.log_prob(PACKED), twice.log_prob(PACKED))

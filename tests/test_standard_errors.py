@@ -57,7 +57,7 @@ def test_probabilities():
     np.testing.assert_allclose(jg.standard_errors(model, LABELS).logits, np.sqrt(np.diag(inverse)), rtol=1e-5)
     # a label that was never seen, and one that cannot be
     never = jg.Categorical.init(jax.random.key(0), LABELS, size=4)
-    hard = jg.Categorical.from_probs(np.where(np.arange(4) < 3, p, 0))
+    hard = jg.Categorical.from_values(np.where(np.arange(4) < 3, p, 0))
     for rare in (never, hard):
         found = jg.standard_errors(rare, LABELS, lambda m: m.probs)
         np.testing.assert_allclose(found, np.sqrt(p * (1 - p) / 200), rtol=1e-5, atol=1e-12)
@@ -75,7 +75,7 @@ LENGTHS, FITS = np.array([128, 90, 110], np.int32), 201
 @functools.lru_cache(maxsize=1)
 def fits():
     """A hidden Markov model of counts that starts in its first state, fitted to many draws of three sequences."""
-    truth = jg.HMM.from_values([1.0, 0.0], [[0.9, 0.1], [0.2, 0.8]], jg.Poisson.from_rate([2.0, 9.0]))
+    truth = jg.HMM.from_values([1.0, 0.0], [[0.9, 0.1], [0.2, 0.8]], jg.Poisson.from_values([2.0, 9.0]))
     x = truth.sample(jax.random.key(0), (FITS, 3), length=128)
     refit = lambda x: jg.scan_fit(jax.random.key(0), truth, jg.Sequences(x, LENGTHS), jg.EM(), steps=60).model  # noqa: E731
     models = jax.jit(jax.vmap(refit))(x)
@@ -151,7 +151,7 @@ def test_shared_covariance():
 def test_components_that_fell_together_do_not_share():
     bits = np.repeat([[0], [1]], [30, 70], axis=0)
     with jax.enable_x64(True):  # at the maximum to the last digit: next to it there is a little curvature
-        coins = jg.Mixture.from_components(jg.Bernoulli.from_probs([[0.7], [0.7]]))
+        coins = jg.Mixture.from_components(jg.Bernoulli.from_values([[0.7], [0.7]]))
     # only the mean of the two is determined
     each, mean = jg.standard_errors(coins, bits, lambda m: (m.components.probs, m.weights @ m.components.probs))
     assert (each == np.inf).all()
@@ -160,7 +160,7 @@ def test_components_that_fell_together_do_not_share():
 
 def test_refusals():
     key = jax.random.key(0)
-    normal = lambda mean, scale=1.0: jg.DiagonalGaussian.from_scale([mean], [scale])  # noqa: E731
+    normal = lambda mean, scale=1.0: jg.DiagonalGaussian.from_values([mean], [scale])  # noqa: E731
     x = np.concatenate([RNG.normal(size=(50, 1)) - 4, RNG.normal(size=(50, 1)) + 4]).astype(np.float32)
     with pytest.raises(jg.FitError, match="standard errors away"):
         jg.standard_errors(normal(1.0, 4.0), x)
@@ -168,13 +168,13 @@ def test_refusals():
     both = [normal(float(x.mean()), float(x.std()))] * 2
     with pytest.raises(jg.FitError, match="positive semidefinite"):
         jg.standard_errors(jg.Mixture.from_components(both), x)
-    label = jg.Categorical.from_probs([0.5, 0.5, 0.0])
+    label = jg.Categorical.from_values([0.5, 0.5, 0.0])
     with pytest.raises(jg.FitError, match="not finite"):
         jg.standard_errors(label, np.array([0, 1, 2]))
     with pytest.raises(jg.ModelError, match="floating"):
-        jg.standard_errors(jg.Categorical.from_probs([0.5, 0.5]), np.array([0, 1]), lambda m: m.mode)
+        jg.standard_errors(jg.Categorical.from_values([0.5, 0.5]), np.array([0, 1]), lambda m: m.mode)
     with pytest.raises(jg.ModelError, match="finite derivatives"):
-        jg.standard_errors(jg.Categorical.from_probs([0.5, 0.5]), np.array([0, 1]), lambda m: m.logits / 0)
+        jg.standard_errors(jg.Categorical.from_values([0.5, 0.5]), np.array([0, 1]), lambda m: m.logits / 0)
     with pytest.raises(jg.ModelError, match="exact likelihood"):
         jg.standard_errors(jg.RBM.init(key, np.zeros((4, 3), np.float32), 2), np.zeros((4, 3), np.float32))
     with pytest.raises(jg.ModelError, match="trains nothing"):

@@ -48,7 +48,7 @@ def test_stepwise_em_is_cappe_and_moulines(decay, offset):
 def test_a_full_gaussian_does_not_drift_from_its_statistics():
     """Moments around a mean that moves are those around the new mean: a batch of all data makes EM's own step."""
     means = np.float32([[-1.0, 0.0], [1.0, 0.0]])
-    start = jg.Mixture.from_components(jg.Gaussian.from_covariance(means, np.stack([np.eye(2, dtype=np.float32)] * 2)))
+    start = jg.Mixture.from_components(jg.Gaussian.from_values(means, np.stack([np.eye(2, dtype=np.float32)] * 2)))
     fitted = jg.fit(KEY, start, iter([X] * 6), jg.StepwiseEM(), steps=6)
     count = fitted.state.statistics.weight
     assert abs(float(count.sum()) - 1) < 1e-5, "per unit of weight"
@@ -78,7 +78,7 @@ def test_a_few_passes_come_close_to_em():
 def test_statistics_stand_for_a_number_of_events():
     """With a prior, and all data in each batch, the fixed point is EM's own only if n is the number of events."""
     prior = 5.0
-    start = jg.Categorical.from_probs(np.full((2, 3), 1 / 3, np.float32), prior=prior)
+    start = jg.Categorical.from_values(np.full((2, 3), 1 / 3, np.float32), prior=prior)
     share = np.stack([np.bincount(c, minlength=3) for c in LABELS[:40].T]) / 40
     batches = [LABELS[:40]] * 8
     told = jg.fit(KEY, start, iter(batches), jg.StepwiseEM(events=40), steps=8).model
@@ -108,7 +108,7 @@ def test_stepwise_is_pure():
 
 
 def test_stepwise_on_sequences_of_a_free_length():
-    coins = jg.Categorical.from_probs([[0.8, 0.2], [0.3, 0.7]])
+    coins = jg.Categorical.from_values([[0.8, 0.2], [0.3, 0.7]])
     start = jg.HMM.from_values([0.5, 0.5], [[0.9, 0.1], [0.2, 0.8]], coins)
     x = np.random.default_rng(2).integers(0, 2, (60, 5))
     fitted = jg.fit(KEY, start, x, jg.StepwiseEM(), steps=6, batch_size=20)

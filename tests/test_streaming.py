@@ -91,7 +91,7 @@ def test_events_of_whole_numbers():
 
 def test_half_precision_can_count():
     x = RNG.normal(size=(70_000, 1)).astype(np.float16)
-    model = jg.DiagonalGaussian.from_scale(np.float32([0.5]), np.float32([1.0]))
+    model = jg.DiagonalGaussian.from_values(np.float32([0.5]), np.float32([1.0]))
     fitted = jg.fit(KEY, model, Stream(x, chunk=70_000), jg.EM(), steps=1)
     np.testing.assert_allclose(fitted.model.mean, x.astype(np.float64).mean(0), atol=1e-5)
 
@@ -99,7 +99,7 @@ def test_half_precision_can_count():
 def test_the_total_loses_nothing_in_float32():
     """200 chunks of a hundred events of -1000 nats: added plainly in float32, each addition rounds by up to 1 nat."""
     x = (RNG.normal(size=(20_000, 1)) + np.float32([45.0])).astype(np.float32)
-    model = jg.DiagonalGaussian.from_scale(np.float32([0.0]), np.float32([1.0]))
+    model = jg.DiagonalGaussian.from_values(np.float32([0.0]), np.float32([1.0]))
     fitted = jg.fit(KEY, model, Stream(x, chunk=100), jg.EM(), steps=1)
     exact = -0.5 * np.mean(x.astype(np.float64) ** 2) - 0.5 * np.log(2 * np.pi)
     # the last digit of 1000 in float32 is 6e-5
@@ -366,7 +366,7 @@ def test_every_chunk_passes_the_gate():
 def test_missing_entries_stream_too():
     x = np.where(np.random.default_rng(1).random(X.shape) < 0.2, np.nan, X).astype(np.float32)
     means = np.float32([[-1.0, 0.0], [1.0, 0.0]])
-    leaf = jg.DiagonalGaussian.from_scale(means, np.ones((2, 2), np.float32), missing=True)
+    leaf = jg.DiagonalGaussian.from_values(means, np.ones((2, 2), np.float32), missing=True)
     start = jg.Mixture.from_components(leaf)
     whole = jg.fit(KEY, start, x, steps=5, tolerance=0)
     streamed = jg.fit(KEY, start, Stream(x, chunk=88), steps=5, tolerance=0)

@@ -27,7 +27,7 @@ slope = jax.jit(jax.grad(lambda model, x: jnp.mean(model.log_prob(x))))
 def peer(model, x):
     """`[N]` from scipy in float64, of the entries that are not NaN."""
     location = np.asarray(model.origin, np.float64) + np.asarray(model.offset, np.float64)
-    scale, df = np.asarray(model.scale, np.float64), float(model.df)
+    scale, df = np.asarray(model.scale_matrix, np.float64), float(model.df)
     out = np.zeros(len(x))
     for n, event in enumerate(np.asarray(x, np.float64)):
         seen = ~np.isnan(event)
@@ -52,7 +52,7 @@ def holes(x, share=0.3, seed=1):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_log_prob_equals_scipy_with_and_without_holes(df, dtype):
     with jax.enable_x64(dtype == np.float64):
-        model = StudentT.from_scale(LOCATION.astype(dtype), SCALE.astype(dtype), df, missing=True)
+        model = StudentT.from_values(LOCATION.astype(dtype), SCALE.astype(dtype), df, missing=True)
         x = holes(heavy(50)).astype(dtype)
         x[0] = heavy(1, seed=5)
         values = model.log_prob(x)
@@ -85,7 +85,7 @@ def test_gamma_functions_keep_their_digits():
 def test_e_step_is_the_conditional_mean_over_the_latent_precision():
     """`u` and `E log tau` by quadrature over tau, `E[tau d d^T]` by conditioning the Gaussian given tau."""
     with jax.enable_x64(True):
-        model = StudentT.from_scale(LOCATION, SCALE, 2.5, missing=True)
+        model = StudentT.from_values(LOCATION, SCALE, 2.5, missing=True)
         event = np.array([3.0, np.nan, -1.0])
         statistics = model.e_step(event[None])[0]
         seen, lost = np.array([0, 2]), np.array([1])
@@ -114,7 +114,7 @@ def test_a_mixture_never_decreases_and_ends_where_the_score_is_zero(missing):
     x = holes(x, 0.2) if missing else x
     with jax.enable_x64(True):
         model = Mixture.from_components(
-            [StudentT.from_scale(LOCATION + shift, SCALE, 10.0, missing=missing) for shift in (-1.0, 6.0)]
+            [StudentT.from_values(LOCATION + shift, SCALE, 10.0, missing=missing) for shift in (-1.0, 6.0)]
         )
         step = jax.jit(lambda model: (model.maximize(model.e_step(x)[0])[0], jnp.mean(model.log_prob(x))))
         values = []
@@ -136,7 +136,7 @@ def test_parameters_are_recovered(dtype):
         start = StudentT.init(jax.random.key(0), light)
         # a third of a standard error; the scale at 10 degrees of freedom is a little narrower than the covariance
         np.testing.assert_allclose(start.location, light.mean(axis=0), atol=6e-3)
-        np.testing.assert_allclose(start.scale, np.cov(light.T, bias=True) * 0.87, rtol=0.05, atol=1e-2)
+        np.testing.assert_allclose(start.scale_matrix, np.cov(light.T, bias=True) * 0.87, rtol=0.05, atol=1e-2)
         x = heavy(4000).astype(dtype)
         start = StudentT.init(jax.random.key(0), x)
         fitted = jg.fit(jax.random.key(1), start, x, jg.EM(), steps=100, tolerance=0.0).model
@@ -144,7 +144,7 @@ def test_parameters_are_recovered(dtype):
         # some four standard errors of 4000 events
         np.testing.assert_allclose(fitted.df, 3.0, atol=0.5)
         np.testing.assert_allclose(fitted.location, LOCATION, atol=0.12)
-        np.testing.assert_allclose(fitted.scale, SCALE, atol=0.25)
+        np.testing.assert_allclose(fitted.scale_matrix, SCALE, atol=0.25)
         gaussian = jg.Gaussian.init(jax.random.key(0), x)
         assert float(fitted.log_prob(x).mean()) > float(gaussian.log_prob(x).mean()) + 0.3
 
@@ -206,7 +206,7 @@ def constrained(model, x, held):
 def test_held_parameters_stay_and_the_others_reach_their_maximum(name, missing):
     with jax.enable_x64(True):
         x = holes(heavy(200)) if missing else heavy(200)
-        model = StudentT.from_scale(LOCATION + 0.5, np.diag([1.0, 2.0, 1.0]) + 0.2, 6.0, missing=missing)
+        model = StudentT.from_values(LOCATION + 0.5, np.diag([1.0, 2.0, 1.0]) + 0.2, 6.0, missing=missing)
         held = frozen_leaves(model, HELD[name])
         start, values = model, []
         for _ in range(300):
@@ -225,8 +225,8 @@ def test_held_parameters_stay_and_the_others_reach_their_maximum(name, missing):
 def test_rebased_statistics_add_up():
     x = heavy(100)
     with jax.enable_x64(True):
-        old = StudentT.from_scale(LOCATION, SCALE, 4.0)
-        new = StudentT.from_scale(LOCATION + [1.0, 2.0, -3.0], SCALE, 4.0)
+        old = StudentT.from_values(LOCATION, SCALE, 4.0)
+        new = StudentT.from_values(LOCATION + [1.0, 2.0, -3.0], SCALE, 4.0)
         statistics = old.e_step(x)[0]
         moved = new.recentre(old, statistics)
         d, u = x - np.asarray(new.location), np.asarray(7.0 / (4.0 + np.square((x - LOCATION) @ old.whitener.T).sum(1)))
@@ -234,11 +234,11 @@ def test_rebased_statistics_add_up():
         np.testing.assert_allclose(moved.second, (u[:, None] * d).T @ d, rtol=1e-10)
         same, direct = new.m_step(moved), old.m_step(statistics)
         np.testing.assert_allclose(same.location, direct.location, rtol=1e-10)
-        np.testing.assert_allclose(same.scale, direct.scale, rtol=1e-8)
+        np.testing.assert_allclose(same.scale_matrix, direct.scale_matrix, rtol=1e-8)
 
 
 def test_draws_follow_the_density():
-    model = StudentT.from_scale(LOCATION.astype(np.float32), SCALE.astype(np.float32), 3.0)
+    model = StudentT.from_values(LOCATION.astype(np.float32), SCALE.astype(np.float32), 3.0)
     x = np.asarray(model.sample(jax.random.key(0), (4000,)), np.float64)
     along = (x - LOCATION) @ np.array([0.3, -0.5, 1.0])
     width = np.sqrt(np.array([0.3, -0.5, 1.0]) @ SCALE @ np.array([0.3, -0.5, 1.0]))
@@ -247,11 +247,11 @@ def test_draws_follow_the_density():
 
 
 def test_free_parameters_and_refusals():
-    model = StudentT.from_scale(np.zeros((2, 3)), np.stack([SCALE, SCALE]), [2.0, 5.0])
+    model = StudentT.from_values(np.zeros((2, 3)), np.stack([SCALE, SCALE]), [2.0, 5.0])
     assert latent.component_free_parameters(model) == 2 * (3 + 6 + 1)
     for bad in (
-        lambda: StudentT.from_scale(LOCATION, -SCALE, 3.0), lambda: StudentT.from_scale(LOCATION, SCALE, 0.0),
-        lambda: StudentT.from_scale(LOCATION[:2], SCALE, 3.0),
+        lambda: StudentT.from_values(LOCATION, -SCALE, 3.0), lambda: StudentT.from_values(LOCATION, SCALE, 0.0),
+        lambda: StudentT.from_values(LOCATION[:2], SCALE, 3.0),
     ):  # fmt: skip
         with pytest.raises(ModelError, match="expected"):
             bad()

@@ -33,9 +33,9 @@ MAPS = {
     "softplus": (Softplus(()), lambda x: np.maximum(x, 0) + LOG1P(x), lambda x: -np.maximum(-x, 0) - LOG1P(x),
                  (0, np.inf)),
     "exp": (Exp(()), np.exp, lambda x: x, (0, np.inf)),
-    "bounded": (Bounded.from_bounds(-2.0, 6.0), lambda x: -2 + 8 * scipy.special.expit(x),
+    "bounded": (Bounded.from_values(-2.0, 6.0), lambda x: -2 + 8 * scipy.special.expit(x),
                 lambda x: np.log(8) - np.abs(x) - 2 * LOG1P(x), (-2, 6)),
-    "below": (Bounded.from_bounds(-np.inf, 1.0), lambda x: 1 - np.exp(-x), lambda x: -x, (-np.inf, 1)),
+    "below": (Bounded.from_values(-np.inf, 1.0), lambda x: 1 - np.exp(-x), lambda x: -x, (-np.inf, 1)),
 }  # fmt: skip
 
 

@@ -89,7 +89,7 @@ def test_every_family_has_a_part():
 
 
 def test_score_of_a_density(monkeypatch):
-    model = jg.DiagonalGaussian.from_scale([0.5, -1.0], [1.0, 3.0])
+    model = jg.DiagonalGaussian.from_values([0.5, -1.0], [1.0, 3.0])
     x = np.random.default_rng(0).normal(size=(103, 2)).astype(np.float32)
     exact = scipy.stats.norm([0.5, -1.0], [1.0, 3.0]).logpdf(x.astype(np.float64)).sum(-1)
     for events in (2048, 10):  # one chunk; eleven, the last moved back
@@ -128,7 +128,7 @@ def test_score_of_a_bound():
 
 def test_score_of_an_energy():
     x = np.array([[0, 1, 1], [1, 1, 0]], np.float32)
-    rbm = jg.RBM.from_parameters(jnp.array([0.3, -0.2, 0.1]), jnp.array([0.5, -0.4]), 0.5 * jnp.ones((3, 2)))
+    rbm = jg.RBM.from_values(jnp.array([0.3, -0.2, 0.1]), jnp.array([0.5, -0.4]), 0.5 * jnp.ones((3, 2)))
     states = np.array([[i >> 2 & 1, i >> 1 & 1, i & 1] for i in range(8)], np.float32)
     energies = np.asarray(rbm.energy(states), np.float64)
     expected = -np.asarray(rbm.energy(x), np.float64).mean() - scipy.special.logsumexp(-energies)

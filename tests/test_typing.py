@@ -113,7 +113,7 @@ def test_a_namespace_shows_its_own_names_alone(name):
 
 
 def test_tab_completion_of_a_model_leaves_out_what_core_calls():
-    mixture = jg.Mixture.from_components(jg.Poisson.from_rate([1.0, 2.0]))
+    mixture = jg.Mixture.from_components(jg.Poisson.from_values([1.0, 2.0]))
     inner = {"log_prob_components", "e_step_components", "maximize", "recentre", "freeze", "check_data", "ready"}
     for model in (mixture, mixture.components, jg.StandardNormal((2,))):
         assert not inner & set(dir(model))

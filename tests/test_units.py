@@ -37,7 +37,7 @@ def density(name):
         bias = np.asarray(layer.bias, float) + field.reshape(2, 3)
         return [lambda u, b=b: np.exp(b[int(u)]) for b in bias]
     if name == "gaussian":
-        m, s = np.asarray(layer.location, float), np.asarray(layer.deviation, float)
+        m, s = np.asarray(layer.location, float), np.asarray(layer.scale, float)
         return [lambda u, m=m, s=s, f=f: np.exp(f * (u - m) / s - ((u - m) / s) ** 2 / 2)
                 for m, s, f in zip(m, s, field, strict=True)]  # fmt: skip
     square = 0.5 if name == "rectified" else 0
@@ -188,8 +188,8 @@ def test_layers_start_at_their_data():
     np.testing.assert_allclose(label.bias, np.log([[1.5, 0.5, 2.5]]) - np.log(4.5), atol=1e-6)
     reals = units.Gaussian.init(np.stack([1e4 + rng.normal(size=500), np.full(500, 3.0)], 1))
     assert abs(reals.location[0] - 1e4) < 0.2
-    assert abs(reals.deviation[0] - 1) < 0.1
-    np.testing.assert_array_equal([reals.location[1], reals.deviation[1]], [3, 1])
+    assert abs(reals.scale[0] - 1) < 0.1
+    np.testing.assert_array_equal([reals.location[1], reals.scale[1]], [3, 1])
     rates = rng.uniform(0, 3, (50, 3)) * [1, 0.01, 0]
     layer = units.Rectified.init(rates)
     np.testing.assert_allclose(layer.mean(jnp.zeros(3)), np.maximum(rates.mean(0), 1 / 50), rtol=1e-3)

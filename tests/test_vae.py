@@ -96,7 +96,7 @@ def test_iwae_by_hand(pca):
 def test_closed_kl_equals_draws(pca):
     vae, _, x = pca
     assert not hasattr(jg.DiagonalGaussian, "kl_from_normal")
-    drawn = jg.VAE(jg.DiagonalGaussian.from_scale(np.zeros(L), np.ones(L)), *(
+    drawn = jg.VAE(jg.DiagonalGaussian.from_values(np.zeros(L), np.ones(L)), *(
         getattr(with_encoder_off(vae), name) for name in ("encoder", "decoder", "likelihood", "event_shape")
     ))  # fmt: skip
     many = np.repeat(x[:1], 20_000, axis=0)

@@ -332,7 +332,7 @@ def test_rebuilt_algorithms_find_the_compiled_program():
         state = algorithm.init(jax.random.key(0), model)
         return algorithm.step(jax.random.key(1), state, Batch(x))[1]
 
-    m, x = jg.DiagonalGaussian.from_scale([0.0], [1.0]), jnp.ones((8, 1))
+    m, x = jg.DiagonalGaussian.from_values([0.0], [1.0]), jnp.ones((8, 1))
     for _ in range(3):
         step(jg.EM(), m, x)
         step(jg.Gradient(jg.losses.nll, optax.adam(1e-2)), m, x)
@@ -341,7 +341,7 @@ def test_rebuilt_algorithms_find_the_compiled_program():
 
 
 def test_a_loss_over_a_changed_global_is_traced_again(monkeypatch):
-    m, x = jg.DiagonalGaussian.from_scale([0.0], [1.0]), jnp.ones((8, 1))
+    m, x = jg.DiagonalGaussian.from_values([0.0], [1.0]), jnp.ones((8, 1))
     found = []
     for rate in (1.0, 3.0):
         monkeypatch.setitem(globals(), "RATE", rate)

@@ -167,7 +167,7 @@ def test_one_component_gives_the_exact_evidence(x, dtype, tolerance):
     """Per event, and after one step: the posterior of one Gaussian is exact."""
     scale, mean, strength, degrees = np.diag([4.0, 3.0, 5.0]) + 0.5, np.array([1.0, 0.0, -2.0]), 0.3, 4.5
     expected = log_evidence(np.asarray(x, np.float64), scale, strength, degrees, mean) / len(x)
-    leaf = functools.partial(jg.NormalWishart.init, mean=mean, strength=strength, degrees=degrees, scale=scale)
+    leaf = functools.partial(jg.NormalWishart.init, mean=mean, strength=strength, degrees=degrees, scatter=scale)
     with jax.enable_x64(dtype == np.float64):
         data = x.astype(dtype)
         mixture = jg.VariationalMixture.init(jax.random.key(0), data, 1, leaf, stick_breaking=False)
@@ -176,7 +176,7 @@ def test_one_component_gives_the_exact_evidence(x, dtype, tolerance):
             np.testing.assert_allclose(objective, expected, rtol=0, atol=tolerance * 5)
         # a diagonal posterior of a full matrix can only be below
         leaf = functools.partial(jg.NormalWishart.init_diagonal, mean=mean, strength=strength, degrees=degrees)
-        below = leaf(jax.random.key(0), data, scale=np.diag(scale))
+        below = leaf(jax.random.key(0), data, scatter=np.diag(scale))
         expected = log_evidence(np.asarray(x, np.float64), np.diag(np.diag(scale)), strength, degrees, mean)
         assert bound(below, data) < expected
 
@@ -204,7 +204,7 @@ def test_bound_is_below_the_enumerated_evidence():
         log_p += np.sum(scipy.special.gammaln(concentration + counts) - scipy.special.gammaln(concentration))
         terms.append(log_p + sum(log_evidence(x[z == k], scale, strength, degrees, mean) for k in (0, 1)))
     expected = scipy.special.logsumexp(terms)
-    leaf = functools.partial(jg.NormalWishart.init, mean=mean, strength=strength, degrees=degrees, scale=scale)
+    leaf = functools.partial(jg.NormalWishart.init, mean=mean, strength=strength, degrees=degrees, scatter=scale)
     with jax.enable_x64():
         start = jg.VariationalMixture.init(
             jax.random.key(0), x, 2, leaf, concentration=concentration, stick_breaking=False
@@ -337,7 +337,7 @@ def test_weights_are_dirichlet_means_and_sticks(x):
 
 
 def test_no_mass_gives_the_prior_back(x):
-    model = jg.NormalWishart.init(jax.random.key(0), x, mean=np.ones(D), scale=np.eye(D) * 2)
+    model = jg.NormalWishart.init(jax.random.key(0), x, mean=np.ones(D), scatter=np.eye(D) * 2)
     back, repaired = model.maximize(model.e_step(x, np.zeros(len(x)))[0])
     assert repaired == 0
     np.testing.assert_allclose(back.mean, 1, atol=1e-5)
@@ -457,11 +457,11 @@ INIT = functools.partial(jg.VariationalMixture.init, jax.random.key(0))
         (lambda x: INIT(x, 2, jg.NormalWishart.init, concentration=0.0), jg.ModelError, "concentration"),
         (lambda x: INIT(x, 2, functools.partial(jg.NormalWishart.init, degrees=2.0)), jg.ModelError, "degrees > 2"),
         (lambda x: jg.NormalWishart.init(jax.random.key(0), x, strength=-1.0), jg.ModelError, "strength > 0"),
-        (lambda x: jg.NormalWishart.init(jax.random.key(0), x, scale=np.ones(D)), jg.ModelError, "init_diagonal"),
+        (lambda x: jg.NormalWishart.init(jax.random.key(0), x, scatter=np.ones(D)), jg.ModelError, "init_diagonal"),
         (lambda x: jg.NormalWishart.init(jax.random.key(0), x, mean=np.ones(2)), jg.ModelError, "fit the mean"),
-        (lambda x: jg.NormalWishart.from_prior([0.0, 0.0], [[1.0, 2.0], [2.0, 1.0]]), jg.ModelError, "positive def"),
-        (lambda x: jg.NormalWishart.from_prior([0.0, 0.0], [1.0, 0.0]), jg.ModelError, "positive def"),
-        (lambda x: jg.NormalWishart.from_prior(0.0, 1.0), jg.ModelError, "fit the mean"),
+        (lambda x: jg.NormalWishart.from_values([0.0, 0.0], [[1.0, 2.0], [2.0, 1.0]]), jg.ModelError, "positive def"),
+        (lambda x: jg.NormalWishart.from_values([0.0, 0.0], [1.0, 0.0]), jg.ModelError, "positive def"),
+        (lambda x: jg.NormalWishart.from_values(0.0, 1.0), jg.ModelError, "fit the mean"),
         (lambda x: jg.VariationalMixture.from_components([]), jg.ModelError, "no models"),
         (
             lambda x: jg.VariationalMixture.from_responsibilities(
@@ -469,7 +469,7 @@ INIT = functools.partial(jg.VariationalMixture.init, jax.random.key(0))
             ),
             jg.ModelError, "responsibilities",
         ),
-        (lambda x: jg.NormalWishart.from_prior([0.0], [1.0]).log_prob(x), jg.ShapeError, "does not end"),
+        (lambda x: jg.NormalWishart.from_values([0.0], [1.0]).log_prob(x), jg.ShapeError, "does not end"),
     ],
 )  # fmt: skip
 def test_errors_say_what_to_do(x, call, error, words):

@@ -71,7 +71,7 @@ def glow(
     units: tuple[Any, ...] = (every_pixel(Standardize.from_data(x.reshape((-1, channels))), height, width_),)
     made = []
     for of_level in jax.random.split(key, levels):
-        squeeze = Squeeze.from_shape((height, width_, channels))
+        squeeze = Squeeze.from_values((height, width_, channels))
         like = jnp.zeros((1, *squeeze.latent_shape), x.dtype)
         step = functools.partial(_step, x=like, transform=transform, network=network, context_shape=shape)
         made.append(Chain((Scan(jax.jit(jax.vmap(step))(jax.random.split(of_level, steps))), squeeze, *units)))

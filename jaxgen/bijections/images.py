@@ -29,7 +29,7 @@ class Reshape:
         latent_shape: on the side of the base.
 
     Example:
-        >>> layer = Reshape.from_shapes((2, 3), (6,))
+        >>> layer = Reshape.from_values((2, 3), (6,))
         >>> layer.forward(jnp.arange(6.0))[0].tolist()
         [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
     """
@@ -38,7 +38,7 @@ class Reshape:
     latent_shape: tuple[int, ...] = static()
 
     @classmethod
-    def from_shapes(cls, event_shape: tuple[int, ...], latent_shape: tuple[int, ...]) -> Reshape:
+    def from_values(cls, event_shape: tuple[int, ...], latent_shape: tuple[int, ...]) -> Reshape:
         """From two shapes of as many numbers.
 
         Raises:
@@ -46,7 +46,7 @@ class Reshape:
         """
         if math.prod(event_shape) != math.prod(latent_shape):
             raise ModelError(
-                "another shape has to hold the same numbers", called="Reshape.from_shapes(event_shape, latent_shape)",
+                "another shape has to hold the same numbers", called="Reshape.from_values(event_shape, latent_shape)",
                 expected=f"{math.prod(event_shape)} numbers, as {list(event_shape)}", got=f"{list(latent_shape)}",
             )  # fmt: skip
         return cls(tuple(map(int, event_shape)), tuple(map(int, latent_shape)))
@@ -78,7 +78,7 @@ class Squeeze:
     Source: Dinh, Sohl-Dickstein and Bengio (2017), Density estimation using Real NVP, section 3.6.
 
     Example:
-        >>> layer = Squeeze.from_shape((4, 4, 1))
+        >>> layer = Squeeze.from_values((4, 4, 1))
         >>> image = jnp.arange(16.0).reshape(4, 4, 1)
         >>> layer.inverse(image)[0][0, 0].tolist(), layer.latent_shape
         ([0.0, 1.0, 4.0, 5.0], (2, 2, 4))
@@ -87,7 +87,7 @@ class Squeeze:
     event_shape: tuple[int, ...] = static()
 
     @classmethod
-    def from_shape(cls, event_shape: tuple[int, ...]) -> Squeeze:
+    def from_values(cls, event_shape: tuple[int, ...]) -> Squeeze:
         """From the shape of an image.
 
         Raises:
@@ -95,7 +95,7 @@ class Squeeze:
         """
         if len(event_shape) != 3 or event_shape[0] % 2 or event_shape[1] % 2:
             raise ModelError(
-                "such an image has no blocks of 2 by 2", called="Squeeze.from_shape(event_shape)",
+                "such an image has no blocks of 2 by 2", called="Squeeze.from_values(event_shape)",
                 expected="(H, W, C), H and W even", got=str(tuple(event_shape)),
                 fix="pad the images, or add an axis of one channel",
             )  # fmt: skip
@@ -190,7 +190,7 @@ class MultiScale:
     (2018), Glow, section 3.
 
     Example:
-        >>> first, second = Squeeze.from_shape((4, 4, 1)), Squeeze.from_shape((2, 2, 2))
+        >>> first, second = Squeeze.from_values((4, 4, 1)), Squeeze.from_values((2, 2, 2))
         >>> flow = MultiScale.from_levels((first, second))
         >>> flow.latent_shape
         (16,)

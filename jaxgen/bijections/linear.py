@@ -26,14 +26,14 @@ class Permute:
         order: `[D]` int32, each of 0 to D-1 once.
 
     Example:
-        >>> Permute.from_order([2, 0, 1]).forward(jnp.array([1.0, 2.0, 3.0]))[0].tolist()
+        >>> Permute.from_values([2, 0, 1]).forward(jnp.array([1.0, 2.0, 3.0]))[0].tolist()
         [3.0, 1.0, 2.0]
     """
 
     order: jax.Array = fixed()
 
     @classmethod
-    def from_order(cls, order) -> Permute:
+    def from_values(cls, order) -> Permute:
         """From integers `[D]`.
 
         Raises:
@@ -42,7 +42,7 @@ class Permute:
         order = np.asarray(as_array(order, name="order"))
         if order.ndim != 1 or sorted(order.tolist()) != list(range(order.size)):
             raise ModelError(
-                "not an order of the coordinates", called="Permute.from_order(order)", got=str(order.tolist())[:80],
+                "not an order of the coordinates", called="Permute.from_values(order)", got=str(order.tolist())[:80],
                 expected=f"each of 0 to {order.size - 1} once", fix=f"jax.random.permutation(key, {order.size})",
             )  # fmt: skip
         return cls(jnp.asarray(order, jnp.int32))

@@ -40,7 +40,7 @@ class Bounded:
         event_shape: the shape of one event.
 
     Example:
-        >>> layer = Bounded.from_bounds([0.0, 0.0, -jnp.inf], [1.0, jnp.inf, jnp.inf])
+        >>> layer = Bounded.from_values([0.0, 0.0, -jnp.inf], [1.0, jnp.inf, jnp.inf])
         >>> layer.forward(jnp.zeros(3))[0].tolist()
         [0.5, 1.0, 0.0]
     """
@@ -51,7 +51,7 @@ class Bounded:
     event_shape: tuple[int, ...] = static()
 
     @classmethod
-    def from_bounds(cls, low, high, event_shape: tuple[int, ...] | None = None) -> Bounded:
+    def from_values(cls, low, high, event_shape: tuple[int, ...] | None = None) -> Bounded:
         """From numbers or arrays that broadcast to `event_shape`; None takes their own shape.
 
         Raises:
@@ -61,7 +61,7 @@ class Bounded:
         shape = np.broadcast_shapes(*(end.shape for end in ends)) if event_shape is None else tuple(event_shape)
         if any(end.shape not in ((), shape) for end in ends) or not np.all(ends[0] < ends[1]):
             raise ModelError(
-                "an interval is empty, or does not fit the events", called="Bounded.from_bounds(low, high)",
+                "an interval is empty, or does not fit the events", called="Bounded.from_values(low, high)",
                 expected=f"low < high, each one number or of shape {list(shape)}",
                 got=f"low {ends[0].tolist()}, high {ends[1].tolist()}"[:200],
             )  # fmt: skip
@@ -252,7 +252,7 @@ class Interval:
         Raises:
             ModelError: ends that do not fit the shape, or no numbers between them.
         """
-        layer = Bounded.from_bounds(self.low, self.high, event_shape)
+        layer = Bounded.from_values(self.low, self.high, event_shape)
         return layer if np.isfinite(layer.low).any() or np.isfinite(layer.high).any() else None
 
     def fix(self, x: np.ndarray) -> str:

@@ -191,7 +191,7 @@ def batch_of(models: Any, called: str) -> Any:
         if not models:
             raise ModelError(
                 "there are no models", called=called, expected="one model or more", got=repr(models),
-                fix="[jaxgen.Poisson.from_rate(1.0), jaxgen.Poisson.from_rate(5.0)]",
+                fix="[jaxgen.Poisson.from_values(1.0), jaxgen.Poisson.from_values(5.0)]",
             )  # fmt: skip
         models = _stacked(models, called)
     for batch in kinds(models):

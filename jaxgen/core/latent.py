@@ -343,7 +343,7 @@ def free_parameters(model: Any) -> int:
 
     Example:
         >>> import jaxgen as jg
-        >>> free_parameters(jg.Mixture.from_components(jg.Poisson.from_rate([1.0, 5.0])))
+        >>> free_parameters(jg.Mixture.from_components(jg.Poisson.from_values([1.0, 5.0])))
         3
     """
     total = _own_parameters(model)

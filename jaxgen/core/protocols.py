@@ -100,7 +100,7 @@ def has(model: Any, capability: Any) -> bool:
 
     Example:
         >>> import jaxgen as jg
-        >>> has(jg.Poisson.from_rate(1.0), Latent), has(jg.Poisson.from_rate(1.0), Energy)
+        >>> has(jg.Poisson.from_values(1.0), Latent), has(jg.Poisson.from_values(1.0), Energy)
         (True, False)
     """
     return _has(type(model), capability)  # type: ignore[arg-type]
@@ -196,7 +196,6 @@ class Atomic(Density, Protocol):
 
     def atoms(self, x: Any) -> jax.Array:
         """True where what was seen of an event is such a point, `[*batch, *event] -> [*batch]`."""
-        ...
 
 
 class Missing(Protocol):
@@ -245,6 +244,12 @@ class Counted(Protocol):
 
     @property
     def free_parameters(self) -> int: ...
+
+
+class Valued(Protocol):
+    """Can be made from plain values. Law: from those of the properties named as its arguments, it is the same model."""
+
+    from_values: ClassVar[Callable[..., Any]]
 
 
 class Freezable(Protocol):
@@ -404,22 +409,19 @@ class Chain(Protocol):
 class Located(Protocol):
     """Has a mean, `[*event]`."""
 
-    @property
-    def mean(self) -> jax.Array: ...
+    mean: Any
 
 
 class Covaried(Located, Protocol):
     """Has a covariance of vectors, `[D, D]`."""
 
-    @property
-    def covariance(self) -> jax.Array: ...
+    covariance: Any
 
 
 class Spread(Located, Protocol):
     """Has a variance of each coordinate, `[*event]`."""
 
-    @property
-    def variance(self) -> jax.Array: ...
+    variance: Any
 
 
 class NormalDivergence(Density, Protocol):

@@ -39,7 +39,7 @@ class Sequences:
         >>> data = jg.Sequences.pack([[0, 1, 1], [1, 0]])
         >>> data.x.shape, data.length.tolist()
         ((2, 64), [3, 2])
-        >>> coin = jg.HMM.from_values([0.5, 0.5], [[0.9, 0.1], [0.1, 0.9]], jg.Bernoulli.from_probs([0.5, 0.5]))
+        >>> coin = jg.HMM.from_values([0.5, 0.5], [[0.9, 0.1], [0.1, 0.9]], jg.Bernoulli.from_values([0.5, 0.5]))
         >>> (coin.log_prob(data) / jnp.log(0.5)).round(2).astype(int).tolist()
         [3, 2]
     """

@@ -66,7 +66,7 @@ class Gradient:
     Example:
         >>> import optax, jaxgen as jg
         >>> x = jnp.linspace(-1, 3, 64)[:, None]
-        >>> model = jg.DiagonalGaussian.from_scale([0.0], [1.0])
+        >>> model = jg.DiagonalGaussian.from_values([0.0], [1.0])
         >>> fitted = jg.fit(jax.random.key(0), model, x, jg.Gradient(jg.losses.nll, optax.adam(0.1), steps=200))
         >>> fitted.model.mean.round(1).tolist()
         [1.0]

@@ -50,7 +50,7 @@ class Sparsity:
 
     Example:
         >>> import jaxgen as jg
-        >>> rbm = jg.RBM.from_parameters(jnp.zeros(3), jnp.zeros(2), jnp.zeros((3, 2)))
+        >>> rbm = jg.RBM.from_values(jnp.zeros(3), jnp.zeros(2), jnp.zeros((3, 2)))
         >>> round(float(Sparsity(0.1, 1.0)(rbm, Batch(jnp.ones((5, 3))))), 4)  # two units at 1/2
         0.16
     """

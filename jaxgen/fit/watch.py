@@ -108,7 +108,7 @@ class Every:
     Example:
         >>> import jax.numpy as jnp, jaxgen as jg
         >>> x, seen = jnp.linspace(-1, 3, 64)[:, None], []
-        >>> start = jg.DiagonalGaussian.from_scale([0.0], [1.0])
+        >>> start = jg.DiagonalGaussian.from_values([0.0], [1.0])
         >>> look = Every(50, lambda progress: seen.append(progress.step))
         >>> fitted = jg.fit(jax.random.key(0), start, x, jg.Gradient(), steps=120, watch=[look])
         >>> seen
@@ -185,7 +185,7 @@ class CSV:
     Example:
         >>> import tempfile, jax.numpy as jnp, jaxgen as jg
         >>> x, path = jnp.linspace(-1, 3, 64)[:, None], tempfile.mkdtemp() + "/fit.csv"
-        >>> start = jg.DiagonalGaussian.from_scale([0.0], [1.0])
+        >>> start = jg.DiagonalGaussian.from_values([0.0], [1.0])
         >>> fitted = jg.fit(jax.random.key(0), start, x, jg.Gradient(), steps=3, watch=[CSV(path)])
         >>> Path(path).read_text().split()[0]
         'step,seconds,gradient_norm,loss,validation'
@@ -267,7 +267,7 @@ class Scalars:
     Example:
         >>> import jax.numpy as jnp, jaxgen as jg
         >>> x, seen = jnp.linspace(-1, 3, 64)[:, None], []
-        >>> start = jg.DiagonalGaussian.from_scale([0.0], [1.0])
+        >>> start = jg.DiagonalGaussian.from_values([0.0], [1.0])
         >>> log = Scalars(lambda tag, value, step: seen.append((tag, step)), every=2, prefix="fit/")
         >>> fitted = jg.fit(jax.random.key(0), start, x, jg.Gradient(), steps=4, watch=[log])
         >>> seen
@@ -315,7 +315,7 @@ class Samples:
     Example:
         >>> import jax.numpy as jnp, jaxgen as jg
         >>> x = jnp.linspace(-1, 3, 64)[:, None]
-        >>> start = jg.DiagonalGaussian.from_scale([0.0], [1.0])
+        >>> start = jg.DiagonalGaussian.from_values([0.0], [1.0])
         >>> look = Samples(jax.random.key(1), lambda progress, x: print(progress.step, x.shape), n=5, every=2)
         >>> fitted = jg.fit(jax.random.key(0), start, x, jg.Gradient(), steps=4, watch=[look])
         2 (5, 1)

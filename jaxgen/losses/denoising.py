@@ -59,7 +59,7 @@ def denoising_score_matching(noise: float) -> DenoisingScoreMatching:
         >>> import jaxgen as jg
         >>> loss, key = denoising_score_matching(0.5), jax.random.key(0)
         >>> x = jax.random.normal(key, (100_000, 1))
-        >>> right, wrong = (jg.Gaussian.from_covariance([0.0], [[v]]) for v in (1.25, 0.5))  # noisy data: 1 + 0.5^2
+        >>> right, wrong = (jg.Gaussian.from_values([0.0], [[v]]) for v in (1.25, 0.5))  # noisy data: 1 + 0.5^2
         >>> bool(loss(jax.random.key(1), right, Batch(x)) < loss(jax.random.key(1), wrong, Batch(x)))
         True
     """

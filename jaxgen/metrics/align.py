@@ -62,7 +62,7 @@ def align(model: Any, reference: Any, x: Any = None) -> Aligned:
 
     Example:
         >>> import jaxgen as jg
-        >>> mixture = jg.Mixture.from_components(jg.Poisson.from_rate([1.0, 9.0, 30.0]), [0.2, 0.3, 0.5])
+        >>> mixture = jg.Mixture.from_components(jg.Poisson.from_values([1.0, 9.0, 30.0]), [0.2, 0.3, 0.5])
         >>> found = align(mixture.permute([2, 0, 1]), mixture, jnp.arange(40))
         >>> found.order.tolist(), round(found.overlap, 4), [f"{w:.1f}" for w in found.model.weights]
         ([1, 2, 0], 1.0, ['0.2', '0.3', '0.5'])

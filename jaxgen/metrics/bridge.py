@@ -91,7 +91,7 @@ def bar(forward: PartitionEstimate, reverse: PartitionEstimate) -> Bridged:
     Example:
         >>> from jaxgen.metrics.partition import ais
         >>> from jaxgen.models.energy.rbm import RBM
-        >>> rbm = RBM.from_parameters(jnp.ones(4), jnp.zeros(3), jnp.full((4, 3), 0.5))
+        >>> rbm = RBM.from_values(jnp.ones(4), jnp.zeros(3), jnp.full((4, 3), 0.5))
         >>> there = ais(jax.random.key(0), rbm, chains=200, steps=10)
         >>> back = reverse_ais(jax.random.key(1), rbm, rbm.sample(jax.random.key(2), (200,), sweeps=30), steps=10)
         >>> found = bar(there, back)
@@ -141,7 +141,7 @@ def replica_exchange(
 
     Example:
         >>> from jaxgen.models.energy.rbm import RBM
-        >>> rbm = RBM.from_parameters(jnp.ones(4), jnp.zeros(3), jnp.full((4, 3), 0.5))
+        >>> rbm = RBM.from_values(jnp.ones(4), jnp.zeros(3), jnp.full((4, 3), 0.5))
         >>> found, swaps = replica_exchange(jax.random.key(0), rbm, chains=10, replicas=3, sweeps=50, burn_in=20)
         >>> bool(abs(found.log_z - rbm.log_partition()) < 0.2), swaps.shape
         (True, (2,))
@@ -245,7 +245,7 @@ def bracket(
 
     Example:
         >>> from jaxgen.models.energy.rbm import RBM
-        >>> rbm = RBM.from_parameters(jnp.ones(4), jnp.zeros(3), jnp.full((4, 3), 0.5))
+        >>> rbm = RBM.from_values(jnp.ones(4), jnp.zeros(3), jnp.full((4, 3), 0.5))
         >>> found = bracket(jax.random.key(0), rbm, chains=200, steps=100)
         >>> bool(found.low < rbm.log_partition() < found.high), found.width < 0.1
         (True, True)

@@ -95,7 +95,7 @@ def importance(
 
     Example:
         >>> import jaxgen as jg
-        >>> q = jg.DiagonalGaussian.from_scale([0.0], [1.2])
+        >>> q = jg.DiagonalGaussian.from_values([0.0], [1.2])
         >>> found = importance(jax.random.key(0), q, lambda x: -0.5 * jnp.sum(x * x))
         >>> abs(found.log_z - 0.9189) < 0.02, found.reliable  # log sqrt(2 pi)
         (True, True)

@@ -36,9 +36,10 @@ from jaxgen.core.protocols import (
     Recentred,
     Repairs,
     Sequential,
+    Valued,
     has,
 )
-from jaxgen.core.pytree import combine, partition
+from jaxgen.core.pytree import combine, partition, parts_of
 from jaxgen.models.latent.mixture import Mixture
 
 #: what two float32 programs of one computation may differ by: a handful of roundings
@@ -137,6 +138,24 @@ def files_keep_models(model: Any, x: Any, context: Any = None) -> None:
     same_leaves(model, loaded)
     if answers(model):
         np.testing.assert_array_equal(answer(model, x, context), answer(loaded, x, context))
+
+
+def values_make_models(model: Any, x: Any, context: Any = None) -> None:
+    """A model, or the parts of one, made anew from its plain values by `from_values` gives the same numbers."""
+    is_leaf = lambda one: has(one, Valued) and has(one, Density) and not parts_of(one)  # noqa: E731
+    below = jax.tree.map(lambda one: _remade(one) if is_leaf(one) else one, model, is_leaf=is_leaf)
+    for new in (_remade(model) if has(model, Valued) else model, below):
+        np.testing.assert_allclose(answer(new, x, context), answer(model, x, context), **ROUNDING)
+
+
+def _remade(one: Any) -> Any:
+    """Return what `from_values` makes of the values of a model's properties; itself where there is none of them."""
+    arguments = inspect.signature(one.from_values).parameters.values()
+    try:
+        values = {a.name: getattr(one, a.name) for a in arguments if a.kind is not a.VAR_KEYWORD}
+    except ModelError:  # there is no transition without an input
+        return one
+    return type(one).from_values(**values)
 
 
 def scores_have_mean_zero(model: Any, x: Any, context: Any = None) -> None:
@@ -243,6 +262,7 @@ LAWS: tuple[tuple[Callable[..., None], Callable[[Any], bool]], ...] = (
     (wrong_shapes_are_refused, answers),
     (nan_is_never_silent, answers),
     (files_keep_models, lambda model: True),
+    (values_make_models, latent.has_density),
     (scores_have_mean_zero, latent.has_density),
     (e_steps_add_up, latent.supports_em),
     (m_steps_keep_the_kind, latent.supports_em),
@@ -311,7 +331,7 @@ def check(model: Any, x: Any, *, context: Any = None, key: Any = None) -> Check:
 
     Example:
         >>> import jaxgen as jg
-        >>> found = check(jg.Poisson.from_rate(2.0), [0, 1, 2, 3, 4, 5])
+        >>> found = check(jg.Poisson.from_values(2.0), [0, 1, 2, 3, 4, 5])
         >>> found.ok, found.kind, "Latent" in found.can, "Energy" in found.cannot
         (True, 'exact', True, True)
     """

@@ -47,7 +47,7 @@ class Annealed:
 
     Example:
         >>> import jaxgen as jg
-        >>> rbm = jg.RBM.from_parameters(jnp.zeros(3), jnp.zeros(2), jnp.ones((3, 2)))
+        >>> rbm = jg.RBM.from_values(jnp.zeros(3), jnp.zeros(2), jnp.ones((3, 2)))
         >>> batch = Batch(jnp.ones((1, 3)))
         >>> key = jax.random.key(0)
         >>> bool(abs(Annealed()(key, rbm, batch) - exact(key, rbm, batch)) < 0.1)
@@ -75,7 +75,7 @@ class Gap:
 
     Example:
         >>> import jaxgen as jg
-        >>> rbm = jg.RBM.from_parameters(jnp.array([2.0]), jnp.zeros(1), jnp.zeros((1, 1)))
+        >>> rbm = jg.RBM.from_values(jnp.array([2.0]), jnp.zeros(1), jnp.zeros((1, 1)))
         >>> float(Gap(jnp.ones((4, 1)))(jax.random.key(0), rbm, Batch(jnp.zeros((2, 1)))))
         -2.0
     """

@@ -74,7 +74,7 @@ def ais(
 
     Example:
         >>> from jaxgen.models.energy.rbm import RBM
-        >>> rbm = RBM.from_parameters(jnp.ones(4), jnp.zeros(3), jnp.full((4, 3), 0.5))
+        >>> rbm = RBM.from_values(jnp.ones(4), jnp.zeros(3), jnp.full((4, 3), 0.5))
         >>> estimate = ais(jax.random.key(0), rbm, chains=200, steps=100)
         >>> bool(abs(estimate.log_z - rbm.log_partition()) < 0.1), str(estimate.kind)
         (True, 'estimate')
@@ -111,7 +111,7 @@ def smc(
 
     Example:
         >>> from jaxgen.models.energy.rbm import RBM
-        >>> rbm = RBM.from_parameters(jnp.ones(4), jnp.zeros(3), jnp.full((4, 3), 0.5))
+        >>> rbm = RBM.from_values(jnp.ones(4), jnp.zeros(3), jnp.full((4, 3), 0.5))
         >>> estimate = smc(jax.random.key(0), rbm, chains=200, steps=30)
         >>> bool(abs(estimate.log_z - rbm.log_partition()) < 0.1)
         True
@@ -221,7 +221,7 @@ def reverse_ais(key: Any, path: Any, x: Any, *, steps: int = 1000, betas: Any = 
 
     Example:
         >>> from jaxgen.models.energy.rbm import RBM
-        >>> rbm = RBM.from_parameters(jnp.ones(4), jnp.zeros(3), jnp.full((4, 3), 0.5))
+        >>> rbm = RBM.from_values(jnp.ones(4), jnp.zeros(3), jnp.full((4, 3), 0.5))
         >>> x = rbm.sample(jax.random.key(0), (200,), sweeps=30)
         >>> estimate = reverse_ais(jax.random.key(1), rbm, x, steps=100)
         >>> bool(abs(estimate.log_z - rbm.log_partition()) < 0.1)
@@ -310,7 +310,7 @@ def log_likelihood(model: Any, x: Any, partition: Any = None) -> Score:
 
     Example:
         >>> from jaxgen.models.energy.rbm import RBM
-        >>> rbm = RBM.from_parameters(jnp.zeros(3), jnp.zeros(2), jnp.zeros((3, 2)))
+        >>> rbm = RBM.from_values(jnp.zeros(3), jnp.zeros(2), jnp.zeros((3, 2)))
         >>> print(log_likelihood(rbm, [[0, 1, 1], [1, 0, 0]]))
         -2.0794 ± 0.0000 nats per event (exact, 2 events)
     """
@@ -365,7 +365,7 @@ def energy_gap(model: Any, train: Any, held_out: Any) -> Score:
 
     Example:
         >>> from jaxgen.models.energy.rbm import RBM
-        >>> rbm = RBM.from_parameters(jnp.array([2.0, -2.0]), jnp.zeros(1), jnp.zeros((2, 1)))
+        >>> rbm = RBM.from_values(jnp.array([2.0, -2.0]), jnp.zeros(1), jnp.zeros((2, 1)))
         >>> round(energy_gap(rbm, [[1, 0], [1, 0]], [[1, 0], [0, 1]]).mean, 4)
         2.0
     """

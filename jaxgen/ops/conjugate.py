@@ -27,16 +27,16 @@ def broadcast_prior(prior: Any, batch: tuple[int, ...]) -> Any:
 class NormalInverseWishart:
     """The prior of a Gaussian's mean and covariance.
 
-    `cov ~ InverseWishart(scale, degrees)`, `mean | cov ~ N(mean, cov / strength)`. It weighs like `strength` events at
-    `mean` and like `degrees` events of scatter `scale`; the posterior mode of a covariance is
-    `(scale + scatter) / (N + degrees + D + 2)`.
+    `cov ~ InverseWishart(scatter, degrees)`, `mean | cov ~ N(mean, cov / strength)`. It weighs like `strength` events
+    at `mean` and like `degrees` events of that `scatter`; the posterior mode of a covariance is
+    `(scatter + scatter of the data) / (N + degrees + D + 2)`.
 
-    For a diagonal covariance each coordinate has such a prior of its own, with D = 1, and `scale` is `[D]`.
+    For a diagonal covariance each coordinate has such a prior of its own, with D = 1, and `scatter` is `[D]`.
 
     Args:
         mean: `[D]`, units of x.
         strength: kappa, scalar, positive.
-        scale: `[D, D]` or `[D]`, units of x squared.
+        scatter: `[D, D]` or `[D]`, units of x squared.
         degrees: nu, scalar, above D - 1.
 
     Source: Fraley and Raftery (2007), Bayesian regularization for normal mixture estimation and model-based clustering,
@@ -50,39 +50,39 @@ class NormalInverseWishart:
 
     mean: jax.Array
     strength: jax.Array
-    scale: jax.Array
+    scatter: jax.Array
     degrees: jax.Array
 
     @classmethod
-    def from_values(cls, mean, strength, scale, degrees) -> NormalInverseWishart:
+    def from_values(cls, mean, strength, scatter, degrees) -> NormalInverseWishart:
         """From values, which are checked.
 
         Raises:
-            ModelError: shapes that differ, a strength that is not positive, too few degrees, a scale that is not
+            ModelError: shapes that differ, a strength that is not positive, too few degrees, a scatter that is not
                 positive.
         """
-        mean, scale = floating(mean, name="mean"), floating(scale, name="scale")
+        mean, scatter = floating(mean, name="mean"), floating(scatter, name="scatter")
         strength, degrees = (jnp.asarray(v, mean.dtype) for v in (strength, degrees))
         d = mean.shape[-1]
-        diagonal = scale if scale.ndim == 1 else jnp.diagonal(scale)
-        least = 0 if scale.ndim == 1 else d - 1
-        fits = mean.ndim == 1 and scale.shape in ((d,), (d, d)) and strength.ndim == degrees.ndim == 0
+        diagonal = scatter if scatter.ndim == 1 else jnp.diagonal(scatter)
+        least = 0 if scatter.ndim == 1 else d - 1
+        fits = mean.ndim == 1 and scatter.shape in ((d,), (d, d)) and strength.ndim == degrees.ndim == 0
         if not fits or (
-            concrete(mean, strength, scale, degrees)
+            concrete(mean, strength, scatter, degrees)
             and not (strength > 0 and degrees > least and (diagonal > 0).all())
         ):
             raise ModelError(
-                "that is no prior", called="NormalInverseWishart.from_values(mean, strength, scale, degrees)",
-                expected=f"mean [D], strength > 0, scale [D, D] or [D] positive, degrees > {least}",
-                got=f"mean {list(mean.shape)}, strength {strength}, scale {list(scale.shape)}, degrees {degrees}",
+                "that is no prior", called="NormalInverseWishart.from_values(mean, strength, scatter, degrees)",
+                expected=f"mean [D], strength > 0, scatter [D, D] or [D] positive, degrees > {least}",
+                got=f"mean {list(mean.shape)}, strength {strength}, scatter {list(scatter.shape)}, degrees {degrees}",
             )  # fmt: skip
-        return cls(mean, strength, scale, degrees)
+        return cls(mean, strength, scatter, degrees)
 
     @classmethod
     def from_data(cls, x, k: int, *, strength: float = 0.01, diagonal: bool = False) -> NormalInverseWishart:
         """The weak prior of Fraley and Raftery (2007) for a mixture of K components.
 
-        The mean of the data, a strength of 0.01, degrees D + 2 (3 for diagonal covariances), and as scale the
+        The mean of the data, a strength of 0.01, degrees D + 2 (3 for diagonal covariances), and as scatter the
         covariance of the data over `K^(2 / D)`.
         """
         x = floating(x)
@@ -91,5 +91,5 @@ class NormalInverseWishart:
         r = x - mean
         n = max(x.shape[0] - 1, 1)
         share = float(k) ** (-2 / d)
-        scatter = jnp.sum(r * r, axis=0) if diagonal else jnp.matmul(r.T, r, precision="highest")
-        return cls.from_values(mean, strength, scatter / n * share, 3.0 if diagonal else d + 2.0)
+        squares = jnp.sum(r * r, axis=0) if diagonal else jnp.matmul(r.T, r, precision="highest")
+        return cls.from_values(mean, strength, squares / n * share, 3.0 if diagonal else d + 2.0)

@@ -177,7 +177,7 @@ def one_step(start: Any, x: jax.Array) -> Any:
 
     Example:
         >>> import jaxgen as jg
-        >>> one_step(jg.Poisson.from_rate([1.0]), jnp.array([[2.0], [4.0]])).rate.round(4).tolist()
+        >>> one_step(jg.Poisson.from_values([1.0]), jnp.array([[2.0], [4.0]])).rate.round(4).tolist()
         [3.0]
     """
     return start.m_step(start.e_step(x, jnp.ones(len(x), float_dtype(x)))[0])

@@ -36,7 +36,7 @@ def ellipses(
 
     Example:
         >>> import jaxgen as jg, matplotlib.figure
-        >>> parts = jg.DiagonalGaussian.from_scale(np.zeros((2, 3)), np.ones((2, 3)))
+        >>> parts = jg.DiagonalGaussian.from_values(np.zeros((2, 3)), np.ones((2, 3)))
         >>> ax = matplotlib.figure.Figure().subplots()
         >>> len(ellipses(jg.Mixture.from_components(parts), ax, coordinates=(0, 2)).patches)
         4

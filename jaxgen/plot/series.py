@@ -79,7 +79,7 @@ def decoded(
 
     Example:
         >>> import jaxgen as jg, matplotlib.figure
-        >>> hmm = jg.HMM.from_values([0.5, 0.5], [[0.9, 0.1], [0.1, 0.9]], jg.Poisson.from_rate([1.0, 9.0]))
+        >>> hmm = jg.HMM.from_values([0.5, 0.5], [[0.9, 0.1], [0.1, 0.9]], jg.Poisson.from_values([1.0, 9.0]))
         >>> above, below = decoded(hmm, [0, 1, 2, 9, 8, 1], matplotlib.figure.Figure().subplots())
         >>> len(above.patches), len(below.collections)
         (3, 2)

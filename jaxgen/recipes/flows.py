@@ -40,7 +40,7 @@ def flow_and_adam(
 def _normal(x: Any, support: Support) -> Any:
     """Return the standard normal of the unbounded numbers of a support; of angles, the uniform density."""
     if is_periodic(support):
-        return VonMises.from_loc(jnp.zeros_like(floating(x)[0]), 0.0)
+        return VonMises.from_values(jnp.zeros_like(floating(x)[0]), 0.0)
     layer = layer_of(support, x, "recipe(key, x, support=support)")
     shape: Any = x.shape[1:] if layer is None else latent_shape(layer)
     return StandardNormal(shape)

@@ -58,7 +58,7 @@ def glow(
 
     def make(key: Any, x: Any) -> Flow:
         z, bounds = to_real(support, x, "glow(key, x)")
-        z, shape = (z[..., None], (Reshape.from_shapes(z.shape[1:], (*z.shape[1:], 1)),)) if z.ndim == 3 else (z, ())
+        z, shape = (z[..., None], (Reshape.from_values(z.shape[1:], (*z.shape[1:], 1)),)) if z.ndim == 3 else (z, ())
         layers = bijections.glow(
             key, z, transform, levels=levels, steps=depth, width=width, context_shape=context_shape
         )  # fmt: skip

@@ -33,7 +33,7 @@ def gaussian_leaves(*, floor: float | None = None, missing: bool = False) -> dic
     """The four kinds of Gaussian components: full, tied, diagonal and spherical covariances.
 
     Args:
-        floor: the smallest variance; None is each leaf's own.
+        floor: the smallest variance, in units of x squared; None is each leaf's own.
         missing: NaN is an entry that was not seen.
 
     Example:

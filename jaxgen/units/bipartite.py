@@ -220,7 +220,7 @@ class MachinePath(NamedTuple):
 
     Example:
         >>> from jaxgen.models.energy.rbm import RBM
-        >>> rbm = RBM.from_parameters(jnp.ones(3), jnp.ones(2), jnp.ones((3, 2)))
+        >>> rbm = RBM.from_values(jnp.ones(3), jnp.ones(2), jnp.ones((3, 2)))
         >>> rbm.annealing_path().at(0.5).weights[0].tolist()
         [0.5, 0.5]
     """

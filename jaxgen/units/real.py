@@ -25,13 +25,13 @@ class Gaussian:
     `A(f) = f^2 / 2 + log s + log(2 pi) / 2`; given the field, `u ~ N(m + s f, s^2)`.
 
     Weights see the number in units of s and around m, so that they mean the same whatever the data were measured in.
-    What is trained is of order one for the same reason: `m = center + scale shift` and `s = scale exp(log_width)`.
+    What is trained is of order one for the same reason: `m = center + unit shift` and `s = unit exp(log_width)`.
 
     Args:
         shift: `[n]`.
         log_width: `[n]`.
         center: `[n]`, of the data; not trained.
-        scale: `[n]`, of the data; not trained.
+        unit: `[n]`, standard deviations of the data; not trained.
 
     Source: Welling, Rosen-Zvi & Hinton (2004), Exponential family harmoniums with an application to information
     retrieval; Melchior, Wang & Wiskott (2017), Gaussian-binary restricted Boltzmann machines for modeling natural image
@@ -46,17 +46,17 @@ class Gaussian:
     shift: jax.Array
     log_width: jax.Array
     center: jax.Array = fixed()
-    scale: jax.Array = fixed()
+    unit: jax.Array = fixed()
     states: ClassVar[int | None] = None
     kinds: ClassVar[str] = "f"
 
     @classmethod
-    def from_values(cls, mean, scale) -> Gaussian:
-        """From means and standard deviations `[n]`, in which the data are then measured."""
-        mean, scale = jnp.asarray(mean), jnp.asarray(scale)
-        dtype = jnp.result_type(mean, scale, jnp.float32)
-        mean, scale = jnp.broadcast_arrays(mean.astype(dtype), scale.astype(dtype))
-        return cls(jnp.zeros_like(mean), jnp.zeros_like(mean), mean, scale)
+    def from_values(cls, location, scale) -> Gaussian:
+        """From means and standard deviations given a field of zero, `[n]`, in which the data are then measured."""
+        location, scale = jnp.asarray(location), jnp.asarray(scale)
+        dtype = jnp.result_type(location, scale, jnp.float32)
+        location, scale = jnp.broadcast_arrays(location.astype(dtype), scale.astype(dtype))
+        return cls(jnp.zeros_like(location), jnp.zeros_like(location), location, scale)
 
     @classmethod
     def zeros(cls, n, dtype=None) -> Gaussian:
@@ -73,12 +73,12 @@ class Gaussian:
     @property
     def location(self) -> jax.Array:
         """m, in the units of the data."""
-        return self.center + self.scale * self.shift
+        return self.center + self.unit * self.shift
 
     @property
-    def deviation(self) -> jax.Array:
-        """s, in the units of the data."""
-        return self.scale * jnp.exp(self.log_width)
+    def scale(self) -> jax.Array:
+        """s, the standard deviation, in the units of the data."""
+        return self.unit * jnp.exp(self.log_width)
 
     @property
     def sites(self) -> int:
@@ -94,13 +94,13 @@ class Gaussian:
 
     def statistic(self, u):
         # around the center first, which the data's digits are spent on
-        return ((u.astype(self.shift.dtype) - self.center) / self.scale - self.shift) * jnp.exp(-self.log_width)
+        return ((u.astype(self.shift.dtype) - self.center) / self.unit - self.shift) * jnp.exp(-self.log_width)
 
     def energy(self, u):
         return 0.5 * jnp.sum(self.statistic(u) ** 2, axis=-1)
 
     def log_partition(self, field):
-        return 0.5 * field**2 + (self.log_width + jnp.log(self.scale) + _HALF_LOG_2_PI)
+        return 0.5 * field**2 + (self.log_width + jnp.log(self.unit) + _HALF_LOG_2_PI)
 
     def mean(self, field):
         return field
@@ -110,7 +110,7 @@ class Gaussian:
         return self.to_values(field + normal)
 
     def to_values(self, mean):
-        return self.center + self.scale * (self.shift + jnp.exp(self.log_width) * mean)
+        return self.center + self.unit * (self.shift + jnp.exp(self.log_width) * mean)
 
 
 @model

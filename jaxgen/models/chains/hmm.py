@@ -69,7 +69,7 @@ class HMM:
 
     Example:
         >>> import jaxgen as jg
-        >>> weather = jg.HMM.from_values([0.5, 0.5], [[0.7, 0.3], [0.3, 0.7]], jg.Bernoulli.from_probs([0.1, 0.8]))
+        >>> weather = jg.HMM.from_values([0.5, 0.5], [[0.7, 0.3], [0.3, 0.7]], jg.Bernoulli.from_values([0.1, 0.8]))
         >>> x = jnp.array([0, 0, 1, 0, 0])
         >>> round(float(weather.log_prob(x)), 4)
         -3.3725
@@ -192,7 +192,7 @@ class HMM:
 
         Example:
             >>> import jaxgen as jg
-            >>> mixture = jg.Mixture.from_components(jg.Bernoulli.from_probs([0.1, 0.8]), [0.25, 0.75])
+            >>> mixture = jg.Mixture.from_components(jg.Bernoulli.from_values([0.1, 0.8]), [0.25, 0.75])
             >>> HMM.from_mixture(mixture, stickiness=0.5).transition.round(4).tolist()
             [[0.625, 0.375], [0.125, 0.875]]
         """
@@ -413,7 +413,7 @@ class HMM:
 
         Example:
             >>> import jaxgen as jg
-            >>> coin = jg.HMM.from_values([0.5, 0.5], [[0.9, 0.1], [0.1, 0.9]], jg.Bernoulli.from_probs([0.1, 0.8]))
+            >>> coin = jg.HMM.from_values([0.5, 0.5], [[0.9, 0.1], [0.1, 0.9]], jg.Bernoulli.from_values([0.1, 0.8]))
             >>> state = None
             >>> for y in (0, 0, 1):
             ...     state = coin.filter_step(state, y)

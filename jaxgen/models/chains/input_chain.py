@@ -15,7 +15,7 @@ from jaxgen.core.pytree import fixed, model
 from jaxgen.ops import chains, linalg
 from jaxgen.ops.chains import transitions
 from jaxgen.ops.gaussians import matmul
-from jaxgen.ops.stable import has_mass, log_normalize
+from jaxgen.ops.stable import has_mass, log_normalize, softmax
 
 
 class InputStatistics(NamedTuple):
@@ -37,7 +37,7 @@ class InputStatistics(NamedTuple):
 class InputChain:
     """A Markov chain on K states whose transitions are a multinomial logistic regression on inputs.
 
-    `log A_t[i, :] = log_softmax(transition_logits[i] + weight[i] (u_t - center))`
+    `log A_t[i, :] = log_softmax(transition_logits[i] + coefficients[i] (u_t - center))`
 
     `u_t` drives the move into step t; the first input of a sequence is not looked at. It is the chain of an `HMM`, by
     `HMM.from_chain`, whose contexts `[*batch, T, C]` are the inputs.
@@ -45,7 +45,7 @@ class InputChain:
     Args:
         initial_logits: `[K]`, up to a constant.
         transition_logits: `[K, K]`, rows (the state left) up to a constant.
-        weight: `[K, K, C]`, per unit of u; of a row up to a constant vector.
+        coefficients: `[K, K, C]`, per unit of u; of a row up to a constant vector.
         center: `[C]`, a point amid the inputs, never trained: inputs far from zero lose no digits to float32.
 
     A logit of -inf is a start or transition that cannot be; training leaves it exactly so.
@@ -53,7 +53,7 @@ class InputChain:
     Each M-step takes one step, on a quadratic that touches the expected log-likelihood and is nowhere above it; it
     therefore never decreases the likelihood, and takes more steps than EM with a closed M-step. It repairs: the row of
     a state that is never left stays as it was; in directions in which the inputs that were seen in a state do not vary,
-    its weights stay. Both count as repaired. Inputs that separate two transitions perfectly let weights grow without
+    its coefficients stay. Both count as repaired. Inputs that separate two transitions perfectly let them grow without
     end, ever slower.
 
     Source: Bengio and Frasconi (1995), An input output HMM architecture; Boehning (1992), Multinomial logistic
@@ -64,43 +64,46 @@ class InputChain:
         >>> chain = InputChain.from_values([0.5, 0.5], [[0.9, 0.1], [0.1, 0.9]], [[[0.0], [3.0]], [[0.0], [0.0]]])
         >>> (100 * chain.transition_given(jnp.array([[0.0], [1.0]]))).round()[:, 0].tolist()
         [[90.0, 10.0], [31.0, 69.0]]
-        >>> hmm = jg.HMM.from_chain(chain, jg.Bernoulli.from_probs([0.1, 0.8]))
+        >>> hmm = jg.HMM.from_chain(chain, jg.Bernoulli.from_values([0.1, 0.8]))
         >>> hmm.sample(jax.random.key(0), (4,), context=jnp.zeros((6, 1)), length=6).shape
         (4, 6)
     """
 
     initial_logits: jax.Array
     transition_logits: jax.Array
-    weight: jax.Array
+    coefficients: jax.Array
     center: jax.Array = fixed()
 
     @classmethod
-    def from_values(cls, initial, transition, weight, *, center=None) -> InputChain:
-        """From probabilities `[K]` and, for inputs at the center, `[K, K]`, exact zeros included; weights `[K, K, C]`.
+    def from_values(cls, initial, transition_at_center, coefficients, *, center=None) -> InputChain:
+        """From probabilities `[K]` and, for inputs at the center, `[K, K]`, exact zeros included.
 
         Args:
             initial: None is uniform.
-            weight: an int C is that many inputs with weights of zero.
+            coefficients: `[K, K, C]`; an int C is that many inputs with coefficients of zero.
             center: `[C]`; None is zero.
 
         Raises:
             ModelError: rows that are no probabilities, or shapes that do not belong together.
         """
-        k = np.shape(transition)[0] if np.ndim(transition) else 0
+        k = np.shape(transition_at_center)[0] if np.ndim(transition_at_center) else 0
         initial = np.full(k, 1 / max(k, 1)) if initial is None else initial
-        start, move = _log_rows("initial", initial, (k,)), _log_rows("transition", transition, (k, k))
-        weight = np.zeros((k, k, weight)) if isinstance(weight, int) and weight > 0 else weight
-        weight = floating(weight, name="weight").astype(move.dtype)
-        center = np.zeros(weight.shape[-1:]) if center is None else center
+        start = _log_rows("initial", initial, (k,))
+        move = _log_rows("transition_at_center", transition_at_center, (k, k))
+        if isinstance(coefficients, int) and coefficients > 0:
+            coefficients = np.zeros((k, k, coefficients))
+        coefficients = floating(coefficients, name="coefficients").astype(move.dtype)
+        center = np.zeros(coefficients.shape[-1:]) if center is None else center
         center = floating(center, name="center").astype(move.dtype)
-        if weight.shape != (k, k, *center.shape) or center.ndim != 1:
+        if coefficients.shape != (k, k, *center.shape) or center.ndim != 1:
             raise ModelError(
-                f"the weights do not fit the {k} states", called="InputChain.from_values(initial, transition, weight)",
-                expected=f"weight [{k}, {k}, C] and center [C]",
-                got=f"shapes {list(weight.shape)} and {list(center.shape)}",
-                fix="weight = 1, for one input that is not used yet",
+                f"the coefficients do not fit the {k} states",
+                called="InputChain.from_values(initial, transition_at_center, coefficients)",
+                expected=f"coefficients [{k}, {k}, C] and center [C]",
+                got=f"shapes {list(coefficients.shape)} and {list(center.shape)}",
+                fix="coefficients = 1, for one input that is not used yet",
             )  # fmt: skip
-        return cls(start, move, weight, center)
+        return cls(start, move, coefficients, center)
 
     @property
     def states(self) -> int:
@@ -108,7 +111,7 @@ class InputChain:
 
     @property
     def context_shape(self) -> tuple[int, ...]:
-        return self.weight.shape[-1:]
+        return self.coefficients.shape[-1:]
 
     @property
     def free_parameters(self) -> int:
@@ -117,12 +120,22 @@ class InputChain:
         first, moves = np.full(1, self.states - 1), np.full(self.states, self.states - 1)
         if concrete(self):
             first, moves = rows(self.initial_logits), rows(self.transition_logits)
-        return int(np.sum(first) + np.sum(moves) * (self.weight.shape[-1] + 1))
+        return int(np.sum(first) + np.sum(moves) * (self.coefficients.shape[-1] + 1))
 
     @property
     def log_initial(self) -> jax.Array:
         """`log pi`, `[K]`."""
         return log_normalize(self.initial_logits)[0]
+
+    @property
+    def initial(self) -> jax.Array:
+        """`pi`, `[K]`, summing to one."""
+        return softmax(self.initial_logits)
+
+    @property
+    def transition_at_center(self) -> jax.Array:
+        """`A` for inputs at the center, `[K, K]`; for others `transition_given(u)`."""
+        return softmax(self.transition_logits)
 
     @property
     def log_transition(self):
@@ -148,8 +161,8 @@ class InputChain:
 
     def _log_transition(self, context):
         """`[..., C] -> [..., K, K]`."""
-        k, c = self.weight.shape[1:]
-        pull = matmul(context - self.center, self.weight.reshape(-1, c).T)
+        k, c = self.coefficients.shape[1:]
+        pull = matmul(context - self.center, self.coefficients.reshape(-1, c).T)
         return log_normalize(self.transition_logits + pull.reshape(*context.shape[:-1], k, k))[0]
 
     def log_chain(self, context):
@@ -170,7 +183,7 @@ class InputChain:
         counts = (counts * weight[:, None, None, None]).reshape(-1, k, k)
         visits = jnp.sum(counts, axis=-1)
         surprise = (counts - visits[..., None] * jnp.exp(move).reshape(-1, k, k)).reshape(-1, k * k)
-        v = (context[:, 1:] - self.center).reshape(-1, self.weight.shape[-1])
+        v = (context[:, 1:] - self.center).reshape(-1, self.coefficients.shape[-1])
         v = jnp.concatenate([v, jnp.ones((len(v), 1), v.dtype)], axis=1)
         gradient = matmul(surprise.T, v).reshape(k, k, -1)
         inputs = jax.lax.map(lambda n: matmul((v * n[:, None]).T, v), visits.T)
@@ -189,8 +202,8 @@ class InputChain:
         alive = has_mass(inputs[:, -1, -1])
         turn = jnp.where(alive[:, None, None] & (self.transition_logits > -jnp.inf)[..., None], turn, 0)
         move = (self.transition_logits + turn[..., -1]).astype(self.transition_logits.dtype)
-        weight = (self.weight + turn[..., :-1]).astype(self.weight.dtype)
-        return InputChain(start, move, weight, self.center), jnp.sum(~alive | ~known).astype(jnp.int32)
+        coefficients = (self.coefficients + turn[..., :-1]).astype(self.coefficients.dtype)
+        return InputChain(start, move, coefficients, self.center), jnp.sum(~alive | ~known).astype(jnp.int32)
 
     def freeze(self, statistics, frozen):
         """Statistics whose M-step moves only what is free, to the best of the bound without its coupling of columns,
@@ -198,7 +211,7 @@ class InputChain:
         """
         initial, gradient, inputs = statistics
         initial = transitions.freeze_shares(initial, self.initial_logits, frozen.initial_logits)
-        free = ~jnp.concatenate([frozen.weight, frozen.transition_logits[..., None]], axis=-1)
+        free = ~jnp.concatenate([frozen.coefficients, frozen.transition_logits[..., None]], axis=-1)
 
         def one(gradient, inputs, free):
             system = jnp.where(free[:, None] & free, inputs, 0)
@@ -217,7 +230,7 @@ class InputChain:
         initial, gradient, inputs = statistics
         step = lambda new, old: jnp.where(jnp.isneginf(old), 0, new - jnp.where(jnp.isneginf(old), 0, old))  # noqa: E731
         moved = step(self.transition_logits, old.transition_logits)
-        turn = jnp.concatenate([self.weight - old.weight, moved[..., None]], axis=-1)
+        turn = jnp.concatenate([self.coefficients - old.coefficients, moved[..., None]], axis=-1)
         possible = (old.transition_logits > -jnp.inf)[..., None]
         mean = jnp.sum(jnp.where(possible, turn, 0), axis=1, keepdims=True) / jnp.sum(possible, axis=1, keepdims=True)
         turn = jnp.where(possible, turn - mean, 0)
@@ -227,7 +240,8 @@ class InputChain:
         """The same chain with its states in another order, `order[new] = old`."""
         order = jnp.asarray(order)
         turned = lambda a: a[order][:, order]  # noqa: E731
-        return InputChain(self.initial_logits[order], turned(self.transition_logits), turned(self.weight), self.center)
+        moves = turned(self.transition_logits)
+        return InputChain(self.initial_logits[order], moves, turned(self.coefficients), self.center)
 
     def sample_states(self, key, length, context):
         """One path `[length]`, for inputs `[length, C]`."""
@@ -236,7 +250,7 @@ class InputChain:
 
 
 def _climb(gradient, inputs):
-    """Return the change of one row's weights, `2 inputs^-1 gradient`, `[K, C + 1]`, and whether they are known."""
+    """Return the change of one row's coefficients, `2 inputs^-1 gradient`, `[K, C + 1]`, and whether they are known."""
     total = inputs[-1, -1]
     total = jnp.where(has_mass(total), total, 1)
     mean = inputs[:-1, -1] / total
@@ -250,5 +264,5 @@ def _climb(gradient, inputs):
 
 def _log_rows(name, value, shape):
     """Logarithms of probabilities of the given shape, which are checked."""
-    called = "InputChain.from_values(initial, transition, weight)"
+    called = "InputChain.from_values(initial, transition_at_center, coefficients)"
     return jnp.log(probabilities(value, name=name, called=called, shape=shape))

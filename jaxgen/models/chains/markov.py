@@ -16,7 +16,7 @@ from jaxgen.core.pytree import fixed, model, static
 from jaxgen.core.sequences import Sequences, padded
 from jaxgen.ops import chains
 from jaxgen.ops.chains import transitions
-from jaxgen.ops.stable import has_mass, log_normalize
+from jaxgen.ops.stable import has_mass, log_normalize, softmax
 
 #: how far the M-step of a stationary chain goes from the old matrix to a better one: the best of these, of which the
 #: last changes nothing, so that the objective never falls
@@ -103,6 +103,16 @@ class MarkovChain:
     def log_initial(self) -> jax.Array:
         """`log pi`, `[K]`."""
         return self._log_initial(self.log_transition)
+
+    @property
+    def initial(self) -> jax.Array:
+        """`pi`, `[K]`, summing to one."""
+        return softmax(self.log_initial)
+
+    @property
+    def transition(self) -> jax.Array:
+        """`A`, `[K, K]`: the probability of going from the row's to the column's state."""
+        return softmax(self.transition_logits)
 
     def _log_initial(self, log_transition):
         if not self.stationary:

@@ -56,7 +56,7 @@ class SemiMarkovChain:
         >>> chain = SemiMarkovChain.from_values([1.0, 0.0], [[0, 1], [1, 0]], [[0.0, 0.0, 1.0], [0.5, 0.5, 0.0]])
         >>> chain.segment(chain.sample_states(jax.random.key(0), 5)).tolist()[:4]
         [0, 0, 0, 1]
-        >>> hmm = jg.HMM.from_chain(chain, jg.Bernoulli.from_probs([0.1, 0.8]), tie=chain.tie)
+        >>> hmm = jg.HMM.from_chain(chain, jg.Bernoulli.from_values([0.1, 0.8]), tie=chain.tie)
         >>> x = jnp.array([0, 0, 1, 1, 1])
         >>> chain.segment(hmm.viterbi(x).path).tolist()  # the first three belong together, whatever was seen
         [0, 0, 0, 1, 1]

@@ -48,7 +48,7 @@ class Bernoulli:
     Fractions, such as grey levels, are outside the support. The M-step repairs: without mass, logits stay.
 
     Example:
-        >>> coins = Bernoulli.from_probs([0.5, 0.9])
+        >>> coins = Bernoulli.from_values([0.5, 0.9])
         >>> [round(float(p), 3) for p in jnp.exp(coins.log_prob(jnp.array([[1, 1], [0, 0], [0.5, 1]])))]
         [0.45, 0.05, 0.0]
     """
@@ -70,7 +70,7 @@ class Bernoulli:
         return entries.one_step(start, x)
 
     @classmethod
-    def from_probs(cls, probs, *, prior=None, missing=False) -> Bernoulli:
+    def from_values(cls, probs, *, prior=None, missing=False) -> Bernoulli:
         """From probabilities of a one `[*K, *event]`; 0 and 1 become the smallest normal number's distance from them.
 
         Raises:
@@ -79,7 +79,7 @@ class Bernoulli:
         probs = floating(probs, name="probs")
         if concrete(probs) and not ((probs >= -SLACK) & (probs <= 1 + SLACK)).all():
             raise ModelError(
-                "probabilities lie between 0 and 1", called="Bernoulli.from_probs(probs)", expected="0 <= probs <= 1",
+                "probabilities lie between 0 and 1", called="Bernoulli.from_values(probs)", expected="0 <= probs <= 1",
                 got=f"values from {probs.min()} to {probs.max()}",
                 fix="np.clip(probs, 0, 1); the constructor takes log odds",
             )  # fmt: skip

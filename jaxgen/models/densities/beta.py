@@ -48,8 +48,8 @@ class Beta:
     Args:
         logit_mean: `[*event]`, log odds of the means.
         log_concentration: `[*event]`, logarithm of `s = a + b`.
-        floor: `[*event]`, the least `1 / s` that the M-step gives: it keeps a component off a single event; never
-            trained. None leaves only what the dtype can tell.
+        floor: `[*event]`, the least `1 / s` that the M-step gives, a pure number: it keeps a component off a single
+            event; never trained. None leaves only what the dtype can tell.
         missing: True takes a NaN for an entry that was not seen, and marginalises it.
 
     The support is `0 < x < 1`; a draw that rounds to an end becomes the number next to it. The M-step is Newton's
@@ -60,7 +60,7 @@ class Beta:
     of binomial probabilities.
 
     Example:
-        >>> share = Beta.from_shapes([2.0], [1.0])
+        >>> share = Beta.from_values([2.0], [1.0])
         >>> jnp.exp(share.log_prob(jnp.array([[0.5], [0.75], [1.0]]))).round(4).tolist()
         [1.0, 1.5, 0.0]
     """
@@ -87,19 +87,19 @@ class Beta:
         mean, rest = (jnp.nan_to_num(jnp.nanmean(part, axis=0), nan=0.5) for part in (seen, 1 - seen))
         room, variance = mean * rest, jnp.nan_to_num(jnp.nanvar(seen, axis=0))
         concentration = jnp.maximum(room / jnp.maximum(variance, RELATIVE_FLOOR * room) - 1, 0.1)
-        start = cls.from_shapes(concentration * mean, concentration * rest, missing=missing)
+        start = cls.from_values(concentration * mean, concentration * rest, missing=missing)
         fitted = jax.lax.fori_loop(0, 3, lambda _, one: entries.one_step(one, x), start)
         floor = RELATIVE_FLOOR * jnp.exp(-fitted.log_concentration) if floor is None else floor
         return dataclasses.replace(fitted, floor=entries.broadcast(floor, x.shape[1:], x.dtype))
 
     @classmethod
-    def from_shapes(cls, a, b, *, floor=None, missing=False) -> Beta:
+    def from_values(cls, a, b, *, floor=None, missing=False) -> Beta:
         """Return the density of the powers' a and b, `[*K, *event]` or one for all, as `scipy.stats.beta(a, b)`.
 
         Raises:
             ModelError: values that are not positive.
         """
-        called = "Beta.from_shapes(a, b)"
+        called = "Beta.from_values(a, b)"
         a, b = (entries.positive(value, name=name, called=called) for value, name in ((a, "a"), (b, "b")))
         logit, log_concentration = jnp.broadcast_arrays(jnp.log(a) - jnp.log(b), jnp.log(a + b))
         return cls(logit, log_concentration, entries.broadcast(floor, logit.shape, logit.dtype), missing)

@@ -47,10 +47,10 @@ class Binomial:
     Source: Loader (2000), Fast and accurate computation of binomial probabilities.
 
     Example:
-        >>> coins = Binomial.from_probs([0.5], 2)
+        >>> coins = Binomial.from_values([0.5], 2)
         >>> jnp.exp(coins.log_prob(jnp.array([[0], [1], [3]]))).round(4).tolist()
         [0.25, 0.5, 0.0]
-        >>> by_event = Binomial.from_probs([0.5])
+        >>> by_event = Binomial.from_values([0.5])
         >>> round(float(jnp.exp(by_event.log_prob(jnp.array([1]), context=jnp.array([3])))), 4)
         0.375
     """
@@ -87,13 +87,13 @@ class Binomial:
         return start.m_step(start.e_step(x, jnp.ones(len(x), dtype), **given)[0])
 
     @classmethod
-    def from_probs(cls, probs, trials=None, *, prior=None) -> Binomial:
+    def from_values(cls, probs, trials=None, *, prior=None) -> Binomial:
         """Return the density of probabilities of a success, `[*K, *event]`, and numbers of trials, or one for all.
 
         Raises:
             ModelError: values outside 0 to 1; numbers of trials that are no whole numbers.
         """
-        probs, called = floating(probs, name="probs"), "Binomial.from_probs(probs, trials)"
+        probs, called = floating(probs, name="probs"), "Binomial.from_values(probs, trials)"
         trials = entries.broadcast(trials, probs.shape, probs.dtype)
         if concrete((probs, trials)) and not (((probs >= 0) & (probs <= 1)).all() and _whole(trials)):
             raise ModelError(

@@ -41,7 +41,7 @@ class Categorical:
     mass keeps its logits.
 
     Example:
-        >>> die = Categorical.from_probs([0.5, 0.25, 0.25, 0.0])
+        >>> die = Categorical.from_values([0.5, 0.25, 0.25, 0.0])
         >>> jnp.exp(die.log_prob(jnp.array([0, 2, 3, 7, -1]))).round(3).tolist()
         [0.5, 0.25, 0.0, 0.0, 0.0]
         >>> die.sample(jax.random.key(0), (5,)).shape
@@ -86,13 +86,13 @@ class Categorical:
         return entries.one_step(start, x)
 
     @classmethod
-    def from_probs(cls, probs, *, prior=None, missing=False) -> Categorical:
+    def from_values(cls, probs, *, prior=None, missing=False) -> Categorical:
         """From probabilities `[*columns, V]` (with leading axes: a batch of models), exact zeros included.
 
         Raises:
             ModelError: negative values, or rows that do not sum to one.
         """
-        probs = probabilities(probs, name="probs", called="Categorical.from_probs(probs)")
+        probs = probabilities(probs, name="probs", called="Categorical.from_values(probs)")
         return cls(jnp.log(probs), entries.broadcast(prior, probs.shape, probs.dtype), missing)
 
     @property

@@ -41,7 +41,7 @@ class Delta:
     variable selection in linear regression (the spike and the slab).
 
     Example:
-        >>> Delta.from_value([0.0, 2.0]).log_prob(jnp.array([[0.0, 2.0], [0.0, 2.5]])).tolist()
+        >>> Delta.from_values([0.0, 2.0]).log_prob(jnp.array([[0.0, 2.0], [0.0, 2.5]])).tolist()
         [0.0, -inf]
     """
 
@@ -68,7 +68,7 @@ class Delta:
         return cls(jnp.broadcast_to(jnp.asarray(value, x.dtype), x.shape[1:]), missing)
 
     @classmethod
-    def from_value(cls, value, *, missing=False) -> Delta:
+    def from_values(cls, value, *, missing=False) -> Delta:
         """Return the point mass at a value, `[*K, *event]`, in units of x."""
         return cls(floating(value, name="value"), missing)
 

@@ -39,7 +39,7 @@ class Dequantized:
 
     Example:
         >>> import jaxgen as jg
-        >>> density = jg.DiagonalGaussian.from_scale([2.0, 3.0], [1.0, 1.0])
+        >>> density = jg.DiagonalGaussian.from_values([2.0, 3.0], [1.0, 1.0])
         >>> model = Dequantized(density, low=0, high=4)
         >>> model.sample(jax.random.key(0), (3,)).dtype, model.elbo(jax.random.key(1), jnp.array([[1, 2]])).shape
         (dtype('int32'), (1,))

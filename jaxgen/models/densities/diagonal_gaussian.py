@@ -28,8 +28,8 @@ class DiagonalGaussian:
         offset: `[D]`, the mean relative to `origin`.
         log_scale: `[D]`, logarithm of the standard deviations.
         origin: `[D]`, a point amid the data, never trained: data far from zero lose no digits to float32.
-        floor: `[D]`, the smallest variances; never trained.
-        prior: of means and variances, one for each coordinate, with a diagonal `scale [D]`; None for maximum
+        floor: `[D]`, the smallest variances, units of x squared; never trained.
+        prior: of means and variances, one for each coordinate, with a diagonal `scatter [D]`; None for maximum
             likelihood; never trained.
         spherical: all coordinates have the same variance.
         missing: NaN in an event is an entry that was not seen, and is integrated out.
@@ -38,7 +38,7 @@ class DiagonalGaussian:
     spherical one, below the mean of the floors, that mean).
 
     Example:
-        >>> g = DiagonalGaussian.from_scale([0.0, 1.0], [1.0, 2.0])
+        >>> g = DiagonalGaussian.from_values([0.0, 1.0], [1.0, 2.0])
         >>> round(float(g.log_prob(jnp.array([0.0, 1.0]))), 4)
         -2.531
     """
@@ -70,7 +70,7 @@ class DiagonalGaussian:
         return start.m_step(start.e_step(x, jnp.ones(x.shape[0], x.dtype))[0])
 
     @classmethod
-    def from_scale(
+    def from_values(
         cls, mean, scale, *, floor=0.0, prior=None, spherical=False, missing=False
     ) -> DiagonalGaussian:
         """From means and standard deviations `[*K, D]`.
@@ -81,7 +81,7 @@ class DiagonalGaussian:
         mean, scale = floating(mean, name="mean"), floating(scale, name="scale")
         if mean.shape != scale.shape or (concrete(scale) and not (scale > 0).all()):
             raise ModelError(
-                "scales must be positive, one for each mean", called="DiagonalGaussian.from_scale(mean, scale)",
+                "scales must be positive, one for each mean", called="DiagonalGaussian.from_values(mean, scale)",
                 expected=f"positive, shape {list(mean.shape)}", got=f"shape {list(scale.shape)}: {scale}",
             )  # fmt: skip
         floor = jnp.broadcast_to(jnp.asarray(floor, mean.dtype), mean.shape)
@@ -178,7 +178,7 @@ class DiagonalGaussian:
         else:
             alive, at, strength = jnp.ones(first.shape, bool), self._prior_mean(self.prior), self.prior.strength
             shift = (first + strength * at) / (weight + strength)
-            scatter = second - shift * (2 * first - weight * shift) + strength * (shift - at) ** 2 + self.prior.scale
+            scatter = second - shift * (2 * first - weight * shift) + strength * (shift - at) ** 2 + self.prior.scatter
             count = weight + self.prior.degrees + 3
         floor = self.floor
         if self.spherical:
@@ -209,7 +209,7 @@ class DiagonalGaussian:
         """Log density of the prior at these parameters, nats up to a constant; 0 without one."""
         if self.prior is None:
             return jnp.zeros((), self.log_scale.dtype)
-        fit = self.prior.scale + self.prior.strength * self._prior_mean(self.prior) ** 2
+        fit = self.prior.scatter + self.prior.strength * self._prior_mean(self.prior) ** 2
         return -jnp.sum((self.prior.degrees + 3) * self._log_scale + 0.5 * fit * jnp.exp(-2 * self._log_scale))
 
     columns = staticmethod(gaussians.diagonal_columns)

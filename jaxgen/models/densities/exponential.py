@@ -36,7 +36,8 @@ class Exponential:
 
     Args:
         log_mean: `[*event]`, logarithm of the means, units of x.
-        floor: `[*event]`, the least mean that the M-step gives: it keeps a component off events at zero; never trained.
+        floor: `[*event]`, the least mean that the M-step gives, units of x: it keeps a component off events at zero;
+            never trained.
         missing: True takes a NaN for an entry that was not seen, and marginalises it.
 
     The support is `x >= 0`. The M-step repairs: a coordinate of no mass keeps its mean, one below the floor gets it.
@@ -44,7 +45,7 @@ class Exponential:
     Source: Johnson, Kotz and Balakrishnan (1994), Continuous univariate distributions, volume 1, chapter 19.
 
     Example:
-        >>> waiting = Exponential.from_mean([2.0])
+        >>> waiting = Exponential.from_values([2.0])
         >>> [round(float(v), 4) for v in waiting.log_prob(jnp.array([[0.0], [2.0], [-1.0]]))]
         [-0.6931, -1.6931, -inf]
     """
@@ -68,9 +69,9 @@ class Exponential:
         return entries.one_step(cls(jnp.zeros(event, dtype), entries.broadcast(floor, event, dtype), missing), seen)
 
     @classmethod
-    def from_mean(cls, mean, *, floor=None, missing=False) -> Exponential:
+    def from_values(cls, mean, *, floor=None, missing=False) -> Exponential:
         """Return the density of given means, `[*K, *event]`, in units of x; others than positive are a ModelError."""
-        mean = entries.positive(mean, name="mean", called="Exponential.from_mean(mean)")
+        mean = entries.positive(mean, name="mean", called="Exponential.from_values(mean)")
         return cls(jnp.log(mean), entries.broadcast(floor, mean.shape, mean.dtype), missing)
 
     event_shape = property(lambda self: self.log_mean.shape)

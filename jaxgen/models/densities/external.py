@@ -79,7 +79,7 @@ class DistraxLeaf:
         >>> from jaxgen.core.exchange import distrax
         >>> def laplace(params):
         ...     return distrax().Laplace(params["loc"], jnp.exp(params["log_scale"]))
-        >>> leaf = DistraxLeaf.from_params({"loc": jnp.zeros(2), "log_scale": jnp.zeros(2)}, laplace, (2,))
+        >>> leaf = DistraxLeaf.from_values({"loc": jnp.zeros(2), "log_scale": jnp.zeros(2)}, laplace, (2,))
         >>> round(float(leaf.log_prob(jnp.array([1.0, 0.0]))), 4)
         -2.3863
     """
@@ -106,13 +106,13 @@ class DistraxLeaf:
         # in the precision of the data, which may not be that of the numbers a user wrote
         dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
         params = jax.tree.map(lambda leaf: floating(leaf, name="params").astype(dtype), params)
-        start = cls.from_params(params, make, x.shape[1:])
+        start = cls.from_values(params, make, x.shape[1:])
         weight = jnp.ones(x.shape[0], dtype)
         last = jax.lax.fori_loop(0, steps, lambda _, leaf: leaf.m_step(leaf.e_step(x, weight)[0]), start)
-        return cls.from_params(last.params, make, x.shape[1:])
+        return cls.from_values(last.params, make, x.shape[1:])
 
     @classmethod
-    def from_params(cls, params, make, event_shape) -> DistraxLeaf:
+    def from_values(cls, params, make, event_shape) -> DistraxLeaf:
         """From parameters (with leading axes: a batch of leaves), without a plan.
 
         Raises:
@@ -121,7 +121,7 @@ class DistraxLeaf:
         params = jax.tree.map(lambda leaf: floating(leaf, name="params"), params)
         if not jax.tree.leaves(params):
             raise ModelError(
-                "there is nothing to train", called="DistraxLeaf.from_params(params, make, event_shape)",
+                "there is nothing to train", called="DistraxLeaf.from_values(params, make, event_shape)",
                 expected="params, a pytree of floats", got=repr(params)[:80],
             )  # fmt: skip
         return cls(params, jax.tree.map(jnp.zeros_like, params), make, tuple(event_shape))

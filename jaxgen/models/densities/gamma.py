@@ -48,8 +48,8 @@ class Gamma:
     Args:
         log_mean: `[*event]`, logarithm of the means, units of x.
         log_shape: `[*event]`, logarithm of the shapes.
-        floor: `[*event]`, the least `1 / shape` that the M-step gives, which keeps a component off a single event;
-            never trained. None leaves only what the dtype can tell.
+        floor: `[*event]`, the least `1 / shape` that the M-step gives, a pure number, which keeps a component off a
+            single event; never trained. None leaves only what the dtype can tell.
         prior: `[*event, 3]`, (count, mean, shape): as if so many events had been seen that are distributed so. It is
             the conjugate one, `-count KL(Gamma(mean, shape) || self)` nats; never trained. None is flat.
         missing: True takes a NaN for an entry that was not seen, and marginalises it.
@@ -61,7 +61,7 @@ class Gamma:
     Source: Minka (2002), Estimating a Gamma distribution.
 
     Example:
-        >>> waiting = Gamma.from_mean([2.0], [1.0])
+        >>> waiting = Gamma.from_values([2.0], [1.0])
         >>> [round(float(v), 4) for v in waiting.log_prob(jnp.array([[2.0], [4.0], [-1.0]]))]
         [-1.6931, -2.6931, -inf]
     """
@@ -100,7 +100,7 @@ class Gamma:
         return dataclasses.replace(fitted, floor=jnp.broadcast_to(jnp.asarray(floor, dtype), event))
 
     @classmethod
-    def from_mean(cls, mean, shape, *, floor=None, prior=None, missing=False) -> Gamma:
+    def from_values(cls, mean, shape, *, floor=None, prior=None, missing=False) -> Gamma:
         """From means and shapes, `[*K, *event]` each, or one for all.
 
         Raises:
@@ -109,7 +109,7 @@ class Gamma:
         mean, shape = floating(mean, name="mean"), floating(shape, name="shape")
         if concrete((mean, shape)) and not ((mean > 0).all() and (shape > 0).all()):
             raise ModelError(
-                "means and shapes must be positive", called="Gamma.from_mean(mean, shape)", expected="above 0",
+                "means and shapes must be positive", called="Gamma.from_values(mean, shape)", expected="above 0",
                 got=f"smallest {mean.min()} and {shape.min()}",
                 fix="leave others out; the constructor takes logarithms",
             )  # fmt: skip

@@ -38,7 +38,7 @@ class Gaussian:
         offset: `[D]`, the mean relative to `origin`.
         raw: `[D, D]`, `W` below the diagonal and the logarithm of its diagonal on it; the rest is not used.
         origin: `[D]`, a point amid the data, never trained: data far from zero lose no digits to float32.
-        floor: `[D]`, the smallest variances, `cov >= diag(floor)` in every direction; never trained.
+        floor: `[D]`, the smallest variances, units of x squared: `cov >= diag(floor)`; never trained.
         prior: of mean and covariance, or None for maximum likelihood; never trained.
         tied: components of one mixture share their covariance.
         missing: NaN in an event is an entry that was not seen, and is integrated out, exactly.
@@ -51,7 +51,7 @@ class Gaussian:
     distribution; Little and Rubin (2002), section 11.2, for missing entries.
 
     Example:
-        >>> g = Gaussian.from_covariance([0.0, 1.0], [[2.0, 0.5], [0.5, 1.0]])
+        >>> g = Gaussian.from_values([0.0, 1.0], [[2.0, 0.5], [0.5, 1.0]])
         >>> round(float(g.log_prob(jnp.array([0.0, 1.0]))), 4)
         -2.1177
         >>> g.covariance.round(4).tolist()
@@ -90,14 +90,14 @@ class Gaussian:
         return start.m_step(start.e_step(x, jnp.ones(x.shape[0], x.dtype))[0])
 
     @classmethod
-    def from_covariance(cls, mean, covariance, *, floor=0.0, prior=None, tied=False, missing=False) -> Gaussian:
+    def from_values(cls, mean, covariance, *, floor=0.0, prior=None, tied=False, missing=False) -> Gaussian:
         """From a mean `[*K, D]` and a covariance `[*K, D, D]`.
 
         Raises:
             ModelError: the covariance is not symmetric positive definite, or the shapes do not fit.
         """
         mean, covariance = floating(mean, name="mean"), floating(covariance, name="covariance")
-        called = "Gaussian.from_covariance(mean, covariance)"
+        called = "Gaussian.from_values(mean, covariance)"
         check_covariance(mean, covariance, called)
         raw = checked_whitener(covariance, called)
         floor = jnp.broadcast_to(jnp.asarray(floor, mean.dtype), mean.shape)
@@ -203,7 +203,7 @@ class Gaussian:
             scatter, count = (jnp.broadcast_to(jnp.sum(a, axis=0), a.shape) for a in (scatter, count))
             counted = jnp.broadcast_to(jnp.any(alive), alive.shape)
         if self.prior is not None:
-            scatter, count = scatter + self.prior.scale, count + self.prior.degrees + shift.shape[-1] + 1
+            scatter, count = scatter + self.prior.scatter, count + self.prior.degrees + shift.shape[-1] + 1
         covariance = scatter / jnp.where(counted, count, 1)[:, None, None]
         whitener, singular = gaussians.floored_whitener(covariance, self.floor)
         offset = jnp.where(alive[:, None], self.offset + shift, self.offset)
@@ -254,7 +254,7 @@ class Gaussian:
     def _log_prior_of_covariance(self):
         if self.prior is None:
             return jnp.zeros((), self.raw.dtype)
-        fit = jnp.sum(matmul(self.whitener, self.prior.scale) * self.whitener)
+        fit = jnp.sum(matmul(self.whitener, self.prior.scatter) * self.whitener)
         return (self.prior.degrees + self.offset.shape[-1] + 1) * jnp.trace(self.raw) - 0.5 * fit
 
     columns = staticmethod(gaussians.full_columns)

@@ -46,7 +46,7 @@ class Laplace:
         offset: `[*event]`, the location relative to `origin`.
         log_scale: `[*event]`, logarithm of the scales b, the mean distances from the location.
         origin: `[*event]`, a point amid the data, never trained: data far from zero lose no digits to float32.
-        floor: `[*event]`, the smallest scales; never trained.
+        floor: `[*event]`, the smallest scales, units of x; never trained.
         missing: True takes a NaN for an entry that was not seen, and marginalises it.
 
     The likeliest location is a weighted median, which no finite sums over events hold. So the M-step goes one step
@@ -61,7 +61,7 @@ class Laplace:
     Phillips (2002), Least absolute deviations estimation via the EM algorithm.
 
     Example:
-        >>> error = Laplace.from_location([1.0], [2.0])
+        >>> error = Laplace.from_values([1.0], [2.0])
         >>> [round(float(v), 4) for v in error.log_prob(jnp.array([[1.0], [-1.0]]))]
         [-1.3863, -2.3863]
     """
@@ -92,13 +92,13 @@ class Laplace:
         return start.m_step(around._replace(sign=zero))
 
     @classmethod
-    def from_location(cls, location, scale, *, floor=0.0, missing=False) -> Laplace:
+    def from_values(cls, location, scale, *, floor=0.0, missing=False) -> Laplace:
         """Return the density of locations and scales, `[*K, *event]` or one for all, in units of x.
 
         Raises:
             ModelError: scales that are not positive.
         """
-        scale = entries.positive(scale, name="scale", called="Laplace.from_location(location, scale)")
+        scale = entries.positive(scale, name="scale", called="Laplace.from_values(location, scale)")
         location, log_scale = jnp.broadcast_arrays(floating(location, name="location"), jnp.log(scale))
         floor = jnp.broadcast_to(jnp.asarray(floor, location.dtype), location.shape)
         return cls(jnp.zeros_like(location), log_scale, location, floor, missing)

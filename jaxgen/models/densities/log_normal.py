@@ -27,7 +27,7 @@ class LogNormal:
     Args:
         log_median: `[*event]`, logarithm of the medians m, units of x.
         log_scale: `[*event]`, logarithm of s, the standard deviations of `log x`.
-        floor: `[*event]`, the smallest variances of `log x`; never trained. None is no floor.
+        floor: `[*event]`, the smallest variances of `log x`, pure numbers; never trained. None is no floor.
         missing: True takes a NaN for an entry that was not seen, and marginalises it.
 
     The support is `x > 0`. The M-step repairs: a coordinate of no mass keeps its parameters, a variance below the floor
@@ -36,7 +36,7 @@ class LogNormal:
     Source: Johnson, Kotz and Balakrishnan (1994), Continuous univariate distributions, volume 1, chapter 14.
 
     Example:
-        >>> size = LogNormal.from_median([1.0], [2.0])
+        >>> size = LogNormal.from_values([1.0], [2.0])
         >>> [round(float(v), 4) for v in size.log_prob(jnp.array([[1.0], [0.0]]))]
         [-1.6121, -inf]
     """
@@ -63,13 +63,13 @@ class LogNormal:
         return entries.one_step(entries.one_step(start, x), x)
 
     @classmethod
-    def from_median(cls, median, scale, *, floor=None, missing=False) -> LogNormal:
+    def from_values(cls, median, scale, *, floor=None, missing=False) -> LogNormal:
         """Return the density of medians and standard deviations of the logarithm, `[*K, *event]` or one for all.
 
         Raises:
             ModelError: values that are not positive.
         """
-        called = "LogNormal.from_median(median, scale)"
+        called = "LogNormal.from_values(median, scale)"
         median, scale = (entries.positive(v, name=n, called=called) for v, n in ((median, "median"), (scale, "scale")))
         log_median, log_scale = jnp.broadcast_arrays(jnp.log(median), jnp.log(scale))
         return cls(log_median, log_scale, entries.broadcast(floor, log_scale.shape, log_scale.dtype), missing)

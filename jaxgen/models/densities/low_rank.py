@@ -93,7 +93,7 @@ class LowRankGaussian:
         factor: `[D, q]`, F.
         log_psi: `[D]`, logarithm of the variances of the noise.
         origin: `[D]`, a point amid the data, never trained: data far from zero lose no digits to float32.
-        floor: `[D]`, the smallest psi; never trained.
+        floor: `[D]`, the smallest psi, units of x squared; never trained.
         missing: NaN in an event is an entry that was not seen, and is integrated out, exactly.
 
     The M-step regresses events on their factors, under `psi >= floor`. It is that of the model in which the factors

@@ -35,7 +35,7 @@ class Multinomial:
     Source: Johnson, Kotz and Balakrishnan (1997), Discrete multivariate distributions, chapter 35.
 
     Example:
-        >>> die = Multinomial.from_probs([0.5, 0.25, 0.25], 4)
+        >>> die = Multinomial.from_values([0.5, 0.25, 0.25], 4)
         >>> [round(float(p), 4) for p in jnp.exp(die.log_prob(jnp.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]])))]
         [0.5, 0.25, 1.0]
         >>> int(die.sample(jax.random.key(0)).sum())
@@ -61,13 +61,13 @@ class Multinomial:
         return entries.one_step(cls(jnp.zeros(size, dtype), total, entries.broadcast(prior, (size,), dtype)), x)
 
     @classmethod
-    def from_probs(cls, probs, total=1, *, prior=None) -> Multinomial:
+    def from_values(cls, probs, total=1, *, prior=None) -> Multinomial:
         """Return the density of probabilities `[*K, V]`, exact zeros included, that draws so many, `[*K]` or one.
 
         Raises:
             ModelError: negative values, or rows that do not sum to one.
         """
-        probs = probabilities(probs, name="probs", called="Multinomial.from_probs(probs)")
+        probs = probabilities(probs, name="probs", called="Multinomial.from_values(probs)")
         total = entries.broadcast(total, probs.shape[:-1], probs.dtype)
         return cls(jnp.log(probs), total, entries.broadcast(prior, probs.shape, probs.dtype))
 

@@ -77,7 +77,7 @@ class NegativeBinomial:
     lies above its cubic Taylor polynomial; zeros and all else are in it exactly.
 
     Example:
-        >>> goals = NegativeBinomial.from_mean([2.0], [1.0])
+        >>> goals = NegativeBinomial.from_values([2.0], [1.0])
         >>> [round(float(p), 4) for p in jnp.exp(goals.log_prob(jnp.array([[0], [1], [-1]])))]
         [0.3333, 0.2222, 0.0]
     """
@@ -116,7 +116,7 @@ class NegativeBinomial:
         return jax.lax.fori_loop(0, INIT_STEPS, lambda _, m: m.m_step(m.e_step(x, ones)[0]), start)
 
     @classmethod
-    def from_mean(cls, mean, dispersion, *, prior=None, missing=False) -> NegativeBinomial:
+    def from_values(cls, mean, dispersion, *, prior=None, missing=False) -> NegativeBinomial:
         """From means and dispersions, `[*K, *event]` each, or one for all.
 
         Raises:
@@ -125,7 +125,7 @@ class NegativeBinomial:
         mean, dispersion = floating(mean, name="mean"), floating(dispersion, name="dispersion")
         if concrete((mean, dispersion)) and not ((mean > 0).all() and (dispersion > 0).all()):
             raise ModelError(
-                "means and dispersions must be positive", called="NegativeBinomial.from_mean(mean, dispersion)",
+                "means and dispersions must be positive", called="NegativeBinomial.from_values(mean, dispersion)",
                 expected="above 0", got=f"smallest {mean.min()} and {dispersion.min()}",
                 fix="leave others out; the constructor takes logarithms",
             )  # fmt: skip

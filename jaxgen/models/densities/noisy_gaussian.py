@@ -41,7 +41,7 @@ class NoisyGaussian:
         raw: `[D, D]`, the inverse Cholesky factor W of the covariance below the diagonal and the logarithm of its
             diagonal on it; the rest is not used.
         origin: `[D]`, a point amid the data, never trained: data far from zero lose no digits to float32.
-        floor: `[D]`, the smallest variances, `cov >= diag(floor)` in every direction; never trained.
+        floor: `[D]`, the smallest variances, units of x squared: `cov >= diag(floor)`; never trained.
         correlated: the context is the covariance of an event's errors, `[D, D]`; False: their standard deviations,
             `[D]`, which are independent.
 
@@ -53,7 +53,7 @@ class NoisyGaussian:
     Source: Bovy, Hogg and Roweis (2011), Extreme deconvolution.
 
     Example:
-        >>> star = NoisyGaussian.from_covariance([0.0], [[3.0]])
+        >>> star = NoisyGaussian.from_values([0.0], [[3.0]])
         >>> round(float(star.log_prob(jnp.array([2.0]), context=jnp.array([1.0]))), 4)  # N(2; 0, 3 + 1)
         -2.1121
         >>> star.denoise(jnp.array([2.0]), context=jnp.array([1.0])).round(4).tolist()
@@ -98,13 +98,13 @@ class NoisyGaussian:
         return jax.lax.fori_loop(0, START_STEPS, lambda _, g: g.m_step(g.e_step(x, one, context=noise)[0]), start)
 
     @classmethod
-    def from_covariance(cls, mean, covariance, *, floor=0.0, correlated=False) -> NoisyGaussian:
+    def from_values(cls, mean, covariance, *, floor=0.0, correlated=False) -> NoisyGaussian:
         """Return the density of means `[*K, D]` and covariances `[*K, D, D]` without noise.
 
         Raises:
             ModelError: a covariance that is not symmetric positive definite, or that does not fit the mean.
         """
-        called = "NoisyGaussian.from_covariance(mean, covariance)"
+        called = "NoisyGaussian.from_values(mean, covariance)"
         mean, covariance = floating(mean, name="mean"), floating(covariance, name="covariance")
         check_covariance(mean, covariance, called)
         raw = checked_whitener(covariance, called)

@@ -25,7 +25,7 @@ from jaxgen.ops import linalg, scales, wishart
 from jaxgen.ops.gaussians import log_diagonal, ridge
 
 HIGHEST = jax.lax.Precision.HIGHEST
-#: ridge on the default scale of data in which a column is constant or follows from others, as a share of variances
+#: ridge on the default scatter of data in which a column is constant or follows from others, as a share of variances
 RIDGE = 1e-6
 
 
@@ -50,13 +50,13 @@ def _triangle(lower, diagonal):
     return jnp.tril(lower, -1) + diagonal[..., None] * jnp.eye(lower.shape[-1], dtype=lower.dtype)
 
 
-def _positive(scale, diagonal):
+def _positive(scatter, diagonal):
     """True for symmetric positive definite matrices, or positive numbers, on the host."""
     if diagonal:
-        return (scale > 0).all()
+        return (scatter > 0).all()
     with jax.ensure_compile_time_eval():  # a mixture's start may be being traced
-        alike = bool(linalg.symmetric(jnp.asarray(scale)))
-    return alike and (np.linalg.eigvalsh(scale) > 0).all()
+        alike = bool(linalg.symmetric(jnp.asarray(scatter)))
+    return alike and (np.linalg.eigvalsh(scatter) > 0).all()
 
 
 def _spread(x, size, diagonal):
@@ -85,8 +85,8 @@ class NormalWishart:
     `q(mu, L) = N(mu | mean, (strength L)^-1) Wishart(L | S^-1, degrees)`
 
     The predictive density is a Student-t with `degrees - D + 1` degrees of freedom. One step of `EM` on data is the
-    exact posterior, and its next `objective` their exact log evidence per event. With a diagonal scale S the posterior
-    is the best of that form (scikit-learn's `diag`), and the objective a lower bound.
+    exact posterior, and its next `objective` their exact log evidence per event. With a diagonal scatter S it is the
+    best of that form (scikit-learn's `diag`), and the objective a lower bound.
 
     Args:
         offset: `[D]`, the mean relative to `origin`.
@@ -99,7 +99,7 @@ class NormalWishart:
         prior_tril: the Cholesky factor of the prior's S, `[D, D]`, or `[D]`.
         prior_strength, prior_excess: scalars, as above.
 
-    Fields named prior, and the origin, never train. The M-step repairs: a scale without a Cholesky factor keeps only
+    Fields named prior, and the origin, never train. The M-step repairs: a scatter without a Cholesky factor keeps only
     its diagonal. No mass is no repair: the posterior is then the prior.
 
     Source: Bishop (2006), Pattern Recognition and Machine Learning, section 10.2.
@@ -124,8 +124,8 @@ class NormalWishart:
     prior_excess: jax.Array = fixed()
 
     @classmethod
-    def init(cls, key, x, *, mean=None, strength=1.0, degrees=None, scale=None) -> NormalWishart:
-        """The posterior of data `[N, D]` with a full scale; priors not given are those of scikit-learn.
+    def init(cls, key, x, *, mean=None, strength=1.0, degrees=None, scatter=None) -> NormalWishart:
+        """The posterior of data `[N, D]` with a full scatter; priors not given are those of scikit-learn.
 
         Args:
             key: not used.
@@ -133,21 +133,21 @@ class NormalWishart:
             mean: `[D]`, the prior mean; None is that of the data.
             strength: of the prior mean, in events.
             degrees: of freedom of the prior, above D - 1; None is D.
-            scale: `[D, D]`, about `degrees` times the covariance that is expected of a component; None is the data's
+            scatter: `[D, D]`, about `degrees` times the covariance that is expected of a component; None is the data's
                 covariance.
 
         Raises:
             ModelError: values that make no prior. ShapeError: data that are not `[N, D]`.
         """
-        return cls._init(x, mean, strength, degrees, scale, False)
+        return cls._init(x, mean, strength, degrees, scatter, False)
 
     @classmethod
-    def init_diagonal(cls, key, x, *, mean=None, strength=1.0, degrees=None, scale=None) -> NormalWishart:
-        """As `init` with a diagonal scale, `[D]`; None is the data's variances."""
-        return cls._init(x, mean, strength, degrees, scale, True)
+    def init_diagonal(cls, key, x, *, mean=None, strength=1.0, degrees=None, scatter=None) -> NormalWishart:
+        """As `init` with a diagonal scatter, `[D]`; None is the data's variances."""
+        return cls._init(x, mean, strength, degrees, scatter, True)
 
     @classmethod
-    def _init(cls, x, mean, strength, degrees, scale, diagonal):
+    def _init(cls, x, mean, strength, degrees, scatter, diagonal):
         x = floating(x)
         if x.ndim != 2:
             raise ShapeError(
@@ -155,46 +155,47 @@ class NormalWishart:
                 got=f"shape {list(x.shape)}", fix="np.reshape(x, (len(x), -1))",
             )  # fmt: skip
         origin = x[0] + jnp.mean(x - x[0], axis=0)
-        given = None if scale is None else as_array(scale, name="scale")
+        given = None if scatter is None else as_array(scatter, name="scatter")
         if given is not None and given.ndim != (1 if diagonal else 2):
             raise ModelError(
-                "the scale has another form than the posterior", called="NormalWishart.init(key, x, scale=...)",
+                "the scatter has another form than the posterior", called="NormalWishart.init(key, x, scatter=...)",
                 expected="[D]" if diagonal else "[D, D]", got=f"shape {list(given.shape)}",
                 fix="init takes a matrix, init_diagonal a vector",
             )  # fmt: skip
         given = _spread(x - origin, scales.columns(x).scale, diagonal) if given is None else given
-        prior = cls.from_prior(origin if mean is None else mean, given, strength=strength, degrees=degrees)
+        prior = cls.from_values(origin if mean is None else mean, given, strength=strength, degrees=degrees)
         # moments around the data, wherever the prior has its mean
         start = dataclasses.replace(prior, origin=origin, prior_offset=prior.origin - origin)
         return start.m_step(start.e_step(x, jnp.ones(x.shape[0], x.dtype))[0])
 
     @classmethod
-    def from_prior(cls, mean, scale, *, strength=1.0, degrees=None) -> NormalWishart:
+    def from_values(cls, mean, scatter, *, strength=1.0, degrees=None) -> NormalWishart:
         """A posterior that has seen nothing: the prior itself, as fields that train and as those that do not.
 
         Args:
             mean: `[*K, D]`.
-            scale: S, `[*K, D, D]`, or `[*K, D]` for a diagonal one.
+            scatter: S, `[*K, D, D]`, or `[*K, D]` for a diagonal one.
             strength: positive, `[*K]` or one number.
             degrees: above D - 1, `[*K]` or one number; None is D.
 
         Raises:
-            ModelError: a scale that is not symmetric positive definite, numbers out of range, shapes that do not fit.
+            ModelError: a scatter that is not symmetric positive definite, numbers out of range, shapes that do not fit.
 
         Example:
-            >>> NormalWishart.from_prior([0.0, 0.0], [2.0, 4.0], degrees=2.0).covariance.round(4).tolist()
+            >>> NormalWishart.from_values([0.0, 0.0], [2.0, 4.0], degrees=2.0).covariance.round(4).tolist()
             [1.0, 2.0]
         """
-        called = "NormalWishart.from_prior(mean, scale, strength=..., degrees=...)"
+        called = "NormalWishart.from_values(mean, scatter, strength=..., degrees=...)"
         mean = floating(mean, name="mean")
-        scale = as_array(scale, name="scale")
+        scatter = as_array(scatter, name="scatter")
         d = mean.shape[-1] if mean.ndim else 0
-        if not d or scale.shape not in (mean.shape, (*mean.shape, d)):
+        if not d or scatter.shape not in (mean.shape, (*mean.shape, d)):
             raise ModelError(
-                "the scale does not fit the mean", called=called, got=f"mean {list(mean.shape)}, {list(scale.shape)}",
-                expected="mean [*K, D], scale [*K, D, D] or [*K, D]",
+                "the scatter does not fit the mean", called=called,
+                got=f"mean {list(mean.shape)}, scatter {list(scatter.shape)}",
+                expected="mean [*K, D], scatter [*K, D, D] or [*K, D]",
             )  # fmt: skip
-        diagonal = scale.ndim == mean.ndim
+        diagonal = scatter.ndim == mean.ndim
         degrees = d if degrees is None else degrees
         # values that can be seen are checked, also while a mixture's start is being compiled
         known = concrete(strength, degrees)
@@ -203,15 +204,15 @@ class NormalWishart:
                 "a prior out of range", called=called, expected=f"strength > 0, degrees > {d - 1} (D - 1)",
                 got=f"strength {strength}, degrees {degrees}", fix=f"strength, degrees = (1.0, {d})",
             )  # fmt: skip
-        if concrete(scale) and not _positive(np.asarray(scale, np.float64), diagonal):
+        if concrete(scatter) and not _positive(np.asarray(scatter, np.float64), diagonal):
             raise ModelError(
-                "the scale is not symmetric positive definite", called=called,
-                fix="np.maximum(scale, 1e-6)" if diagonal else ridge("scale", scale),
-                expected="a positive definite matrix, or positive numbers", got=f"{scale}"[:200],
+                "the scatter is not symmetric positive definite", called=called,
+                fix="np.maximum(scatter, 1e-6)" if diagonal else ridge("scatter", scatter),
+                expected="a positive definite matrix, or positive numbers", got=f"{scatter}"[:200],
             )  # fmt: skip
         strength, degrees = (jnp.broadcast_to(jnp.asarray(v, mean.dtype), mean.shape[:-1]) for v in (strength, degrees))
-        scale = jnp.asarray(scale, mean.dtype)
-        tril = jnp.sqrt(scale) if diagonal else linalg.cholesky(scale)
+        scatter = jnp.asarray(scatter, mean.dtype)
+        tril = jnp.sqrt(scatter) if diagonal else linalg.cholesky(scatter)
         root = jnp.sqrt(degrees)[..., None]
         raw = jnp.log(root / tril) if diagonal else log_diagonal(root[..., None] * linalg.tril_inverse(tril))
         excess = degrees - (d - 1)
@@ -224,7 +225,7 @@ class NormalWishart:
 
     @property
     def diagonal(self) -> bool:
-        """True for a posterior whose scale is diagonal."""
+        """True for a posterior whose scatter is diagonal."""
         return len(self.raw.shape) == len(self.offset.shape)
 
     @property
@@ -247,6 +248,11 @@ class NormalWishart:
     def degrees(self) -> jax.Array:
         """Degrees of freedom, `[*K]`."""
         return jnp.exp(self.log_excess) + (self.offset.shape[-1] - 1)
+
+    @property
+    def scatter(self) -> jax.Array:
+        """S, `degrees` times the covariance, `[*K, D, D]` or `[*K, D]`, units of x squared."""
+        return self.covariance * self.degrees[(..., *[None] * (1 if self.diagonal else 2))]
 
     @property
     def whitener(self) -> jax.Array:
@@ -370,7 +376,7 @@ class NormalWishart:
         )  # fmt: skip
 
     def freeze(self, statistics, frozen):
-        """A frozen mean does not move: the scale is then taken around it."""
+        """A frozen mean does not move: the scatter is then taken around it."""
         still = -self.prior_strength * (self.prior_offset - self.offset)
         return statistics._replace(first=jnp.where(frozen.offset, still, statistics.first))
 

@@ -53,7 +53,7 @@ class Poisson:
     Source: Loader (2000), Fast and accurate computation of binomial probabilities (the deviance form).
 
     Example:
-        >>> shop = Poisson.from_rate([2.0])
+        >>> shop = Poisson.from_values([2.0])
         >>> [round(float(p), 4) for p in jnp.exp(shop.log_prob(jnp.array([[0], [2], [-1]])))]
         [0.1353, 0.2707, 0.0]
     """
@@ -75,7 +75,7 @@ class Poisson:
         return entries.one_step(start, x)
 
     @classmethod
-    def from_rate(cls, rate, *, prior=None, missing=False) -> Poisson:
+    def from_values(cls, rate, *, prior=None, missing=False) -> Poisson:
         """From expected counts `[*K, *event]`; zero becomes the root of the smallest normal number.
 
         Raises:
@@ -85,7 +85,7 @@ class Poisson:
         rate = rate.astype(entries.float_dtype(rate))
         if concrete(rate) and not (rate >= 0).all():
             raise ModelError(
-                "rates must not be negative", called="Poisson.from_rate(rate)", expected="rate >= 0",
+                "rates must not be negative", called="Poisson.from_values(rate)", expected="rate >= 0",
                 got=f"smallest {rate.min()}", fix="np.maximum(rate, 0); the constructor takes logarithms",
             )  # fmt: skip
         return cls(_log_rate(rate), entries.broadcast(prior, (*rate.shape, 2), rate.dtype), missing)

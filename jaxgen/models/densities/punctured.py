@@ -40,7 +40,7 @@ class Punctured:
 
     Example:
         >>> import jaxgen as jg
-        >>> slab = Punctured.from_density(jg.DiagonalGaussian.from_scale([0.0], [1.0]), [0.0])
+        >>> slab = Punctured.from_density(jg.DiagonalGaussian.from_values([0.0], [1.0]), [0.0])
         >>> [round(float(v), 4) for v in slab.log_prob(jnp.array([[0.0], [1.0]]))]
         [-inf, -1.4189]
     """

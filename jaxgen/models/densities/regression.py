@@ -48,18 +48,18 @@ class LinearRegression:
     `lagged` series an autoregressive hidden Markov model.
 
     Args:
-        weight: `[D, P]`, B, units of x by units of u.
+        coefficients: `[D, P]`, B, units of x by units of u.
         offset: `[D]`, the prediction at `u = center`, relative to `origin`.
         raw: `[D, D]`, `W` below the diagonal and the logarithm of its diagonal on it; the rest is not used.
         origin: `[D]`, a point amid the x, and
         center: `[P]`, one amid the inputs: data far from zero lose no digits to float32. The M-step moves the center
             to the mean of the inputs that the density is responsible for; a gradient never trains either.
-        floor: `[D]`, the smallest variances, `cov >= diag(floor)` in every direction; never trained.
+        floor: `[D]`, the smallest variances, units of x squared: `cov >= diag(floor)`; never trained.
 
     The M-step is weighted least squares, and the maximum of the likelihood under `cov >= diag(floor)`. It repairs: a
     component of no mass keeps its parameters; where the inputs do not vary (in some direction, to the precision of
-    their sums: fewer events than inputs, collinear ones) the weights in that direction stay as they are; eigenvalues
-    of the covariance, in units in which the floor is one, below it are raised to it. Each of these counts as repaired.
+    their sums: fewer events than inputs, collinear ones) the coefficients in that direction stay; eigenvalues of the
+    covariance, in units in which the floor is one, below it are raised to it. Each of these counts as repaired.
 
     Source: Quandt and Ramsey (1978), Estimating mixtures of normal distributions and switching regressions;
     Hamilton (1990), Analysis of time series subject to changes in regime.
@@ -73,11 +73,11 @@ class LinearRegression:
         >>> import jaxgen as jg
         >>> x = jg.lagged(jnp.sin(jnp.arange(20.0))[:, None], 2)
         >>> wave = LinearRegression.init(jax.random.key(0), *x)  # x_t = 2 cos(1) x_(t-1) - x_(t-2)
-        >>> (1000 * wave.weight).round().tolist()
+        >>> (1000 * wave.coefficients).round().tolist()
         [[1081.0, -1000.0]]
     """
 
-    weight: jax.Array
+    coefficients: jax.Array
     offset: jax.Array
     raw: jax.Array
     origin: jax.Array = fixed()
@@ -91,7 +91,7 @@ class LinearRegression:
         Args:
             key: not used.
             x: what is to be explained.
-            context: what explains it; None starts with weights of zero, for `inputs` (P) of them.
+            context: what explains it; None starts with coefficients of zero, for `inputs` (P) of them.
             floor: of the variances, one number or `[D]`; None is 1e-10 of the squared scale of each column of x
                 (`ops.scales`): a regression may leave next to nothing.
 
@@ -119,36 +119,38 @@ class LinearRegression:
         return start
 
     @classmethod
-    def from_values(cls, weight, bias, covariance, *, center=None, floor=0.0) -> LinearRegression:
-        """From weights `[*K, D, P]`, biases `[*K, D]` and covariances `[*K, D, D]`.
+    def from_values(cls, coefficients, intercept, covariance, *, center=None, floor=0.0) -> LinearRegression:
+        """From coefficients `[*K, D, P]`, intercepts `[*K, D]` and covariances `[*K, D, D]`.
 
         Args:
-            center: `[P]` or `[*K, P]`, a point amid the inputs if they are far from zero; `bias` is still the
+            center: `[P]` or `[*K, P]`, a point amid the inputs if they are far from zero; `intercept` is still the
                 prediction for inputs of zero.
 
         Raises:
             ModelError: shapes that do not fit; a covariance that is not symmetric positive definite.
         """
-        called = "LinearRegression.from_values(weight, bias, covariance)"
-        weight, bias = floating(weight, name="weight"), floating(bias, name="bias")
+        called = "LinearRegression.from_values(coefficients, intercept, covariance)"
+        coefficients = floating(coefficients, name="coefficients")
+        intercept = floating(intercept, name="intercept")
         covariance = floating(covariance, name="covariance")
-        d = bias.shape[-1:]
-        if bias.ndim < 1 or weight.shape[:-1] != bias.shape or covariance.shape != (*bias.shape, *d):
+        d = intercept.shape[-1:]
+        fits = coefficients.shape[:-1] == intercept.shape and covariance.shape == (*intercept.shape, *d)
+        if intercept.ndim < 1 or not fits:
             raise ModelError(
                 "the parts do not fit each other", called=called,
-                expected="weight [*K, D, P], bias [*K, D], covariance [*K, D, D]",
-                got=f"{list(weight.shape)}, {list(bias.shape)}, {list(covariance.shape)}",
+                expected="coefficients [*K, D, P], intercept [*K, D], covariance [*K, D, D]",
+                got=f"{list(coefficients.shape)}, {list(intercept.shape)}, {list(covariance.shape)}",
             )  # fmt: skip
         raw = checked_whitener(covariance, called)
-        inputs = (*bias.shape[:-1], weight.shape[-1])
+        inputs = (*intercept.shape[:-1], coefficients.shape[-1])
         center = jnp.zeros(inputs) if center is None else floating(center, name="center")
         if center.shape not in (inputs, inputs[-1:]):
-            raise ModelError("the center does not fit the weights", called=called, expected=f"shape {list(inputs)}",
+            raise ModelError("the center does not fit the inputs", called=called, expected=f"shape {list(inputs)}",
                              got=f"shape {list(center.shape)}")  # fmt: skip
-        center = jnp.broadcast_to(center.astype(weight.dtype), inputs)
-        floor = jnp.broadcast_to(jnp.asarray(floor, weight.dtype), bias.shape)
-        origin = bias + _apply(weight, center)
-        return cls(weight, jnp.zeros_like(origin), raw, origin, center, floor)
+        center = jnp.broadcast_to(center.astype(coefficients.dtype), inputs)
+        floor = jnp.broadcast_to(jnp.asarray(floor, coefficients.dtype), intercept.shape)
+        origin = intercept + _apply(coefficients, center)
+        return cls(coefficients, jnp.zeros_like(origin), raw, origin, center, floor)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -156,18 +158,18 @@ class LinearRegression:
 
     @property
     def context_shape(self) -> tuple[int, ...]:
-        return self.weight.shape[-1:]
+        return self.coefficients.shape[-1:]
 
     @property
     def free_parameters(self) -> int:
-        """Weights, biases, and the covariance's upper triangle."""
-        d, p = self.weight.shape[-2:]
+        """Coefficients, intercepts, and the covariance's upper triangle."""
+        d, p = self.coefficients.shape[-2:]
         return d * (p + 1) + d * (d + 1) // 2
 
     @property
-    def bias(self) -> jax.Array:
+    def intercept(self) -> jax.Array:
         """b, the prediction for inputs of zero, `[*K, D]`, units of x."""
-        return self.origin + self.offset - _apply(self.weight, self.center)
+        return self.origin + self.offset - _apply(self.coefficients, self.center)
 
     @property
     def whitener(self) -> jax.Array:
@@ -193,11 +195,11 @@ class LinearRegression:
                 "these are no inputs of this regression", called="LinearRegression.predict(context)",
                 expected=f"[*batch, {self.context_shape[0]}]", got=f"shape {list(context.shape)}",
             )  # fmt: skip
-        return self.origin + (self.offset + matmul(context - self.center, self.weight.T))
+        return self.origin + (self.offset + matmul(context - self.center, self.coefficients.T))
 
     def _residual(self, x, context):
         # the data move to the origin first, where float32 is fine-grained
-        return (x - self.origin) - (self.offset + matmul(context - self.center, self.weight.T))
+        return (x - self.origin) - (self.offset + matmul(context - self.center, self.coefficients.T))
 
     @per_event
     def log_prob(self, x, *, context=None) -> jax.Array:
@@ -218,7 +220,7 @@ class LinearRegression:
 
     def _sums(self, x, weight, context):
         r = self._residual(x, context)
-        u = jnp.broadcast_to(context - self.center, (len(r), self.weight.shape[-1]))
+        u = jnp.broadcast_to(context - self.center, (len(r), self.coefficients.shape[-1]))
         v = jnp.concatenate([u, jnp.ones((len(u), 1), u.dtype)], axis=1)
         of_r, of_v = (r * weight[:, None]).T, (v * weight[:, None]).T
         return RegressionStatistics(matmul(of_r, r), matmul(of_r, v), matmul(of_v, v))
@@ -243,21 +245,21 @@ class LinearRegression:
         left = second - weight * jnp.outer(shift, shift) - fit
         whitener, singular = floored_whitener((0.5 * (left + left.T) / weight)[None], self.floor[None])
         moved = LinearRegression(
-            self.weight + turn, self.offset + matmul(self.weight, at) + shift, log_diagonal(whitener[0]),
+            self.coefficients + turn, self.offset + matmul(self.coefficients, at) + shift, log_diagonal(whitener[0]),
             self.origin, self.center + at, self.floor,
         )  # fmt: skip
         new = jax.tree.map(lambda new, old: jnp.where(alive, new, old).astype(old.dtype), moved, self)
         return new, (~alive | ~known | singular[0]).astype(jnp.int32)
 
     def freeze(self, statistics, frozen):
-        """Statistics whose M-step finds the best free weights and offsets given those frozen, at this covariance.
+        """Statistics whose M-step finds the best free coefficients and offsets given those frozen, at this covariance.
 
         The center stays. With the covariance given, the likelihood is quadratic in both, and its maximum under frozen
         entries solves the rest of the equations; the covariance is then that around the result. Where nothing of the
         two is frozen, the statistics as they are.
         """
         second, cross, inputs = statistics
-        kept = jnp.concatenate([frozen.weight, frozen.offset[:, None]], axis=1)
+        kept = jnp.concatenate([frozen.coefficients, frozen.offset[:, None]], axis=1)
         precision = matmul(self.whitener.T, self.whitener)
         free = ~kept.reshape(-1)
         system = jnp.where(free[:, None] & free, jnp.kron(precision, inputs), 0)
@@ -274,8 +276,8 @@ class LinearRegression:
         """Sums around the prediction of `old` as sums around this one's."""
         second, cross, inputs = statistics
         step = old.center - self.center
-        shift = (old.origin - self.origin) + (old.offset - self.offset) - matmul(self.weight, step)
-        turn = jnp.concatenate([old.weight - self.weight, shift[:, None]], axis=1)
+        shift = (old.origin - self.origin) + (old.offset - self.offset) - matmul(self.coefficients, step)
+        turn = jnp.concatenate([old.coefficients - self.coefficients, shift[:, None]], axis=1)
         move = jnp.eye(len(step) + 1, dtype=inputs.dtype).at[:-1, -1].set(step)
         along = matmul(turn, inputs)
         crossed = matmul(turn, cross.T)
@@ -285,9 +287,9 @@ class LinearRegression:
         )  # fmt: skip
 
 
-def _apply(weight, u):
+def _apply(coefficients, u):
     """`B u`, `[*K, D]`."""
-    return matmul(weight, u[..., None])[..., 0]
+    return matmul(coefficients, u[..., None])[..., 0]
 
 
 def lagged(x, lags: int):
@@ -314,7 +316,7 @@ def lagged(x, lags: int):
         >>> import jaxgen as jg
         >>> x, past = lagged(jnp.sin(jnp.arange(60.0) ** 1.5).reshape(2, 30, 1), 2)
         >>> start = jg.HMM.init(jax.random.key(0), x, 2, jg.LinearRegression.init, context=past)
-        >>> jg.fit(jax.random.key(1), start, (x, past), steps=3).model.emissions.weight.shape
+        >>> jg.fit(jax.random.key(1), start, (x, past), steps=3).model.emissions.coefficients.shape
         (2, 1, 2)
     """
     called = f"lagged(x, {lags})"

@@ -92,9 +92,10 @@ class StudentT:
     """The multivariate Student t density with a full scale matrix: heavy tails, down to Cauchy's and below.
 
     `log p(x) = log Gamma((df + D) / 2) - log Gamma(df / 2) - (D / 2) log(pi df) + log det W
-    - ((df + D) / 2) log(1 + |W (x - location)|^2 / df)`, with `W` lower triangular and `W scale W^T = I`
+    - ((df + D) / 2) log(1 + |W (x - location)|^2 / df)`, with `W` lower triangular and `W S W^T = I` for the scale
+    matrix S
 
-    It is a Gaussian of covariance `scale / tau`, with `tau ~ Gamma(df / 2, df / 2)` an event's own precision. EM takes
+    It is a Gaussian of covariance `S / tau`, with `tau ~ Gamma(df / 2, df / 2)` an event's own precision. EM takes
     tau as what is not seen: far events count less. The M-step is that of the model in which tau also has a scale, to be
     scaled away afterwards: as safe as EM (no step decreases the likelihood), in fewer steps.
 
@@ -103,22 +104,22 @@ class StudentT:
         raw: `[D, D]`, `W` below the diagonal and the logarithm of its diagonal on it; the rest is not used.
         log_df: scalar, logarithm of the degrees of freedom; the M-step keeps them from 0.1 to 1e4.
         origin: `[D]`, a point amid the data, never trained: data far from zero lose no digits to float32.
-        floor: `[D]`, `scale >= diag(floor)` in every direction; never trained.
+        floor: `[D]`, in units of x squared, `S >= diag(floor)` in every direction; never trained.
         missing: NaN entries of an event were not seen, and are marginalised exactly: what is left of an event has a
             t density with the same df.
 
     The M-step repairs: a component of no mass, or whose squares overflow, keeps its parameters; in units in which the
-    floor is one, eigenvalues of the scale below it are raised to it. Events of which nothing was seen have no mass.
+    floor is one, eigenvalues of S below it are raised to it. Events of which nothing was seen have no mass.
     There is no prior.
 
     Source: Liu and Rubin (1995), ML estimation of the t distribution using EM and its extensions, ECM and ECME;
     Liu, Rubin and Wu (1998), Parameter expansion to accelerate EM, section 4 (the step used here).
 
     Example:
-        >>> t = StudentT.from_scale([0.0, 1.0], [[2.0, 0.5], [0.5, 1.0]], 3.0)
+        >>> t = StudentT.from_values([0.0, 1.0], [[2.0, 0.5], [0.5, 1.0]], 3.0)
         >>> round(float(t.log_prob(jnp.array([0.0, 1.0]))), 4)
         -2.1177
-        >>> t.scale.round(4).tolist(), round(float(t.df), 4)
+        >>> t.scale_matrix.round(4).tolist(), round(float(t.df), 4)
         ([[2.0, 0.5], [0.5, 1.0]], 3.0)
     """
 
@@ -132,13 +133,13 @@ class StudentT:
     @classmethod
     @compiled_by_trace
     def init(cls, key, x, *, df=DF_START, floor=None, missing=False) -> StudentT:
-        """A start from data `[N, D]`: location and scale at given tails, which no outlier sets.
+        """A start from data `[N, D]`: location and scale matrix at given tails, which no outlier sets.
 
         Args:
             key: not used.
             x: measurements; NaN where `missing`.
             df: degrees of freedom to start from.
-            floor: of the scale, one number or `[D]`; None is 1e-6 of each column's own squared scale (`ops.scales`).
+            floor: of its diagonal, one number or `[D]`; None is 1e-6 of each column's own squared scale (`ops.scales`).
             missing: see the class.
         """
         x = scales.table(x, "StudentT.init(key, x)", missing)
@@ -150,29 +151,30 @@ class StudentT:
         return jax.lax.fori_loop(0, START_STEPS, step, start)
 
     @classmethod
-    def from_scale(cls, location, scale, df, *, floor=0.0, missing=False) -> StudentT:
+    def from_values(cls, location, scale_matrix, df, *, floor=0.0, missing=False) -> StudentT:
         """From locations `[*K, D]`, scale matrices `[*K, D, D]` and degrees of freedom `[*K]` or one for all.
 
-        The covariance is `scale df / (df - 2)`, where df exceeds 2.
+        The covariance is `scale_matrix df / (df - 2)`, where df exceeds 2.
 
         Raises:
-            ModelError: a scale that is not symmetric positive definite, df that is not positive, shapes that differ.
+            ModelError: a scale matrix that is not symmetric positive definite, df that is not positive, or shapes that
+                differ.
         """
-        location, scale = floating(location, name="location"), floating(scale, name="scale")
-        called = "StudentT.from_scale(location, scale, df)"
-        if location.ndim < 1 or scale.shape != (*location.shape, location.shape[-1]):
+        location, scale_matrix = floating(location, name="location"), floating(scale_matrix, name="scale_matrix")
+        called = "StudentT.from_values(location, scale_matrix, df)"
+        if location.ndim < 1 or scale_matrix.shape != (*location.shape, location.shape[-1]):
             raise ModelError(
-                "the scale does not fit the location", called=called, got=f"shape {list(scale.shape)}",
+                "the scale matrix does not fit the location", called=called, got=f"shape {list(scale_matrix.shape)}",
                 expected=f"shape {[*location.shape, *location.shape[-1:]]}",
             )  # fmt: skip
         df = jnp.broadcast_to(floating(df, name="df").astype(location.dtype), location.shape[:-1])
-        raw, positive_definite = raw_whitener(scale)
-        if concrete(scale, df) and not (positive_definite and (df > 0).all()):
+        raw, positive_definite = raw_whitener(scale_matrix)
+        if concrete(scale_matrix, df) and not (positive_definite and (df > 0).all()):
             raise ModelError(
                 "no scale matrix, or no degrees of freedom", called=called,
-                fix="" if positive_definite else ridge("scale", scale),
-                expected="a symmetric positive definite scale and df > 0",
-                got=f"diagonal {jnp.diagonal(scale, axis1=-2, axis2=-1)}, df {df}",
+                fix="" if positive_definite else ridge("scale_matrix", scale_matrix),
+                expected="a symmetric positive definite scale matrix and df > 0",
+                got=f"diagonal {jnp.diagonal(scale_matrix, axis1=-2, axis2=-1)}, df {df}",
             )  # fmt: skip
         floor = jnp.broadcast_to(jnp.asarray(floor, location.dtype), location.shape)
         return cls(jnp.zeros_like(location), raw, jnp.log(df), location, floor, missing)
@@ -198,14 +200,14 @@ class StudentT:
         return jnp.tril(self.raw, -1) + diagonal[..., None] * jnp.eye(self.raw.shape[-1], dtype=self.raw.dtype)
 
     @property
-    def scale(self) -> jax.Array:
-        """`[*K, D, D]`, units of x squared."""
+    def scale_matrix(self) -> jax.Array:
+        """S, `[*K, D, D]`, units of x squared."""
         factor = linalg.tril_inverse(self.whitener)
         return matmul(factor, jnp.swapaxes(factor, -1, -2))
 
     @property
     def free_parameters(self) -> int:
-        """Location, symmetric scale, and df, of one model."""
+        """Location, symmetric scale matrix, and df, of one model."""
         d = self.offset.shape[-1]
         return d + d * (d + 1) // 2 + 1
 
@@ -270,7 +272,7 @@ class StudentT:
         return statistics, self.log_prob(x)
 
     def m_step(self, statistics) -> StudentT:
-        """Weighted maximum likelihood of the expanded model, under `scale >= diag(floor)`."""
+        """Weighted maximum likelihood of the expanded model, under `S >= diag(floor)`."""
         return self.maximize(statistics)[0]
 
     @compiled
@@ -312,7 +314,7 @@ class StudentT:
     def freeze(self, statistics, frozen):
         """Statistics whose M-step is the constrained one: some coordinates of `offset`, rows of `raw`, or df frozen.
 
-        A free coordinate of the location follows the frozen ones by its regression on them. With a part of the scale
+        A free coordinate of the location follows the frozen ones by its regression on them. With a part of S
         frozen there is nothing that could be scaled away, and the step is that of plain EM.
         """
         weight, precision, first, second, spread = statistics
@@ -320,7 +322,7 @@ class StudentT:
         alive = has_mass(weight) & (precision > jnp.finfo(weight.dtype).tiny)
         safe = jnp.where(alive, precision, 1)
         mean = first / safe
-        scale = jnp.where(fixed_scale, self.scale, second / safe - jnp.outer(mean, mean))
+        scale = jnp.where(fixed_scale, self.scale_matrix, second / safe - jnp.outer(mean, mean))
         eye = jnp.eye(len(mean), dtype=mean.dtype)
         whitener = linalg.inverse_cholesky(jnp.where(kept[:, None] & kept, scale + self.floor * eye, eye))
         pull = matmul(whitener.T, matmul(whitener, jnp.where(kept, -mean, 0)))

@@ -46,12 +46,12 @@ class VonMises:
     `log p(x) = sum_d k_d cos(x_d - loc_d) - log (2 pi I0(k_d))`
 
     Args:
-        loc: `[*event]`, mean directions in radians; whole turns do not matter.
+        location: `[*event]`, mean directions in radians; whole turns do not matter.
         log_concentration: `[*event]`, logarithm of k: 0 for k is uniform, and `1 / k` the variance of a narrow one.
-        floor: `[*event]`, the least `1 / k` that the M-step gives, which keeps a component off a single event; never
-            trained. None leaves only what the dtype can tell.
+        floor: `[*event]`, the least `1 / k` that the M-step gives, about a variance in squared radians, which keeps a
+            component off a single event; never trained. None leaves only what the dtype can tell.
         prior: `[*event, 3]`, (c, mu, R): as if c events had been seen whose unit vectors sum to length R, at most c, in
-            the direction mu; the conjugate density `I0(k)^-c exp(k R cos(loc - mu))`. Never trained. None is flat.
+            the direction mu; the conjugate density `I0(k)^-c exp(k R cos(location - mu))`. Never trained. None is flat.
         missing: True takes a NaN for an entry that was not seen, and marginalises it.
 
     Every finite angle is in the support, and the density integrates to one over any turn. Draws lie within half a turn
@@ -62,12 +62,12 @@ class VonMises:
     the location of a signal: a Bayesian analysis (the prior).
 
     Example:
-        >>> wind = VonMises.from_loc([0.0], [2.0])
+        >>> wind = VonMises.from_values([0.0], [2.0])
         >>> [round(float(v), 3) for v in wind.log_prob(jnp.array([[0.0], [math.pi], [2 * math.pi]]))]
         [-0.662, -4.662, -0.662]
     """
 
-    loc: jax.Array
+    location: jax.Array
     log_concentration: jax.Array
     floor: jax.Array | None = fixed(default=None)
     prior: jax.Array | None = fixed(default=None)
@@ -100,28 +100,28 @@ class VonMises:
         return dataclasses.replace(start, floor=jnp.broadcast_to(jnp.asarray(floor, dtype), event))
 
     @classmethod
-    def from_loc(cls, loc, concentration, *, floor=None, prior=None, missing=False) -> VonMises:
+    def from_values(cls, location, concentration, *, floor=None, prior=None, missing=False) -> VonMises:
         """From directions in radians and concentrations, `[*K, *event]` each, or one for all; 0 becomes the root of the
         smallest normal number.
 
         Raises:
             ModelError: a negative concentration.
         """
-        loc, concentration = floating(loc, name="loc"), floating(concentration, name="concentration")
+        location, concentration = floating(location, name="location"), floating(concentration, name="concentration")
         if concrete(concentration) and not (concentration >= 0).all():
             raise ModelError(
-                "concentrations must not be negative", called="VonMises.from_loc(loc, concentration)",
+                "concentrations must not be negative", called="VonMises.from_values(location, concentration)",
                 expected="0 or more", got=f"smallest {concentration.min()}",
                 fix="np.maximum(concentration, 0); the constructor takes logarithms",
             )  # fmt: skip
         least = _least(concentration.dtype)
-        loc, log = jnp.broadcast_arrays(loc, jnp.log(jnp.maximum(concentration, least)))
-        floor = None if floor is None else jnp.broadcast_to(jnp.asarray(floor, loc.dtype), loc.shape)
-        return cls(loc, log.astype(loc.dtype), floor, _prior(prior, loc.shape, loc.dtype), missing)
+        location, log = jnp.broadcast_arrays(location, jnp.log(jnp.maximum(concentration, least)))
+        floor = None if floor is None else jnp.broadcast_to(jnp.asarray(floor, location.dtype), location.shape)
+        return cls(location, log.astype(location.dtype), floor, _prior(prior, location.shape, location.dtype), missing)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        return self.loc.shape
+        return self.location.shape
 
     @property
     def concentration(self) -> jax.Array:
@@ -136,7 +136,7 @@ class VonMises:
     @property
     def free_parameters(self) -> int:
         """A direction and a concentration for each coordinate."""
-        return 2 * math.prod(self.loc.shape)
+        return 2 * math.prod(self.location.shape)
 
     def check_data(self, x) -> None:
         """Refuses angles that are not finite with a DataError."""
@@ -151,10 +151,10 @@ class VonMises:
 
     def _difference(self, x):
         """Angles from the direction within half a turn, what is finite, and each entry's penalty."""
-        dtype = self.loc.dtype
+        dtype = self.location.dtype
         inside = (x > -jnp.inf) & (x < jnp.inf)
         penalty = jnp.where(x != x, 0.0 if self.missing else jnp.nan, jnp.where(inside, 0.0, -jnp.inf)).astype(dtype)
-        return _turned(jnp.where(inside, x, 0).astype(dtype), self.loc), inside, penalty
+        return _turned(jnp.where(inside, x, 0).astype(dtype), self.location), inside, penalty
 
     @per_event
     def log_prob(self, x, *, context=None) -> jax.Array:
@@ -188,7 +188,7 @@ class VonMises:
 
         start = (key, jnp.zeros_like(k), jnp.zeros(k.shape, bool))
         _, tangent, _ = jax.lax.while_loop(lambda state: ~jnp.all(state[2]), propose, start)
-        return _wrapped(self.loc + 2 * jnp.arctan(tangent))
+        return _wrapped(self.location + 2 * jnp.arctan(tangent))
 
     @weighted_events
     def e_step(self, x, weight=None):
@@ -207,7 +207,7 @@ class VonMises:
     @compiled
     def maximize(self, statistics):
         """`m_step`, and 1 where a coordinate has no mass or stops at the largest concentration, else 0."""
-        eps = float(jnp.finfo(self.loc.dtype).eps)
+        eps = float(jnp.finfo(self.location.dtype).eps)
         alive = has_mass(statistics.weight)
         weight, sine, versine = jax.tree.map(jnp.add, statistics, self._pseudo())
         weight = jnp.where(alive, weight, 1)
@@ -221,7 +221,7 @@ class VonMises:
         k = jnp.where(regular, _concentration(jnp.where(regular, spread, 0.5), length), 1 / least)
         new = dataclasses.replace(
             self,
-            loc=jnp.where(alive, _wrapped(self.loc + jnp.arctan2(s, 1 - v)), self.loc),
+            location=jnp.where(alive, _wrapped(self.location + jnp.arctan2(s, 1 - v)), self.location),
             log_concentration=jnp.where(alive, jnp.log(k), self.log_concentration),
         )
         return new, jnp.any(~(alive & regular)).astype(jnp.int32)
@@ -229,15 +229,15 @@ class VonMises:
     def _pseudo(self):
         """Return the statistics of the prior's pseudo-events, which add to those of the data."""
         if self.prior is None:
-            return VonMisesStatistics(*[jnp.zeros_like(self.loc)] * 3)
+            return VonMisesStatistics(*[jnp.zeros_like(self.location)] * 3)
         count, mu, length = jnp.moveaxis(self.prior, -1, 0)
-        versine = count - length + 2 * length * jnp.sin((mu - self.loc) / 2) ** 2
-        return VonMisesStatistics(count, length * jnp.sin(mu - self.loc), versine)
+        versine = count - length + 2 * length * jnp.sin((mu - self.location) / 2) ** 2
+        return VonMisesStatistics(count, length * jnp.sin(mu - self.location), versine)
 
     def log_prior(self):
-        """`k R cos(loc - mu) - c log I0(k)`, nats up to a constant."""
+        """`k R cos(location - mu) - c log I0(k)`, nats up to a constant."""
         if self.prior is None:
-            return jnp.zeros((), self.loc.dtype)
+            return jnp.zeros((), self.location.dtype)
         pseudo = self._pseudo()
         return -jnp.sum(pseudo.weight * _log_i0e(self.concentration) + self.concentration * pseudo.versine)
 
@@ -246,36 +246,36 @@ class VonMises:
         pseudo = self._pseudo()
         most = statistics.weight + pseudo.weight - pseudo.versine
         return statistics._replace(
-            sine=jnp.where(frozen.loc, -pseudo.sine, statistics.sine),
-            versine=jnp.where(frozen.loc, jnp.minimum(statistics.versine, most), statistics.versine),
+            sine=jnp.where(frozen.location, -pseudo.sine, statistics.sine),
+            versine=jnp.where(frozen.location, jnp.minimum(statistics.versine, most), statistics.versine),
         )
 
     def recentre(self, old, statistics):
         """Statistics around the old direction, around this one."""
         weight, sine, versine = statistics
-        turn = self.loc - old.loc
+        turn = self.location - old.location
         moved = 2 * weight * jnp.sin(turn / 2) ** 2 + versine * jnp.cos(turn) - sine * jnp.sin(turn)
         return VonMisesStatistics(weight, sine * jnp.cos(turn) - (weight - versine) * jnp.sin(turn), moved)
 
     def features(self, x):
         """Unit vectors, cosines and then sines, `[N, 2 D]`, for clustering; NaN where an entry was not seen."""
-        x = jnp.where(jnp.isfinite(x), x, jnp.nan).astype(self.loc.dtype).reshape((x.shape[0], -1))
+        x = jnp.where(jnp.isfinite(x), x, jnp.nan).astype(self.location.dtype).reshape((x.shape[0], -1))
         return jnp.concatenate([jnp.cos(x), jnp.sin(x)], axis=1)
 
     def distribution(self):
         """The distrax distribution."""
         dx = distrax()
-        return dx.Independent(dx.VonMises(self.loc, self.concentration), len(self.event_shape))
+        return dx.Independent(dx.VonMises(self.location, self.concentration), len(self.event_shape))
 
 
-def _turned(x, loc):
-    """`x - loc` less whole turns, to the last digit of what was given: a narrow density may straddle pi.
+def _turned(x, location):
+    """`x - location` less whole turns, to the last digit of what was given: a narrow density may straddle pi.
 
     Source: Knuth (1969), section 4.2.2, for the error of a difference; Cody and Waite (1980) for the turn in two parts.
     """
-    difference = x - loc
+    difference = x - location
     back = difference - x
-    error = (x - (difference - back)) - (loc + back)
+    error = (x - (difference - back)) - (location + back)
     turns = jnp.round(jax.lax.stop_gradient(difference) / (2 * math.pi))
     # a turn of ten bits, whose multiples are exact, and the rest of it
     return (difference - 6.28125 * turns) + (error - (2 * math.pi - 6.28125) * turns)

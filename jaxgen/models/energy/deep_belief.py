@@ -28,7 +28,7 @@ class DeepBelief:
 
     Example:
         >>> from jaxgen.models.energy.rbm import RBM
-        >>> rbm = RBM.from_parameters(jnp.zeros(2), jnp.zeros(2), jnp.zeros((2, 2)))
+        >>> rbm = RBM.from_values(jnp.zeros(2), jnp.zeros(2), jnp.zeros((2, 2)))
         >>> dbn = DeepBelief.from_machines([rbm, rbm])
         >>> round(float(dbn.elbo(jax.random.key(0), jnp.array([0, 1])) / jnp.log(2.0)), 4)
         -2.0

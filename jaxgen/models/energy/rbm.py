@@ -63,7 +63,7 @@ class RBM:
     Deep Boltzmann machines and the centering trick.
 
     Example:
-        >>> rbm = RBM.from_parameters(jnp.zeros(3), jnp.zeros(2), jnp.zeros((3, 2)))
+        >>> rbm = RBM.from_values(jnp.zeros(3), jnp.zeros(2), jnp.zeros((3, 2)))
         >>> round(float(rbm.energy(jnp.array([0, 1, 1])) / jnp.log(2.0)), 4)
         -2.0
         >>> round(float(rbm.log_partition() / jnp.log(2.0)), 4)
@@ -143,7 +143,7 @@ class RBM:
         return cls(visible, hidden, weights, *centers)
 
     @classmethod
-    def from_parameters(cls, visible_bias, hidden_bias, weights) -> RBM:
+    def from_values(cls, visible_bias, hidden_bias, weights) -> RBM:
         """Bits on both sides, from biases `[V]` and `[H]` and weights `[V, H]`, brought to one floating dtype.
 
         Raises:
@@ -157,7 +157,7 @@ class RBM:
         if b.ndim != 1 or c.ndim != 1 or w.shape != (*b.shape, *c.shape):
             raise ModelError(
                 "weights and biases do not fit each other", expected="[V], [H] and [V, H]",
-                called="RBM.from_parameters(visible_bias, hidden_bias, weights)",
+                called="RBM.from_values(visible_bias, hidden_bias, weights)",
                 got=f"{list(b.shape)}, {list(c.shape)} and {list(w.shape)}",
                 fix="np.transpose(weights)" if w.T.shape == (*b.shape, *c.shape) else "",
             )  # fmt: skip
@@ -332,7 +332,7 @@ class RBM:
             ModelError: as `log_partition`.
 
         Example:
-            >>> rbm = RBM.from_parameters(jnp.zeros(2), jnp.zeros(1), jnp.zeros((2, 1)))
+            >>> rbm = RBM.from_values(jnp.zeros(2), jnp.zeros(1), jnp.zeros((2, 1)))
             >>> rbm.marginals().visible.tolist()
             [0.5, 0.5]
         """

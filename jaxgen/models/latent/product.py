@@ -83,8 +83,8 @@ class Product:
 
     Example:
         >>> import jaxgen as jg
-        >>> table = Product.from_blocks([((0, 2), jg.DiagonalGaussian.from_scale([0.0, 1.0], [1.0, 1.0])),
-        ...                              (1, jg.Poisson.from_rate(2.0))])
+        >>> table = Product.from_blocks([((0, 2), jg.DiagonalGaussian.from_values([0.0, 1.0], [1.0, 1.0])),
+        ...                              (1, jg.Poisson.from_values(2.0))])
         >>> round(float(table.log_prob(jnp.array([0.0, 2.0, 1.0]))), 4)
         -3.1447
         >>> table.sample(jax.random.key(0), (5,)).shape
