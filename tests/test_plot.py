@@ -85,14 +85,15 @@ def test_responsibilities_mix_the_colours(ax):
 
 def test_information(ax):
     row = lambda leaf, k, bic, sound=True: types.SimpleNamespace(leaf=leaf, k=k, bic=bic, sound=sound)  # noqa: E731
-    rows = [row("full", 1, -9.0), row("full", 2, -5.0), row("full", 3, 99.0, False), row("tied", 1, -8.0)]
+    rows = [row("full", 1, 9.0), row("full", 2, -5.0), row("full", 3, -99.0, False), row("tied", 1, 8.0)]
     table = types.SimpleNamespace(rows=rows, best=lambda by: rows[1])
     assert plot.information(table, ax) is ax
-    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [-9, -5, np.nan])
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [9, -5, np.nan])
     np.testing.assert_array_equal(ax.lines[-1].get_xdata(), [2])
     assert [t.get_text() for t in ax.get_legend().get_texts()] == ["full", "tied"]
     assert ax.texts[0].get_text() == "full, K = 2: \N{MINUS SIGN}5.0"
-    assert ax.get_ylim()[1] > -5
+    low, high = ax.get_ylim()  # the best is at the lower end, as the axis says
+    assert low < -5 and 8 < high < 20 and "lower is better" in ax.get_ylabel()
 
 
 def test_states(ax):

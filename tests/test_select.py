@@ -32,13 +32,13 @@ TIED = functools.partial(jg.Gaussian.init, tied=True)
     ids=["full 2", "full 2, float32", "full 3", "tied 3", "diagonal 2"],
 )
 def test_iris(leaf, k, expected, dtype):
-    """BIC of the best of restarts, as mclust reports it."""
+    """BIC of the best of restarts, as mclust reports it, whose sign is the other one."""
     x = load_iris().data.astype(dtype)
     with jax.enable_x64(dtype == np.float64):
         start = lambda key: jg.Mixture.init(key, x, k, leaf)  # noqa: E731
         fitted = jg.fit(jax.random.key(0), start, x, restarts=20, steps=1000, tolerance=1e-9)
         # the figures have four decimals; float32 rounds a sum of 150 log-densities
-        assert jg.bic(fitted.model, x) == pytest.approx(expected, abs=1e-3 if dtype == np.float64 else 2e-2)
+        assert -jg.bic(fitted.model, x) == pytest.approx(expected, abs=1e-3 if dtype == np.float64 else 2e-2)
 
 
 def test_criteria_are_what_they_say():
@@ -46,12 +46,12 @@ def test_criteria_are_what_they_say():
     model = jg.Gaussian.init(jax.random.key(0), x)
     total = float(np.asarray(model.log_prob(x), np.float64).sum())
     assert latent.free_parameters(model) == 5
-    assert jg.bic(model, x) == pytest.approx(2 * total - 5 * math.log(50), abs=1e-3)
-    assert jg.aic(model, x) == pytest.approx(2 * total - 10, abs=1e-3)
+    assert jg.bic(model, x) == pytest.approx(5 * math.log(50) - 2 * total, abs=1e-3)
+    assert jg.aic(model, x) == pytest.approx(10 - 2 * total, abs=1e-3)
     mixture = jg.Mixture.init(jax.random.key(0), x, 2, FULL)
     share = np.asarray(mixture.responsibilities(x), np.float64)
     entropy = -np.sum(share * np.log(np.maximum(share, 1e-300)))
-    assert jg.icl(mixture, x) == pytest.approx(jg.bic(mixture, x) - 2 * entropy, abs=1e-2)
+    assert jg.icl(mixture, x) == pytest.approx(jg.bic(mixture, x) + 2 * entropy, abs=1e-2)
 
 
 def test_entropy_of_a_gaussian():
@@ -91,7 +91,7 @@ def test_missing_entries_are_left_out_of_the_likelihood():
     both, first = x[~np.isnan(x[:, 1])], x[np.isnan(x[:, 1])][:, :1]
     complete = jg.Gaussian.from_values([0.1, -0.2], [[1.2, 0.4], [0.4, 0.9]])
     total = float(complete.log_prob(both).sum() + complete.marginal((0,)).log_prob(first).sum())
-    assert jg.aic(model, x) == pytest.approx(2 * total - 10, abs=1e-3)
+    assert jg.aic(model, x) == pytest.approx(10 - 2 * total, abs=1e-3)
     with pytest.raises(jg.DataError, match="NaN"):
         jg.aic(complete, x)
 
@@ -130,8 +130,8 @@ def test_criteria_of_sequences_count_steps(counts, monkeypatch):
         found = jg.metrics.evidence(hmm, data, classify=True)
         assert (found.events, found.parameters) == (steps, 5)
         assert found.log_likelihood == pytest.approx(log_prob.sum(), abs=1e-9)
-        assert found.icl == pytest.approx(2 * log_prob.sum() - 5 * math.log(steps) - 2 * doubt.sum(), abs=1e-9)
-        assert jg.aic(hmm, data) == pytest.approx(2 * log_prob.sum() - 10, abs=1e-9)
+        assert found.icl == pytest.approx(5 * math.log(steps) + 2 * doubt.sum() - 2 * log_prob.sum(), abs=1e-9)
+        assert jg.aic(hmm, data) == pytest.approx(10 - 2 * log_prob.sum(), abs=1e-9)
         assert jg.score(jax.random.key(0), hmm, data).mean == pytest.approx(log_prob.mean(), abs=1e-6)
         # a sequence at a time gives the same
         monkeypatch.setattr("jaxgen.metrics.information.CHUNK_EVENTS", 1)
@@ -151,7 +151,7 @@ def test_criteria_of_gaussian_series():
     x = np.random.default_rng(5).normal(size=(3, 20, 2)).astype(np.float32)
     hmm = jg.HMM.init(jax.random.key(0), x, 2, functools.partial(DIAGONAL, missing=True))
     log_prob = np.asarray(hmm.log_prob(x), np.float64)
-    assert jg.bic(hmm, x) == pytest.approx(2 * log_prob.sum() - 11 * math.log(60), abs=1e-3)
+    assert jg.bic(hmm, x) == pytest.approx(11 * math.log(60) - 2 * log_prob.sum(), abs=1e-3)
     assert jg.score(jax.random.key(0), hmm, x).mean == pytest.approx(log_prob.mean(), abs=1e-5)
     x[0, :5, 0] = np.nan
     x[1, :5] = np.nan
@@ -203,7 +203,8 @@ def test_select_on_old_faithful():
     assert [*rows] == [(leaf, k) for leaf in ("full", "tied") for k in (1, 2, 3)]
     for leaf, k in (("full", 2), ("tied", 3)):
         peer = GaussianMixture(k, covariance_type=leaf, n_init=3, tol=1e-8, max_iter=1000, reg_covar=0, random_state=0)
-        expected = -peer.fit(x.astype(np.float64)).bic(x.astype(np.float64))
+        expected = peer.fit(x.astype(np.float64)).bic(x.astype(np.float64))
+        assert rows[leaf, k].aic == pytest.approx(peer.aic(x.astype(np.float64)), abs=0.03)
         # EM stops where a step gains less than 1e-6 nats per event: what is left of 272 of them is a hundredth or so
         assert rows[leaf, k].bic == pytest.approx(expected, abs=0.03)
     best = table.best()
@@ -211,7 +212,7 @@ def test_select_on_old_faithful():
     for row in table.rows:
         assert row.model.logits.shape == (row.k,)
         assert jg.icl(row.model, x) == pytest.approx(row.icl, abs=1e-2)
-        assert row.bic - row.aic == pytest.approx(row.parameters * (2 - math.log(272)), abs=1e-6)
+        assert row.bic - row.aic == pytest.approx(row.parameters * (math.log(272) - 2), abs=1e-6)
     columns = table.as_dict()
     assert {len(column) for column in columns.values()} == {6}
     assert columns["status"][0] == "CONVERGED"
@@ -230,7 +231,7 @@ def test_a_repaired_fit_does_not_compete():
     table = jg.select(jax.random.key(0), x, (1, 2, 4), {"diagonal": DIAGONAL}, restarts=2)
     one, two, _ = table.rows
     assert (one.repaired, two.repaired) == (0, 1)
-    assert two.bic > one.bic
+    assert two.bic < one.bic
     assert table.best().k == 1
     assert table.best(repaired=True).k > 1
     assert "!" in str(table)
@@ -305,7 +306,7 @@ def test_select_finds_the_number_of_states():
     for row in table.rows:
         assert isinstance(row.model, jg.HMM) and row.model.chain.states == row.k
         assert row.parameters == row.k * row.k - 1 + row.k
-        assert row.bic == pytest.approx(2 * row.log_likelihood - row.parameters * math.log(288), abs=1e-6)
+        assert row.bic == pytest.approx(row.parameters * math.log(288) - 2 * row.log_likelihood, abs=1e-6)
     best = table.best()
     order = np.argsort(best.model.emissions.rate)
     # 100 steps or so of each state: three standard errors of the largest rate are 2

@@ -21,6 +21,8 @@ from jaxgen.core.sequences import Sequences
 #: events scored at once, and scalars of data at once: what keeps memory small
 CHUNK_EVENTS = 2**14
 CHUNK_SCALARS = 2**20
+#: what models are compared by, and the sign of what is small for the best: 1 where lower is better, -1 where higher is
+CRITERIA = {"bic": 1, "aic": 1, "icl": 1, "held_out": -1}
 
 
 class Evidence(NamedTuple):
@@ -40,21 +42,21 @@ class Evidence(NamedTuple):
 
     @property
     def bic(self) -> float:
-        return 2 * self.log_likelihood - self.parameters * math.log(self.events)
+        return -2 * self.log_likelihood + self.parameters * math.log(self.events)
 
     @property
     def aic(self) -> float:
-        return 2 * self.log_likelihood - 2 * self.parameters
+        return -2 * self.log_likelihood + 2 * self.parameters
 
     @property
     def icl(self) -> float:
-        return math.nan if self.entropy is None else self.bic - 2 * self.entropy
+        return math.nan if self.entropy is None else self.bic + 2 * self.entropy
 
 
 def bic(model: Any, data: Any) -> float:
-    """The Bayesian information criterion; higher is better, as in mclust.
+    """The Bayesian information criterion; lower is better, as in scikit-learn and statsmodels.
 
-    `BIC = 2 log L - p log n`, twice an approximation of the log evidence
+    `BIC = -2 log L + p log n`, minus twice an approximation of the log evidence
 
     Args:
         model: a `Density` at its maximum of the likelihood of these data; p is its `free_parameters`.
@@ -72,40 +74,39 @@ def bic(model: Any, data: Any) -> float:
     Raises:
         ModelError: a model without an exact likelihood. DataError, ShapeError: data that do not fit the model.
 
-    Source: Schwarz (1978), Estimating the dimension of a model; the sign of Fraley and Raftery (2002), Model-based
-    clustering, discriminant analysis, and density estimation.
+    Source: Schwarz (1978), Estimating the dimension of a model.
 
     Example:
         >>> x = jnp.array([[-1.0], [0.0], [1.0]])
         >>> import jaxgen as jg
         >>> round(bic(jg.Gaussian.init(jax.random.key(0), x), x), 2)
-        -9.49
+        9.49
     """
     return evidence(model, data, "bic(model, data)").bic
 
 
 def aic(model: Any, data: Any) -> float:
-    """Akaike's information criterion; higher is better.
+    """Akaike's information criterion; lower is better.
 
-    `AIC = 2 log L - 2 p`
+    `AIC = -2 log L + 2 p`
 
     Args, Raises: as `bic`.
 
-    Source: Akaike (1974), A new look at the statistical model identification, with the sign turned.
+    Source: Akaike (1974), A new look at the statistical model identification.
 
     Example:
         >>> import jaxgen as jg
         >>> x = jnp.array([[-1.0], [0.0], [1.0]])
         >>> round(aic(jg.Gaussian.init(jax.random.key(0), x), x), 4)
-        -11.2972
+        11.2972
     """
     return evidence(model, data, "aic(model, data)").aic
 
 
 def icl(model: Any, data: Any) -> float:
-    """The integrated completed likelihood; higher is better. It asks for components that lie apart.
+    """The integrated completed likelihood; lower is better. It asks for components that lie apart.
 
-    `ICL = BIC - 2 sum_n H(p(z | x_n))`, with the entropy of the responsibilities; of a hidden Markov model that of the
+    `ICL = BIC + 2 sum_n H(p(z | x_n))`, with the entropy of the responsibilities; of a hidden Markov model that of the
     posterior over paths. (mclust takes `-log max_k p(k | x_n)` in place of H, which is smaller.)
 
     Args:
@@ -123,7 +124,7 @@ def icl(model: Any, data: Any) -> float:
         >>> import jaxgen as jg
         >>> x = jnp.concatenate([jnp.linspace(-1, 1, 50), jnp.linspace(9, 11, 50)])[:, None]
         >>> mixture = jg.Mixture.init(jax.random.key(0), x, 2, jg.Gaussian.init)
-        >>> 0 <= bic(mixture, x) - icl(mixture, x) < 1e-3  # nobody doubts which event is whose
+        >>> 0 <= icl(mixture, x) - bic(mixture, x) < 1e-3  # nobody doubts which event is whose
         True
     """
     return evidence(model, data, "icl(model, data)", classify=True).icl

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.inputs import as_array
 from jaxgen.core.protocols import Classifier, Covaried, Located, Spread, has
+from jaxgen.metrics.information import CRITERIA
 from jaxgen.plot.style import DATA, GRID, INK, MARKERS, PALETTE, clean, dot_size
 
 
@@ -111,12 +112,12 @@ def responsibilities(
 def information(selection: Any, ax: Axes | None = None, *, by: str = "bic") -> Axes:
     """A criterion of the models that `select` fitted, by number of components, a line for each kind of component.
 
-    Fits that failed or were repaired are gaps. Far below the best the lines leave the picture.
+    Fits that failed or were repaired are gaps. Far from the best the lines leave the picture.
 
     Args:
         selection: what `select` returned.
         ax: where to draw; None takes the current axis.
-        by: `"bic"`, `"aic"`, `"icl"` or `"held_out"`; higher is better in all of them.
+        by: `"bic"`, `"aic"` or `"icl"`, of which lower is better, or `"held_out"`, of which higher is.
 
     Raises:
         FitError: a criterion that the selection does not have, or no fit that may compete.
@@ -131,20 +132,23 @@ def information(selection: Any, ax: Axes | None = None, *, by: str = "bic") -> A
         others.extend(values[np.isfinite(values)])
         ax.plot([row.k for row in rows], values, color=PALETTE[i % len(PALETTE)], linewidth=1.6,
                 marker=MARKERS[i % len(MARKERS)], markersize=4.5, label=leaf)  # fmt: skip
-    depth = max(3 * (height - float(np.median(others))), 1e-3 * abs(height), 1e-9)
-    low = max(height - depth, min(others) - 0.05 * depth)
-    ax.set_ylim(low, height + 0.22 * (height - low))
+    # up from the best where lower is better, down from it where higher is
+    sign = CRITERIA[by]
+    away = sign * (np.array(others) - height)
+    reach = max(3 * float(np.median(away)), 1e-3 * abs(height), 1e-9)
+    reach = min(reach, float(away.max()) + 0.05 * reach)
+    ax.set_ylim(*sorted((height - 0.22 * sign * reach, height + sign * reach)))
     ax.plot(best.k, height, marker="o", markersize=13, markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1.4)
     digits = 4 if by == "held_out" else 1
     number = f"{height:.{digits}f}".replace("-", "\N{MINUS SIGN}")  # as the axis writes it
     ax.annotate(
-        f"{best.leaf}, K = {best.k}: {number}", (best.k, height), (0, 12), textcoords="offset points",
-        color=INK, fontsize=10, ha="left" if best.k < np.mean(ax.get_xlim()) else "right",
+        f"{best.leaf}, K = {best.k}: {number}", (best.k, height), (0, -12 * sign), textcoords="offset points",
+        color=INK, fontsize=10, va="top" if sign > 0 else "bottom", ha="left" if best.k < np.mean(ax.get_xlim()) else "right",
     )  # fmt: skip
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     ax.set_xlabel("number of components or states K")
-    name = {"held_out": "held-out log-likelihood (nats per event)"}
-    ax.set_ylabel(name.get(by, f"{by.upper()} (twice nats, higher is better)"))
+    name = {"held_out": "held-out log-likelihood (nats per event, higher is better)"}
+    ax.set_ylabel(name.get(by, f"{by.upper()} (twice nats, lower is better)"))
     ax.grid(axis="y", color=GRID, linewidth=0.7)
     ax.set_axisbelow(True)
     ax.legend(frameon=False, loc="lower center", ncols=4, fontsize=10, labelcolor=INK, bbox_to_anchor=(0.5, 1.0))

@@ -9,9 +9,7 @@ from typing import Any, NamedTuple
 
 from jaxgen.core.errors import FitError
 from jaxgen.fit.loop import Status
-
-#: what `Selection.best` chooses by; higher is better
-CRITERIA = ("bic", "aic", "icl", "held_out")
+from jaxgen.metrics.information import CRITERIA
 
 
 class Candidate(NamedTuple):
@@ -22,8 +20,8 @@ class Candidate(NamedTuple):
         k: number of components, or of states.
         log_likelihood: of all data, nats.
         parameters: how many are free.
-        bic, aic, icl: criteria, higher is better; NaN for a fit that failed, and icl for models that classify nothing.
-        held_out: nats per event (per step of sequences) of data that the fit did not see, or None.
+        bic, aic, icl: criteria, lower is better; NaN for a fit that failed, and icl for models that classify nothing.
+        held_out: nats per event (per step of sequences) of data that the fit did not see, higher is better; or None.
         status: a `Status`: why the fit ended.
         repaired: dead or singular components in its last step. The likelihood of such a model is that of the floor of
             its variances, and comparable with nothing.
@@ -67,7 +65,7 @@ class Selection:
     seconds: float
 
     def best(self, by: str = "bic", *, repaired: bool = False) -> Candidate:
-        """The row with the highest `"bic"`, `"aic"`, `"icl"` or `"held_out"`.
+        """Return the row with the lowest `"bic"`, `"aic"` or `"icl"`, or the highest `"held_out"`.
 
         Args:
             by: the criterion.
@@ -77,7 +75,7 @@ class Selection:
             FitError: no such criterion, held-out data that there are not, or no row that may compete.
         """
         called = f"Selection.best({by!r})"
-        if by not in CRITERIA[: 4 if self.held_out else 3]:
+        if by not in self._criteria():
             raise FitError("no such criterion", called=called, expected=", ".join(CRITERIA), got=repr(by),
                            fix="select with validation data or folds, for held_out")  # fmt: skip
         rows = [r for r in self.rows if r.sound or (repaired and r.status != Status.NON_FINITE)]
@@ -87,7 +85,7 @@ class Selection:
                 "no fit may compete", called=called, expected="one that is finite and without repairs",
                 got=f"{len(self.rows)} that failed or were repaired", fix="smaller ks, or let repaired ones compete",
             )  # fmt: skip
-        return max(rows, key=lambda r: getattr(r, by))
+        return min(rows, key=lambda r: CRITERIA[by] * getattr(r, by))
 
     def as_dict(self) -> dict[str, list[Any]]:
         """Columns by name, models left out: `pandas.DataFrame(selection.as_dict())`."""
@@ -95,9 +93,12 @@ class Selection:
         columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in self.rows] for name in names}
         return columns | {"status": [row.status.name for row in self.rows]}
 
+    def _criteria(self) -> list[str]:
+        return [by for by in CRITERIA if by != "held_out" or self.held_out]
+
     def _winners(self) -> list[tuple[str, Candidate]]:
         try:
-            return [(by, self.best(by)) for by in CRITERIA[: 4 if self.held_out else 3]]
+            return [(by, self.best(by)) for by in self._criteria()]
         except FitError:
             return []
 
@@ -112,7 +113,7 @@ class Selection:
         return [first + "".join(f"; {note}" for note in notes)]
 
     def _verdicts(self) -> list[str]:
-        unit = {"held_out": f" nats per event, {self.held_out}"}
+        unit = {"held_out": f" nats per event, {self.held_out}, higher is better"}
         return [f"{by.replace('_', '-') if by == 'held_out' else by.upper()}: {row.leaf}, K = {row.k} "
                 f"({_number(getattr(row, by), 4 if by == 'held_out' else 2)}{unit.get(by, '')})"
                 for by, row in self._winners()] or ["no fit may compete"]  # fmt: skip
@@ -126,7 +127,7 @@ class Selection:
             lines.append([str(k), *(_cell(row) + ("*" if row is best and row else " ") for row in rows)])
         widths = [max(len(line[i]) for line in lines) + 2 * bool(i) for i in range(len(lines[0]))]
         head, *body = ["".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in lines]
-        return "\n".join([*self._summary(), "BIC, higher is better", head, *body, "best by " + "\n        ".join(
+        return "\n".join([*self._summary(), "BIC, lower is better", head, *body, "best by " + "\n        ".join(
             self._verdicts())])  # fmt: skip
 
     def _repr_html_(self) -> str:
@@ -155,7 +156,7 @@ class Selection:
         summary = "<br>".join(map(html.escape, self._summary()))
         verdicts = "<br>".join("best by " + html.escape(line) for line in self._verdicts())
         return (
-            f"<div><p>{summary}</p><table><caption>BIC, higher is better</caption><thead><tr><th>K</th>{head}</tr>"
+            f"<div><p>{summary}</p><table><caption>BIC, lower is better</caption><thead><tr><th>K</th>{head}</tr>"
             f"</thead><tbody>{body}</tbody></table><p>{verdicts}</p></div>"
         )
 
