@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import signatures
+from jaxgen.core import latent, signatures
 from jaxgen.core.algebra import context_optional, context_shape
 from jaxgen.core.errors import DataError, ShapeError
 from jaxgen.core.fast import Events
-from jaxgen.core.inputs import COMPANIONS, as_array, as_label, check_rows, widened
+from jaxgen.core.inputs import COMPANIONS, as_array, as_events, as_label, check_rows, concrete, widened
 from jaxgen.core.protocols import Mapped, has
 from jaxgen.core.sequences import Sequences
 
@@ -259,6 +259,7 @@ def _opened(method: F, way: _Way) -> F:
         method, decorator=way.decorator, positional=way.positional, companions=way.companions, unused=way.unused
     )
     name, keyed = method.__name__, "key" in signature.positional
+    of_events = "x" in signature.positional and "weight" not in signature.positional
     check = _checked_sample if "shape" in signature.positional else _checked_events
     static = (*signature.options, *({"length"} & {*signature.companions}))
 
@@ -266,7 +267,8 @@ def _opened(method: F, way: _Way) -> F:
     def compiled(self: Any, arrays: Any, rows: Any, batch: tuple[int, ...], shared: bool, **options: Any) -> Any:
         wide = widened(self)
         one = lambda *arrays, **rows: method(wide, *arrays, **rows, **options)  # noqa: E731
-        return way.run(one, keyed, batch, shared, arrays, rows)
+        out = way.run(one, keyed, batch, shared, arrays, rows)
+        return out, _undefined(out, arrays[-1]) if of_events else False
 
     @functools.wraps(method)
     def public(self: Any, *args: Any, **given: Any) -> Any:
@@ -277,10 +279,20 @@ def _opened(method: F, way: _Way) -> F:
             key = (given.pop("key"),)
             check_key(key[0], called)
         arrays, rows, batch, shared = check(self, given, signature, called)
-        return compiled(self, (*key, *arrays), rows, batch, shared, **given)
+        out, undefined = compiled(self, (*key, *arrays), rows, batch, shared, **given)
+        if of_events and concrete(undefined) and undefined and not latent.accepts_missing(self):
+            # only where a result is NaN are the events looked at
+            as_events(arrays[-1], name="x", called=called, missing=latent.unseen(self))
+        return out
 
     public.__signature__ = signature.public  # type: ignore[attr-defined]
     return public  # type: ignore[return-value]
+
+
+def _undefined(out: Any, x: Any) -> Any:
+    """True where a result is NaN or, of a method without floating results, an event."""
+    floats = lambda tree: [a for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.floating)]  # noqa: E731
+    return functools.reduce(jnp.logical_or, (jnp.isnan(a).any() for a in floats(out) or floats(x)), jnp.array(False))
 
 
 def _checked_sample(model: Any, given: dict[str, Any], signature: Any, called: str) -> Any:
@@ -332,7 +344,8 @@ def per_event(method: F) -> F:
     `[*batch, *context]` or one shared `[*context]`, and get leaves with the leading axes `[*batch]`. A keyed method
     gets an independent key per event. Calls are compiled, once per shape. A method with a parameter `observed` takes a
     mask of bools, `[*batch, *event]` or one shared `[*event]`, or None; one with `label` int32 labels `[*batch, ...]`,
-    -1 where not known. Of a model whose `context_optional` is True a context may be absent: a row of NaN, which is also
+    -1 where not known. Where a result is NaN because an event is, of a model without `missing=True`, a call outside of
+    `jit` is a DataError; inside of it NaN stays NaN. Of a model whose `context_optional` is True a context may be absent: a row of NaN, which is also
     what the method sees for each event where the context is None.
 
     Raises:
