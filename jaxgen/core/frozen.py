@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -16,16 +17,26 @@ from jaxgen.core.pytree import is_model, model_fields
 
 T = TypeVar("T")
 
+#: the field that a property reads as plain values, by the property's name, where log_, logit_ or _logits do not tell
+PLAIN = {
+    "mean": "offset", "location": "offset", "covariance": "raw", "scale_matrix": "raw", "probs": "logits",
+    "weights": "logits",
+}  # fmt: skip
+#: matrices that are read from a factor, none of whose entries is one of theirs
+WHOLE = ("covariance", "scale_matrix")
+
 
 def frozen_leaves(tree: T, frozen: Any) -> T:
     """The same tree with bools in place of numbers: True for those that training has to leave as they are.
 
     Args:
         tree: a model.
-        frozen: `{path: True}`, a path of field names such as `"components.offset"` with all that is under it; or
+        frozen: `{path: True}`, a path of names such as `"components.mean"` with all that is under it; or
             `{path: bools}` with one for each index of the leading axis, such as the components of a mixture, or one
-            for each number of the field. An index goes to one of many models, `"components[1]"` or
-            `"components[1].rate"`, of several kinds too; without one, `"components.rate"` is of all that have it.
+            for each number. A list of paths is `True` for each. The last name is a field's, or that of a property that
+            reads one as plain values: `mean`, `scale`, `rate`, `probs`, `initial`; a covariance is frozen as a whole.
+            An index goes to one of many models, `"components[1]"` or `"components[1].rate"`, of several kinds too;
+            without one, `"components.rate"` is of all that have it.
 
     Raises:
         ModelError: a path that leads nowhere, or bools of another shape.
@@ -38,33 +49,84 @@ def frozen_leaves(tree: T, frozen: Any) -> T:
         ...     b: jax.Array
         >>> frozen_leaves(M(jnp.zeros(2), jnp.zeros(2)), {"a": True, "b": (False, True)}).b.tolist()
         [False, True]
+        >>> import jaxgen as jg
+        >>> frozen_leaves(jg.Gamma.from_values([1.0], [2.0]), ["mean"]).log_mean.tolist()
+        [True]
     """
+    frozen = by_path(frozen)
     masks = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf), bool), tree)
     for path, which in frozen.items():
         under = list(_under(masks, path if path[:1] in (".", "[") else f".{path}", "", 0))
         if not under:
+            names = [*dict.fromkeys(_names(masks, ""))]
+            near = difflib.get_close_matches(path, names, 1)
             raise ModelError(
-                "there is no such field to freeze", called=f"frozen={dict(frozen)!r}", got=repr(path),
-                expected="the path of a field: " + ", ".join(name for name, _ in _leaves(masks, "")),
-                fix="jaxgen.summary(model) lists them",
+                "there is no such field to freeze", called=f"frozen={frozen!r}", got=repr(path),
+                expected="the path of a field: " + ", ".join(names),
+                fix=f"did you mean frozen={{{near[0]!r}: True}}" if near else "jaxgen.summary(model) lists them",
             )  # fmt: skip
         for name, mask, rows in under:
-            _mark(name, mask, rows, np.asarray(which, bool), frozen)
+            whole = re.split(r"[.\[]", path)[-1] in WHOLE
+            _mark(name, mask, rows, np.asarray(which, bool), frozen, whole)
     return jax.tree.map(jnp.asarray, masks)
 
 
-def _mark(name: str, mask: Any, rows: Any, which: Any, frozen: Any) -> None:
+def by_path(frozen: Any) -> dict[str, Any]:
+    """Return what is frozen as `{path: which}`: a mapping as it is, a path or a list of paths with all under them.
+
+    Example:
+        >>> by_path(["chain", "emissions.mean"])
+        {'chain': True, 'emissions.mean': True}
+    """
+    if isinstance(frozen, Mapping):
+        return dict(frozen)
+    return dict.fromkeys([frozen] if isinstance(frozen, str) else frozen, True)
+
+
+def field_of(model: Any, name: str) -> str | None:
+    """Return the field that a public name of a model stands for: its own, or that which a property reads.
+
+    Example:
+        >>> import jaxgen as jg
+        >>> field_of(jg.Poisson.from_values([1.0]), "rate"), field_of(jg.Poisson.from_values([1.0]), "missing")
+        ('log_rate', None)
+    """
+    fields = {field for field, kind, _ in model_fields(model) if kind != "static"}
+    read = (f"log_{name}", f"logit_{name}", f"{name}_logits", PLAIN.get(name, ""))
+    return next((field for field in (name, *(read if name in dir(type(model)) else ())) if field in fields), None)
+
+
+def _names(masks: Any, name: str) -> Iterator[str]:
+    """Paths that can be frozen, those of plain values first."""
+    if isinstance(masks, Several):
+        for batch in masks.members:
+            yield from _names(batch, name)
+    elif is_model(masks):
+        public = [p for p in vars(type(masks)) if isinstance(vars(type(masks))[p], property) and field_of(masks, p)]
+        for plain in public:
+            yield f"{name}.{plain}".lstrip(".")
+        for field, kind, held in model_fields(masks):
+            if kind != "static":
+                yield from _names(held, f"{name}.{field}")
+    else:
+        yield from (f"{name}{leaf}".lstrip(".") for leaf, _ in _leaves(masks, ""))
+
+
+def _mark(name: str, mask: Any, rows: Any, which: Any, frozen: Any, whole: bool) -> None:
     """Sets what of a mask, in place, is to be frozen; `rows` are the indices of `which` that are the mask's."""
+    lead = mask.shape[: mask.ndim - 2] if whole else mask.shape[:1]
+    each = lead if whole else mask.shape
     if rows is not None and which.ndim:
         fits = which.shape == (sum(map(len, rows)),)
         own = which[rows[0]] if fits else which
     else:
-        own, fits = which, which.shape in ((), mask.shape[:1], mask.shape)
+        own, fits = which, which.shape in ((), lead, each)
     if not fits:
-        lead = mask.shape[:1] if rows is None else (sum(map(len, rows)),)
+        lead = lead if rows is None else (sum(map(len, rows)),)
+        shapes = [shape for shape in (lead, each if rows is None else ()) if shape]
         raise ModelError(
-            f"frozen does not fit {name}", called=f"frozen={dict(frozen)!r}", got=f"shape {which.shape}",
-            expected=f"True, or bools of shape {lead}" + (f" or {mask.shape}" if rows is None else ""),
+            f"frozen does not fit {name}", called=f"frozen={frozen!r}", got=f"shape {which.shape}",
+            expected=", or bools of shape ".join(["True", *map(str, dict.fromkeys(shapes))]),
         )  # fmt: skip
     mask |= own.reshape(own.shape + (1,) * (mask.ndim - own.ndim))
 
@@ -99,6 +161,9 @@ def _under(masks: Any, path: str, name: str, axis: int, rows: Any = None) -> Ite
 
 
 def _in_fields(masks: Any, path: str, name: str, axis: int, rows: Any) -> Iterator[tuple[str, Any, Any]]:
+    first = re.match(r"\.(\w+)", path)
+    own = field_of(masks, first[1]) if first else None
+    path = f".{own}{path[first.end():]}" if first and own else path
     for field, kind, held in model_fields(masks):
         rest = path[len(field) + 1 :]
         if kind == "static" or not path.startswith(f".{field}") or (rest and rest[0] not in ".["):

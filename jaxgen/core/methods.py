@@ -345,8 +345,8 @@ def per_event(method: F) -> F:
     gets an independent key per event. Calls are compiled, once per shape. A method with a parameter `observed` takes a
     mask of bools, `[*batch, *event]` or one shared `[*event]`, or None; one with `label` int32 labels `[*batch, ...]`,
     -1 where not known. Where a result is NaN because an event is, of a model without `missing=True`, a call outside of
-    `jit` is a DataError; inside of it NaN stays NaN. Of a model whose `context_optional` is True a context may be absent: a row of NaN, which is also
-    what the method sees for each event where the context is None.
+    `jit` is a DataError; inside of it NaN stays NaN. Of a model whose `context_optional` is True a context may be
+    absent: a row of NaN, which is also what the method sees for each event where the context is None.
 
     Raises:
         TypeError: where the class is made, for a parameter that is none of these and no option. An option has a default

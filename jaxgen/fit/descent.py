@@ -68,7 +68,7 @@ class Descent:
         optimizer: an optax transformation.
         average: None, a value such as `Average(0.999)`, or a dict of several by name, of which the first is the fitted
             model.
-        frozen: what stays as it is, `{path: True}` or `{path: bools}`.
+        frozen: what stays as it is, `{path: True}`, `{path: bools}` or paths.
 
     Example:
         >>> import optax

@@ -61,9 +61,9 @@ class EM:
 
     Args:
         chunk: events per chunk; None chooses by the size of an event.
-        frozen: what stays as it is, `{path: True}` or `{path: bools}`: `{"components.offset": True}` keeps the means of
-            a mixture of Gaussians, `{"components": (True, False)}` all of its first component. The other parameters
-            take their maximum given those.
+        frozen: what stays as it is, `{path: True}` or `{path: bools}`: `{"components.mean": True}` keeps the means of a
+            mixture of Gaussians, `{"components": (True, False)}` all of its first component; `["chain", "emissions"]`
+            is `True` for each. The other parameters take their maximum given those.
 
     Data may have labels, `dict(x=x, label=y)`: of an event whose component is known, -1 of others. Its likelihood is
     then that of event and label.

@@ -55,7 +55,7 @@ class Gradient:
         average: an average of the iterates, which is then the fitted model: `Average(0.999)`, `PowerAverage(0.1)`, or a
             dict of several by name, of which the first is the fitted model and all are `state.player.averages`. None
             keeps none.
-        frozen: what stays as it is, `{path: True}` or `{path: bools}`, as in `EM`.
+        frozen: what stays as it is, `{path: True}`, `{path: bools}` or paths, as in `EM`.
         validate: the loss of validation data and of restarts; None is `loss`. For a loss with noise or penalties in it,
             which say nothing about other data: `validate=losses.nll`. Its `step` is past the end of all schedules.
         steps: how many `fit` makes at most unless it is told; None is 2000.

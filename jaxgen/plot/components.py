@@ -143,7 +143,8 @@ def information(selection: Any, ax: Axes | None = None, *, by: str = "bic") -> A
     number = f"{height:.{digits}f}".replace("-", "\N{MINUS SIGN}")  # as the axis writes it
     ax.annotate(
         f"{best.leaf}, K = {best.k}: {number}", (best.k, height), (0, -12 * sign), textcoords="offset points",
-        color=INK, fontsize=10, va="top" if sign > 0 else "bottom", ha="left" if best.k < np.mean(ax.get_xlim()) else "right",
+        color=INK, fontsize=10, va="top" if sign > 0 else "bottom",
+        ha="left" if best.k < np.mean(ax.get_xlim()) else "right",
     )  # fmt: skip
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     ax.set_xlabel("number of components or states K")
