@@ -75,7 +75,7 @@ def halved(context):
 
 
 def product():
-    return jg.Product.from_blocks({(0, 1): guided(A), (2,): jg.DiagonalGaussian.from_scale([0.0], [1.0])})
+    return jg.Product.from_blocks({(0, 1): guided(A), (2,): jg.DiagonalGaussian.from_values([0.0], [1.0])})
 
 
 def moved(flow_of):
@@ -88,7 +88,7 @@ def moved(flow_of):
 CONTAINERS = {
     "mixture": (jg.Mixture.from_components([guided(A), guided(B)]), lambda x: x, halved),
     "several kinds": (
-        jg.Mixture.from_components([guided(A), jg.DiagonalGaussian.from_scale([0.0, 0.0], [1.0, 1.0])]),
+        jg.Mixture.from_components([guided(A), jg.DiagonalGaussian.from_values([0.0, 0.0], [1.0, 1.0])]),
         lambda x: x,
         lambda c: scipy.special.logsumexp([score(X, A, c), score(X, [0, 0], np.full_like(X, np.nan))], 0) - np.log(2),
     ),

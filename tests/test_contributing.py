@@ -70,8 +70,8 @@ def test_the_laws_hold_of_a_container(names, tmp_path):
     """Of parts of one kind and of several; a weight of a half each is what a mixture with frozen weights has."""
     even, rng = names["EvenMixture"], np.random.default_rng(0)
     x = np.concatenate([rng.gamma(3.0, 1.0, (60, 1)), rng.normal(9.0, 1.0, (60, 1))]).astype(np.float32)
-    normals = algebra.stack([jg.DiagonalGaussian.from_scale([m], [1.0]) for m in (1.0, 8.0)])
-    several = algebra.stack([jg.Gamma.from_mean([2.0], [2.0]), jg.DiagonalGaussian.from_scale([8.0], [1.0])])
+    normals = algebra.stack([jg.DiagonalGaussian.from_values([m], [1.0]) for m in (1.0, 8.0)])
+    several = algebra.stack([jg.Gamma.from_values([2.0], [2.0]), jg.DiagonalGaussian.from_values([8.0], [1.0])])
     for components in (normals, several):
         start = even(components)
         found = jg.check(start, x[:20])

@@ -59,7 +59,7 @@ def main() -> None:
     print(mixture.responsibilities(x).max(axis=-1), jg.score(key, fitted.model, x), jg.Status.CONVERGED.message)
     slow = dataclasses.replace(Exponential(jnp.zeros(())), log_rate=-jnp.ones(()))
     print(nats_per_event(slow, slow.sample(key, (5,))), isinstance(slow, jg.Density), by_gradient, jg.__version__)
-    held = Held(jnp.ones(()), slow, jg.Poisson.from_rate(jnp.ones(3)))
+    held = Held(jnp.ones(()), slow, jg.Poisson.from_values(jnp.ones(3)))
     print(nats_per_event(held.base, rows[:, 0]), held.power + 1, dataclasses.replace(held, optional=slow))
     print(jg.summary(held))
     hmm = jg.HMM.init(key, x[None], 2, jg.Gaussian.init)

@@ -87,7 +87,7 @@ def parts(*, default: Any = dataclasses.MISSING) -> Any:
         ...     @jg.per_batch
         ...     def log_prob(self, x, *, context=None) -> jax.Array:
         ...         return jnp.max(jax.vmap(lambda one: one.log_prob(x))(self.members), axis=0)
-        >>> Best(jg.Poisson.from_rate([1.0, 5.0])).log_prob(jnp.arange(4)).shape
+        >>> Best(jg.Poisson.from_values([1.0, 5.0])).log_prob(jnp.arange(4)).shape
         (4,)
     """
     return dataclasses.field(default=default, metadata={"parts": True})
