@@ -48,13 +48,23 @@ from jaxgen.core.protocols import (
     Kinded,
     Latent,
     Missing,
+    ParameterScales,
     Prior,
     Recentred,
     Repairs,
     Weighted,
     has,
 )
-from jaxgen.core.pytree import float_type, is_named_tuple, model_fields, models_in, parameter_count, parts_of
+from jaxgen.core.pytree import (
+    float_type,
+    is_model,
+    is_named_tuple,
+    model_fields,
+    models_in,
+    parameter_count,
+    parts_of,
+    trainable,
+)
 
 
 def _densities(model: Any) -> list[Any]:
@@ -377,6 +387,34 @@ def component_free_parameters(components: Any) -> int:
     # one after the other: what is frozen at zero may differ between them
     host = jax.tree.map(np.asarray, components)
     return sum(free_parameters(take(host, i)) for i in range(count(components)))
+
+
+def parameter_scales(model: Any) -> tuple[Any, ...]:
+    """The scale of each trained leaf, in the order of the leaves of `partition(model)[0]`: an array that broadcasts to
+    it, or None for one whose numbers have no units (`ParameterScales`).
+
+    Example:
+        >>> import jaxgen as jg
+        >>> scales = parameter_scales(jg.DiagonalGaussian.from_values([0.0, 0.0], [1e-6, 1e3]))
+        >>> [None if scale is None else [f"{s:.3g}" for s in scale] for scale in scales]
+        [['1e-06', '1e+03'], None]
+    """
+
+    def scaled(value: Any) -> Any:
+        if not is_model(value):
+            return 1.0
+        known = value.parameter_scales() if has(value, ParameterScales) else {}
+        return dataclasses.replace(value, **{
+            name: known[name] if name in known else everywhere(held)
+            for name, kind, held in model_fields(value) if kind != "static"
+        })  # fmt: skip
+
+    def everywhere(tree: Any) -> Any:
+        return jax.tree.map(scaled, tree, is_leaf=is_model)
+
+    trained = trainable(model)
+    scales = jax.tree.map(lambda train, scale: scale if train else None, trained, everywhere(model))
+    return tuple(None if isinstance(scale, float) else scale for scale in jax.tree.leaves(scales))
 
 
 # ---- bounds as parts

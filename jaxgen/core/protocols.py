@@ -121,10 +121,8 @@ def members(capability: type) -> frozenset[str]:
 
 
 class Conditional(Protocol):
-    """Takes a context with every event: `p(x | context)`.
-
-    Default: no context. Law: a model answers events with their contexts as one by one.
-    """
+    """Takes a context with every event: `p(x | context)`. Default: no context. Law: events with their contexts are
+    answered as one by one."""
 
     @property
     def context_shape(self) -> Shape | None:
@@ -199,10 +197,8 @@ class Atomic(Density, Protocol):
 
 
 class Missing(Protocol):
-    """Says whether NaN is an entry that was not seen, and is summed out. Default: where all its parts say so.
-
-    Law: an event whose entries are all missing has `log_prob` 0.
-    """
+    """Says whether NaN is an entry that was not seen, and is summed out. Default: where all its parts say so. Law: an
+    event whose entries are all missing has `log_prob` 0."""
 
     missing: Any
 
@@ -252,9 +248,16 @@ class Valued(Protocol):
     from_values: ClassVar[Callable[..., Any]]
 
 
+class ParameterScales(Protocol):
+    """Has parameters in units of its events, in whose scales a gradient steps. Default: 1. Law: a fit by gradients in
+    other units is the same fit, transformed."""
+
+    def parameter_scales(self) -> dict[str, jax.Array]:
+        """By field, positive, broadcasting to it: `{"offset": a standard deviation}`. Of K models too."""
+
+
 class Freezable(Protocol):
     """Has parameters whose maximum depends on another's: the statistics as an M-step sees them with some frozen.
-
     Default: the same statistics; the frozen numbers are put back after the M-step, which is the constrained maximum
     where parameters are found apart from each other. Law: no step with frozen parameters lowers the objective.
     """
@@ -265,9 +268,7 @@ class Freezable(Protocol):
 
 class Recentred(Protocol):
     """Has statistics that refer to its own parameters (moments around the mean): those of `old` as this model's.
-
-    Default: the same statistics. Law: `recentre(old, old.e_step(x)) = e_step(x)`.
-    """
+    Default: the same statistics. Law: `recentre(old, old.e_step(x)) = e_step(x)`."""
 
     def recentre(self, old: Any, statistics: Any) -> Any: ...
 
@@ -353,8 +354,8 @@ class Joining(Protocol):
 #: capabilities that core alone asks for: their methods work on statistics, on K models at once or on data as a fit sees
 #: them, and stand in no tab completion of a model (`help` and `dir` of the class have them)
 INTERNAL = (
-    Checked, Labelled, Clusterable, Repairs, Freezable, Recentred, Evidence, ComponentScores, ComponentEvidence,
-    ComponentSteps, ComponentRepairs, ComponentPrior, ComponentCount, InColumns, Joining,
+    Checked, Labelled, Clusterable, Repairs, ParameterScales, Freezable, Recentred, Evidence, ComponentScores,
+    ComponentEvidence, ComponentSteps, ComponentRepairs, ComponentPrior, ComponentCount, InColumns, Joining,
 )  # fmt: skip
 
 

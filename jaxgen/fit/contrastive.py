@@ -174,7 +174,7 @@ class ContrastiveDivergence:
         of_data, of_chains = jnp.dot(share, energies[0]), jnp.dot(against, energies[1])
         metrics = {
             "loss": of_data - of_chains, "data_energy": of_data, "chain_energy": of_chains,
-            "gradient_norm": global_norm(gradient), **report,
+            "gradient_norm": global_norm(state.player.per_scale(gradient)), **report,
         }  # fmt: skip
         chains = apart(field, n)[1] if reuse else chains
         metrics |= {"penalty": penalty} if self._penalties() else {}

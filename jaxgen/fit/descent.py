@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxgen.core.errors import FitError
 from jaxgen.core.frozen import frozen_leaves, keep_frozen
+from jaxgen.core.latent import parameter_scales
 from jaxgen.core.pytree import combine, partition, registered
 from jaxgen.core.value import algorithm
 from jaxgen.fit.averages import named
@@ -39,12 +40,15 @@ class Player:
     Args:
         iterate: the model after the last update.
         moments: the optimiser's state.
+        scales: of its trained leaves where they have units, at the start; None for those that have none. The optimiser
+            sees all parameters in these, so that its steps mean the same whatever the data were measured in.
         kept: the trained leaves of the averages, in their order.
         names: of the averages.
     """
 
     iterate: Any
     moments: Any
+    scales: tuple[Any, ...]
     kept: tuple[Any, ...] = ()
     names: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
 
@@ -52,6 +56,10 @@ class Player:
     def model(self) -> Any:
         """The first average of the iterates where one is kept, else the iterate."""
         return combine(self.kept[0], partition(self.iterate)[1]) if self.kept else self.iterate
+
+    def per_scale(self, gradient: Any) -> Any:
+        """A gradient in the trained leaves as one in their multiples of the scales."""
+        return _each(jnp.multiply, gradient, self.scales)
 
     @property
     def averages(self) -> dict[str, Any]:
@@ -63,6 +71,8 @@ class Player:
 @algorithm
 class Descent:
     """One player's descent along gradients: `theta' = theta + update(gradient)`, and each average follows.
+
+    Parameters with units, such as means, are descended in multiples of their scale at the start.
 
     Args:
         optimizer: an optax transformation.
@@ -103,7 +113,9 @@ class Descent:
             )  # fmt: skip
         if self.frozen:
             frozen_leaves(model, self.frozen)
-        return Player(model, self.optimizer.init(trained), (trained,) * len(averages), tuple(averages))
+        scales = parameter_scales(model)
+        moments = self.optimizer.init(_each(jnp.divide, trained, scales))
+        return Player(model, moments, scales, (trained,) * len(averages), tuple(averages))
 
     def descend(self, player: Player, gradient: Any, step: Any, moved: Any = None) -> Player:
         """Return the player after one update.
@@ -116,7 +128,9 @@ class Descent:
                 ignored.
         """
         trained, rest = partition(player.iterate)
-        updates, moments = self.optimizer.update(gradient, player.moments, trained)
+        scaled = _each(jnp.divide, trained, player.scales)
+        updates, moments = self.optimizer.update(player.per_scale(gradient), player.moments, scaled)
+        updates = _each(jnp.multiply, updates, player.scales)
         if moved is not None:
             rest = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), partition(moved)[1], rest)
         new = combine(apply_updates(trained, updates), rest)
@@ -125,7 +139,7 @@ class Descent:
         after = partition(new)[0]
         values = named(self.average, "Descent.descend").values()
         kept = tuple(_closer(one, after, value.rate(step)) for value, one in zip(values, player.kept, strict=True))
-        return Player(new, moments, kept, player.names)
+        return Player(new, moments, player.scales, kept, player.names)
 
 
 def resolved(optimizer: Any, steps: int) -> Any:
@@ -175,6 +189,13 @@ def global_norm(tree: Any) -> jax.Array:
         5.0
     """
     return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)))
+
+
+def _each(function: Any, tree: Any, scales: Any) -> Any:
+    """A tree with `function(leaf, its scale)` in place of each leaf that has one."""
+    leaves, structure = jax.tree.flatten(tree)
+    pairs = zip(leaves, scales, strict=True)
+    return jax.tree.unflatten(structure, [leaf if scale is None else function(leaf, scale) for leaf, scale in pairs])
 
 
 def _closer(average: Any, new: Any, rate: Any) -> Any:

@@ -117,7 +117,7 @@ class Gradient:
             return found.value, (found.metrics, found.moved)
 
         (loss, (metrics, moved)), gradient = jax.value_and_grad(objective, has_aux=True)(trained)
-        own = {"loss": loss, "gradient_norm": global_norm(gradient)}
+        own = {"loss": loss, "gradient_norm": global_norm(state.player.per_scale(gradient))}
         if taken := own.keys() & metrics.keys():
             raise FitError(
                 "a metric of the loss has a name of the algorithm's", called="Gradient(loss).step", got=str([*taken]),

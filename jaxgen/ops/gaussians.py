@@ -61,6 +61,28 @@ def log_diagonal(whitener: jax.Array) -> jax.Array:
 
 
 @compiled
+def whitener_scales(whitener: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The scales of a mean and of what `log_diagonal` makes of W, for steps that do not depend on the units of x.
+
+    A coordinate's scale is `1 / sqrt(P_dd)`, P the precision: its standard deviation given all others. W has the
+    inverse of it in each column, but for its diagonal, whose logarithm has no units.
+
+    Args:
+        whitener: W, `[*K, D, D]`.
+
+    Returns:
+        `[*K, D]` and `[*K, D, D]`.
+
+    Example:
+        >>> mean, raw = whitener_scales(jnp.array([[2.0, 0.0], [3.0, 4.0]]))
+        >>> mean.round(3).tolist(), raw.round(3).tolist()
+        ([0.27700001001358032, 0.25], [[1.0, 4.0], [3.6059999465942383, 1.0]])
+    """
+    precision = jnp.sum(whitener**2, axis=-2)
+    diagonal = jnp.eye(whitener.shape[-1], dtype=bool)
+    return jax.lax.rsqrt(precision), jnp.where(diagonal, 1, jnp.sqrt(precision)[..., None, :])
+
+
 def raw_whitener(covariance: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`log_diagonal` of the whiteners of covariances `[..., D, D]`, and whether all are symmetric positive definite."""
     whitener = inverse_cholesky(covariance)

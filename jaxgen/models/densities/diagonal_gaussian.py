@@ -196,6 +196,10 @@ class DiagonalGaussian:
     def _prior_mean(self, prior):
         return (prior.mean - self.origin) - self.offset
 
+    def parameter_scales(self):
+        """Means move in standard deviations."""
+        return {"offset": self.scale}
+
     def freeze(self, statistics, frozen):
         """A frozen mean does not move: the variance is then taken around it."""
         still = 0.0 if self.prior is None else -self.prior.strength * self._prior_mean(self.prior)

@@ -226,6 +226,11 @@ class Gaussian:
         """The prior's mean relative to the mean."""
         return (prior.mean - self.origin) - self.offset
 
+    def parameter_scales(self):
+        """Scales of the mean and of W."""
+        offset, raw = gaussians.whitener_scales(self.whitener)
+        return {"offset": offset, "raw": raw}
+
     def freeze(self, statistics, frozen):
         """A frozen mean does not move: the covariance is then taken around it."""
         still = 0.0 if self.prior is None else -self.prior.strength * self._prior_mean(self.prior)

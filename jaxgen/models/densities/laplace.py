@@ -163,6 +163,10 @@ class Laplace:
         new = dataclasses.replace(self, offset=self.offset + jnp.where(alive, shift, 0), log_scale=log_scale)
         return new, jnp.any(~(alive & (scale >= lowest))).astype(jnp.int32)
 
+    def parameter_scales(self):
+        """Locations move in scales."""
+        return {"offset": self.scale}
+
     def freeze(self, statistics, frozen):
         """Return statistics that leave a location where it is frozen."""
         return statistics._replace(sign=jnp.where(frozen.offset, 0, statistics.sign))

@@ -320,6 +320,11 @@ class LowRankGaussian:
         kept = jax.tree.map(lambda new, old: jnp.where(alive & finite, new, old), new, self)
         return kept, (~(alive & finite & regular) | singular).astype(jnp.int32)
 
+    def parameter_scales(self):
+        """Means and factors move in standard deviations of the noise."""
+        noise = jnp.sqrt(self.psi)
+        return {"offset": noise, "factor": noise[..., None]}
+
     def freeze(self, statistics, frozen):
         """Statistics whose M-step is the constrained one: some coordinates of `offset` or entries of `factor` frozen.
 

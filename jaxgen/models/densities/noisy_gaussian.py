@@ -22,6 +22,7 @@ from jaxgen.ops.gaussians import (
     log_diagonal,
     matmul,
     shift_moments,
+    whitener_scales,
 )
 from jaxgen.ops.stable import has_mass
 
@@ -122,12 +123,16 @@ class NoisyGaussian:
         return d + d * (d + 1) // 2
 
     @property
+    def whitener(self) -> jax.Array:
+        """`W`, `[*K, D, D]` lower triangular with a positive diagonal: the inverse of a root of the covariance."""
+        diagonal = jnp.exp(jnp.diagonal(self.raw, axis1=-2, axis2=-1))
+        return jnp.tril(self.raw, -1) + diagonal[..., None] * jnp.eye(self.raw.shape[-1], dtype=self.raw.dtype)
+
+    @property
     @compiled
     def covariance(self) -> jax.Array:
         """Without noise, `[*K, D, D]`, units of x squared."""
-        diagonal = jnp.exp(jnp.diagonal(self.raw, axis1=-2, axis2=-1))
-        whitener = jnp.tril(self.raw, -1) + diagonal[..., None] * jnp.eye(self.raw.shape[-1], dtype=self.raw.dtype)
-        factor = linalg.tril_inverse(whitener)
+        factor = linalg.tril_inverse(self.whitener)
         return matmul(factor, jnp.swapaxes(factor, -1, -2))
 
     def check_data(self, x) -> None:
@@ -198,6 +203,11 @@ class NoisyGaussian:
             raw=jnp.where(alive, log_diagonal(whitener[0]), self.raw),
         )  # fmt: skip
         return new, (~alive | singular[0]).astype(jnp.int32)
+
+    def parameter_scales(self):
+        """Scales of the mean and of W."""
+        offset, raw = whitener_scales(self.whitener)
+        return {"offset": offset, "raw": raw}
 
     def freeze(self, statistics, frozen):
         """Return moments whose covariance is taken around a mean that is frozen."""

@@ -22,7 +22,7 @@ from jaxgen.core.inputs import as_array, concrete, floating
 from jaxgen.core.methods import per_event, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model
 from jaxgen.ops import linalg, scales, wishart
-from jaxgen.ops.gaussians import log_diagonal, ridge
+from jaxgen.ops.gaussians import log_diagonal, ridge, whitener_scales
 
 HIGHEST = jax.lax.Precision.HIGHEST
 #: ridge on the default scatter of data in which a column is constant or follows from others, as a share of variances
@@ -374,6 +374,13 @@ class NormalWishart:
             jnp.sum(pull * pull), jnp.sum(spread * spread), self._log_det, prior_log_det, self.strength,
             self.prior_strength, self.degrees, self.prior_excess + (d - 1), d,
         )  # fmt: skip
+
+    def parameter_scales(self):
+        """Scales of the mean and of W."""
+        if self.diagonal:
+            return {"offset": 1 / self.whitener}
+        offset, raw = whitener_scales(self.whitener)
+        return {"offset": offset, "raw": raw}
 
     def freeze(self, statistics, frozen):
         """A frozen mean does not move: the scatter is then taken around it."""

@@ -15,7 +15,7 @@ from jaxgen.core.methods import per_event, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model
 from jaxgen.core.sequences import Sequences
 from jaxgen.ops import linalg, scales
-from jaxgen.ops.gaussians import LOG_2PI, checked_whitener, floored_whitener, log_diagonal, matmul
+from jaxgen.ops.gaussians import LOG_2PI, checked_whitener, floored_whitener, log_diagonal, matmul, whitener_scales
 from jaxgen.ops.stable import has_mass
 
 #: default floor of a variance, as a share of the squared scale of what is explained: a residual of less than a part in
@@ -55,6 +55,8 @@ class LinearRegression:
         center: `[P]`, one amid the inputs: data far from zero lose no digits to float32. The M-step moves the center
             to the mean of the inputs that the density is responsible for; a gradient never trains either.
         floor: `[D]`, the smallest variances, units of x squared: `cov >= diag(floor)`; never trained.
+        spread: `[P]`, scales of the inputs, in whose inverse a gradient moves coefficients; never trained, and of no
+            use to EM.
 
     The M-step is weighted least squares, and the maximum of the likelihood under `cov >= diag(floor)`. It repairs: a
     component of no mass keeps its parameters; where the inputs do not vary (in some direction, to the precision of
@@ -83,6 +85,7 @@ class LinearRegression:
     origin: jax.Array = fixed()
     center: jax.Array = fixed()
     floor: jax.Array = fixed(default=0.0)
+    spread: jax.Array = fixed(default=1.0)
 
     @classmethod
     def init(cls, key, x, context=None, *, inputs=None, floor=None) -> LinearRegression:
@@ -109,9 +112,12 @@ class LinearRegression:
             )  # fmt: skip
         origin, scale = scales.columns(x)
         floor = scales.variance_floor(scale, floor, RELATIVE_FLOOR)
-        center = jnp.zeros(inputs, x.dtype) if u is None else scales.columns(u).center
+        if u is None:
+            center, spread = jnp.zeros(inputs, x.dtype), jnp.ones(inputs, x.dtype)
+        else:
+            center, spread = scales.columns(u)
         zero = jnp.zeros((x.shape[1], len(center)), x.dtype)
-        start = cls(zero, jnp.zeros_like(origin), jnp.diag(-jnp.log(scale)), origin, center, floor)
+        start = cls(zero, jnp.zeros_like(origin), jnp.diag(-jnp.log(scale)), origin, center, floor, spread)
         u = jnp.broadcast_to(center, (len(x), len(center))) if u is None else u
         one = jnp.ones(len(x), x.dtype)
         for _ in range(2):  # the second round is around the first one's prediction, which rids it of its rounding
@@ -119,12 +125,16 @@ class LinearRegression:
         return start
 
     @classmethod
-    def from_values(cls, coefficients, intercept, covariance, *, center=None, floor=0.0) -> LinearRegression:
+    def from_values(
+        cls, coefficients, intercept, covariance, *, center=None, floor=0.0, spread=1.0
+    ) -> LinearRegression:
         """From coefficients `[*K, D, P]`, intercepts `[*K, D]` and covariances `[*K, D, D]`.
 
         Args:
             center: `[P]` or `[*K, P]`, a point amid the inputs if they are far from zero; `intercept` is still the
                 prediction for inputs of zero.
+            floor: of the variances, one number or `[D]`.
+            spread: `[P]` or `[*K, P]` or one number, scales of the inputs, for steps of a gradient.
 
         Raises:
             ModelError: shapes that do not fit; a covariance that is not symmetric positive definite.
@@ -150,7 +160,8 @@ class LinearRegression:
         center = jnp.broadcast_to(center.astype(coefficients.dtype), inputs)
         floor = jnp.broadcast_to(jnp.asarray(floor, coefficients.dtype), intercept.shape)
         origin = intercept + _apply(coefficients, center)
-        return cls(coefficients, jnp.zeros_like(origin), raw, origin, center, floor)
+        spread = jnp.broadcast_to(jnp.asarray(spread, coefficients.dtype), inputs)
+        return cls(coefficients, jnp.zeros_like(origin), raw, origin, center, floor, spread)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -246,10 +257,15 @@ class LinearRegression:
         whitener, singular = floored_whitener((0.5 * (left + left.T) / weight)[None], self.floor[None])
         moved = LinearRegression(
             self.coefficients + turn, self.offset + matmul(self.coefficients, at) + shift, log_diagonal(whitener[0]),
-            self.origin, self.center + at, self.floor,
+            self.origin, self.center + at, self.floor, self.spread,
         )  # fmt: skip
         new = jax.tree.map(lambda new, old: jnp.where(alive, new, old).astype(old.dtype), moved, self)
         return new, (~alive | ~known | singular[0]).astype(jnp.int32)
+
+    def parameter_scales(self):
+        """Scales of the coefficients, of the prediction and of W."""
+        offset, raw = whitener_scales(self.whitener)
+        return {"coefficients": offset[..., None] / self.spread[..., None, :], "offset": offset, "raw": raw}
 
     def freeze(self, statistics, frozen):
         """Statistics whose M-step finds the best free coefficients and offsets given those frozen, at this covariance.

@@ -17,7 +17,16 @@ from jaxgen.core.inputs import concrete, floating
 from jaxgen.core.methods import per_event, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops import linalg, scales
-from jaxgen.ops.gaussians import LOG_2PI, fill_missing, floored_whitener, log_diagonal, matmul, raw_whitener, ridge
+from jaxgen.ops.gaussians import (
+    LOG_2PI,
+    fill_missing,
+    floored_whitener,
+    log_diagonal,
+    matmul,
+    raw_whitener,
+    ridge,
+    whitener_scales,
+)
 from jaxgen.ops.stable import has_mass
 
 #: where the M-step looks for degrees of freedom: draws of less leave float32 too often, and more is a Gaussian (the
@@ -310,6 +319,11 @@ class StudentT:
         constant = _log_gamma_ratio(self.df / 2, half) + jnp.trace(self.raw, axis1=-2, axis2=-1) - half * LOG_2PI
         df = self.df[:, None]
         return constant[:, None] - (df / 2 + half) * jnp.log1p(jnp.sum(z * z, axis=-1) / df)
+
+    def parameter_scales(self):
+        """Scales of the location and of W."""
+        offset, raw = whitener_scales(self.whitener)
+        return {"offset": offset, "raw": raw}
 
     def freeze(self, statistics, frozen):
         """Statistics whose M-step is the constrained one: some coordinates of `offset`, rows of `raw`, or df frozen.
