@@ -34,7 +34,7 @@ from jaxgen.tour import tour
 
 
 def _gaussians(recipe: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any, Any]]:
-    # cells without a number, let in by --allow-nan, are entries that were not seen
+    # cells without a number, let in by --missing, are entries that were not seen
     return lambda key, x, k: recipe(key, x, k, leaf=functools.partial(Gaussian.init, missing=bool(np.isnan(x).any())))
 
 
@@ -45,7 +45,7 @@ def _vae(key: Any, x: Any, k: int) -> Any:
 
 
 #: options of `read_csv` in messages, which here are flags
-_OPTION = re.compile(r"\b(delimiter|encoding|header|index|allow_nan)=('[^']*'|True|False)")
+_OPTION = re.compile(r"\b(delimiter|encoding|header|index|missing)=('[^']*'|True|False)")
 #: by name: `(key, x, k) -> (model, algorithm)` for a table, and what k counts and its default
 FAMILIES: dict[str, tuple[Callable[..., tuple[Any, Any]], str, int]] = {
     "gaussian-mixture": (_gaussians(recipes.gaussian_mixture), "components", 3),
@@ -129,7 +129,7 @@ def _add_text_options(command: argparse.ArgumentParser) -> None:
     group.add_argument("--encoding", help="of the text, such as latin-1 or utf-16 (utf-8)")
     group.add_argument("--header", action=either, help="the first line holds names (decided by what it holds)")
     group.add_argument("--index", action=either, help="the first column numbers the rows (decided by name and numbers)")
-    group.add_argument("--allow-nan", action="store_true", default=None,
+    group.add_argument("--missing", action="store_true", default=None,
                        help="cells without a number were not seen (for models that can do without)")  # fmt: skip
 
 
@@ -211,7 +211,7 @@ def _sample(options: argparse.Namespace) -> int:
 
 def _numbers(path: str, options: argparse.Namespace) -> np.ndarray:
     """The table in a file, `[N, D]` float32: one event a row, whatever its shape was."""
-    text = {name: getattr(options, name) for name in ("delimiter", "encoding", "header", "index", "allow_nan")}
+    text = {name: getattr(options, name) for name in ("delimiter", "encoding", "header", "index", "missing")}
     text = {name: value for name, value in text.items() if value is not None}
     separated = re.search(r"\.([ct])sv(\.gz)?$", path, re.IGNORECASE)
     if text or separated:
@@ -224,7 +224,7 @@ def _numbers(path: str, options: argparse.Namespace) -> np.ndarray:
             raise FileError("the file holds several arrays", called=f"read({path!r})", expected="one, or one called x",
                             got=", ".join(content), fix="save the one to take alone, or call it x")  # fmt: skip
         content = content["x"] if "x" in content else next(iter(content.values()))
-    values = content if isinstance(content, np.ndarray) else content.values
+    values = content if isinstance(content, np.ndarray) else content.numbers("the file", f"read({path!r})")
     return values.reshape(len(values), -1).astype(np.float32) if values.ndim else values
 
 

@@ -213,10 +213,25 @@ def text(content, name="x.csv"):
 
 case("jaxgen.load(path)", path=foreign, model=gaussian)
 for content in (
-    b"a;b\n1;2\n", b"1;2\n", b"a,b\n1,\n", b"1,b\n1,2\n", b"d,a\nMon,1\n", "gr\xf6\xdfe\n1\n".encode("latin-1"),
+    b"a;b\n1;2\n", b"1;2\n", b"a,b\n1,\n1,2\n", b"1,b\n1,2\n", b"a,b\n1,x\n2,3\n", b"a,b\n1,inf\n",
+    b"5,u\n4,v\n", "gr\xf6\xdfe\n1\n".encode("latin-1"),
     "a\n1\n".encode("utf-16"), "a\n1\n".encode("utf-16-le"), "a\n1\n".encode("utf-16-be"),
 ):  # fmt: skip
     case("read_csv(path)", path=text(content))
+for content in (
+    b"a;b\n1,5;2,5\n", b"a,b\n2020-01-01,2\n", b"n,b\n" + b"".join(b"name %d,2\n" % i for i in range(30)),
+):  # fmt: skip
+    case("read_csv(path)", path=text(content))
+case("read_csv(path, missing=True)", path=text(b"a,b\n,1\n,2\n"))
+case("read_csv(path, decimal=',')", path=text(b"a;b\n1;2\n"))
+for frame in (
+    {"a": [None], "b": [1]}, {"a": [1, "x"]}, {"a": [np.datetime64("2020-01-01")]}, {"a": [(1, 2)], "b": [1]},
+    {"a": [f"name {i}" for i in range(30)], "b": range(30)}, {"Unnamed: 0": range(3), "b": range(3)},
+):  # fmt: skip
+    case("jaxgen.data.Table.from_frame(frame)", frame=pandas.DataFrame(frame))
+TABLE = jaxgen.data.Table.from_frame({"a": [1.5, 2.5], "b": ["u", "v"]})
+case("table.frame(values)", "values", table=TABLE, values=np.zeros((2, 1, 2)))
+words("table.frame(values)", table=TABLE, values=np.zeros((1, 3)))
 case("read_csv(path, delimiter=';;')", path=text(b"a;b\n1;2\n"))
 case("read_csv(path, header=True)", path=text(b"1,2\n"))
 case("read_csv(path, encoding='none')", path=text(b"a\n1\n"))

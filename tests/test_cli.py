@@ -94,7 +94,7 @@ def test_an_index_is_not_modelled(folder, capsys):
     ("größe,b\n1,2\n2,3\n3,5\n".encode("latin-1"), ["--encoding", "latin-1"]),
     ("a,b\n1,2\n2,3\n3,5\n".encode("utf-16"), ["--encoding", "utf-16"]),
     (b"a;b\n1;2\n2;3\n3;5\n", ["--delimiter", ";"]),
-    (b"a,b\n1,2\n2,3\n,5\n3,1\n", ["--allow-nan"]),
+    (b"a,b\n1,2\n2,3\n,5\n3,1\n", ["--missing"]),
     (b"day,b\nMon,2\nTue,3\nWed,5\n", ["--index"]),
     (b"2019,b\n1,2\n2,3\n3,5\n", ["--header"]),
 ])  # fmt: skip

@@ -69,7 +69,13 @@ def test_npy_and_npz_round_trip(tmp_path, values):
         ("0,1\n1,1\n", {}, ("x0", "x1"), [[0, 1], [1, 1]]),
         ("id,a\n1,2\n1,3\n", {}, ("id", "a"), [[1, 2], [1, 3]]),  # numbers no rows: twice the same
         ("a\n1\n2\n", {}, ("a",), [[1], [2]]),
-        ("a,b\n1,\nNA,nan\n", {"allow_nan": True}, ("a", "b"), [[1, np.nan], [np.nan, np.nan]]),
+        ("a,b\n1,\nNA,2\n", {"missing": True}, ("a", "b"), [[1, np.nan], [np.nan, 2]]),
+        ("a,b\n1,-999\nx,2\n", {"missing_as": ["-999", "x"]}, ("a", "b"), [[1, np.nan], [np.nan, 2]]),
+        ("a;b\n1,5;2\n-,5;3\n", {"delimiter": ";", "decimal": ","}, ("a", "b"), [[1.5, 2], [-0.5, 3]]),
+        ("a,b,c\nx,z,True\ny,y,false\n", {"columns": ["c", "a"]}, ("c", "a"), [[1, 0], [0, 1]]),
+        ("a,b\n10,u\n9,v\n", {"labels": ["a"]}, ("a", "b"), [[1, 0], [0, 1]]),  # 9 is before 10
+        ("a\n1970-01-02T12:00\n1970-02-01\n", {"dates": "features"}, ("a day", "a weekday", "a month"),
+         [[1.5, 4, 0], [31, 6, 1]]),
     ],
 )
 def test_csv(tmp_path, content, options, columns, values):
@@ -96,9 +102,9 @@ def test_tsv_and_numpys_own_text(tmp_path):
     [
         ("", ["empty"]),
         ("\n\n", ["empty"]),
-        ("a,b\n", ["no numbers", "add rows"]),
-        ("a,b\n1,2\n3,x\n", ["line 3, column 2 \\('b'\\)", "'x'", "remove the column"]),
-        ("a,b\n1,\n", ["line 2, column 2", "missing", "allow_nan=True"]),
+        ("a,b\n", ["no rows", "add rows"]),
+        ("a,b\n1,2\n3,x\n", ["line 3, column 2 \\('b'\\)", "'x'", r"missing_as=\['x'\].*labels=\['b'\]"]),
+        ("a,b\n1,\n", ["line 2, column 2", "missing", "missing=True"]),
         ("a,b\n1,inf\n", ["line 2, column 2", "finite"]),
         ("a,b\n1,1e999\n", ["line 2, column 2"]),
         ("a,b\n1,1_000\n", ["line 2, column 2"]),
@@ -115,7 +121,11 @@ def test_tsv_and_numpys_own_text(tmp_path):
         (b"\xfe\xff\0a", ["encoding='utf-16'"]),
         (b"a\0,\0b\0", ["encoding='utf-16-le'"]),
         (b"\0a\0,\0b", ["encoding='utf-16-be'"]),
-        ("day,b\nMon,2\n", ["'Mon'", "index=True"]),
+        ("day,b\n" + "".join(f"day {i},2\n" for i in range(30)), ["another in most rows", r"columns=\['b'\]"]),
+        ("a,b\nMon,\n", ["line 2, column 2", "missing=True"]),
+        ("a,a\n1,2\n", ["two columns are called 'a'"]),
+        ("a,b\n2020-01-01,2\n", ["dates", "dates='features'"]),
+        ("a;b\n1,5;2,5\n", ["line 2", r"decimal=',', delimiter=';'"]),
     ],
 )
 def test_csv_refuses_with_line_and_column(tmp_path, content, matches):

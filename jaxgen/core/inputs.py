@@ -12,6 +12,7 @@ import numpy as np
 from jaxgen.core import remedies
 from jaxgen.core.errors import DataError, ModelError, ShapeError
 from jaxgen.core.pytree import dtype_of
+from jaxgen.core.tables import Frame, Schema, Table
 
 
 class Batch(NamedTuple):
@@ -83,9 +84,10 @@ def widened(tree: Any) -> Any:
 
 
 def as_array(
-    data: Any, *, name: str = "data", called: str = "", allow_nan: bool = False, missing: str = ""
-) -> np.ndarray | jax.Array:
-    """Turns lists, numpy arrays, pandas tables and jax arrays into a numeric array, or refuses.
+    data: Any, *, name: str = "data", called: str = "", allow_nan: bool = False, missing: str = "",
+    columns: tuple[str, ...] = (),
+) -> np.ndarray | jax.Array:  # fmt: skip
+    """Turns lists, numpy arrays, frames and tables of numbers, and jax arrays into a numeric array, or refuses.
 
     Args:
         data: anything numeric and rectangular.
@@ -93,6 +95,7 @@ def as_array(
         called: what the user called, for errors.
         allow_nan: let NaN pass (infinities never do).
         missing: code after which NaN would pass, for errors.
+        columns: names of the last axis, for errors; frames and tables have their own.
 
     Returns:
         the array: a jax array is returned as it is, anything else as numpy; nothing is copied without need. 16-bit
@@ -113,11 +116,14 @@ def as_array(
           got:      1 of 2 values NaN, the first at index (1,)
           fix:      np.asarray(data)[np.isfinite(np.asarray(data))]
     """
+    if isinstance(data, Table):
+        columns, data = data.columns, data.numbers(name, called or f"as_array({name})")
     if isinstance(data, jax.core.Tracer):
         return widened(data)
     if isinstance(data, (list, tuple)) and not concrete(data):
         return widened(jnp.asarray(data))
     called, given = called or f"as_array({name})", data
+    columns = tuple(map(str, data.columns)) if isinstance(data, Frame) else columns
     if isinstance(data, np.ma.MaskedArray):
         data = _unmasked(data, name, called, allow_nan)
     elif not isinstance(data, (np.ndarray, jax.Array)):
@@ -134,7 +140,7 @@ def as_array(
         )  # fmt: skip
     if data.size == 0:
         raise DataError(f"{name} is empty", called=called, expected="at least one event", got=f"shape {data.shape}")
-    _check_values(data, given, name, called, allow_nan, missing)
+    _check_values(data, given, name, called, allow_nan, missing, columns)
     return widened(data if data.dtype.isnative else data.astype(data.dtype.newbyteorder("=")))
 
 
@@ -196,7 +202,8 @@ def _unmasked(data: np.ma.MaskedArray, name: str, called: str, allow_nan: bool) 
 
 
 def _check_values(
-    data: np.ndarray | jax.Array, given: Any, name: str, called: str, allow_nan: bool, missing: str
+    data: np.ndarray | jax.Array, given: Any, name: str, called: str, allow_nan: bool, missing: str,
+    columns: tuple[str, ...],
 ) -> None:  # fmt: skip
     host = np.asarray(data)
     wide = not jax.config.jax_enable_x64 and host.dtype.itemsize > 4  # type: ignore[attr-defined]
@@ -217,9 +224,12 @@ def _check_values(
         where = tuple(int(i) for i in np.argwhere(bad)[0])
         value = host[where]
         kind = "NaN" if np.isnan(value) else "infinite" if np.isinf(value) else "too large for float32"
+        place = f"at index {where}"
+        if where and len(columns) == host.shape[-1]:
+            place = f"in row {', '.join(map(str, where[:-1]))} of column {columns[where[-1]]!r}"
         raise DataError(
             f"{name} has values that are not finite", called=called, expected="finite numbers",
-            got=f"{int(bad.sum())} of {bad.size} values {kind}, the first at index {where}",
+            got=f"{int(bad.sum())} of {bad.size} values {kind}, the first {place}",
             fix=remedies.for_values(kind, given, name, host.ndim, missing),
         )  # fmt: skip
 
@@ -278,15 +288,24 @@ def probabilities(rows: Any, *, name: str, called: str, shape: tuple[int, ...] |
     return jnp.asarray(value / total)
 
 
-def as_events(data: Any, *, name: str, called: str, allow_nan: bool = False, missing: str = "") -> Any:
-    """`as_array`, or for events in several arrays, such as `Sequences`, their own check."""
+def as_events(
+    data: Any, *, name: str, called: str, allow_nan: bool = False, missing: str = "", schema: Schema | None = None
+) -> Any:  # fmt: skip
+    """`as_array`, or for events in several arrays, such as `Sequences`, their own check.
+
+    With the schema of a model of a table, frames and tables are read by it.
+    """
     if checked := getattr(data, "checked", None):
-        return checked(name=name, called=called, allow_nan=allow_nan)
-    return as_array(data, name=name, called=called, allow_nan=allow_nan, missing=missing)
+        return checked(name=name, called=called, allow_nan=allow_nan, schema=schema)
+    columns: tuple[str, ...] = ()
+    if schema is not None:
+        columns, data = schema.names, schema.read(data, called)
+    return as_array(data, name=name, called=called, allow_nan=allow_nan, missing=missing, columns=columns)
 
 
 def as_batch(
-    data: Any, *, name: str = "data", called: str = "", missing: bool = False, unseen: str = "", absent: int = 0
+    data: Any, *, name: str = "data", called: str = "", missing: bool = False, unseen: str = "", absent: int = 0,
+    schema: Schema | None = None,
 ) -> Batch:  # fmt: skip
     """Turns what `fit` accepts into a `Batch`: an array, a tuple `(x, context, weight, label)`, or a dict.
 
@@ -297,6 +316,7 @@ def as_batch(
         missing: NaN in x is an entry that was not seen, and passes.
         unseen: code after which it would, for errors.
         absent: the number of leading axes of contexts along which each may be absent, a row of NaN; 0 where none may.
+        schema: that frames and tables are read by, of a model of a table.
 
     Raises:
         DataError: unknown names, or anything `as_array` refuses; negative weights; labels that are no whole numbers.
@@ -329,7 +349,7 @@ def as_batch(
         )  # fmt: skip
     nan = {"x": missing, "label": True, "context": bool(absent)}
     parts = {k: as_events(v, name=names.get(k, k), called=called, allow_nan=nan.get(k, False),
-                          missing=unseen if k == "x" else "")
+                          missing=unseen if k == "x" else "", schema=schema if k == "x" else None)
              for k, v in parts.items() if v is not None}  # fmt: skip
     batch = Batch(**parts)
     for part, value in batch._asdict().items():

@@ -65,6 +65,7 @@ from jaxgen.core.pytree import (
     parts_of,
     trainable,
 )
+from jaxgen.core.tables import Tabular
 
 
 def _densities(model: Any) -> list[Any]:
@@ -131,6 +132,22 @@ def accepts_missing(model: Any) -> bool:
         return bool(model.missing)
     parts = _densities(model)
     return has(model, Latent) and bool(parts) and all(map(accepts_missing, parts))
+
+
+def schema(model: Any) -> Any:
+    """Return the columns that a model's events are, where it or a part of the same events knows them (`Tabular`).
+
+    Example:
+        >>> import jaxgen as jg
+        >>> schema(jg.StandardNormal((2,))) is None
+        True
+    """
+    if isinstance(model, Several):
+        return next((known for known in map(schema, model.members) if known is not None), None)
+    if has(model, Tabular):
+        return model.schema
+    parts = _densities(model) if has(model, Latent) else []
+    return next((known for known in map(schema, parts) if known is not None), None)
 
 
 def unseen(model: Any, name: str = "model") -> str:

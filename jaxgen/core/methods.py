@@ -22,7 +22,6 @@ from jaxgen.core.errors import DataError, ShapeError
 from jaxgen.core.fast import Events
 from jaxgen.core.inputs import COMPANIONS, as_array, as_events, as_label, check_rows, concrete, widened
 from jaxgen.core.protocols import Mapped, has
-from jaxgen.core.sequences import Sequences
 
 F = TypeVar("F", bound=Callable[..., Any])
 Shape = tuple[int | None, ...]
@@ -83,13 +82,12 @@ def batch_axes(shape: tuple[int, ...], event: Shape, called: str, what: str = "x
     return shape[:split]
 
 
-def _as_events(x: Any, called: str) -> Any:
+def _as_events(model: Any, x: Any, called: str) -> Any:
     """Events as a jax array or as `Sequences`; the values of one that is on the device already are not read back."""
     if isinstance(x, jax.Array) and x.size and _is_real(x.dtype):
         return x if x.dtype.itemsize > 2 else widened(x)
-    if isinstance(x, Sequences):
-        return jax.tree.map(jnp.asarray, x.checked(name="x", called=called, allow_nan=True))
-    return jnp.asarray(as_array(x, name="x", called=called, allow_nan=True))
+    known = None if isinstance(x, np.ndarray) else latent.schema(model)
+    return jax.tree.map(jnp.asarray, as_events(x, name="x", called=called, allow_nan=True, schema=known))
 
 
 @functools.cache
@@ -311,7 +309,7 @@ def _checked_events(model: Any, given: dict[str, Any], signature: Any, called: s
     latent, weighted = "z" in signature.positional, "weight" in signature.positional
     event: Shape = latent_shape(model) if latent else model.event_shape
     x = given.pop("z" if latent else "x")
-    whole, x = (x, x.x) if isinstance(x, Events) else (None, _as_events(x, called))
+    whole, x = (x, x.x) if isinstance(x, Events) else (None, _as_events(model, x, called))
     batch = batch_axes(x.shape, event, called)
     weight = (_check_weight(given.pop("weight", None), x, batch, called),) if weighted else ()
     rows, shared = _companions(model, given, batch, _free_length(x, batch, event), signature, called)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ import numpy as np
 from jaxgen.core.errors import DataError, ShapeError
 from jaxgen.core.inputs import as_array, concrete, widened
 from jaxgen.core.pytree import registered
+from jaxgen.core.tables import Frame, Schema, Table
 
 #: the shortest length that sequences are padded to; longer ones go by doubling, so that few programs serve all
 SHORTEST = 64
@@ -90,6 +91,36 @@ class Sequences:
             )  # fmt: skip
         return cls(x, length, np.stack([np.pad(flag, (0, steps - len(flag))) for flag in flags]))
 
+    @classmethod
+    def from_table(cls, table: Table, by: str | None = None) -> Sequences:
+        """The rows of a table as steps: one sequence, or one for each value of a column, which is left out.
+
+        Args:
+            table: rows in the order of time.
+            by: the column that says which sequence a row belongs to; sequences are in the order of their first rows.
+
+        Raises:
+            DataError: no such column, or rows that belong to none.
+
+        Example:
+            >>> table = Table.from_frame({"who": ["a", "a", "b"], "pulse": [61.5, 63.0, 80.0]})
+            >>> Sequences.from_table(table, by="who").length.tolist()
+            [2, 1]
+        """
+        called, values = f"Sequences.from_table(table, by={by!r})", np.asarray(table.values)
+        if by is None:
+            parts = [values]
+        else:
+            owner, table = values[:, table.schema.place(by, called)], table.drop(by)
+            if np.isnan(owner).any():
+                raise DataError(f"column {by!r} does not say to which sequence each row belongs", called=called,
+                                expected="a value in each row", got=f"{np.isnan(owner).sum()} missing")  # fmt: skip
+            values = np.asarray(table.values)
+            parts = [values[owner == one] for one in dict.fromkeys(owner.tolist())]
+        longest = max(map(len, parts))
+        packed = cls.pack(parts, steps=longest if all(len(part) == longest for part in parts) else None)
+        return dataclasses.replace(packed, x=Table(packed.x, table.schema))
+
     @property
     def shape(self) -> tuple[int, ...]:
         """That of x."""
@@ -116,8 +147,11 @@ class Sequences:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def checked(self, *, name: str, called: str, allow_nan: bool) -> Sequences:
-        """The same with its parts looked at, or an error that names what is wrong."""
+    def checked(self, *, name: str, called: str, allow_nan: bool, schema: Schema | None = None) -> Sequences:
+        """The same with its parts looked at, or an error that names what is wrong.
+
+        Steps that are rows of a table are read by the schema of its model.
+        """
         length = np.asarray(self.length) if concrete(self.length) else self.length
         axes = np.ndim(length)
         fits = np.shape(length) == self.shape[:axes] and self.ndim > axes and self.shape[axes] > 0
@@ -136,13 +170,15 @@ class Sequences:
                 f"lengths of {name} that cannot be", called=called, expected=f"integers from 1 to {self.shape[axes]}",
                 got=f"{length.dtype} from {length.min()} to {length.max()}",
             )  # fmt: skip
-        x = self.x
+        x, columns = self.x, () if schema is None else schema.names
+        if isinstance(x, Table):
+            x = x.numbers(name, called) if schema is None else schema.read(x, called)
         if concrete(self):
             # what is not there may be anything, what is there may not
             inside = self._valid(np)
             host = np.asarray(x)
             good = host[inside] if inside.any() else host.reshape((-1, *host.shape[axes + 1 :]))[:1]
-            as_array(good, name=name, called=called, allow_nan=allow_nan)
+            as_array(good, name=name, called=called, allow_nan=allow_nan, columns=columns)
             if host.dtype.kind == "f" and not np.isfinite(host).all():
                 shape = inside.shape + (1,) * (host.ndim - inside.ndim)
                 x = np.where(inside.reshape(shape), host, good.reshape((-1, *host.shape[axes + 1 :]))[0])
@@ -166,7 +202,7 @@ class Joined(Sequences):
         """`[R]`: how many sequences there are in each row."""
         return jnp.sum(self.starts, axis=-1)
 
-    def checked(self, *, name: str, called: str, allow_nan: bool) -> Joined:
+    def checked(self, *, name: str, called: str, allow_nan: bool, schema: Schema | None = None) -> Joined:
         """The same: it was made of checked sequences."""
         return self
 
@@ -216,3 +252,32 @@ def join(x: Sequences, label: Any = None) -> tuple[Joined, Any] | None:
 def padded(x: Any) -> Any:
     """The padded array of `Sequences`, or an array as it is."""
     return x.x if isinstance(x, Sequences) else x
+
+
+def opened(data: Any) -> tuple[Any, Schema | None]:
+    """The values of a frame, of a `Table` or of sequences of rows of one, and its schema; other data, and None."""
+    if isinstance(data, Sequences):
+        values, schema = opened(data.x)
+        return dataclasses.replace(data, x=values), schema
+    table = Table.from_frame(data) if isinstance(data, Frame) else data
+    return (table.values, table.schema) if isinstance(table, Table) else (data, None)
+
+
+@dataclasses.dataclass(frozen=True)
+class _OfTable:
+    """A leaf `(key, values) -> model` that shows another one the table whose values it is given."""
+
+    leaf: Callable[..., Any]
+    schema: Schema
+
+    def __call__(self, key: Any, values: Any, *rest: Any) -> Any:
+        rows = isinstance(values, Sequences)
+        table = Table(values.x if rows else values, self.schema)
+        return self.leaf(key, dataclasses.replace(values, x=table) if rows else table, *rest)
+
+
+def shown_to(leaf: Any, schema: Schema | None) -> Any:
+    """A leaf, or a list of leaves, that is given tables of a schema; as it is where there is none."""
+    if schema is None:
+        return leaf
+    return [_OfTable(one, schema) for one in leaf] if isinstance(leaf, (list, tuple)) else _OfTable(leaf, schema)

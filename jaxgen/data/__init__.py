@@ -1,6 +1,7 @@
 """Data: small real sets in the package, densities to draw from, readers for files, and the check of arrays."""
 
 from jaxgen.core.inputs import as_array
+from jaxgen.core.tables import Schema, Table
 from jaxgen.data.readers import read, read_idx, read_npy, read_npz
 from jaxgen.data.sets import digits, earthquakes, fashion_mnist, old_faithful, text, weekly_returns
 from jaxgen.data.stream import Stream
@@ -11,9 +12,10 @@ from jaxgen.data.synthetic import (
     two_moons,
     two_moons_log_density,
 )
-from jaxgen.data.tables import Table, read_csv
+from jaxgen.data.tables import read_csv
 
 __all__ = [
+    "Schema",
     "Stream",
     "Table",
     "as_array",

@@ -12,8 +12,9 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from jaxgen.core.errors import FileError
+from jaxgen.core.tables import Table
 from jaxgen.data.opening import DEFLATE_RATIO, checked, opened, refusing
-from jaxgen.data.tables import Table, read_csv
+from jaxgen.data.tables import read_csv
 
 # The type code is the third byte of an idx file; numbers are big-endian (LeCun, Cortes & Burges 1998, the MNIST page).
 _IDX_DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxgen.core.tables import Table
 from jaxgen.data.readers import read_npz
-from jaxgen.data.tables import Table, read_csv
+from jaxgen.data.tables import read_csv
 
 
 class Digits(NamedTuple):

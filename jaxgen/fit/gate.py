@@ -36,7 +36,8 @@ class Gate:
         model = self.model
         called = f"fit(key, {type(model).__name__}, {name})"
         batch = as_batch(data, name=name, called=called, missing=latent.accepts_missing(model),
-                         unseen=latent.unseen(model), absent=absent_axes(model))  # fmt: skip
+                         unseen=latent.unseen(model), schema=latent.schema(model),
+                         absent=absent_axes(model))  # fmt: skip
         if len(batch_axes(np.shape(batch.x), model.event_shape, called, name)) != 1:
             raise FitError(
                 f"{name} needs one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",

@@ -81,7 +81,8 @@ def scan_fit(
     data = no_data(algorithm, model, "scan_fit(key, model, None)") if data is None else data
     model = widened(model)
     batch = as_batch(data, called="scan_fit(key, model, data)", missing=latent.accepts_missing(model),
-                     unseen=latent.unseen(model), absent=algebra.absent_axes(model))  # fmt: skip
+                     unseen=latent.unseen(model), schema=latent.schema(model),
+                     absent=algebra.absent_axes(model))  # fmt: skip
     batch = jax.tree.map(jnp.asarray, batch)
     check_batch_size(algorithm, batch_size, batch.events)
     check_label(algorithm, model, batch.label, "scan_fit(key, model, data)")

@@ -132,7 +132,7 @@ def _check_fixed(model: Any, reference: Any, order: np.ndarray, called: str) -> 
 def _overlaps(model: Any, reference: Any, x: Any, called: str) -> tuple[np.ndarray, float]:
     """The common mass of each pair of components, `[K of the reference, K]`, and the mass of all events."""
     missing = all(latent.accepts_missing(m) for m in (model, reference))
-    batch = as_batch(x, name="x", called=called, missing=missing)
+    batch = as_batch(x, name="x", called=called, missing=missing, schema=latent.schema(reference))
     for m in (model, reference):
         if len(batch_axes(np.shape(batch.x), m.event_shape, called)) != 1:
             raise DataError(

@@ -155,7 +155,7 @@ def _double(tree: Any) -> Any:
 
 def _batch(model: Any, data: Any, called: str) -> Batch:
     batch = as_batch(data, called=called, missing=latent.accepts_missing(model), unseen=latent.unseen(model),
-                     absent=algebra.absent_axes(model))  # fmt: skip
+                     schema=latent.schema(model), absent=algebra.absent_axes(model))  # fmt: skip
     if len(batch_axes(np.shape(batch.x), model.event_shape, called, "data")) != 1:
         raise DataError(
             "data need one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",

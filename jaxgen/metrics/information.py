@@ -154,7 +154,7 @@ def evidence(
             expected="responsibilities, of a mixture, or path_entropy, of a hidden Markov model",
         )  # fmt: skip
     batch = as_batch(data, called=called, missing=latent.accepts_missing(model), unseen=latent.unseen(model),
-                     absent=algebra.absent_axes(model))  # fmt: skip
+                     schema=latent.schema(model), absent=algebra.absent_axes(model))  # fmt: skip
     if len(batch_axes(np.shape(batch.x), model.event_shape, called, "data")) != 1:
         raise DataError(
             "data need one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",

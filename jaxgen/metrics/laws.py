@@ -350,7 +350,7 @@ def check(model: Any, x: Any, *, context: Any = None, key: Any = None) -> Check:
             got=f"{type(model).__name__}", fix="see jaxgen.core.protocols: Implicit, Density, Latent, Bound, Energy",
         )  # fmt: skip
     batch = as_batch({"x": x, "context": context}, name="x", called=called, missing=latent.accepts_missing(model),
-                     absent=algebra.absent_axes(model))  # fmt: skip
+                     schema=latent.schema(model), absent=algebra.absent_axes(model))  # fmt: skip
     batch = jax.tree.map(jnp.asarray, batch)
     axes = batch_axes(np.shape(batch.x), tuple(model.event_shape), called)
     if len(axes) != 1 or axes[0] < 6:

@@ -66,7 +66,7 @@ def score(key: Any, model: Any, data: Any, *, samples: int = 1) -> Score:
         raise FitError("a bound needs draws", called=called, expected="samples=1 or more", got=f"samples={samples}")
     model, missing = widened(model), latent.accepts_missing(model)
     absent = absent_axes(model)
-    batch = as_batch(data, missing=missing, unseen=latent.unseen(model), absent=absent)
+    batch = as_batch(data, missing=missing, unseen=latent.unseen(model), schema=latent.schema(model), absent=absent)
     if len(batch_axes(np.shape(batch.x), model.event_shape, called, "data")) != 1:
         raise DataError(
             "data need one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",

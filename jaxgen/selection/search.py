@@ -17,6 +17,8 @@ from jaxgen.core import latent
 from jaxgen.core.errors import FitError, ModelError
 from jaxgen.core.inputs import Batch, as_batch, as_events
 from jaxgen.core.methods import check_key
+from jaxgen.core.sequences import opened, shown_to
+from jaxgen.core.tables import Schema
 from jaxgen.core.value import ByValue
 from jaxgen.fit.checks import check_counts
 from jaxgen.fit.loop import Status
@@ -24,6 +26,7 @@ from jaxgen.fit.progress import make_bar, watched
 from jaxgen.metrics.information import Evidence, evidence, observations, posterior_entropy
 from jaxgen.models.densities.diagonal_gaussian import DiagonalGaussian
 from jaxgen.models.densities.gaussian import Gaussian
+from jaxgen.models.latent.product import Product
 from jaxgen.selection.folds import cross_validate, mean_nats, split_folds, unseen_evidence
 from jaxgen.selection.restarts import Found, fit_family, fit_mixtures, padded_width
 from jaxgen.selection.table import Candidate, Selection
@@ -77,10 +80,11 @@ def select(
     Args:
         key: typed key.
         x: events `[N, *event]`, such as sequences `[N, T, *event]` or `Sequences` for hidden Markov models, or
-            `(x, None, weight)`, or a dict of them; NaN is an entry that was not seen.
+            `(x, None, weight)`, or a dict of them; NaN is an entry that was not seen. Or a frame, or `data.Table`.
         ks: numbers of components, each from 1 to N, or of states.
         leaves: `{name: (key, x) -> model}`, such as `{"student": jaxgen.StudentT.init}`; None takes Gaussians, full,
-            tied, diagonal and spherical covariances, with `missing=True` where x has NaN (`gaussian_leaves`).
+            tied, diagonal and spherical covariances, with `missing=True` where x has NaN (`gaussian_leaves`); of a
+            table `Product.init`, a density for each kind of column.
         restarts: starts for each fit.
         steps: of EM, at most.
         tolerance: a fit ends when its log-likelihood changes by less, in nats per event.
@@ -111,15 +115,19 @@ def select(
     begun = time.perf_counter()
     check_key(key, called)
     check_counts(called, {"restarts": restarts, "steps": steps})
+    x, schema = _values(x)
     batch = _data(x, called)
     ks = _numbers(ks, batch.events if family is None else None, called)
+    if leaves is None and schema is not None:
+        leaves = {"product": Product.init}
     if leaves is None:
         values = np.asarray(jax.tree.leaves(batch.x)[0])
         leaves = gaussian_leaves(missing=bool(np.isnan(values).any()))
+    leaves = {name: shown_to(leaf, schema) for name, leaf in leaves.items()}
     models = [_check_leaf(key, name, leaf, family, ks[0], batch, called) for name, leaf in leaves.items()]
     if validation is not None and folds is not None:
         raise FitError("two ways to hold out", called=called, expected="validation or folds", got="both")
-    held_out = None if validation is None else _data(validation, called)
+    held_out = None if validation is None else _data(validation, called, latent.schema(models[0]))
     parts = [] if folds is None else split_folds(key, batch, folds, called)
     rows = []
     shown = make_bar(len(leaves) * len(ks), "fit") if watched(progress) else contextlib.nullcontext()
@@ -143,8 +151,19 @@ def select(
     return Selection(rows, observations(models[0], batch), kind, time.perf_counter() - begun)
 
 
-def _data(x: Any, called: str) -> Batch:
-    batch = as_batch(x, name="x", called=called, missing=True)
+def _values(x: Any) -> tuple[Any, Schema | None]:
+    """Data with the values of a table in its place, and its schema."""
+    if isinstance(x, Mapping):
+        values, schema = opened(x.get("x"))
+        return {**x, "x": values}, schema
+    if isinstance(x, tuple) and x:
+        values, schema = opened(x[0])
+        return (x._replace(x=values) if isinstance(x, Batch) else (values, *x[1:])), schema
+    return opened(x)
+
+
+def _data(x: Any, called: str, schema: Schema | None = None) -> Batch:
+    batch = as_batch(x, name="x", called=called, missing=True, schema=schema)
     if batch.context is not None or batch.label is not None:
         raise FitError("models are compared on events", called=called, expected="x, and weight",
                        got="a context" if batch.label is None else "labels")  # fmt: skip
@@ -175,7 +194,7 @@ def _check_leaf(key: Any, name: str, leaf: Any, family: Any, k: int, batch: Batc
             got=type(abstract).__name__,
         )  # fmt: skip
     if not latent.accepts_missing(abstract):
-        as_events(batch.x, name="x", called=f"{called}, leaf {name!r}")
+        as_events(batch.x, name="x", called=f"{called}, leaf {name!r}", schema=latent.schema(abstract))
     latent.check_data(abstract, batch.x)
     return abstract
 

@@ -14,7 +14,7 @@ from jaxgen.core.errors import JaxgenError, ModelError, ShapeError
 from jaxgen.core.inputs import as_events, concrete
 from jaxgen.core.methods import context_shape, per_batch, per_event, per_sample, weighted_events
 from jaxgen.core.pytree import model, part, parts, static
-from jaxgen.core.sequences import Joined, Sequences
+from jaxgen.core.sequences import Joined, Sequences, opened, shown_to
 from jaxgen.models.chains.emissions import (
     as_rows,
     contexts_of_steps,
@@ -25,6 +25,7 @@ from jaxgen.models.chains.emissions import (
     valid_steps,
 )
 from jaxgen.models.chains.markov import MarkovChain
+from jaxgen.models.latent.product import Product
 from jaxgen.ops import chains
 from jaxgen.ops.stable import log_normalize, softmax
 
@@ -86,17 +87,18 @@ class HMM:
 
     @classmethod
     def init(
-        cls, key, x, k: int, leaf: Any, *, stickiness: float = 0.9, initial=None, transition=None, initial_prior=None,
-        transition_prior=None, stationary: bool = False, context=None,
+        cls, key, x, k: int, leaf: Any = Product.init, *, stickiness: float = 0.9, initial=None, transition=None,
+        initial_prior=None, transition_prior=None, stationary: bool = False, context=None,
     ) -> HMM:  # fmt: skip
         """A start from data: k-means splits the time steps of all sequences, each state emits one cluster.
 
         Args:
             key: typed key.
-            x: sequences `[N, T, *event]`, or `Sequences`.
+            x: sequences `[N, T, *event]`, or `Sequences`; those of a table are its `series()`.
             k: number of states, 1 to the number of time steps.
             leaf: `(key, x [M, *event]) -> model` with an M-step, such as `Gaussian.init`; called once, on all steps;
                 with a context `(key, x, context [M, *context]) -> model`. Or a list of K such, a kind for each state.
+                `Product.init` has a density for each kind of column of a table.
             stickiness: the probability of staying in a state; the rest is shared by the other states.
             initial, transition: probabilities `[K]` and `[K, K]` to start from instead; zeros in them stay.
             initial_prior, transition_prior, stationary: as in `MarkovChain`.
@@ -114,6 +116,8 @@ class HMM:
             ([0.0, 1.0], (2, 2))
         """
         called = f"HMM.init(key, x, {k}, leaf, stickiness={stickiness})"
+        x, known = opened(x)
+        leaf = shown_to(leaf, known)
         x = jax.tree.map(jnp.asarray, as_events(x, name="x", called=called, allow_nan=True))
         if len(x.shape) < 2:
             raise ShapeError(

@@ -17,7 +17,7 @@ from jaxgen.core.compiled import compiled
 from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import distrax
 from jaxgen.core.inputs import concrete, floating
-from jaxgen.core.methods import per_event, per_sample, weighted_events
+from jaxgen.core.methods import per_batch, per_event, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops import entries
 from jaxgen.ops.stable import has_mass
@@ -125,6 +125,19 @@ class Bernoulli:
     def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws `[*shape, *event]` int32."""
         return jax.random.bernoulli(key, self.probs).astype(jnp.int32)
+
+    @per_batch
+    def impute(self, x) -> jax.Array:
+        """Bits with those that were not seen (NaN) at the likelier value, `[*batch, *event]`."""
+        return self.completed(x, self.expected(x))
+
+    def expected(self, x):
+        """The probabilities of a one, `[N, *event]`."""
+        return jnp.broadcast_to(self.probs, x.shape)
+
+    def completed(self, x, expected):
+        """Bits with those that were not seen at the likelier value of what was expected."""
+        return jnp.where(jnp.isnan(x), (expected > 0.5).astype(x.dtype), x)
 
     @weighted_events
     def e_step(self, x, weight=None):

@@ -16,7 +16,7 @@ from jaxgen.core.compiled import compiled
 from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import distrax
 from jaxgen.core.inputs import concrete, probabilities
-from jaxgen.core.methods import per_event, per_sample, weighted_events
+from jaxgen.core.methods import per_batch, per_event, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops import entries
 from jaxgen.ops.chunks import sum_over_chunks
@@ -146,6 +146,19 @@ class Categorical:
     def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws `[*shape, *columns]` int32."""
         return jax.random.categorical(key, self.logits).astype(jnp.int32)
+
+    @per_batch
+    def impute(self, x) -> jax.Array:
+        """Labels with those that were not seen (NaN) at the likeliest, `[*batch, *columns]`."""
+        return self.completed(x, self.expected(x))
+
+    def expected(self, x):
+        """The probabilities of labels `[N, *columns]`, `[N, *columns, V]`."""
+        return jnp.broadcast_to(self.probs, (len(x), *self.logits.shape))
+
+    def completed(self, x, expected):
+        """Labels with those that were not seen at the likeliest of what was expected."""
+        return jnp.where(jnp.isnan(x), jnp.argmax(expected, axis=-1).astype(x.dtype), x)
 
     @weighted_events
     def e_step(self, x, weight=None):

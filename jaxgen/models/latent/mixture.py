@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import algebra, latent
+from jaxgen.core import algebra, expectations, latent
 from jaxgen.core.compiled import compiled, compiled_by_trace
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_distribution
@@ -17,16 +17,12 @@ from jaxgen.core.inputs import as_batch, as_events, concrete, floating, probabil
 from jaxgen.core.methods import context_shape, per_batch, per_sample, weighted_events
 from jaxgen.core.protocols import Located
 from jaxgen.core.pytree import fixed, float_type, model, parts
+from jaxgen.core.sequences import opened, shown_to
 from jaxgen.core.value import ByValue
+from jaxgen.models.latent.product import Product
 from jaxgen.ops.chains import transitions
 from jaxgen.ops.stable import logsumexp, shares, softmax
 from jaxgen.ops.starts import START_STEPS, cluster_shares, start_of_kinds
-
-
-class Imputing(Protocol):
-    """Knows the mean of what was not seen (NaN) of an event given the rest, `impute(x)`: events `[*batch, *event]`."""
-
-    impute: Any
 
 
 class Marginal(Protocol):
@@ -79,8 +75,8 @@ class Mixture:
 
     @classmethod
     def init(
-        cls, key, x, k: int, leaf: Any, *, weight=None, label=None, means=None, responsibilities=None, prior=None,
-        context=None,
+        cls, key, x, k: int, leaf: Any = Product.init, *, weight=None, label=None, means=None, responsibilities=None,
+        prior=None, context=None,
     ) -> Mixture:  # fmt: skip
         """A start from data: k-means++ and Lloyd's iterations split the events, each component takes one cluster.
 
@@ -88,11 +84,12 @@ class Mixture:
 
         Args:
             key: typed key.
-            x: events `[N, *event]`.
+            x: events `[N, *event]`, or a frame or `data.Table`, whose rows are events.
             k: number of components, 1 to N.
             leaf: `(key, x) -> model` with an M-step, such as `Gaussian.init`; called once, on all events;
                 with a context `(key, x, context) -> model`. Or a list of K such, for components of several kinds:
-                `[Delta.init, Gamma.init]`, each of which starts from all events that it takes.
+                `[Delta.init, Gamma.init]`, each of which starts from all events that it takes. `Product.init` has a
+                density for each kind of column of a table.
             weight: `[N]`, non-negative; None is ones.
             label: `[N]`, the component of events where it is known, else -1: they start in it.
             means: `[K, *event]`, each event starts in the component of the nearest of them, in place of k-means.
@@ -105,8 +102,10 @@ class Mixture:
             DataError: data that are not data. ShapeError: starts of another shape than data and k ask for.
         """
         called = f"Mixture.init(key, x, {k})"
+        x, known = opened(x)
+        leaf = shown_to(leaf, known)
         parts = {"x": x, "context": context, "weight": weight, "label": label}
-        batch = as_batch(parts, name="x", called=called, missing=True)
+        batch = as_batch(parts, name="x", called=called, missing=True, schema=known)
         x = jax.tree.map(jnp.asarray, batch.x)
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= len(x):
             raise ModelError(
@@ -122,7 +121,7 @@ class Mixture:
             return _of_kinds(key, x, k, leaf, prior, alone, called)
         made = _init(key, x, batch.context, batch.weight, batch.label, start, prior, k, ByValue(leaf))
         if not latent.accepts_missing(made):
-            as_events(x, name="x", called=called)
+            as_events(x, name="x", called=called, missing=latent.unseen(made), schema=latent.schema(made))
         latent.check_data(made, x)
         return made
 
@@ -218,16 +217,21 @@ class Mixture:
         """Events with what is missing (NaN) at its posterior mean given the rest, `[*batch, *event]`.
 
         `E[x_M | x_O] = sum_k p(k | x_O) E_k[x_M | x_O]`, of components that have `impute`, such as Gaussians with
-        `missing=True`.
+        `missing=True`; labels and bits at their likeliest, by `p(x_M | x_O)`.
 
         Raises:
             ModelError: components without.
         """
-        algebra.needed(self.components, Imputing, "Mixture.impute(x)")
+        return self.completed(x, self.expected(x, context))
+
+    def expected(self, x, context=None):
+        """The components' expectations of what is missing of events `[N, *event]`, averaged."""
         share = softmax(self._joint(x, context), axis=0)
-        filled = algebra.each(lambda component: component.impute(x), self.components)
-        mean = jnp.sum(share.reshape(share.shape + (1,) * (x.ndim - 1)) * filled, axis=0)
-        return jnp.where(jnp.isnan(x), mean, x)
+        return expectations.mean_of(self.components, share, x, "Mixture.impute(x)")
+
+    def completed(self, x, expected):
+        """Events with what is missing as was expected."""
+        return expectations.completed(algebra.element(self.components), x, expected)
 
     @property
     def classes(self):

@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import algebra, latent
+from jaxgen.core import algebra, expectations, latent
+from jaxgen.core.cells import COUNT, FLAG, LABEL, NUMBER
 from jaxgen.core.compiled import compiled
-from jaxgen.core.errors import DataError, ModelError
+from jaxgen.core.errors import DataError, JaxgenError, ModelError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.inputs import as_array, concrete
-from jaxgen.core.methods import context_shape, per_event, per_sample, weighted_events
+from jaxgen.core.methods import context_shape, per_batch, per_event, per_sample, weighted_events
 from jaxgen.core.pytree import float_type, model, part, static
+from jaxgen.core.sequences import opened
+from jaxgen.core.tables import Schema
+from jaxgen.models.densities.bernoulli import Bernoulli
+from jaxgen.models.densities.categorical import Categorical
+from jaxgen.models.densities.diagonal_gaussian import DiagonalGaussian
+from jaxgen.models.densities.poisson import Poisson
 from jaxgen.ops.scales import standardized
 
 Columns = int | tuple[int, ...]
+#: the leaf of the columns of one kind; that of labels is told their number
+LEAVES: dict[str, Callable[..., Any]] = {
+    NUMBER: DiagonalGaussian.init, COUNT: Poisson.init, FLAG: Bernoulli.init, LABEL: Categorical.init,
+}
 
 
-def _columns(given: Any, called: str) -> Columns:
-    """Columns as plain ints, whatever they were counted with."""
+def _columns(given: Any, called: str, schema: Schema | None = None) -> Columns:
+    """Columns as plain ints, whatever they were counted with, or named by: a name is a column of vectors of one."""
+    names = (given,) if isinstance(given, str) else given
+    if isinstance(names, (tuple, list)) and len(names) and all(isinstance(name, str) for name in names):
+        if schema is not None:
+            return tuple(schema.place(name, called) for name in names)
+        raise ModelError(
+            "names are no columns of an array", called=called, expected="a table, or ints", got=repr(given)[:80],
+            fix="give it the frame, or a table that was made by jaxgen.data.Table.from_frame",
+        )  # fmt: skip
     whole = (int, np.integer)
     if isinstance(given, whole) and not isinstance(given, bool):
         return int(given)
@@ -36,10 +57,46 @@ def _columns(given: Any, called: str) -> Columns:
     )  # fmt: skip
 
 
-def _pairs(blocks: Any, called: str) -> list[tuple[Columns, Any]]:
+def _chosen(schema: Schema, taken: list[int]) -> list[tuple[Columns, Any]]:
+    """A leaf for every other column of a table; columns of one kind, and labels of one number, share theirs."""
+    alike: dict[tuple[str, int], list[int]] = {}
+    for i, column in enumerate(schema.columns):
+        if i not in taken:
+            alike.setdefault((column.kind, len(column.levels)), []).append(i)
+    return [
+        (tuple(places), functools.partial(LEAVES[kind], size=levels) if kind == LABEL else LEAVES[kind])
+        for (kind, levels), places in alike.items()
+    ]
+
+
+def _without_gaps(leaf: Any) -> Any:
+    """A leaf that takes missing entries, where it has that option."""
+    return functools.partial(leaf, missing=True) if "missing" in inspect.signature(leaf).parameters else leaf
+
+
+def _shown(columns: Columns, schema: Schema | None) -> str:
+    """Columns as errors name them."""
+    places = np.atleast_1d(columns).tolist()
+    shown = [str(i) if schema is None else repr(schema.names[i]) for i in places]
+    return f"column{'s' * (len(shown) > 1)} " + ", ".join(shown)
+
+
+@contextlib.contextmanager
+def _named(columns: Columns, schema: Schema | None) -> Iterator[None]:
+    """Says in the errors of a block of which columns it speaks."""
+    try:
+        yield
+    except JaxgenError as error:
+        error.message += f", in {_shown(columns, schema)}"
+        raise
+
+
+def _pairs(blocks: Any, called: str, schema: Schema | None = None) -> list[tuple[Columns, Any]]:
     """`(columns, what)` of every block; each column of the table belongs to one."""
     pairs = list(blocks.items() if isinstance(blocks, Mapping) else blocks)
-    pairs = [(_columns(columns, called), part) for columns, part in pairs]
+    pairs = [(_columns(columns, called, schema), part) for columns, part in pairs]
+    if schema is not None:
+        pairs += _chosen(schema, [c for columns, _ in pairs for c in np.atleast_1d(columns).tolist()])
     flat = [c for columns, _ in pairs for c in np.atleast_1d(columns).tolist()]
     if sorted(flat) != list(range(len(flat))) or not flat:
         raise ModelError(
@@ -77,6 +134,9 @@ class Product:
         blocks: tuple of densities, of events `[len(columns)]`, or scalar events where the columns are a bare int.
         columns: for each block an int or a tuple of ints; each column of the table is in one block.
 
+        schema: of the table that it is a model of; None of one of an array. Frames are read by it, and `schema.frame`
+            makes frames of draws.
+
     Any density is a block, a flow too; EM trains those of which all blocks have an E-step. Draws and events are floats,
     also in columns of labels and counts. A context goes to the blocks that take one. NaN means not seen where all
     blocks allow it.
@@ -93,18 +153,24 @@ class Product:
 
     blocks: Any = part()
     columns: tuple[Columns, ...] = static()
+    schema: Schema | None = static(default=None)
 
     @classmethod
-    def init(cls, key, x, blocks) -> Product:
+    def init(cls, key, x, blocks=(), *, missing: bool | None = None) -> Product:
         """A start from a table `[N, D]`.
 
         Args:
             key: typed key, split among the blocks.
-            x: the table; NaN where the blocks allow it.
+            x: the table: a frame, a `data.Table`, or an array; NaN where the blocks allow it.
             blocks: `{columns: leaf}`, or a list of `(columns, leaf)`; a leaf is `(key, x_block) -> model`, such as
-                `Gaussian.init`, or `functools.partial(Categorical.init, size=3)` for labels.
+                `Gaussian.init`, or `functools.partial(Categorical.init, size=3)` for labels. The columns of a frame or
+                `Table` have names, such as `{"age": StudentT.init}`, and those that are not named get a leaf by their
+                kind: `DiagonalGaussian` for numbers, `Poisson` for counts, `Bernoulli` for flags and
+                `Categorical` for labels.
+            missing: True makes all blocks take cells that were not seen, of leaves that have that option; None is True
+                of a table that has such cells.
 
-        As the leaf of a mixture: `functools.partial(Product.init, blocks=...)`.
+        As the leaf of a mixture: itself, or `functools.partial(Product.init, blocks=...)`.
 
         Raises:
             ModelError: columns that are in no block or in two, or a block of other events than its columns.
@@ -123,10 +189,23 @@ class Product:
             >>> start = Product.init(jax.random.key(0), x, {(0,): jg.DiagonalGaussian.init, 1: jg.Poisson.init})
             >>> start.blocks[1].rate.tolist()
             4.0
+            >>> table = jg.data.Table.from_frame({"height": [1.7, 1.6, None], "eyes": ["blue", "brown", "blue"]})
+            >>> start = Product.init(jax.random.key(0), table)
+            >>> [type(block).__name__ for block in start.blocks], start.blocks[1].probs.round(2).tolist()
+            (['DiagonalGaussian', 'Categorical'], [[0.6700000166893005, 0.33000001311302185]])
         """
         called = "Product.init(key, x, blocks)"
-        x = jnp.asarray(as_array(x, name="x", called=called, allow_nan=True))
-        pairs = _pairs(blocks, called)
+        x, schema = opened(x)
+        if schema is None and not blocks:
+            raise ModelError(
+                "the columns of an array are of no kind", called=called, expected="a frame, a table, or blocks",
+                got="an array without blocks", fix="a Gaussian for the leaf, where all columns are numbers",
+            )  # fmt: skip
+        names = () if schema is None else schema.names
+        x = jnp.asarray(as_array(x, name="x", called=called, allow_nan=True, columns=names))
+        pairs = _pairs(blocks, called, schema)
+        if missing or (missing is None and schema is not None and schema.missing):
+            pairs = [(columns, _without_gaps(leaf)) for columns, leaf in pairs]
         width = sum(np.size(columns) for columns, _ in pairs)
         if x.ndim != 2 or x.shape[1] != width:
             raise DataError(
@@ -134,14 +213,17 @@ class Product:
                 got=f"shape {list(x.shape)}",
             )  # fmt: skip
         keys = jax.random.split(key, len(pairs))
-        models = [leaf(k, _take(x, columns)) for k, (columns, leaf) in zip(keys, pairs, strict=True)]
-        made = cls.from_blocks([(columns, part) for (columns, _), part in zip(pairs, models, strict=True)])
+        models = []
+        for k, (columns, leaf) in zip(keys, pairs, strict=True):
+            with _named(columns, schema):
+                models.append((columns, leaf(k, _take(x, columns))))
+        made = cls.from_blocks(models, schema=schema)
         if concrete(x):
             made._check_missing(x)
         return made
 
     @classmethod
-    def from_blocks(cls, blocks) -> Product:
+    def from_blocks(cls, blocks, *, schema: Schema | None = None) -> Product:
         """From `[(columns, model), ...]` or `{columns: model}`. Several of one kind make a mixture:
         `Mixture.from_components([product, other])`.
 
@@ -159,7 +241,7 @@ class Product:
                     expected=f"events of shape {list(wanted)} for columns {columns}", got=f"shape {list(event)}",
                     fix="write a bare int for a column of scalar events, a tuple of ints for columns of vectors",
                 )  # fmt: skip
-        return cls(tuple(part for _, part in pairs), tuple(columns for columns, _ in pairs))
+        return cls(tuple(part for _, part in pairs), tuple(columns for columns, _ in pairs), schema)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -183,18 +265,21 @@ class Product:
         for columns, (block, own) in zip(self.columns, self._parts(np.asarray(x, float)), strict=True):
             if np.isnan(own).any() and not latent.accepts_missing(block):
                 raise DataError(
-                    f"a block of {type(block).__name__} has missing entries, which it takes as no data",
-                    called="Product", expected=f"numbers in columns {columns}", got=f"{np.isnan(own).sum()} NaN",
-                    fix=f"make {type(block).__name__} take missing entries, if it has that option",
+                    f"a block of {type(block).__name__} has missing entries, which it takes as no data, in "
+                    f"{_shown(columns, self.schema)}",
+                    called="Product", expected="numbers in all rows", got=f"{np.isnan(own).sum()} NaN",
+                    fix="make it with the option missing, which all of its blocks need to have",
                 )  # fmt: skip
 
     def check_data(self, x) -> None:
         """Refuses data outside the support of a block with a DataError."""
-        x = as_array(x, name="x", called="Product.check_data(x)", allow_nan=True)
+        names = () if self.schema is None else self.schema.names
+        x = as_array(x, name="x", called="Product.check_data(x)", allow_nan=True, columns=names)
         if concrete(x):
             self._check_missing(x)
-        for block, own in self._parts(x):
-            latent.check_data(block, own)
+        for columns, (block, own) in zip(self.columns, self._parts(x), strict=True):
+            with _named(columns, self.schema):
+                latent.check_data(block, own)
 
     @per_event
     def log_prob(self, x, *, context=None) -> jax.Array:
@@ -226,6 +311,27 @@ class Product:
             out = out.at[np.asarray(columns)].set(block.sample(k, **given).astype(dtype))
         return out
 
+    @per_batch
+    def impute(self, x) -> jax.Array:
+        """Events with what is missing (NaN) at its mean, labels and bits at their likeliest, `[*batch, D]`.
+
+        Raises:
+            ModelError: a block without `impute`.
+        """
+        return self.completed(x, self.expected(x))
+
+    def expected(self, x):
+        """The blocks' expectations of what is missing of events `[N, D]`."""
+        for block in self.blocks:
+            algebra.needed(block, expectations.Imputing, "Product.impute(x)")
+        return tuple(expectations.expected(block, own) for block, own in self._parts(x))
+
+    def completed(self, x, expected):
+        """Events with what is missing as was expected."""
+        for columns, (block, own), known in zip(self.columns, self._parts(x), expected, strict=True):
+            x = x.at[..., np.asarray(columns)].set(expectations.completed(block, own, known))
+        return x
+
     @weighted_events
     def e_step(self, x, weight=None, *, context=None):
         """`ProductStatistics`, and `log_prob [N]`."""
@@ -251,7 +357,8 @@ class Product:
         return self._maximized([latent.maximize(*pair) for pair in zip(self.blocks, statistics.blocks, strict=True)])
 
     def _maximized(self, steps):
-        return Product(tuple(block for block, _ in steps), self.columns), sum(repaired for _, repaired in steps)
+        made = Product(tuple(block for block, _ in steps), self.columns, self.schema)
+        return made, sum(repaired for _, repaired in steps)
 
     # Of K products at once: each block goes its own fast path
 
