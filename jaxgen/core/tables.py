@@ -295,7 +295,7 @@ class Table:
             raise DataError(
                 f"{shown(labels[0].name)} of {name} holds labels, not numbers", called=called,
                 expected="numbers in all columns", got=", ".join(map(repr, labels[0].levels[:5])),
-                fix="Product.init for the leaf, with a density for each kind of column; or leave those columns out",
+                fix="take a Product for the leaf, with a density for each kind of column; or leave those columns out",
             )  # fmt: skip
         return self.values
 
