@@ -95,10 +95,10 @@ def sampling(events: int = 1000, steps: int = 1000) -> dict[str, Any]:
     def one_by_one(model, z):
         def through(z, layer):
             moved, permutation = layer.layers
-            return permutation.forward(sequential(moved, z))[0], None
+            return permutation.forward_and_log_det(sequential(moved, z))[0], None
 
         stack, units = model.bijection.layers
-        return jax.vmap(lambda z: units.forward(jax.lax.scan(through, z, stack.layers)[0])[0])(z)
+        return jax.vmap(lambda z: units.forward_and_log_det(jax.lax.scan(through, z, stack.layers)[0])[0])(z)
 
     calls = {
         "fixed point": lambda: jax.block_until_ready(model.decode(z)),
@@ -202,7 +202,7 @@ def with_nflows(kind: str) -> Callable[[], Any]:
             super().__init__()
             self.net = MLP((inputs,), (outputs,), [HIDDEN, HIDDEN])
 
-        def forward(self, x, context=None):
+        def forward_and_log_det(self, x, context=None):
             return self.net(x)
 
     layers = []

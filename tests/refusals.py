@@ -390,7 +390,7 @@ case("jaxgen.VAE.init(key, x, jaxgen.StandardNormal((2,)), likelihood=likelihood
 case("jaxgen.VAE.init(key, x, jaxgen.StandardNormal((2,)), likelihood=likelihood)", "likelihood", x=X, likelihood=3)
 
 # networks, layers, units, numerics
-case("layer.forward(x)", layer=lambda: Standardize.from_data(X), x=X)
+case("layer.forward_and_log_det(x)", layer=lambda: Standardize.from_data(X), x=X)
 case("jaxgen.bijections.Autoregressive.init(key, x)", "x", x=X[:, :, None])
 case("conv1x1(key, x)", "x", x=np.zeros((2, 4, 4)))
 case("Permute.from_values(order)", "order", order=[0, 0, 1])

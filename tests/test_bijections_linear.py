@@ -42,7 +42,7 @@ def unit(key, layer):
 
 
 def matrix_of(layer, d):
-    return np.asarray(jax.vmap(lambda x: layer.forward(x)[0])(jnp.eye(d)), np.float64).T
+    return np.asarray(jax.vmap(lambda x: layer.forward_and_log_det(x)[0])(jnp.eye(d)), np.float64).T
 
 
 @pytest.mark.parametrize("d", [1, 3, 16])
@@ -53,10 +53,10 @@ def test_lu_is_its_matrix(d):
     upper = np.triu(upper, 1) + np.diag(np.exp(log_diagonal))
     matrix = ((np.tril(lower, -1) + np.eye(d)) @ upper)[np.asarray(layer.order)]
     np.testing.assert_allclose(layer.matrix, matrix, atol=1e-5)
-    y, log_det = jax.vmap(layer.forward)(x)
+    y, log_det = jax.vmap(layer.forward_and_log_det)(x)
     np.testing.assert_allclose(y, x @ matrix.T, atol=2e-5)
     np.testing.assert_allclose(log_det, np.linalg.slogdet(matrix)[1], atol=1e-5)
-    back, back_log_det = jax.jit(jax.vmap(layer.inverse))(y)
+    back, back_log_det = jax.jit(jax.vmap(layer.inverse_and_log_det))(y)
     # numpy's own solve in this precision loses as much: the rounding of y times the smallest singular value's inverse
     steepest = np.maximum(1, np.linalg.norm(np.linalg.inv(matrix), 2))
     np.testing.assert_allclose(back, x, atol=1e-6 * steepest * np.abs(y).max())
@@ -66,7 +66,7 @@ def test_lu_is_its_matrix(d):
 def test_lu_starts_as_a_permutation_and_trains_to_a_rotation():
     layer = LULinear.init(KEY, jnp.zeros((1, 4)))
     assert sorted(map(tuple, matrix_of(layer, 4))) == sorted(map(tuple, np.eye(4)))
-    gradient = jax.grad(lambda layer: layer.inverse(jnp.arange(4.0))[0].sum(), allow_int=True)(layer)
+    gradient = jax.grad(lambda layer: layer.inverse_and_log_det(jnp.arange(4.0))[0].sum(), allow_int=True)(layer)
     assert not np.triu(gradient.lower).any() and not np.tril(gradient.upper).any()
     assert np.isfinite(gradient.log_diagonal).all()
 
@@ -82,14 +82,14 @@ def test_householder_is_orthogonal(d, k):
         expected = (np.eye(d) - 2 * np.outer(v, v) / (v @ v)) @ expected
     np.testing.assert_allclose(q, expected, atol=2e-6)
     x = jax.random.normal(KEY, (d,))
-    np.testing.assert_allclose(layer.inverse(layer.forward(x)[0])[0], x, atol=2e-6)
-    assert float(layer.forward(x)[1]) == 0
+    np.testing.assert_allclose(layer.inverse_and_log_det(layer.forward_and_log_det(x)[0])[0], x, atol=2e-6)
+    assert float(layer.forward_and_log_det(x)[1]) == 0
 
 
 def test_a_reflection_along_nothing_is_none():
     layer = Householder(jnp.zeros((2, 3)))
-    np.testing.assert_array_equal(layer.forward(jnp.arange(3.0))[0], np.arange(3))
-    assert np.isfinite(jax.grad(lambda layer: layer.forward(jnp.arange(3.0))[0].sum())(layer).vectors).all()
+    np.testing.assert_array_equal(layer.forward_and_log_det(jnp.arange(3.0))[0], np.arange(3))
+    assert np.isfinite(jax.grad(lambda layer: layer.forward_and_log_det(jnp.arange(3.0))[0].sum())(layer).vectors).all()
 
 
 def test_wrong_starts_are_refused():
@@ -121,7 +121,7 @@ def test_initialize_gives_every_affine_unit_data():
     assert jax.tree.structure(bijection) == jax.tree.structure(deep(KEY))
     at = jnp.asarray(x, jnp.float32)
 
-    inverse = jax.jit(lambda layer, at: jax.vmap(layer.inverse)(at)[0])
+    inverse = jax.jit(lambda layer, at: jax.vmap(layer.inverse_and_log_det)(at)[0])
 
     def unit_data(z):
         # the rounding of layers in float32; a normal has its last decile at 1.28
@@ -141,7 +141,8 @@ def test_initialize_gives_every_affine_unit_data():
 def test_affine_from_data_is_the_trained_standardize():
     x = np.random.default_rng(0).normal(size=(50, 2)) * 3 + 1
     a, b = Affine.from_data(x), Standardize.from_data(x)
-    np.testing.assert_allclose(jax.vmap(a.inverse)(x)[0], jax.vmap(b.inverse)(x)[0], rtol=1e-5, atol=1e-6)
+    ours, theirs = (jax.vmap(layer.inverse_and_log_det)(x)[0] for layer in (a, b))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
     assert all(jax.tree.leaves(jax.tree.map(lambda leaf: leaf is not None, partition(a)[0])))
 
 
@@ -164,7 +165,7 @@ def test_initialize_with_contexts():
     coupling = moved(KEY, Coupling.init(KEY, jnp.zeros((1, 2)), features=(4,), context_shape=(3,)), 1.0)
     x, context = jax.random.normal(KEY, (200, 2)), jax.random.normal(KEY, (200, 3))
     bijection = initialize(Chain((Affine(jnp.zeros(2), jnp.zeros(2)), coupling)), x, context)
-    z = jax.vmap(bijection.inverse)(x, context)[0]
+    z = jax.vmap(bijection.inverse_and_log_det)(x, context)[0]
     low, middle, high = np.quantile(np.asarray(z, np.float64), [0.1, 0.5, 0.9], axis=0)
     np.testing.assert_allclose([middle, high - low], [[0, 0], [2.5631, 2.5631]], atol=1e-4)
 
@@ -175,7 +176,8 @@ def test_conditional_layers():
     x, context = jax.random.normal(KEY, (N, 3)), jax.random.normal(jax.random.key(1), (N, 2))
     # starts as the layer itself
     np.testing.assert_allclose(
-        jax.vmap(layer.forward)(x, context)[0], jax.vmap(layer.layer.forward)(x)[0], rtol=1e-6, atol=1e-6
+        jax.vmap(layer.forward_and_log_det)(x, context)[0], jax.vmap(layer.layer.forward_and_log_det)(x)[0],
+        rtol=1e-6, atol=1e-6
     )
     layer = jax.jit(moved)(jax.random.key(2), layer)
     flow = Flow(jg.StandardNormal((3,)), layer)
@@ -193,7 +195,7 @@ def test_conditional_layers():
     rows = flow.log_prob(x, context=context)
     assert np.abs(rows - flow.log_prob(x, context=context[0]))[1:].max() > 0.1
     with pytest.raises(jg.ShapeError, match="context"):
-        layer.forward(x[0])
+        layer.forward_and_log_det(x[0])
     for wrong in (Permute.from_values([1, 0]), layer):
         with pytest.raises(jg.ModelError, match="cannot follow a context"):
             Conditional.init(KEY, wrong, (2,))

@@ -69,7 +69,8 @@ def test_layers_compile_once(name):
     of = context_shape(layers[0])
     context = None if of is None else jnp.ones(of)
     x = [jax.random.normal(jax.random.key(seed), latent_shape(layers[0])) for seed in (3, 4)]
-    both = lambda i: layers[i].inverse(layers[i].forward(x[i], context)[0], context)  # noqa: E731
+    there = lambda i: layers[i].forward_and_log_det(x[i], context)[0]  # noqa: E731
+    both = lambda i: layers[i].inverse_and_log_det(there(i), context)  # noqa: E731
     both(0)
     with Compilations() as compilations:
         both(1)

@@ -94,16 +94,16 @@ NAMES = list(bijections())
 def test_inverse_and_log_det_are_exact_in_float32(name):
     """Against float64 and numpy's determinant of the Jacobian, at unit-scale parameters."""
     layer, x = bijections()[name], jax.random.normal(jax.random.key(9), (N, 3))
-    y, log_det = jax.jit(jax.vmap(layer.forward))(x)
-    z, inverse_log_det = jax.jit(jax.vmap(layer.inverse))(y)
+    y, log_det = jax.jit(jax.vmap(layer.forward_and_log_det))(x)
+    z, inverse_log_det = jax.jit(jax.vmap(layer.inverse_and_log_det))(y)
     assert {a.dtype for a in (y, log_det, z, inverse_log_det)} == {jnp.dtype(jnp.float32)}
     with jax.enable_x64(True):
         exact = in_float64(layer)
         wide_x, wide_y = x.astype(jnp.float64), y.astype(jnp.float64)
-        exact_z = jax.vmap(exact.inverse)(wide_y)[0]
+        exact_z = jax.vmap(exact.inverse_and_log_det)(wide_y)[0]
         jacobian, back = (
             np.asarray(jax.vmap(jax.jacobian(lambda e, f=f: f(e)[0]))(points))
-            for f, points in ((exact.forward, wide_x), (exact.inverse, wide_y))
+            for f, points in ((exact.forward_and_log_det, wide_x), (exact.inverse_and_log_det, wide_y))
         )
     # the bound that the library states for float32. Through the whole random flow the rounding of y itself comes back
     # magnified by the inverse's steepest direction, in any arithmetic of this precision: the bound times that, there
@@ -118,12 +118,12 @@ def test_inverse_and_log_det_are_exact_in_float32(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_bijector_is_the_bijection(name):
     layer, x = bijections()[name], jax.random.normal(jax.random.key(9), (4, 5, 3))
-    y, log_det = jax.vmap(jax.vmap(layer.forward))(x)
+    y, log_det = jax.vmap(jax.vmap(layer.forward_and_log_det))(x)
     bijector = layer.bijector()
     assert isinstance(bijector, distrax.Bijector)
     np.testing.assert_allclose(bijector.forward(x), y, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(bijector.forward_log_det_jacobian(x), log_det, rtol=1e-5, atol=1e-5)
-    expected = jax.vmap(jax.vmap(layer.inverse))(y)[0]
+    expected = jax.vmap(jax.vmap(layer.inverse_and_log_det))(y)[0]
     np.testing.assert_allclose(bijector.inverse(y), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -141,7 +141,7 @@ def test_distrax_transformed_agrees():
 def test_distrax_layer_is_checked_and_trains():
     layer = DistraxBijector({"shift": jnp.ones((4, 2)), "log_scale": jnp.zeros(())}, scalar_affine, (2,))
     with pytest.raises(jg.ShapeError, match="changes the shape"):
-        layer.forward(jnp.zeros(2))
+        layer.forward_and_log_det(jnp.zeros(2))
     layer = dataclasses.replace(layer, params={"shift": jnp.ones(2), "log_scale": jnp.zeros(())})
     flow = Flow(jg.StandardNormal((2,)), layer)
     gradient = jax.grad(lambda flow: flow.log_prob(jnp.zeros(2)))(flow)
@@ -238,7 +238,8 @@ def test_wrong_context_is_refused():
         lambda: flow.log_prob(x), lambda: flow.log_prob(x, context=jnp.zeros((N, 2))),
         lambda: flow.sample(jax.random.key(0)),
         lambda: flow.log_prob(x, context=jnp.zeros((N + 1, 3))), lambda: plain.log_prob(x, context=jnp.zeros(3)),
-        lambda: flow.bijection.inverse(x[0]), lambda: flow.bijection.inverse(x[0], jnp.zeros(2)),
+        lambda: flow.bijection.inverse_and_log_det(x[0]),
+        lambda: flow.bijection.inverse_and_log_det(x[0], jnp.zeros(2)),
     ):  # fmt: skip
         with pytest.raises(jg.ShapeError, match="context"):
             call()
@@ -247,7 +248,7 @@ def test_wrong_context_is_refused():
 def test_a_batch_is_not_one_event():
     for layer in bijections().values():
         with pytest.raises(jg.ShapeError, match="vmap"):
-            layer.forward(jnp.zeros((3, 3)))
+            layer.forward_and_log_det(jnp.zeros((3, 3)))
 
 
 def deciles(x):
@@ -392,11 +393,11 @@ class Ratios:
     def latent_shape(self):
         return (self.size - 1,)
 
-    def forward(self, x, context=None):
+    def forward_and_log_det(self, x, context=None):
         y = jax.nn.softmax(jnp.append(x, 0.0))
         return y, jnp.sum(jnp.log(y))
 
-    def inverse(self, y, context=None):
+    def inverse_and_log_det(self, y, context=None):
         return jnp.log(y[:-1] / y[-1]), -jnp.sum(jnp.log(y))
 
 
@@ -418,7 +419,7 @@ def test_sides_of_two_shapes():
     for wrong, message in (
         (lambda: Flow(jg.StandardNormal((3,)), layer).log_prob(x), "base does not fit"),
         (lambda: Flow(jg.StandardNormal((2,)), many).log_prob(x), "cannot follow one another"),
-        (lambda: layer.forward(jnp.zeros(3)), "one event's, shape \\[2\\]"),
+        (lambda: layer.forward_and_log_det(jnp.zeros(3)), "one event's, shape \\[2\\]"),
     ):  # fmt: skip
         with pytest.raises((jg.ModelError, jg.ShapeError), match=message):
             wrong()
@@ -430,10 +431,10 @@ class Crooked:
 
     event_shape: tuple[int, ...] = jg.static()
 
-    def forward(self, x, context=None):
+    def forward_and_log_det(self, x, context=None):
         return 2 * x, jnp.zeros(())
 
-    def inverse(self, y, context=None):
+    def inverse_and_log_det(self, y, context=None):
         return y / 2, jnp.zeros(())
 
 

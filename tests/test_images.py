@@ -33,18 +33,18 @@ KEY = jax.random.key(0)
 def test_squeeze_gathers_blocks():
     layer = Squeeze.from_values((4, 6, 3))
     y = np.arange(72.0).reshape(4, 6, 3)
-    x = np.asarray(layer.inverse(jnp.asarray(y))[0])
+    x = np.asarray(layer.inverse_and_log_det(jnp.asarray(y))[0])
     assert x.shape == layer.latent_shape == (2, 3, 12)
     for i, j in np.ndindex(2, 3):
         np.testing.assert_array_equal(x[i, j], y[2 * i : 2 * i + 2, 2 * j : 2 * j + 2].ravel())
-    np.testing.assert_array_equal(layer.forward(x)[0], y)
+    np.testing.assert_array_equal(layer.forward_and_log_det(x)[0], y)
 
 
 def test_conv1x1_is_linens():
     """One matrix for all pixels: against a convolution of one pixel of another library."""
     layer = moved(KEY, conv1x1(KEY, jnp.zeros((1, 4, 2, 3))))
     x = jax.random.normal(KEY, (4, 2, 3))
-    y, log_det = layer.forward(x)
+    y, log_det = layer.forward_and_log_det(x)
     lu = layer.layer.layer
     assert isinstance(lu, LULinear)
     peer = linen.Conv(3, (1, 1), use_bias=False, precision="highest")
@@ -71,20 +71,20 @@ def test_multiscale_by_hand():
     second = Affine(jnp.ones((2, 2, 3)), jnp.full((2, 2, 3), 0.5))
     layer = MultiScale.from_levels((first, second))
     y = jax.random.normal(KEY, (4, 4, 1))
-    h = np.asarray(first.inverse(y)[0])
-    z, log_det = layer.inverse(y)
+    h = np.asarray(first.inverse_and_log_det(y)[0])
+    z, log_det = layer.inverse_and_log_det(y)
     # three of four channels stay; the last leaves first
     expected = np.concatenate([h[..., 3:].ravel(), ((h[..., :3] - 1) * np.exp(-0.5)).ravel()])
     np.testing.assert_allclose(z, expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(log_det, -6, rtol=1e-6)
-    np.testing.assert_allclose(layer.forward(z)[0], y, atol=1e-6)
+    np.testing.assert_allclose(layer.forward_and_log_det(z)[0], y, atol=1e-6)
 
 
 def test_initialize_reaches_every_level_and_pixel():
     x = 5 + 3 * jax.random.normal(KEY, (200, 4, 4, 1)) * jnp.arange(1, 5)[:, None, None]
     affine = lambda n: Vmap(Vmap(Affine(jnp.zeros(n), jnp.zeros(n)), 2), 2)  # noqa: E731
     layer = initialize(MultiScale.from_levels((Chain((affine(4), Squeeze.from_values((4, 4, 1)))), affine(2))), x)
-    z = np.asarray(jax.vmap(layer.inverse)(x)[0], np.float64)
+    z = np.asarray(jax.vmap(layer.inverse_and_log_det)(x)[0], np.float64)
     for channel in (z[:, :8].reshape(-1, 2), z[:, 8:].reshape(-1, 2)):
         low, middle, high = np.quantile(channel, [0.1, 0.5, 0.9], axis=0)
         np.testing.assert_allclose([middle, high - low], [[0, 0], [2.5631, 2.5631]], atol=1e-4)
@@ -109,9 +109,10 @@ def test_glow_trains_and_is_a_density():
 
     @jax.jit
     def around(flow, x):
-        z, log_det = flow.bijection.inverse(x)
-        back, back_log_det = flow.bijection.forward(z)
-        return log_det, back, back_log_det, jax.jacobian(lambda x: flow.bijection.inverse(x)[0])(x).reshape(16, 16)
+        z, log_det = flow.bijection.inverse_and_log_det(x)
+        back, back_log_det = flow.bijection.forward_and_log_det(z)
+        jacobian = jax.jacobian(lambda x: flow.bijection.inverse_and_log_det(x)[0])(x).reshape(16, 16)
+        return log_det, back, back_log_det, jacobian
 
     log_det, back, back_log_det, jacobian = around(flow, x[0])
     np.testing.assert_allclose(back, x[0], atol=1e-5)
@@ -141,7 +142,7 @@ def test_program_does_not_grow_with_steps():
     def count(steps):
         flow = jax.eval_shape(lambda key: glow_of(key, steps), KEY)
         trained, rest = partition(flow)
-        value = lambda t, r, x: combine(t, r).bijection.inverse(x)[1]  # noqa: E731
+        value = lambda t, r, x: combine(t, r).bijection.inverse_and_log_det(x)[1]  # noqa: E731
         jaxpr = jax.make_jaxpr(jax.grad(value))(trained, rest, jax.ShapeDtypeStruct((4, 4, 1), jnp.float32))
         return len(str(jaxpr).splitlines())
 
@@ -166,7 +167,8 @@ def test_wrong_images_are_refused():
         (lambda: conv1x1(KEY, x[0]), jg.ShapeError, "takes images"),
         (lambda: conv1x1(0, x), jg.DataError, "random key"),
         (lambda: jg.recipes.glow(KEY, jnp.zeros((5, 3))), jg.ShapeError, "takes images"),
-        (lambda: Squeeze.from_values((4, 4, 1)).forward(jnp.zeros((4, 4, 1))), jg.ShapeError, r"\[2, 2, 4\]"),
+        (lambda: Squeeze.from_values((4, 4, 1)).forward_and_log_det(jnp.zeros((4, 4, 1))), jg.ShapeError,
+         r"\[2, 2, 4\]"),
     )
     for make, kind, message in refused:
         with pytest.raises(kind, match=message):

@@ -454,9 +454,9 @@ def test_bijections_invert_and_their_log_det_is_the_jacobians(name):
     layer = jax.jit(BIJECTIONS[name])(jax.random.key(1))
     x, of = jax.random.normal(jax.random.key(2), (20, *latent_shape(layer))), context_shape(layer)
     context = None if of is None else jax.random.normal(jax.random.key(3), of)
-    y, log_det = jax.jit(jax.vmap(lambda x: layer.forward(x, context)))(x)
+    y, log_det = jax.jit(jax.vmap(lambda x: layer.forward_and_log_det(x, context)))(x)
     assert y.shape == (20, *layer.event_shape)
-    back, inverse_log_det = jax.jit(jax.vmap(lambda y: layer.inverse(y, context)))(y)
+    back, inverse_log_det = jax.jit(jax.vmap(lambda y: layer.inverse_and_log_det(y, context)))(y)
     # float32: inputs of size 1 to 3 through a few products; half an ulp of y comes back up to a hundred times as large
     # in the log-determinant of each of three coordinates where the inverse is steep, as that of tanh
     np.testing.assert_allclose(back, x, atol=1e-5)
@@ -464,7 +464,7 @@ def test_bijections_invert_and_their_log_det_is_the_jacobians(name):
     with jax.enable_x64():
         # in float64: autodiff's 1 - tanh^2 has lost digits in float32
         exact, wide = as_dtype(layer, jnp.float64), x.astype(jnp.float64)
-        jacobian = jax.jit(jax.vmap(jax.jacobian(lambda x: exact.forward(x, context)[0].ravel())))(wide)
+        jacobian = jax.jit(jax.vmap(jax.jacobian(lambda x: exact.forward_and_log_det(x, context)[0].ravel())))(wide)
     # where the data have more coordinates, their density is that of the first ones
     square = np.asarray(jacobian, np.float64).reshape(20, y[0].size, x[0].size)[:, : x[0].size]
     np.testing.assert_allclose(log_det, np.linalg.slogdet(square)[1], atol=1e-5)
@@ -482,8 +482,8 @@ def test_bijections_keep_the_dtype(name, dtype):
         layer = as_dtype(BIJECTIONS[name](key), dtype)
         of, shape = context_shape(layer), tuple(3 if n is None else n for n in latent_shape(layer))
         context = None if of is None else jnp.ones(of, jnp.float64)
-        y, log_det = layer.forward(jnp.ones(shape, dtype), context)
-        return y, log_det, *layer.inverse(y, context)
+        y, log_det = layer.forward_and_log_det(jnp.ones(shape, dtype), context)
+        return y, log_det, *layer.inverse_and_log_det(y, context)
 
     with jax.enable_x64(True):
         assert {a.dtype for a in jax.eval_shape(around, jax.random.key(1))} == {jnp.dtype(dtype)}

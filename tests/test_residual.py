@@ -40,7 +40,7 @@ def unit(key, layer):
 def maps(layer):
     """The two directions for a batch, with a context where the layer takes one."""
     of = None if getattr(layer, "context_shape", None) is None else CONTEXT
-    return (jax.vmap(lambda x, f=f: f(x, of)) for f in (layer.forward, layer.inverse))
+    return (jax.vmap(lambda x, f=f: f(x, of)) for f in (layer.forward_and_log_det, layer.inverse_and_log_det))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -70,7 +70,7 @@ def test_inverse_log_det_and_derivatives_are_exact_in_float32(name):
     with jax.enable_x64(True):
         wide = as_dtype(layer, jnp.float64)
         of = None if getattr(layer, "context_shape", None) is None else CONTEXT
-        jacobian = jax.jit(jax.vmap(jax.jacobian(lambda x: wide.forward(x, of)[0])))(x.astype(jnp.float64))
+        jacobian = jax.jit(jax.vmap(jax.jacobian(lambda x: wide.forward_and_log_det(x, of)[0])))(x.astype(jnp.float64))
     np.testing.assert_allclose(log_det, np.linalg.slogdet(jacobian)[1], atol=1e-5)
     np.testing.assert_allclose(back, x, atol=1e-5)
     np.testing.assert_allclose(back_log_det, -log_det, atol=1e-5)
@@ -84,7 +84,7 @@ def test_inverse_log_det_and_derivatives_are_exact_in_float32(name):
 @pytest.mark.parametrize("name", ["planar", "radial", "sylvester"])
 def test_starts_as_the_identity(name):
     layer, x = MAKE[name](KEY, ROW), jnp.array([0.5, -2.0, 3.0])
-    y, log_det = layer.forward(x)
+    y, log_det = layer.forward_and_log_det(x)
     # softplus(log(e - 1)) is one up to a rounding
     np.testing.assert_allclose(y, x, atol=1e-6)
     assert abs(float(log_det)) < 1e-6
@@ -96,7 +96,7 @@ def test_planar_is_the_papers():
     u = u + (np.log1p(np.exp(w @ u + np.log(np.e - 1))) - 1 - w @ u) * w / (w @ w)
     x = np.random.default_rng(0).normal(size=(N, D))
     expected = x + u * np.tanh(x @ w + b)[:, None]
-    y, log_det = jax.vmap(layer.forward)(x.astype(np.float32))
+    y, log_det = jax.vmap(layer.forward_and_log_det)(x.astype(np.float32))
     np.testing.assert_allclose(y, expected, atol=1e-5)
     np.testing.assert_allclose(log_det, np.log(1 + (w @ u) / np.cosh(x @ w + b) ** 2), atol=1e-5)
 
@@ -120,12 +120,13 @@ def test_gradients_at_the_edges_are_finite():
     at_center = Radial(jnp.zeros(3), jnp.zeros(()), jnp.ones(()))
     without_direction = Planar(jnp.zeros(3), jnp.ones(3), jnp.ones(()))
     for layer in (at_center, without_direction):
-        for method in ("forward", "inverse"):
+        for method in ("forward_and_log_det", "inverse_and_log_det"):
             gradient = jax.grad(
                 lambda layer, x, m=method: sum(a.sum() for a in getattr(layer, m)(x)), (0, 1)
             )(layer, jnp.zeros(3))
             assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient)), (type(layer), method)
-    np.testing.assert_allclose(without_direction.forward(jnp.zeros(3))[0], np.tanh(1) * np.ones(3), rtol=1e-6)
+    moved = without_direction.forward_and_log_det(jnp.zeros(3))[0]
+    np.testing.assert_allclose(moved, np.tanh(1) * np.ones(3), rtol=1e-6)
 
 
 def test_contraction_keeps_its_bound():
@@ -152,8 +153,8 @@ def test_residual_at_its_bound_inverts():
     layer = unit(KEY, Residual.init(KEY, ROW, features=(8,), bound=0.99))
     net = dataclasses.replace(layer.net, weights=tuple(100 * w for w in layer.net.weights))
     layer, x = dataclasses.replace(layer, net=net), 3 * jax.random.normal(KEY, (N, D))
-    y, log_det = jax.jit(jax.vmap(layer.forward))(x)
-    back, back_log_det = jax.jit(jax.vmap(layer.inverse))(y)
+    y, log_det = jax.jit(jax.vmap(layer.forward_and_log_det))(x)
+    back, back_log_det = jax.jit(jax.vmap(layer.inverse_and_log_det))(y)
     np.testing.assert_allclose(back, x, atol=1e-5)
     np.testing.assert_allclose(back_log_det, -log_det, atol=1e-5)
 
@@ -161,7 +162,8 @@ def test_residual_at_its_bound_inverts():
 def test_block_layers_are_triangular_and_reach_everywhere():
     layer = unit(KEY, MAKE["block"](KEY, ROW))
     forward, inverse = map(jax.jit, maps(layer))
-    jacobian = jax.jit(jax.vmap(jax.jacobian(lambda x: layer.forward(x, CONTEXT)[0])))(jax.random.normal(KEY, (N, D)))
+    moved = lambda x: layer.forward_and_log_det(x, CONTEXT)[0]  # noqa: E731
+    jacobian = jax.jit(jax.vmap(jax.jacobian(moved)))(jax.random.normal(KEY, (N, D)))
     assert not np.triu(jacobian, 1).any()
     assert (np.diagonal(jacobian, axis1=1, axis2=2) > 0).all()
     y = jnp.array([[1e4, -1e4, 0.0], [0.0, 1e4, 1e4], [-50.0, 3.0, -1e4]])
@@ -175,10 +177,10 @@ def test_block_inverse_is_the_sequential_one():
 
     layer = unit(KEY, BlockAutoregressive.init(KEY, jnp.zeros((1, 6)), hidden=3, layers=1))
     y = jax.random.normal(KEY, (6,))
-    found = np.asarray(jax.jit(layer.inverse)(y)[0])
+    found = np.asarray(jax.jit(layer.inverse_and_log_det)(y)[0])
     with jax.enable_x64(True):
         wide, x = as_dtype(layer, jnp.float64), np.zeros(6)
-        forward = jax.jit(lambda x: wide.forward(x)[0])
+        forward = jax.jit(lambda x: wide.forward_and_log_det(x)[0])
         for i in range(6):
 
             def miss(t, i=i):
@@ -199,7 +201,7 @@ def test_context_matters_by_row(name):
     np.testing.assert_allclose(rows[:2], each, rtol=1e-5, atol=1e-5)
     assert np.abs(rows - flow.log_prob(x, context=context[0]))[1:].max() > 1e-3
     with pytest.raises(jg.ShapeError, match="context"):
-        layer.forward(x[0])
+        layer.forward_and_log_det(x[0])
 
 
 def test_wrong_starts_are_refused():

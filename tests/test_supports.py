@@ -43,16 +43,16 @@ MAPS = {
 def test_exact_far_out(name):
     layer, image, log_slope, (low, high) = MAPS[name]
     x = FAR.astype(np.float32)
-    y, log_det = map(np.asarray, jax.vmap(layer.forward)(x))
+    y, log_det = map(np.asarray, jax.vmap(layer.forward_and_log_det)(x))
     np.testing.assert_allclose(y, image(x.astype(float)), rtol=2e-6, atol=2e-7 if name in ("bounded", "below") else 0)
     np.testing.assert_allclose(log_det, log_slope(x.astype(float)), rtol=2e-7, atol=2e-7)
     assert (y > low).all()
     assert (y < high).all()
-    back, back_log_det = map(np.asarray, jax.vmap(layer.inverse)(y))
+    back, back_log_det = map(np.asarray, jax.vmap(layer.inverse_and_log_det)(y))
     # of the y that there is: the inverse of the rounded image, in float64, from its distance to either end
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda a: a.astype(jnp.float64), layer)
-        exact, exact_log_det = map(np.asarray, jax.vmap(wide.inverse)(y.astype(np.float64)))
+        exact, exact_log_det = map(np.asarray, jax.vmap(wide.inverse_and_log_det)(y.astype(np.float64)))
     np.testing.assert_allclose(back, exact, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(back_log_det, exact_log_det, rtol=1e-6, atol=1e-6)
     near = np.abs(FAR) < 2
@@ -60,7 +60,7 @@ def test_exact_far_out(name):
 
 
 def test_tanh_at_twenty():
-    assert float(Tanh(()).forward(jnp.float32(20.0))[1]) == pytest.approx(-38.613705638880, rel=1e-7)
+    assert float(Tanh(()).forward_and_log_det(jnp.float32(20.0))[1]) == pytest.approx(-38.613705638880, rel=1e-7)
 
 
 @pytest.mark.parametrize("name", MAPS)
@@ -75,7 +75,7 @@ def test_edges_have_no_density_and_no_nan(name):
     huge = np.array([-1e15, -200.0, 200.0, 1e15], np.float32)
     y = flow.decode(huge)
     assert np.isfinite(flow.log_prob(y)).all(), "what a flow can draw has a density"
-    slopes = jax.vmap(jax.grad(lambda x: layer.forward(x)[0] + layer.forward(x)[1]))(huge)
+    slopes = jax.vmap(jax.grad(lambda x: layer.forward_and_log_det(x)[0] + layer.forward_and_log_det(x)[1]))(huge)
     assert np.isfinite(np.asarray(slopes)).all()
 
 
@@ -94,14 +94,14 @@ def test_densities_are_those_of_scipy():
 def test_simplex_by_the_jacobian(size):
     layer = Simplex(size)
     x = 3 * jax.random.normal(jax.random.key(0), (50, size - 1))
-    y, log_det = jax.vmap(layer.forward)(x)
+    y, log_det = jax.vmap(layer.forward_and_log_det)(x)
     np.testing.assert_allclose(np.asarray(y, np.float64).sum(axis=1), 1, atol=1e-6)
-    back, back_log_det = jax.vmap(layer.inverse)(y)
+    back, back_log_det = jax.vmap(layer.inverse_and_log_det)(y)
     np.testing.assert_allclose(back, x, atol=1e-5)
     np.testing.assert_allclose(back_log_det, -log_det, rtol=2e-6, atol=1e-5)
     with jax.enable_x64(True):
         wide = x.astype(jnp.float64)
-        jacobian = np.asarray(jax.vmap(jax.jacobian(lambda x: layer.forward(x)[0]))(wide))[:, :-1]
+        jacobian = np.asarray(jax.vmap(jax.jacobian(lambda x: layer.forward_and_log_det(x)[0]))(wide))[:, :-1]
     np.testing.assert_allclose(log_det, np.linalg.slogdet(jacobian)[1], rtol=2e-6, atol=1e-5)
 
 
@@ -182,7 +182,7 @@ def test_data_go_to_real_numbers_or_are_refused():
     x = rng.gamma(2.0, size=(20, 2)).astype(np.float32)
     z, layer = to_real(positive, x, "test")
     np.testing.assert_allclose(z, np.log(x), rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(jax.vmap(layer.forward)(z)[0], x, rtol=1e-6)
+    np.testing.assert_allclose(jax.vmap(layer.forward_and_log_det)(z)[0], x, rtol=1e-6)
     assert to_real(real, x, "test")[1] is None
     columns = Interval((0.0, -np.inf), (np.inf, np.inf))
     np.testing.assert_allclose(to_real(columns, x, "test")[0], np.stack([np.log(x[:, 0]), x[:, 1]], 1), rtol=1e-6)
@@ -212,7 +212,7 @@ def test_points_of_the_simplex_that_were_rounded():
         assert jg.Flow(jg.StandardNormal((n - 1,)), Simplex(n)).log_prob(many) > -np.inf
         assert to_real(simplex, row[None], "test")[0].shape == (1, 2)
         assert flow.log_prob(row * 1.001) == -np.inf
-    slope = jax.grad(lambda y: Simplex(3).inverse(y)[1])(jnp.array([0.0, 0.0, 0.0]))
+    slope = jax.grad(lambda y: Simplex(3).inverse_and_log_det(y)[1])(jnp.array([0.0, 0.0, 0.0]))
     np.testing.assert_array_equal(slope, 0)
 
 

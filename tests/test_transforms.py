@@ -142,12 +142,12 @@ def layer(kind, name, context_shape=(2,)):
 def test_layers_are_exact_in_float32(kind, name):
     """Against float64 and numpy's determinant of the Jacobian, at unit-scale parameters."""
     made = layer(kind, name)
-    y, log_det = jax.jit(jax.vmap(made.forward))(X, CONTEXT)
-    z, inverse_log_det = jax.jit(jax.vmap(made.inverse))(y, CONTEXT)
+    y, log_det = jax.jit(jax.vmap(made.forward_and_log_det))(X, CONTEXT)
+    z, inverse_log_det = jax.jit(jax.vmap(made.inverse_and_log_det))(y, CONTEXT)
     with jax.enable_x64(True):
         exact = in_float64(made)
         wide = [jnp.asarray(a, jnp.float64) for a in (X, CONTEXT)]
-        jacobian = np.asarray(jax.jit(jax.vmap(jax.jacobian(lambda x, c: exact.forward(x, c)[0])))(*wide))
+        jacobian = np.asarray(jax.jit(jax.vmap(jax.jacobian(lambda x, c: exact.forward_and_log_det(x, c)[0])))(*wide))
     away = np.asarray(z - X)
     if name == "circular":
         away = np.angle(np.exp(1j * away))
@@ -210,7 +210,7 @@ def test_the_parallel_inverse_is_the_sequential_one():
         y, log_det = jax.vmap(functools.partial(method, made))(x, context)
         return jnp.sum(jnp.sin(y)) + jnp.sum(log_det), y
 
-    parallel = lambda made, x, context: made.forward(x, context)  # noqa: E731
+    parallel = lambda made, x, context: made.forward_and_log_det(x, context)  # noqa: E731
     gradient = jax.jit(jax.value_and_grad(loss, (1, 2, 3), has_aux=True), static_argnums=0)
     (_, y), got = gradient(parallel, made, X[:8], CONTEXT[:8])
     (_, expected_y), expected = gradient(sequential, made, X[:8], CONTEXT[:8])
@@ -234,10 +234,10 @@ def test_images_split_their_channels():
         jax.random.key(0), images, SplineTransform(4), split=1, context_shape=(2,), network=Conv
     )
     assert made.event_shape == (4, 4, 3)
-    y, log_det = jax.jit(made.forward)(images[0], context)
+    y, log_det = jax.jit(made.forward_and_log_det)(images[0], context)
     np.testing.assert_array_equal(y[..., :1], images[0][..., :1])
-    np.testing.assert_allclose(made.inverse(y, context)[0], images[0], atol=1e-5)
-    jacobian = jax.jit(jax.jacobian(lambda x: made.forward(x, context)[0]))(images[0]).reshape(48, 48)
+    np.testing.assert_allclose(made.inverse_and_log_det(y, context)[0], images[0], atol=1e-5)
+    jacobian = jax.jit(jax.jacobian(lambda x: made.forward_and_log_det(x, context)[0]))(images[0]).reshape(48, 48)
     np.testing.assert_allclose(log_det, np.linalg.slogdet(np.asarray(jacobian, np.float64))[1], atol=1e-5)
     assert np.abs(np.asarray(jacobian)).reshape(4, 4, 3, 4, 4, 3)[1, 1, 1, 2, 2, 0] > 0, "neighbours are seen"
 
@@ -324,4 +324,4 @@ def test_errors_name_what_was_wrong():
     made = layer("autoregressive", "affine")
     for x, context in ((X[0], None), (X[0], jnp.zeros(3)), (X, CONTEXT[0])):
         with pytest.raises(jg.ShapeError):
-            made.forward(x, context)
+            made.forward_and_log_det(x, context)

@@ -1,9 +1,9 @@
 """Bijections: the layers of normalizing flows, maps without a density of their own.
 
-A bijection is a small model with `event_shape` and two methods for one event, `forward(x, context)` from the base to
-the data and `inverse(y, context)` back. Each returns the image and the log-determinant of its own direction. Anything
-with these methods is a layer. `Coupling` and `Autoregressive` take any transform of one number: `AffineTransform`,
-`SplineTransform` and others.
+A bijection is a small model with `event_shape` and two methods for one event, `forward_and_log_det(x, context)` from
+the base to the data and `inverse_and_log_det(y, context)` back. Each returns the image and the log-determinant of its
+own direction. Anything with these methods is a layer. `Coupling` and `Autoregressive` take any transform of one number:
+`AffineTransform`, `SplineTransform` and others. `init(key, x)` takes events, or the shape of one: `init(key, (3,))`.
 """
 
 from jaxgen.bijections.autoregressive import Autoregressive

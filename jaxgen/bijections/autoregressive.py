@@ -44,7 +44,7 @@ class Autoregressive:
 
     Example:
         >>> layer = Autoregressive.init(jax.random.key(0), jnp.zeros((1, 3)), features=(8,))
-        >>> layer.forward(jnp.array([1.0, 2.0, 3.0]))[0].tolist()
+        >>> layer.forward_and_log_det(jnp.array([1.0, 2.0, 3.0]))[0].tolist()
         [1.0, 2.0, 3.0]
     """
 
@@ -62,7 +62,7 @@ class Autoregressive:
 
         Args:
             key: typed key.
-            x: events `[N, D]`, for their shape and dtype; D may be 1.
+            x: events `[N, D]`, for their shape and dtype, or the shape `(D,)` of one; D may be 1.
             transform: `AffineTransform()`, `SplineTransform()`, ...
             features: hidden widths of the network.
             activation: of the network, a module-level function.
@@ -86,9 +86,9 @@ class Autoregressive:
         params = self.net(with_context(self.transform.seen(y), context))
         return params.reshape((self.transform.size, *y.shape))
 
-    def forward(self, x, context=None):
+    def forward_and_log_det(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
-        check(self, "forward", x, context)
+        check(self, "forward_and_log_det", x, context)
         # D passes are exact, and one sees that nothing changes
         steps = self.event_shape[0] + 1
         y = fixed_point(lambda y: self.transform.forward(self._params(y, context), x)[0], x, steps=steps, settle=False)
@@ -96,9 +96,9 @@ class Autoregressive:
         y, log_slope = self.transform.forward(self._params(y, context), x)
         return y, jnp.sum(log_slope)
 
-    def inverse(self, y, context=None):
+    def inverse_and_log_det(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
-        check(self, "inverse", y, context)
+        check(self, "inverse_and_log_det", y, context)
         x, log_slope = self.transform.inverse(self._params(y, context), y)
         return x, jnp.sum(log_slope)
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.inputs import floating, widened
@@ -20,17 +21,17 @@ class Bijection(Protocol):
     """An invertible map of one event.
 
     `event_shape` is the shape on the side of the data. One that differs on the side of the base, the input of
-    `forward`, is in an attribute `latent_shape`.
+    `forward_and_log_det`, is in an attribute `latent_shape`.
     """
 
     @property
     def event_shape(self) -> tuple[int, ...]: ...
 
-    def forward(self, x: Any, context: Any = None) -> tuple[jax.Array, jax.Array]:
+    def forward_and_log_det(self, x: Any, context: Any = None) -> tuple[jax.Array, jax.Array]:
         """From the base to the data: `y` and `log |det dy/dx|`."""
         ...
 
-    def inverse(self, y: Any, context: Any = None) -> tuple[jax.Array, jax.Array]:
+    def inverse_and_log_det(self, y: Any, context: Any = None) -> tuple[jax.Array, jax.Array]:
         """From the data to the base: `x` and `log |det dx/dy|`."""
         ...
 
@@ -69,7 +70,7 @@ def is_periodic(value: Any) -> bool:
 def check(layer: Any, method: str, x: Any, context: Any) -> None:
     """One event, and the context the layer was made for: a batch would be split along the wrong axis in silence."""
     x, wanted = padded(x), context_shape(layer)
-    side = latent_shape(layer) if method == "forward" else layer.event_shape
+    side = latent_shape(layer) if method == "forward_and_log_det" else layer.event_shape
     for what, array, shape in (("x", x, side), ("context", context, wanted)):
         if shape is not None and (array is None or not same_shape(jnp.shape(array), shape)):
             raise ShapeError(
@@ -113,16 +114,34 @@ def as_floating(x: Any, *trees: Any) -> Any:
     return widened(jnp.asarray(x).astype(jnp.result_type(*dtypes) if dtypes else own))
 
 
+def example(x: Any) -> jax.Array:
+    """Return the events that a layer is made for, or for the shape of one, `(D,)` or D alone, a row of zeros like it.
+
+    Example:
+        >>> example((4, 4, 3)).shape, example(2).shape, example([[1.0, 2.0]]).shape
+        ((1, 4, 4, 3), (1, 2), (1, 2))
+    """
+    shape = (x,) if is_size(x) else x
+    if isinstance(shape, tuple) and all(map(is_size, shape)):
+        return jnp.zeros((1, *map(int, shape)))
+    return floating(x)
+
+
+def is_size(value: Any) -> bool:
+    """True for the length of an axis: a whole number of 1 or more, and no array."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value > 0)
+
+
 def vectors(x: Any, called: str) -> tuple[int, Any]:
-    """The size D and the dtype of events `[N, D]` that a layer is made for.
+    """The size D and the dtype of events `[N, D]`, or of the shape `(D,)` of one, that a layer is made for.
 
     Raises:
         ShapeError: events that are no vectors.
     """
-    x = floating(x)
+    x = example(x)
     if x.ndim != 2:
         raise ShapeError(
-            "this layer takes vectors", called=called, expected="x [N, D]", got=f"shape {list(x.shape)}",
-            fix="np.reshape(x, (len(x), -1))",
+            "this layer takes vectors", called=called, expected="x [N, D], or the shape (D,) of one",
+            got=f"shape {list(x.shape)}", fix="np.reshape(x, (len(x), -1))",
         )  # fmt: skip
     return int(x.shape[1]), x.dtype

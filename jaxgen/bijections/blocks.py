@@ -45,7 +45,7 @@ class BlockAutoregressive:
     Example:
         >>> layer = BlockAutoregressive.init(jax.random.key(0), jnp.zeros((1, 3)), hidden=2)
         >>> x = jnp.array([1.0, 2.0, 3.0])
-        >>> layer.inverse(layer.forward(x)[0])[0].round(4).tolist()
+        >>> layer.inverse_and_log_det(layer.forward_and_log_det(x)[0])[0].round(4).tolist()
         [1.0, 2.0, 3.0]
     """
 
@@ -60,11 +60,11 @@ class BlockAutoregressive:
     def init(
         cls, key, x, *, hidden: int = 8, layers: int = 2, context_shape: tuple[int, ...] | None = None
     ) -> BlockAutoregressive:  # fmt: skip
-        """Random weights, for events like x, `[N, D]`.
+        """Random weights, for events like x, `[N, D]` or the shape `(D,)` of one.
 
         Args:
             key: typed key.
-            x: events, for their shape and dtype.
+            x: events, for their shape and dtype, or the shape `(D,)` of one.
             hidden: H, units of each coordinate in each hidden layer.
             layers: the number of hidden layers.
             context_shape: shape of one context for a conditional layer.
@@ -141,15 +141,15 @@ class BlockAutoregressive:
         )  # fmt: skip
         return self._gated(x, h[:, 0]), log_slope, shifts
 
-    def forward(self, x, context=None):
+    def forward_and_log_det(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
-        check(self, "forward", x, context)
+        check(self, "forward_and_log_det", x, context)
         y, log_slope, _ = self._pass(self._layers(context), x)
         return y, jnp.sum(log_slope)
 
-    def inverse(self, y, context=None):
+    def inverse_and_log_det(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
-        check(self, "inverse", y, context)
+        check(self, "inverse_and_log_det", y, context)
         layers = self._layers(context)
 
         def round_(x):

@@ -19,7 +19,10 @@ def _there_and_back(layer: Any, x: Any, z: Any, context: Any) -> tuple[jax.Array
     axes = (0, None if context is None else 0)
     from_x, from_z = (
         jax.vmap(lambda a, c, f=f, g=g: g(f(a, c)[0], c)[0], in_axes=axes)(points, context)
-        for f, g, points in ((layer.inverse, layer.forward, x), (layer.forward, layer.inverse, z))
+        for f, g, points in (
+            (layer.inverse_and_log_det, layer.forward_and_log_det, x),
+            (layer.forward_and_log_det, layer.inverse_and_log_det, z),
+        )
     )
     return jnp.abs(from_x - x), jnp.abs(from_z - z)
 
@@ -50,9 +53,9 @@ def round_trip(layer: Any, x: Any, z: Any, context: Any = None) -> tuple[np.ndar
 @jax.jit
 def _log_dets(layer: Any, x: Any, context: Any) -> Any:
     def one(x: Any, context: Any) -> Any:
-        z, inverse_log_det = layer.inverse(x, context)
-        y, log_det = layer.forward(z, context)
-        jacobian = jax.jacobian(lambda z: layer.forward(z, context)[0].ravel())(z)
+        z, inverse_log_det = layer.inverse_and_log_det(x, context)
+        y, log_det = layer.forward_and_log_det(z, context)
+        jacobian = jax.jacobian(lambda z: layer.forward_and_log_det(z, context)[0].ravel())(z)
         # where the data have more coordinates, their density is that of the first ones
         return jacobian.reshape(y.size, z.size)[: z.size], log_det, inverse_log_det
 
@@ -129,6 +132,6 @@ def outside(layer: Any, x: Any, context: Any = None) -> np.ndarray:
 @jax.jit
 def _counts(counting: Any, layer: Any, x: Any, context: Any) -> jax.Array:
     def one(x: Any, context: Any) -> jax.Array:
-        return counting.inverse(x, context)[1] - layer.inverse(x, context)[1]
+        return counting.inverse_and_log_det(x, context)[1] - layer.inverse_and_log_det(x, context)[1]
 
     return jax.vmap(one, in_axes=(0, None if context is None else 0))(x, context)

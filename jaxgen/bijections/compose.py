@@ -24,7 +24,7 @@ from jaxgen.core.sequences import Sequences, padded
 class DistraxBijector:
     """A distrax bijector as a layer, built inside each call, since distrax objects do not live as leaves.
 
-    `y = make(params).forward(x)`
+    `y = make(params).forward_and_log_det(x)`
 
     Args:
         params: what `make` takes, all trained.
@@ -36,7 +36,7 @@ class DistraxBijector:
         >>> def shift_by(shift):
         ...     return distrax().ScalarAffine(shift)
         >>> layer = DistraxBijector(jnp.array([1.0, 2.0]), shift_by, (2,))
-        >>> layer.forward(jnp.zeros(2))[0].tolist()
+        >>> layer.forward_and_log_det(jnp.zeros(2))[0].tolist()
         [1.0, 2.0]
     """
 
@@ -46,7 +46,7 @@ class DistraxBijector:
 
     def _call(self, method, x, context):
         check(self, method, x, context)
-        y, log_det = getattr(self.make(self.params), f"{method}_and_log_det")(x)
+        y, log_det = getattr(self.make(self.params), method)(x)
         if jnp.shape(y) != self.event_shape:
             raise ShapeError(
                 "the distrax bijector changes the shape of an event", called=f"DistraxBijector.{method}(x)",
@@ -55,13 +55,13 @@ class DistraxBijector:
             )  # fmt: skip
         return y, jnp.sum(log_det)
 
-    def forward(self, x, context=None):
+    def forward_and_log_det(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
-        return self._call("forward", x, context)
+        return self._call("forward_and_log_det", x, context)
 
-    def inverse(self, y, context=None):
+    def inverse_and_log_det(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
-        return self._call("inverse", y, context)
+        return self._call("inverse_and_log_det", y, context)
 
     def bijector(self):
         """The distrax bijector."""
@@ -80,7 +80,7 @@ class Inverse:
     Example:
         >>> from jaxgen.bijections import Affine
         >>> layer = Inverse(Affine(jnp.ones(2), jnp.zeros(2)))
-        >>> layer.forward(jnp.zeros(2))[0].tolist()
+        >>> layer.forward_and_log_det(jnp.zeros(2))[0].tolist()
         [-1.0, -1.0]
     """
 
@@ -98,13 +98,13 @@ class Inverse:
     def context_shape(self):
         return context_shape(self.layer)
 
-    def forward(self, x, context=None):
+    def forward_and_log_det(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
-        return self.layer.inverse(x, context)
+        return self.layer.inverse_and_log_det(x, context)
 
-    def inverse(self, y, context=None):
+    def inverse_and_log_det(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
-        return self.layer.forward(y, context)
+        return self.layer.forward_and_log_det(y, context)
 
     def bijector(self, context=None):
         """The distrax bijector, given one context."""
@@ -124,7 +124,7 @@ class Chain:
         >>> from jaxgen.bijections import Affine
         >>> double = Affine(jnp.zeros(1), jnp.full(1, jnp.log(2.0)))
         >>> add = Affine(jnp.ones(1), jnp.zeros(1))
-        >>> Chain((double, add)).forward(jnp.ones(1))[0].tolist()
+        >>> Chain((double, add)).forward_and_log_det(jnp.ones(1))[0].tolist()
         [3.0]
     """
 
@@ -142,19 +142,19 @@ class Chain:
     def context_shape(self):
         return shared_context(*self.layers)
 
-    def forward(self, x, context=None):
+    def forward_and_log_det(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
         log_dets = []
         for layer in self.layers:
-            x, log_det = layer.forward(x, context)
+            x, log_det = layer.forward_and_log_det(x, context)
             log_dets.append(log_det)
         return x, sum(log_dets)
 
-    def inverse(self, y, context=None):
+    def inverse_and_log_det(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
         log_dets = []
         for layer in reversed(self.layers):
-            y, log_det = layer.inverse(y, context)
+            y, log_det = layer.inverse_and_log_det(y, context)
             log_dets.append(log_det)
         return y, sum(log_dets)
 
@@ -184,7 +184,7 @@ class Scan:
     Example:
         >>> from jaxgen.bijections import Affine
         >>> layers = jax.vmap(lambda shift: Affine(shift, jnp.zeros(2)))(jnp.ones((5, 2)))
-        >>> Scan(layers).forward(jnp.zeros(2))[0].tolist()
+        >>> Scan(layers).forward_and_log_det(jnp.zeros(2))[0].tolist()
         [5.0, 5.0]
     """
 
@@ -206,20 +206,21 @@ class Scan:
         return context_shape(algebra.element(self.layers))
 
     @compiled
-    def forward(self, x, context=None):
+    def forward_and_log_det(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
-        check(self, "forward", x, context)
+        check(self, "forward_and_log_det", x, context)
         start = as_floating(x, x, self.layers)
-        y, log_dets = jax.lax.scan(lambda x, layer: layer.forward(x, context), start, self.layers)
+        y, log_dets = jax.lax.scan(lambda x, layer: layer.forward_and_log_det(x, context), start, self.layers)
         # emitted and summed outside: the sum of L numbers rounds less than a running total
         return y, jnp.sum(log_dets)
 
     @compiled
-    def inverse(self, y, context=None):
+    def inverse_and_log_det(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
-        check(self, "inverse", y, context)
+        check(self, "inverse_and_log_det", y, context)
         start = as_floating(y, y, self.layers)
-        x, log_dets = jax.lax.scan(lambda y, layer: layer.inverse(y, context), start, self.layers, reverse=True)
+        back = lambda y, layer: layer.inverse_and_log_det(y, context)  # noqa: E731
+        x, log_dets = jax.lax.scan(back, start, self.layers, reverse=True)
         return x, jnp.sum(log_dets)
 
     def started(self, x, context=None):
@@ -253,7 +254,7 @@ class Vmap:
     Example:
         >>> from jaxgen.bijections import Affine
         >>> layer = Vmap(Affine(jnp.ones(2), jnp.zeros(2)))
-        >>> layer.event_shape, layer.forward(jnp.zeros((5, 2)))[0].shape
+        >>> layer.event_shape, layer.forward_and_log_det(jnp.zeros((5, 2)))[0].shape
         ((None, 2), (5, 2))
     """
 
@@ -272,13 +273,13 @@ class Vmap:
     def context_shape(self):
         return context_shape(self.layer)
 
-    def forward(self, x, context=None):
+    def forward_and_log_det(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
-        return self._of_each("forward", x, context)
+        return self._of_each("forward_and_log_det", x, context)
 
-    def inverse(self, y, context=None):
+    def inverse_and_log_det(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
-        return self._of_each("inverse", y, context)
+        return self._of_each("inverse_and_log_det", y, context)
 
     def _of_each(self, method, x, context):
         check(self, method, x, context)

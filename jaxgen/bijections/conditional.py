@@ -38,7 +38,7 @@ class Conditional:
     Example:
         >>> from jaxgen.bijections import Affine
         >>> layer = Conditional.init(jax.random.key(0), Affine(jnp.ones(2), jnp.zeros(2)), (3,), features=(8,))
-        >>> layer.forward(jnp.zeros(2), jnp.ones(3))[0].tolist()
+        >>> layer.forward_and_log_det(jnp.zeros(2), jnp.ones(3))[0].tolist()
         [1.0, 1.0]
     """
 
@@ -81,13 +81,13 @@ class Conditional:
         own, unravel = ravel_pytree(trained)
         return combine(unravel(own + self.net(jnp.ravel(context).astype(own.dtype))), rest)
 
-    def forward(self, x, context=None):
+    def forward_and_log_det(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
-        return self._given(x, context, "forward").forward(x)
+        return self._given(x, context, "forward_and_log_det").forward_and_log_det(x)
 
-    def inverse(self, y, context=None):
+    def inverse_and_log_det(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
-        return self._given(y, context, "inverse").inverse(y)
+        return self._given(y, context, "inverse_and_log_det").inverse_and_log_det(y)
 
     def bijector(self, context=None):
         """The distrax bijector, given one context."""

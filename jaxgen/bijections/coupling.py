@@ -8,11 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxgen.bijections.basics import check, context_size, with_context
+from jaxgen.bijections.basics import check, context_size, example, with_context
 from jaxgen.bijections.transforms import AFFINE, Transform
 from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import as_bijector
-from jaxgen.core.inputs import floating
 from jaxgen.core.pytree import model, static
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
@@ -39,7 +38,7 @@ class Coupling:
 
     Example:
         >>> layer = Coupling.init(jax.random.key(0), jnp.zeros((1, 3)), features=(8,))
-        >>> layer.forward(jnp.array([1.0, 2.0, 3.0]))[0].tolist()
+        >>> layer.forward_and_log_det(jnp.array([1.0, 2.0, 3.0]))[0].tolist()
         [1.0, 2.0, 3.0]
     """
 
@@ -59,7 +58,7 @@ class Coupling:
 
         Args:
             key: typed key.
-            x: events `[N, *lead, D]`, for their shape and dtype.
+            x: events `[N, *lead, D]`, for their shape and dtype, or the shape of one, `(*lead, D)`.
             transform: `AffineTransform()`, `SplineTransform()`, ...
             features: hidden widths of the network, which sees one pixel of an image.
             activation: of the network, a module-level function.
@@ -71,7 +70,7 @@ class Coupling:
         Raises:
             ModelError: fewer than two coordinates, or a split that leaves one side empty.
         """
-        x = floating(x)
+        x = example(x)
         size = x.shape[-1] if x.ndim > 1 else 1
         split = size // 2 if split is None else split
         if not 0 < split < size:
@@ -96,16 +95,16 @@ class Coupling:
         params = params.reshape((*moved.shape[:-1], self.transform.size, moved.shape[-1]))
         return kept, moved, jnp.moveaxis(params, -2, 0)
 
-    def forward(self, x, context=None):
+    def forward_and_log_det(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
-        check(self, "forward", x, context)
+        check(self, "forward_and_log_det", x, context)
         kept, moved, params = self._split(x, context)
         moved, log_slope = self.transform.forward(params, moved)
         return jnp.concatenate([kept, moved], axis=-1), jnp.sum(log_slope)
 
-    def inverse(self, y, context=None):
+    def inverse_and_log_det(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
-        check(self, "inverse", y, context)
+        check(self, "inverse_and_log_det", y, context)
         kept, moved, params = self._split(y, context)
         moved, log_slope = self.transform.inverse(params, moved)
         return jnp.concatenate([kept, moved], axis=-1), jnp.sum(log_slope)

@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.bijections.basics import as_floating, check
+from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import as_bijector
-from jaxgen.core.inputs import floating
+from jaxgen.core.inputs import concrete, floating
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops.scaling import bent, center_and_scale, tails, unbent
 
@@ -33,13 +34,27 @@ class Affine:
         log_scale: `[*event]`.
 
     Example:
-        >>> y, log_det = Affine(jnp.array([1.0, 2.0]), jnp.zeros(2)).forward(jnp.zeros(2))
-        >>> y.tolist(), float(log_det)
-        ([1.0, 2.0], 0.0)
+        >>> y, log_det = Affine.from_values([1.0, 2.0], 2.0).forward_and_log_det(jnp.ones(2))
+        >>> y.tolist(), round(float(log_det / jnp.log(2.0)), 4)
+        ([3.0, 4.0], 2.0)
     """
 
     shift: jax.Array
     log_scale: jax.Array
+
+    @classmethod
+    def from_values(cls, shift, scale) -> Affine:
+        """Return the map of shifts and positive scales, `[*event]` each, or one for all.
+
+        Raises:
+            ModelError: scales that are not positive.
+        """
+        shift, scale = floating(shift, name="shift"), floating(scale, name="scale")
+        if concrete(scale) and not (scale > 0).all():
+            raise ModelError("an affine map needs positive scales", called="Affine.from_values(shift, scale)",
+                             expected="numbers above 0", got=f"smallest {scale.min()}")  # fmt: skip
+        shift, log_scale = jnp.broadcast_arrays(shift, jnp.log(scale).astype(shift.dtype))
+        return cls(shift, log_scale)
 
     @classmethod
     def from_data(cls, x) -> Affine:
@@ -51,7 +66,7 @@ class Affine:
 
         Example:
             >>> layer = Affine.from_data(jnp.array([[1.0, 7.0], [2.0, 7.0], [3.0, 7.0]]))
-            >>> layer.shift.tolist(), jnp.exp(layer.log_scale).round(4).tolist()
+            >>> layer.shift.tolist(), layer.scale.round(4).tolist()
             ([2.0, 7.0], [0.6241999864578247, 1.0])
         """
         center, scale = center_and_scale(x)
@@ -60,20 +75,25 @@ class Affine:
     def started(self, x, context=None):
         """Itself from events `[N, *event]` on the side of the data, and those on the side of the base."""
         layer = Affine.from_data(x)
-        return layer, jax.vmap(lambda x: layer.inverse(x)[0])(x)
+        return layer, jax.vmap(lambda x: layer.inverse_and_log_det(x)[0])(x)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
         return self.shift.shape
 
-    def forward(self, x, context=None):
+    @property
+    def scale(self) -> jax.Array:
+        """`[*event]`, positive."""
+        return jnp.exp(self.log_scale)
+
+    def forward_and_log_det(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
-        check(self, "forward", x, context)
+        check(self, "forward_and_log_det", x, context)
         return self.shift + jnp.exp(self.log_scale) * x, jnp.sum(self.log_scale)
 
-    def inverse(self, y, context=None):
+    def inverse_and_log_det(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
-        check(self, "inverse", y, context)
+        check(self, "inverse_and_log_det", y, context)
         return (y - self.shift) * jnp.exp(-self.log_scale), -jnp.sum(self.log_scale)
 
     def bijector(self):
@@ -118,15 +138,15 @@ class Standardize:
     def event_shape(self) -> tuple[int, ...]:
         return self.center.shape
 
-    def forward(self, x, context=None):
+    def forward_and_log_det(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
-        check(self, "forward", x, context)
+        check(self, "forward_and_log_det", x, context)
         u, log_slope = (x, 0) if self.bend is None else unbent(x, self.bend)
         return self.center + self.scale * u, jnp.sum(jnp.log(self.scale) + log_slope)
 
-    def inverse(self, y, context=None):
+    def inverse_and_log_det(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
-        check(self, "inverse", y, context)
+        check(self, "inverse_and_log_det", y, context)
         u = (y - self.center) / self.scale
         x, log_slope = (u, 0) if self.bend is None else bent(u, self.bend)
         return x, jnp.sum(log_slope - jnp.log(self.scale))
@@ -216,15 +236,15 @@ class _Numbers:
     there: Callable[..., Any]
     back: Callable[..., Any]
 
-    def forward(self, x, context=None):
+    def forward_and_log_det(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
-        check(self, "forward", x, context)
+        check(self, "forward_and_log_det", x, context)
         y, log_slope = self.there(as_floating(x))
         return y, jnp.sum(log_slope)
 
-    def inverse(self, y, context=None):
+    def inverse_and_log_det(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
-        check(self, "inverse", y, context)
+        check(self, "inverse_and_log_det", y, context)
         x, log_slope = self.back(as_floating(y))
         return x, jnp.sum(log_slope)
 
@@ -243,7 +263,7 @@ class Sigmoid(_Numbers):
         event_shape: the shape of one event.
 
     Example:
-        >>> y, log_det = Sigmoid(()).forward(jnp.float32(-80.0))
+        >>> y, log_det = Sigmoid(()).forward_and_log_det(jnp.float32(-80.0))
         >>> f"{y:.3e} {log_det:.3f}"
         '1.805e-35 -80.000'
     """
@@ -263,7 +283,7 @@ class Tanh(_Numbers):
         event_shape: the shape of one event.
 
     Example:
-        >>> y, log_det = Tanh(()).forward(jnp.float32(20.0))
+        >>> y, log_det = Tanh(()).forward_and_log_det(jnp.float32(20.0))
         >>> f"{y:.7f} {log_det:.6f}"
         '0.9999999 -38.613705'
     """
@@ -283,7 +303,7 @@ class Softplus(_Numbers):
         event_shape: the shape of one event.
 
     Example:
-        >>> y, log_det = Softplus(()).forward(jnp.float32(-80.0))
+        >>> y, log_det = Softplus(()).forward_and_log_det(jnp.float32(-80.0))
         >>> f"{y:.3e} {log_det:.3f}"
         '1.805e-35 -80.000'
     """
@@ -303,7 +323,7 @@ class Exp(_Numbers):
         event_shape: the shape of one event.
 
     Example:
-        >>> y, log_det = Exp((2,)).forward(jnp.log(jnp.array([2.0, 3.0])))
+        >>> y, log_det = Exp((2,)).forward_and_log_det(jnp.log(jnp.array([2.0, 3.0])))
         >>> y.round(4).tolist(), f"{log_det:.4f}"
         ([2.0, 3.0], '1.7918')
     """

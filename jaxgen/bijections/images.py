@@ -7,13 +7,12 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxgen.bijections.basics import check, shared_context
+from jaxgen.bijections.basics import check, example, shared_context
 from jaxgen.bijections.compose import Vmap
 from jaxgen.bijections.linear import LULinear
 from jaxgen.bijections.starts import started
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_bijector
-from jaxgen.core.inputs import floating
 from jaxgen.core.methods import check_key, latent_shape
 from jaxgen.core.pytree import model, part, static
 
@@ -30,7 +29,7 @@ class Reshape:
 
     Example:
         >>> layer = Reshape.from_values((2, 3), (6,))
-        >>> layer.forward(jnp.arange(6.0))[0].tolist()
+        >>> layer.forward_and_log_det(jnp.arange(6.0))[0].tolist()
         [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
     """
 
@@ -51,14 +50,14 @@ class Reshape:
             )  # fmt: skip
         return cls(tuple(map(int, event_shape)), tuple(map(int, latent_shape)))
 
-    def forward(self, x, context=None):
+    def forward_and_log_det(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
-        check(self, "forward", x, context)
+        check(self, "forward_and_log_det", x, context)
         return x.reshape(self.event_shape), jnp.zeros((), x.dtype)
 
-    def inverse(self, y, context=None):
+    def inverse_and_log_det(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
-        check(self, "inverse", y, context)
+        check(self, "inverse_and_log_det", y, context)
         return y.reshape(self.latent_shape), jnp.zeros((), y.dtype)
 
     def bijector(self):
@@ -80,7 +79,7 @@ class Squeeze:
     Example:
         >>> layer = Squeeze.from_values((4, 4, 1))
         >>> image = jnp.arange(16.0).reshape(4, 4, 1)
-        >>> layer.inverse(image)[0][0, 0].tolist(), layer.latent_shape
+        >>> layer.inverse_and_log_det(image)[0][0, 0].tolist(), layer.latent_shape
         ([0.0, 1.0, 4.0, 5.0], (2, 2, 4))
     """
 
@@ -106,16 +105,16 @@ class Squeeze:
         height, width, channels = self.event_shape
         return (height // 2, width // 2, 4 * channels)
 
-    def forward(self, x, context=None):
+    def forward_and_log_det(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
-        check(self, "forward", x, context)
+        check(self, "forward_and_log_det", x, context)
         height, width, channels = self.event_shape
         blocks = x.reshape((height // 2, width // 2, 2, 2, channels))
         return blocks.transpose((0, 2, 1, 3, 4)).reshape(self.event_shape), jnp.zeros((), x.dtype)
 
-    def inverse(self, y, context=None):
+    def inverse_and_log_det(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
-        check(self, "inverse", y, context)
+        check(self, "inverse_and_log_det", y, context)
         height, width, channels = self.event_shape
         blocks = y.reshape((height // 2, 2, width // 2, 2, channels))
         return blocks.transpose((0, 2, 1, 3, 4)).reshape(self.latent_shape), jnp.zeros((), y.dtype)
@@ -130,7 +129,7 @@ def conv1x1(key, x) -> Vmap:
 
     Args:
         key: typed key.
-        x: images `[N, H, W, C]`, for their shape and dtype.
+        x: images `[N, H, W, C]`, for their shape and dtype, or the shape of one, `(H, W, C)`.
 
     Returns:
         the layer, which starts as a random permutation of the channels.
@@ -146,7 +145,7 @@ def conv1x1(key, x) -> Vmap:
         (4, 4, 3)
     """
     check_key(key, "conv1x1")
-    x = floating(x)
+    x = example(x)
     height, width, channels = image_shape(x, "conv1x1(key, x)")
     return every_pixel(LULinear.init(key, x.reshape((-1, channels))), height, width)
 
@@ -229,9 +228,9 @@ class MultiScale:
     def context_shape(self):
         return shared_context(*self.levels)
 
-    def forward(self, x, context=None):
+    def forward_and_log_det(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
-        check(self, "forward", x, context)
+        check(self, "forward_and_log_det", x, context)
         stays: Any = None
         log_dets, end = [], x.shape[0]
         for i in reversed(range(len(self.levels))):
@@ -240,16 +239,16 @@ class MultiScale:
             start = end - math.prod(leaving)
             leaves, end = x[start:end].reshape(leaving), start
             whole = leaves if stays is None else jnp.concatenate([stays, leaves], axis=-1)
-            stays, log_det = self.levels[i].forward(whole, context)
+            stays, log_det = self.levels[i].forward_and_log_det(whole, context)
             log_dets.append(log_det)
         return stays, sum(log_dets)
 
-    def inverse(self, y, context=None):
+    def inverse_and_log_det(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
-        check(self, "inverse", y, context)
+        check(self, "inverse_and_log_det", y, context)
         parts, log_dets = [], []
         for i, level in enumerate(self.levels):
-            y, log_det = level.inverse(y, context)
+            y, log_det = level.inverse_and_log_det(y, context)
             y, leaves = self._split(i, y)
             parts.append(leaves.ravel())
             log_dets.append(log_det)

@@ -26,7 +26,7 @@ class Permute:
         order: `[D]` int32, each of 0 to D-1 once.
 
     Example:
-        >>> Permute.from_values([2, 0, 1]).forward(jnp.array([1.0, 2.0, 3.0]))[0].tolist()
+        >>> Permute.from_values([2, 0, 1]).forward_and_log_det(jnp.array([1.0, 2.0, 3.0]))[0].tolist()
         [3.0, 1.0, 2.0]
     """
 
@@ -51,14 +51,14 @@ class Permute:
     def event_shape(self) -> tuple[int, ...]:
         return self.order.shape
 
-    def forward(self, x, context=None):
+    def forward_and_log_det(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
-        check(self, "forward", x, context)
+        check(self, "forward_and_log_det", x, context)
         return _take(x, self.order), jnp.zeros((), x.dtype)
 
-    def inverse(self, y, context=None):
+    def inverse_and_log_det(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
-        check(self, "inverse", y, context)
+        check(self, "inverse_and_log_det", y, context)
         return _take(y, jnp.argsort(self.order)), jnp.zeros((), y.dtype)
 
     def bijector(self):
@@ -91,7 +91,7 @@ class LULinear:
 
     Example:
         >>> layer = LULinear(jnp.zeros((2, 2)), jnp.array([[0.0, 3.0], [0.0, 0.0]]), jnp.zeros(2), jnp.arange(2))
-        >>> layer.forward(jnp.array([1.0, 2.0]))[0].tolist()
+        >>> layer.forward_and_log_det(jnp.array([1.0, 2.0]))[0].tolist()
         [7.0, 2.0]
     """
 
@@ -102,7 +102,7 @@ class LULinear:
 
     @classmethod
     def init(cls, key, x) -> LULinear:
-        """A random permutation, with L = U = I, for events like x, `[N, D]`.
+        """A random permutation, with L = U = I, for events like x, `[N, D]` or the shape `(D,)` of one.
 
         Raises:
             ShapeError: events that are no vectors.
@@ -126,15 +126,15 @@ class LULinear:
         one = jnp.eye(self.log_diagonal.shape[0], dtype=self.log_diagonal.dtype)
         return jnp.tril(self.lower, -1) + one, jnp.triu(self.upper, 1) + one * jnp.exp(self.log_diagonal)
 
-    def forward(self, x, context=None):
+    def forward_and_log_det(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
-        check(self, "forward", x, context)
+        check(self, "forward_and_log_det", x, context)
         lower, upper = self._factors()
         return _take(matmul(lower, matmul(upper, x)), self.order), jnp.sum(self.log_diagonal)
 
-    def inverse(self, y, context=None):
+    def inverse_and_log_det(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
-        check(self, "inverse", y, context)
+        check(self, "inverse_and_log_det", y, context)
         lower, upper = self._factors()
         # the transpose of the upper factor is a lower one
         x = matmul(tril_inverse(lower), _take(y, jnp.argsort(self.order)))
@@ -159,7 +159,7 @@ class Householder:
     Source: Tomczak and Welling (2016), Improving variational auto-encoders using Householder flow, equation 8.
 
     Example:
-        >>> Householder(jnp.array([[1.0, 0.0]])).forward(jnp.array([1.0, 2.0]))[0].tolist()
+        >>> Householder(jnp.array([[1.0, 0.0]])).forward_and_log_det(jnp.array([1.0, 2.0]))[0].tolist()
         [-1.0, 2.0]
     """
 
@@ -167,7 +167,7 @@ class Householder:
 
     @classmethod
     def init(cls, key, x, *, reflections: int | None = None) -> Householder:
-        """Random directions for events like x, `[N, D]`; as many reflections as coordinates, if not told otherwise.
+        """Random directions for events like x, `[N, D]` or the shape `(D,)` of one; None is D reflections.
 
         Raises:
             ShapeError: events that are no vectors. ModelError: no reflections.
@@ -196,17 +196,17 @@ class Householder:
             return x - 2 * unit * jnp.sum(unit * x), None
 
         x = as_floating(x, x, units)
-        return jax.lax.scan(one, x, units, reverse=method == "inverse")[0], jnp.zeros((), x.dtype)
+        return jax.lax.scan(one, x, units, reverse=method == "inverse_and_log_det")[0], jnp.zeros((), x.dtype)
 
     @compiled
-    def forward(self, x, context=None):
+    def forward_and_log_det(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
-        return self._reflect(x, context, "forward")
+        return self._reflect(x, context, "forward_and_log_det")
 
     @compiled
-    def inverse(self, y, context=None):
+    def inverse_and_log_det(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
-        return self._reflect(y, context, "inverse")
+        return self._reflect(y, context, "inverse_and_log_det")
 
     def bijector(self):
         """The distrax bijector."""

@@ -12,6 +12,7 @@ from jaxgen.bijections.linear import Householder, matmul
 from jaxgen.core.compiled import compiled
 from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import as_bijector
+from jaxgen.core.inputs import concrete, floating
 from jaxgen.core.methods import check_key
 from jaxgen.core.pytree import model
 from jaxgen.ops.roots import bisect
@@ -58,7 +59,7 @@ class Planar:
 
     Example:
         >>> layer = Planar(jnp.array([1.0, 0.0]), jnp.array([0.0, 2.0]), jnp.zeros(()))
-        >>> y, log_det = layer.forward(jnp.array([1.0, 0.0]))
+        >>> y, log_det = layer.forward_and_log_det(jnp.array([1.0, 0.0]))
         >>> y.round(4).tolist(), float(log_det)
         ([1.0, 1.5231999158859253], 0.0)
     """
@@ -69,7 +70,7 @@ class Planar:
 
     @classmethod
     def init(cls, key, x) -> Planar:
-        """The identity with a random direction, for events like x, `[N, D]`.
+        """The identity with a random direction, for events like x, `[N, D]` or the shape `(D,)` of one.
 
         Raises:
             ShapeError: events that are no vectors.
@@ -91,16 +92,16 @@ class Planar:
         change = jnp.where(square > 0, (gain - 1 - along) / jnp.where(square > 0, square, 1), 0)
         return self.push + change * self.direction, gain
 
-    def forward(self, x, context=None):
+    def forward_and_log_det(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
-        check(self, "forward", x, context)
+        check(self, "forward_and_log_det", x, context)
         push, gain = self._push()
         a = jnp.sum(self.direction * x) + self.bias
         return x + push * jnp.tanh(a), _log_slope(gain, a)
 
-    def inverse(self, y, context=None):
+    def inverse_and_log_det(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
-        check(self, "inverse", y, context)
+        check(self, "inverse_and_log_det", y, context)
         push, gain = self._push()
         target = jnp.sum(self.direction * y) + self.bias
         a = _unbend(gain, target)
@@ -134,7 +135,7 @@ class Radial:
 
     Example:
         >>> layer = Radial(jnp.zeros(2), jnp.zeros(()), jnp.ones(()))
-        >>> layer.inverse(layer.forward(jnp.array([3.0, 4.0]))[0])[0].round(4).tolist()
+        >>> layer.inverse_and_log_det(layer.forward_and_log_det(jnp.array([3.0, 4.0]))[0])[0].round(4).tolist()
         [3.0, 4.0]
     """
 
@@ -143,8 +144,21 @@ class Radial:
     push: jax.Array
 
     @classmethod
+    def from_values(cls, center, radius, push) -> Radial:
+        """Return the layer about a point `[D]` whose push reaches as far as the radius, positive.
+
+        Raises:
+            ModelError: a radius that is not positive.
+        """
+        center, radius = floating(center, name="center"), floating(radius, name="radius")
+        if concrete(radius) and not radius > 0:
+            raise ModelError("a radius is positive", called="Radial.from_values(center, radius, push)",
+                             expected="a number above 0", got=str(radius))  # fmt: skip
+        return cls(center, jnp.log(radius).astype(center.dtype), floating(push, name="push").astype(center.dtype))
+
+    @classmethod
     def init(cls, key, x) -> Radial:
-        """The identity about a random point, for events like x, `[N, D]`.
+        """The identity about a random point, for events like x, `[N, D]` or the shape `(D,)` of one.
 
         Raises:
             ShapeError: events that are no vectors.
@@ -158,6 +172,11 @@ class Radial:
     def event_shape(self) -> tuple[int, ...]:
         return self.center.shape
 
+    @property
+    def radius(self) -> jax.Array:
+        """alpha, `[]`, units of x."""
+        return jnp.exp(self.log_radius)
+
     def _slopes(self, r):
         """The factors across the radius and along it, both quotients of positive sums."""
         alpha, gain = jnp.exp(self.log_radius), _gain(self.push)
@@ -165,16 +184,16 @@ class Radial:
         along = (r * (r + 2 * alpha) + alpha**2 * gain) / (r + alpha) ** 2
         return across, (self.center.shape[0] - 1) * jnp.log(across) + jnp.log(along)
 
-    def forward(self, x, context=None):
+    def forward_and_log_det(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
-        check(self, "forward", x, context)
+        check(self, "forward_and_log_det", x, context)
         away = x - self.center
         across, log_det = self._slopes(_length(away))
         return self.center + across * away, log_det
 
-    def inverse(self, y, context=None):
+    def inverse_and_log_det(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
-        check(self, "inverse", y, context)
+        check(self, "inverse_and_log_det", y, context)
         away = y - self.center
         # r (r + alpha gain) / (r + alpha) = R for the root that is not negative, written so that nothing cancels
         alpha, gain, far = jnp.exp(self.log_radius), _gain(self.push), _length(away)
@@ -216,7 +235,7 @@ class Sylvester:
 
     Example:
         >>> layer = Sylvester.init(jax.random.key(0), jnp.zeros((1, 3)), units=2)
-        >>> layer.forward(jnp.arange(3.0))[0].tolist()
+        >>> layer.forward_and_log_det(jnp.arange(3.0))[0].tolist()
         [0.0, 1.0, 2.0]
     """
 
@@ -227,7 +246,7 @@ class Sylvester:
 
     @classmethod
     def init(cls, key, x, *, units: int | None = None, reflections: int | None = None) -> Sylvester:
-        """The identity in random directions, for events like x, `[N, D]`.
+        """The identity in random directions, for events like x, `[N, D]` or the shape `(D,)` of one.
 
         Args:
             key: typed key.
@@ -259,16 +278,16 @@ class Sylvester:
 
     def _onto(self, x):
         """`Q^T x`."""
-        return self.rotation.inverse(x)[0][: self.bias.shape[0]]
+        return self.rotation.inverse_and_log_det(x)[0][: self.bias.shape[0]]
 
     def _back(self, v):
         """`Q v`."""
         size, units = self.event_shape[0], self.bias.shape[0]
-        return self.rotation.forward(jnp.concatenate([v, jnp.zeros(size - units, v.dtype)]))[0]
+        return self.rotation.forward_and_log_det(jnp.concatenate([v, jnp.zeros(size - units, v.dtype)]))[0]
 
-    def forward(self, x, context=None):
+    def forward_and_log_det(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
-        check(self, "forward", x, context)
+        check(self, "forward_and_log_det", x, context)
         outer, inner, gain, scale = self._parts()
         v = self._onto(x)
         a = matmul(inner, v) + scale * v + self.bias
@@ -276,9 +295,9 @@ class Sylvester:
         return x + self._back(matmul(outer, h) + (gain - 1) / scale * h), jnp.sum(_log_slope(gain, a))
 
     @compiled
-    def inverse(self, y, context=None):
+    def inverse_and_log_det(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
-        check(self, "inverse", y, context)
+        check(self, "inverse_and_log_det", y, context)
         outer, inner, gain, scale = self._parts()
         target = self._onto(y)
 
@@ -289,7 +308,7 @@ class Sylvester:
             shift = self.bias[i] + jnp.sum(inner[i] * v)
             root = _unbend(gain[i], scale[i] * rest + shift)
             moved = rest - (gain[i] - 1) / scale[i] * jnp.tanh(root)
-            # as in `Planar.inverse`
+            # as in `Planar.inverse_and_log_det`
             moved = jnp.where(gain[i] > STRONG, (root - shift) / scale[i], moved)
             return (v.at[i].set(moved), a.at[i].set(root)), None
 

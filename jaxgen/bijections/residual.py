@@ -56,7 +56,7 @@ class Contraction:
     def init(
         cls, key, x, *, features: tuple[int, ...] = (64, 64), bound: float = 0.9, context: int = 0
     ) -> Contraction:  # fmt: skip
-        """The constant zero, for events like x, `[N, D]`, and contexts of so many numbers.
+        """The constant zero, for events like x, `[N, D]` or the shape `(D,)` of one, and contexts of so many numbers.
 
         Raises:
             ModelError: no hidden layer, or a bound outside of 0 and 1. ShapeError: events that are no vectors.
@@ -117,7 +117,7 @@ class Residual:
 
     Example:
         >>> layer = Residual.init(jax.random.key(0), jnp.zeros((1, 2)), features=(8,))
-        >>> layer.forward(jnp.ones(2))[0].tolist()
+        >>> layer.forward_and_log_det(jnp.ones(2))[0].tolist()
         [1.0, 1.0]
     """
 
@@ -130,11 +130,11 @@ class Residual:
         cls, key, x, *, features: tuple[int, ...] = (64, 64), bound: float = 0.9,
         context_shape: tuple[int, ...] | None = None,
     ) -> Residual:  # fmt: skip
-        """The identity, for events like x, `[N, D]`.
+        """The identity, for events like x, `[N, D]` or the shape `(D,)` of one.
 
         Args:
             key: typed key.
-            x: events, for their shape and dtype.
+            x: events, for their shape and dtype, or the shape `(D,)` of one.
             features: hidden widths of the contraction.
             bound: of its Lipschitz constant, between 0 and 1: larger bends more and inverts slower.
             context_shape: shape of one context for a conditional layer.
@@ -155,14 +155,14 @@ class Residual:
         one = jnp.eye(self.size, dtype=x.dtype)
         return x + moved, log_det(one + jax.vmap(change, out_axes=1)(one))
 
-    def forward(self, x, context=None):
+    def forward_and_log_det(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
-        check(self, "forward", x, context)
+        check(self, "forward_and_log_det", x, context)
         return self._forward(self.net.given(context), x)
 
-    def inverse(self, y, context=None):
+    def inverse_and_log_det(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
-        check(self, "inverse", y, context)
+        check(self, "inverse_and_log_det", y, context)
         g = self.net.given(context)
         # L^n <= exp(-n (1 - L)): e^-40 is below the rounding of float64 too
         x = fixed_point(lambda x: y - g(x), y, steps=math.ceil(40 / (1 - self.net.bound)))

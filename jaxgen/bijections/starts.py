@@ -23,7 +23,8 @@ def started(layer: Any, x: Any, context: Any = None) -> tuple[Any, jax.Array]:
     if has(layer, Startable):
         return layer.started(x, context)
     of = None if context_shape(layer) is None else context
-    return layer, jax.vmap(lambda x, c: layer.inverse(x, c)[0], in_axes=(0, None if of is None else 0))(x, of)
+    back = lambda x, context: layer.inverse_and_log_det(x, context)[0]  # noqa: E731
+    return layer, jax.vmap(back, in_axes=(0, None if of is None else 0))(x, of)
 
 
 def initialize(bijection: Any, x: Any, context: Any = None) -> Any:

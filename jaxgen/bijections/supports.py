@@ -41,7 +41,7 @@ class Bounded:
 
     Example:
         >>> layer = Bounded.from_values([0.0, 0.0, -jnp.inf], [1.0, jnp.inf, jnp.inf])
-        >>> layer.forward(jnp.zeros(3))[0].tolist()
+        >>> layer.forward_and_log_det(jnp.zeros(3))[0].tolist()
         [0.5, 1.0, 0.0]
     """
 
@@ -74,9 +74,9 @@ class Bounded:
         finite = (jnp.asarray(np.where(has, end, 0), dtype) for has, end in ((lower, low), (upper, high)))
         return jnp.asarray(low, dtype), jnp.asarray(high, dtype), lower, upper, *finite
 
-    def forward(self, x, context=None):
+    def forward_and_log_det(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
-        check(self, "forward", x, context)
+        check(self, "forward_and_log_det", x, context)
         x = as_floating(x)
         first, last, lower, upper, low, high = self._ends(x.dtype)
         width = jnp.where(lower & upper, high - low, 1)
@@ -88,9 +88,9 @@ class Bounded:
         slope = jnp.where(lower & upper, jnp.log(width) + log_sigmoid_slope(x), slope)
         return interior(y, first, last), jnp.sum(slope)
 
-    def inverse(self, y, context=None):
+    def inverse_and_log_det(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
-        check(self, "inverse", y, context)
+        check(self, "inverse_and_log_det", y, context)
         y = as_floating(y)
         first, last, lower, upper, low, high = self._ends(y.dtype)
         out = outside(y, first, last)
@@ -128,7 +128,7 @@ class Simplex:
 
     Example:
         >>> layer = Simplex(3)
-        >>> layer.forward(jnp.zeros(2))[0].round(4).tolist(), layer.latent_shape
+        >>> layer.forward_and_log_det(jnp.zeros(2))[0].round(4).tolist(), layer.latent_shape
         ([0.33329999446868896, 0.33329999446868896, 0.33329999446868896], (2,))
     """
 
@@ -149,16 +149,16 @@ class Simplex:
         basis[j, j - 1] = -j
         return jnp.asarray(basis / np.sqrt(j * (j + 1)), dtype)
 
-    def forward(self, x, context=None):
+    def forward_and_log_det(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
-        check(self, "forward", x, context)
+        check(self, "forward_and_log_det", x, context)
         x = as_floating(x)
         log_y = jax.nn.log_softmax(jnp.matmul(self._basis(x.dtype), x, precision=HIGHEST))
         return interior(jnp.exp(log_y), 0, 1), jnp.sum(log_y) + math.log(self.size) / 2
 
-    def inverse(self, y, context=None):
+    def inverse_and_log_det(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
-        check(self, "inverse", y, context)
+        check(self, "inverse_and_log_det", y, context)
         y = as_floating(y)
         total = jnp.sum(y)
         out = jnp.any(y <= 0) | (jnp.abs(total - 1) > SUM_SLACK)
@@ -184,20 +184,20 @@ class Wrap:
         event_shape: the shape of one event.
 
     Example:
-        >>> Wrap((2,)).inverse(jnp.array([1.0, 1.0 + 2 * jnp.pi]))[0].round(4).tolist()
+        >>> Wrap((2,)).inverse_and_log_det(jnp.array([1.0, 1.0 + 2 * jnp.pi]))[0].round(4).tolist()
         [1.0, 1.0]
     """
 
     event_shape: tuple[int, ...] = static()
 
-    def forward(self, x, context=None):
+    def forward_and_log_det(self, x, context=None):
         """`y` and `log |det dy/dx|`."""
-        check(self, "forward", x, context)
+        check(self, "forward_and_log_det", x, context)
         return _wrapped(x)
 
-    def inverse(self, y, context=None):
+    def inverse_and_log_det(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
-        check(self, "inverse", y, context)
+        check(self, "inverse_and_log_det", y, context)
         return _wrapped(y)
 
     def bijector(self):
@@ -239,7 +239,7 @@ class Interval:
         high: the upper end or ends, `math.inf` for none.
 
     Example:
-        >>> Interval(0.0, 1.0).layer((2,)).forward(jnp.zeros(2))[0].tolist()
+        >>> Interval(0.0, 1.0).layer((2,)).forward_and_log_det(jnp.zeros(2))[0].tolist()
         [0.5, 0.5]
     """
 
@@ -328,7 +328,7 @@ def to_real(support: Support, x: Any, called: str) -> tuple[Any, Any]:
     layer = layer_of(support, x, called)
     if layer is None:
         return x, None
-    z, log_det = jax.jit(jax.vmap(layer.inverse))(x)
+    z, log_det = jax.jit(jax.vmap(layer.inverse_and_log_det))(x)
     if concrete(log_det) and not np.isfinite(log_det).all():
         refused = ~np.isfinite(log_det)
         first = int(np.argmax(refused))

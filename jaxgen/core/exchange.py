@@ -70,8 +70,8 @@ def as_bijector(bijection: Any, context: Any = None) -> Any:
 
     Args:
         bijection: has `event_shape` (and `latent_shape` where the side of the base differs) and, for one event,
-            `forward(x, context)` and `inverse(y, context)`, each returning the image and the log-determinant of that
-            direction.
+            `forward_and_log_det(x, context)` and `inverse_and_log_det(y, context)`, each returning the image and the
+            log-determinant of that direction.
         context: `[*context]`, shared by all events; None for a bijection without context.
 
     Example:
@@ -93,16 +93,16 @@ def _bijector_class() -> type:
 
         def _map(self, name: str, x: Any) -> Any:
             x = jnp.asarray(x)
-            side = latent_shape(self.bijection) if name == "forward" else self.bijection.event_shape
+            side = latent_shape(self.bijection) if name == "forward_and_log_det" else self.bijection.event_shape
             batch = batch_axes(x.shape, side, f"bijector.{name}")
             flat = x.reshape((math.prod(batch), *x.shape[len(batch) :]))
             y, log_det = jax.vmap(lambda event: getattr(self.bijection, name)(event, self.context))(flat)
             return y.reshape((*batch, *y.shape[1:])), log_det.reshape(batch)
 
         def forward_and_log_det(self, x: Any) -> Any:
-            return self._map("forward", x)
+            return self._map("forward_and_log_det", x)
 
         def inverse_and_log_det(self, y: Any) -> Any:
-            return self._map("inverse", y)
+            return self._map("inverse_and_log_det", y)
 
     return Bijection

@@ -200,44 +200,54 @@ class Flow:
     @per_event
     def log_prob(self, x, *, context=None) -> jax.Array:
         """Nats, `[*batch, *event] -> [*batch]`."""
-        z, log_det = self.bijection.inverse(x, context)
+        z, log_det = self.bijection.inverse_and_log_det(x, context)
         return self.base.log_prob(z, context=self._for_base(context)) + log_det
 
     @per_event
     def elbo(self, key, x, *, context=None) -> jax.Array:
         """A lower bound on `log p(x)`, of a base that has one: the base's and the log-determinant, nats."""
-        z, log_det = self.bijection.inverse(x, context)
+        z, log_det = self.bijection.inverse_and_log_det(x, context)
         return latent.bound(self.base, key, z, self._for_base(context)) + log_det
 
     @per_event
     def iwae(self, key, x, *, context=None, samples=50) -> jax.Array:
         """The logarithm of an unbiased estimate of p(x), of a base that has one, nats, `[*batch]`."""
-        z, log_det = self.bijection.inverse(x, context)
+        z, log_det = self.bijection.inverse_and_log_det(x, context)
         return latent.estimate(self.base, key, z, self._for_base(context), samples) + log_det
 
     @per_sample
     def sample(self, key, shape=(), *, context=None, length=None) -> jax.Array:
         """Draws `[*shape, *event]`."""
         z = self.base.sample(key, context=self._for_base(context), **self._length(length))
-        return self.bijection.forward(as_floating(z, self), context)[0]
+        return self.bijection.forward_and_log_det(as_floating(z, self), context)[0]
 
     @per_sample
     def sample_and_log_prob(self, key, shape=(), *, context=None, length=None) -> tuple[jax.Array, jax.Array]:
         """Draws `[*shape, *event]` and their log-density `[*shape]`, without a way back through the layers."""
         z, log_base = algebra.sample_and_log_prob(self.base, key, self._for_base(context), **self._length(length))
-        x, log_det = self.bijection.forward(as_floating(z, self), context)
+        x, log_det = self.bijection.forward_and_log_det(as_floating(z, self), context)
         # a base without arrays draws in JAX's default precision, whatever that of the layers is
         return x, (log_base - log_det).astype(log_det.dtype)
 
     @per_event
     def encode(self, x, *, context=None) -> jax.Array:
         """Events in the coordinates of the base, `z`, `[*batch, *event] -> [*batch, *latent]`."""
-        return self.bijection.inverse(x, context)[0]
+        return self.bijection.inverse_and_log_det(x, context)[0]
 
     @per_latent
     def decode(self, z, *, context=None) -> jax.Array:
         """From the coordinates of the base back to events, `[*batch, *latent] -> [*batch, *event]`."""
-        return self.bijection.forward(z, context)[0]
+        return self.bijection.forward_and_log_det(z, context)[0]
+
+    @per_event
+    def inverse_and_log_det(self, x, *, context=None) -> tuple[jax.Array, jax.Array]:
+        """Return `encode(x)` `[*batch, *latent]` and `log |det dz/dx|` `[*batch]`: all of `log_prob` but the base."""
+        return self.bijection.inverse_and_log_det(x, context)
+
+    @per_latent
+    def forward_and_log_det(self, z, *, context=None) -> tuple[jax.Array, jax.Array]:
+        """Return `decode(z)` `[*batch, *event]` and `log |det dx/dz|` `[*batch]`."""
+        return self.bijection.forward_and_log_det(z, context)
 
     def distribution(self):
         """The distrax distribution."""
@@ -347,7 +357,7 @@ def _orders(key, size, layers):
 def _stacked(key, x, layer, layers, scaled):
     networks, orders = jax.random.split(key)
     units, z = Standardize.from_data(x) if scaled else None, floating(x)
-    z = z if units is None else jax.vmap(units.inverse)(z)[0]
+    z = z if units is None else jax.vmap(units.inverse_and_log_det)(z)[0]
     keys, orders = jax.random.split(networks, layers), _orders(orders, x.shape[1], layers)
     return Scan(jax.vmap(lambda key, order: Chain((layer(key, z), Permute(order))))(keys, orders)), units
 
