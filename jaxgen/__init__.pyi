@@ -71,7 +71,7 @@ from .fit.negative import (
 from .fit.penalties import Decay as Decay, Sparsity as Sparsity
 from .fit.scan import ScanFit as ScanFit, scan_fit as scan_fit
 from .fit.stepwise import StepwiseEM as StepwiseEM
-from .imputation import impute as impute
+from .imputation import impute as impute, sample_from as sample_from
 from .metrics.align import align as align
 from .metrics.errors import standard_errors as standard_errors
 from .metrics.information import aic as aic, bic as bic, entropy as entropy, icl as icl

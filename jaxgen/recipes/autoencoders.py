@@ -16,8 +16,8 @@ from jaxgen.recipes.optimizers import adam
 
 def vae(
     key: Any, x: Any, latent: int = 20, *, prior: Any = None, hidden: tuple[int, ...] = (400,),
-    likelihood: Callable[..., Any] = likelihoods.bernoulli, step_size: float = 2e-3,
-    steps: int | None = None,
+    likelihood: Callable[..., Any] = likelihoods.bernoulli,
+    context_shape: tuple[int, ...] | None = None, step_size: float = 2e-3, steps: int | None = None,
 ) -> tuple[VAE, Gradient]:  # fmt: skip
     """A variational autoencoder of multilayer perceptrons, and Adam on its bound.
 
@@ -28,6 +28,7 @@ def vae(
         prior: any density of vectors `[L]`; None is the standard normal.
         hidden: widths of the encoder's hidden layers; the decoder has them in reverse.
         likelihood: `likelihoods.bernoulli` for bits, `likelihoods.gaussian` for real numbers.
+        context_shape: shape of one context for a conditional density; None for none.
         step_size: the first; it falls along half a cosine, to a hundredth.
         steps: of the fit, over which the step size falls; None is 2000. `fit(..., steps=)` overrides it for both.
 
@@ -43,5 +44,5 @@ def vae(
         ((4, 4), (2,))
     """
     prior = StandardNormal((latent,)) if prior is None else prior
-    model = VAE.init(key, as_array(x), prior, hidden=hidden, likelihood=likelihood)
+    model = VAE.init(key, as_array(x), prior, hidden=hidden, likelihood=likelihood, context_shape=context_shape)
     return model, Gradient(losses.negative_elbo, adam(step_size, clip=100.0), steps=steps)

@@ -19,8 +19,9 @@ GAN_AVERAGE, DCGAN_AVERAGE = Average(0.995), Average(0.999)
 
 
 def gan(
-    key: Any, x: Any, latent: int = 32, *, hidden: tuple[int, ...] = (256, 256), average: Any = GAN_AVERAGE
-) -> tuple[Generator, Adversarial]:
+    key: Any, x: Any, latent: int = 32, *, hidden: tuple[int, ...] = (256, 256),
+    context_shape: tuple[int, ...] | None = None, average: Any = GAN_AVERAGE,
+) -> tuple[Generator, Adversarial]:  # fmt: skip
     """A generative adversarial network of multilayer perceptrons, both with the same hidden widths.
 
     Args:
@@ -28,6 +29,7 @@ def gan(
         x: events `[N, *event]`.
         latent: number of noise dimensions.
         hidden: widths of the hidden layers.
+        context_shape: shape of one context `[C]`, for samples that depend on it, which the critic sees too.
         average: of the generator's iterates, which is the fitted model; None keeps none.
 
     Raises:
@@ -43,7 +45,7 @@ def gan(
         (5, 2)
     """
     x = as_array(x)
-    model = Generator.init(key, x, StandardNormal((latent,)), hidden=hidden)
+    model = Generator.init(key, x, StandardNormal((latent,)), hidden=hidden, context_shape=context_shape)
     return model, Adversarial(MLP((*hidden, 1), jax.nn.leaky_relu, in_shape=model.event_shape), average=average)
 
 
