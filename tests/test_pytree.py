@@ -162,14 +162,20 @@ def test_equal_structure_compiles_once():
     assert len(traces) == 2
 
 
-def test_repr_shows_shapes_not_values():
-    assert repr(leaf()) == "Leaf(weight=float32[2], center=float32[2], power=2)"
+def test_repr_shows_few_numbers_and_shapes_of_many():
+    assert repr(leaf()) == "Leaf(weight=[1, 1], center=[0, 0])"  # an option as by default is left out
+    assert repr(Leaf(jnp.linspace(0.0, 1.0, 4), jnp.zeros(17), 3)) == (
+        "Leaf(weight=[0, 0.3333, 0.6667, 1], center=float32[17], power=3)"
+    )
     text = repr(tree())
     assert "bits: bool[2]" in text
     assert "[float32[2,3], None]" in text
     assert "count: int32[3]" in text
     assert "\n" not in text
-    assert repr(Leaf(1.5, None)) == "Leaf(weight=1.5, center=None, power=2)"
+    assert repr(Leaf(1.5, None)) == "Leaf(weight=1.5)"
+    given_away = leaf()
+    given_away.weight.delete()
+    assert "float32[2]" in repr(given_away)
     assert "float32[4,2]" in repr(jax.eval_shape(lambda: Leaf(jnp.ones((4, 2)))))
     assert "tanh" in repr(Leaf(1.0, power=jnp.tanh))
 

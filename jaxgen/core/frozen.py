@@ -13,15 +13,10 @@ import numpy as np
 
 from jaxgen.core.algebra import Several
 from jaxgen.core.errors import ModelError
-from jaxgen.core.pytree import is_model, model_fields
+from jaxgen.core.pytree import field_of, is_model, model_fields, plain_values
 
 T = TypeVar("T")
 
-#: the field that a property reads as plain values, by the property's name, where log_, logit_ or _logits do not tell
-PLAIN = {
-    "mean": "offset", "location": "offset", "covariance": "raw", "scale_matrix": "raw", "probs": "logits",
-    "weights": "logits",
-}  # fmt: skip
 #: matrices that are read from a factor, none of whose entries is one of theirs
 WHOLE = ("covariance", "scale_matrix")
 
@@ -83,28 +78,13 @@ def by_path(frozen: Any) -> dict[str, Any]:
     return dict.fromkeys([frozen] if isinstance(frozen, str) else frozen, True)
 
 
-def field_of(model: Any, name: str) -> str | None:
-    """Return the field that a public name of a model stands for: its own, or that which a property reads.
-
-    Example:
-        >>> import jaxgen as jg
-        >>> field_of(jg.Poisson.from_values([1.0]), "rate"), field_of(jg.Poisson.from_values([1.0]), "missing")
-        ('log_rate', None)
-    """
-    fields = {field for field, kind, _ in model_fields(model) if kind != "static"}
-    read = (f"log_{name}", f"logit_{name}", f"{name}_logits", PLAIN.get(name, ""))
-    return next((field for field in (name, *(read if name in dir(type(model)) else ())) if field in fields), None)
-
-
 def _names(masks: Any, name: str) -> Iterator[str]:
     """Paths that can be frozen, those of plain values first."""
     if isinstance(masks, Several):
         for batch in masks.members:
             yield from _names(batch, name)
     elif is_model(masks):
-        public = [p for p in vars(type(masks)) if isinstance(vars(type(masks))[p], property) and field_of(masks, p)]
-        for plain in public:
-            yield f"{name}.{plain}".lstrip(".")
+        yield from (f"{name}.{plain}".lstrip(".") for plain in plain_values(masks))
         for field, kind, held in model_fields(masks):
             if kind != "static":
                 yield from _names(held, f"{name}.{field}")

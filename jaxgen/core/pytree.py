@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import weakref
 from typing import Any, TypeVar, dataclass_transform
 
@@ -10,12 +11,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core.protocols import INTERNAL, members
+from jaxgen.core import markup
+from jaxgen.core.protocols import INTERNAL, Valued, has, members
 
 T = TypeVar("T")
 
 #: where the package's public names are; those of all its other files are names of `jaxgen` itself
 NAMESPACES = ("bijections", "likelihoods", "nn", "samplers", "units")
+#: the field that a property reads as plain values, by the property's name, where log_, logit_ or _logits do not tell
+PLAIN = {
+    "mean": "offset", "location": "offset", "covariance": "raw", "scale_matrix": "raw", "probs": "logits",
+    "weights": "logits",
+}  # fmt: skip
+#: how many numbers of an array are shown as such, and how long the representation of what a field holds may be
+SHOWN, LONG = 16, 300
 #: every `@model` class by its full name; `load` builds nothing that is not in here
 REGISTRY: dict[str, type] = {}
 # every one, also those whose name was taken over since: a notebook's cell that is run again defines its class again
@@ -124,7 +133,7 @@ def model(cls: type[T]) -> type[T]:
         >>> float(jax.grad(lambda line: line(3.0))(line).slope)
         3.0
         >>> line
-        Line(slope=float32[])
+        Line(slope=2)
     """
     inherited = any("__post_init__" in base.__dict__ for base in cls.__mro__)
     if "__init__" in cls.__dict__ or inherited:
@@ -133,6 +142,7 @@ def model(cls: type[T]) -> type[T]:
     cls = registered(dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls))
     cls.__repr__ = _repr  # type: ignore[assignment, method-assign]
     cls.__dir__ = _dir  # type: ignore[assignment, method-assign]
+    cls._repr_html_ = _repr_html  # type: ignore[attr-defined]
     REGISTRY[public_name(cls)] = cls
     _CLASSES.add(cls)
     return cls
@@ -185,6 +195,31 @@ def is_model(value: Any) -> bool:
 def model_fields(value: Any) -> list[tuple[str, str, Any]]:
     """The fields of a model as `(name, kind, value)`; a kind is "trained", "fixed", "static", "part" or "parts"."""
     return [(f.name, next(iter(f.metadata), "trained"), getattr(value, f.name)) for f in dataclasses.fields(value)]
+
+
+def field_of(model: Any, name: str) -> str | None:
+    """Return the field that a public name of a model stands for: its own, or that which a property reads.
+
+    Example:
+        >>> import jaxgen as jg
+        >>> field_of(jg.Poisson.from_values([1.0]), "rate"), field_of(jg.Poisson.from_values([1.0]), "missing")
+        ('log_rate', None)
+    """
+    fields = {field for field, kind, _ in model_fields(model) if kind != "static"}
+    read = (f"log_{name}", f"logit_{name}", f"{name}_logits", PLAIN.get(name, ""))
+    return next((field for field in (name, *(read if name in dir(type(model)) else ())) if field in fields), None)
+
+
+def plain_values(model: Any) -> dict[str, str]:
+    """Return the properties that read one field each as plain values, with that field.
+
+    Example:
+        >>> import jaxgen as jg
+        >>> plain_values(jg.Gamma.from_values(1.0, 2.0))
+        {'mean': 'log_mean', 'shape': 'log_shape'}
+    """
+    properties = (name for name, held in vars(type(model)).items() if isinstance(held, property))
+    return {name: field for name in properties if (field := field_of(model, name)) not in (None, name)}  # type: ignore[misc]
 
 
 def name_of(value: Any) -> str:
@@ -321,8 +356,81 @@ def _short(value: Any) -> str:
     return text if len(text) < 80 else f"{type(value).__name__}(...)"
 
 
+def shown(model: Any) -> list[tuple[str, Any]]:
+    """Return what a model shows of itself, `(name, value)`: plain values by the names of `from_values`, or its fields.
+
+    A trained field stands under the name of the property that reads it; options that are as by default are left out. Of
+    a model in the abstract, as inside of `jit`, the fields.
+
+    Example:
+        >>> import jaxgen as jg
+        >>> [name for name, _ in shown(jg.Gaussian.from_values([0.0], [[1.0]], missing=True))]
+        ['mean', 'covariance', 'missing']
+    """
+    fields = model_fields(model)
+    if not all(map(_known, jax.tree.leaves(model))):
+        return [(name, value) for name, _, value in fields]
+    defaults = {field.name: field.default for field in dataclasses.fields(model)}
+    options = [(name, v) for name, kind, v in fields if kind == "static" and not _same(v, defaults[name])]
+    names = _arguments(model)
+    if names and not any(is_model(v) and name not in names for name, kind, v in fields if kind != "fixed"):
+        return [*((name, _read(model, name)) for name in names), *(o for o in options if o[0] not in names)]
+    public = {field: name for name, field in reversed(plain_values(model).items())}
+    held = [(name, v) for name, kind, v in fields if kind != "static" and v is not None]
+    return [*((public.get(name, name), _read(model, public.get(name, name))) for name, _ in held), *options]
+
+
+def _arguments(model: Any) -> list[str]:
+    """The names of the plain values of a model, those that `from_values` takes by position; none where it has none."""
+    if not has(model, Valued):
+        return []
+    arguments = inspect.signature(model.from_values).parameters.values()
+    return [a.name for a in arguments if a.kind is a.POSITIONAL_OR_KEYWORD]
+
+
+def _known(leaf: Any) -> bool:
+    """True for numbers that can be read now: no tracer, no shape alone, no key, nothing that was given away."""
+    if isinstance(leaf, jax.Array):
+        traced = isinstance(leaf, jax.core.Tracer)
+        return not traced and not _is_key(leaf) and not leaf.is_deleted() and leaf.is_fully_addressable
+    return isinstance(leaf, (np.ndarray, np.generic, bool, int, float))
+
+
+def _same(value: Any, default: Any) -> bool:
+    return type(value) is type(default) and bool(value == default)
+
+
+def _read(model: Any, name: str) -> Any:
+    """Return a public value of a model; of a large one its shape alone, which costs no arithmetic."""
+    value = jax.eval_shape(lambda model: getattr(model, name), model) if name not in vars(model) else vars(model)[name]
+    small = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(value) if hasattr(leaf, "shape")) <= SHOWN
+    return getattr(model, name) if small else value
+
+
+def _value(value: Any) -> str:
+    """A value in a line: few numbers as such, to four digits, many as dtype and shape."""
+    if is_model(value):
+        text = repr(value)
+        return text if len(text) <= LONG else f"{type(value).__name__}(...)"
+    if isinstance(value, (jax.Array, np.ndarray)) and _known(value) and value.size <= SHOWN and value.size:
+        return _numbers(np.asarray(value).tolist())
+    return _short(value)
+
+
+def _numbers(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_numbers, value))}]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def _repr(self: Any) -> str:
-    return f"{type(self).__name__}({', '.join(f'{name}={_short(v)}' for name, _, v in model_fields(self))})"
+    return f"{type(self).__name__}({', '.join(f'{name}={_value(value)}' for name, value in shown(self))})"
+
+
+def _repr_html(self: Any) -> str:
+    """The model as a table of names and values, of the models in it too."""
+    rows = [(name, markup.Raw(_repr_html(value)) if is_model(value) else _value(value)) for name, value in shown(self)]
+    return markup.table(rows, type(self).__name__)
 
 
 def _dir(self: Any) -> list[str]:

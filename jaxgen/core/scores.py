@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from jaxgen.core import markup
 from jaxgen.core.protocols import Kind
 
 
@@ -47,3 +48,12 @@ class Score(NamedTuple):
         about = f"{self.kind}, {self.events} event{'s' * (self.events != 1)}"
         about += "" if math.isfinite(self.standard_error) else ", no standard error"
         return f"{plus_minus(self.mean, self.standard_error)}{within} nats per event ({about})"
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        rows = [("nats per event", plus_minus(self.mean, self.standard_error)), ("kind", self.kind),
+                ("events", self.events)]  # fmt: skip
+        within = [] if self.low is None else [("bounds", f"{self.low:.4f} to {self.high:.4f}")]
+        return markup.table([*rows, *within], "Score")

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from jaxgen.core.pytree import _repr
+from jaxgen.core import markup
 from jaxgen.fit.loop import Status
 from jaxgen.fit.watch import latest
 
@@ -48,4 +48,9 @@ class Fitted(Generic[M]):
         metrics = {k: v for k, v in self.history.items() if v.size and not k.startswith("validation")}
         shown = {k: latest(v[..., -1]) for k, v in metrics.items()}  # of restarts that did not fail
         last = "".join(f", {name}={value:.4f}" for name, value in shown.items())
-        return f"Fitted({self.status.name} after {self.steps} steps{last.replace(', ', ': ', 1)}; {_repr(self.model)})"
+        return f"Fitted({self.status.name} after {self.steps} steps{last.replace(', ', ': ', 1)}; {self.model!r})"
+
+    def _repr_html_(self) -> str:
+        last = [(name, f"{latest(v[..., -1]):.4f}") for name, v in self.history.items() if v.size]
+        rows = [("status", f"{self.status!r}, after {self.steps} steps"), *last, ("model", markup.of(self.model))]
+        return markup.table(rows, "Fitted")

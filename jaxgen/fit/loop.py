@@ -26,6 +26,8 @@ class Status(enum.IntEnum):
     Example:
         >>> Status(2).name, Status.CONVERGED.message
         ('CONVERGED', 'the monitored metric changed by less than the tolerance')
+        >>> Status.FINISHED
+        FINISHED: all steps were made
     """
 
     message: str
@@ -35,6 +37,9 @@ class Status(enum.IntEnum):
         member._value_ = value
         member.message = message
         return member
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {self.message}"
 
     RUNNING = 0, "the fit is under way"
     FINISHED = 1, "all steps were made"

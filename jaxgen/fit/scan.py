@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxgen.core import algebra, latent
-from jaxgen.core.inputs import as_batch, widened
+from jaxgen.core import algebra, latent, markup
+from jaxgen.core.inputs import as_batch, concrete, widened
 from jaxgen.fit.checks import (
     check_algorithm,
     check_batch_size,
@@ -39,6 +41,23 @@ class ScanFit(NamedTuple):
     history: dict[str, jax.Array]
     status: jax.Array
     steps: jax.Array
+
+    def __repr__(self) -> str:
+        return f"ScanFit({self._line()}; {self.model!r})"
+
+    def _repr_html_(self) -> str:
+        return markup.table([("status", self._line()), ("model", markup.of(self.model))], "ScanFit")
+
+    def _line(self) -> str:
+        """Return how one fit ended, or how many of a batch of fits ended how, and the last metrics of all of them."""
+        if not concrete(self):
+            return "being traced"
+        status, steps = np.asarray(self.status), np.asarray(self.steps)
+        ends = collections.Counter(Status(int(one)).name for one in status.ravel())
+        how = ", ".join(name if status.ndim == 0 else f"{count} {name}" for name, count in ends.items())
+        after = "" if not steps.size else f" after {' to '.join(map(str, sorted({steps.min(), steps.max()})))} steps"
+        last = {name: np.asarray(values)[..., -1] for name, values in self.history.items() if values.shape[-1:] > (0,)}
+        return how + after + "".join(f", {name}={value.mean():.4f}" for name, value in last.items())
 
 
 def scan_fit(
