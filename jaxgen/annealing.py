@@ -159,9 +159,10 @@ def replicas(path: Any, betas: jax.Array) -> Any:
     return jax.vmap(path.at)(betas)
 
 
-def advanced(key: Any, model: Any, x: jax.Array, steps: int) -> jax.Array:
-    """`steps` of the model's kernel from x."""
-    return jax.lax.fori_loop(0, steps, lambda t, x: model.kernel(jax.random.fold_in(key, t), x), x)
+def advanced(key: Any, model: Any, x: jax.Array, steps: int, context: Any = None) -> jax.Array:
+    """`steps` of the model's kernel from x, at the contexts of x where the model takes such."""
+    given = {} if context is None else {"context": context}
+    return jax.lax.fori_loop(0, steps, lambda t, x: model.kernel(jax.random.fold_in(key, t), x, **given), x)
 
 
 def moved(key: Any, models: Any, x: jax.Array, sweeps: int) -> jax.Array:

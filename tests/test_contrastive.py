@@ -282,7 +282,7 @@ def test_the_default_step_size_falls_to_zero():
     (lambda key: ContrastiveDivergence(negative=Tempered).init(key, family(4, 3)), FitError, "no source"),
     (lambda key: Sparsity(0.1, 1.0)(Well(jnp.zeros(2), jnp.ones(2)), Batch(jnp.zeros((1, 2)))), FitError, "encode"),
     (lambda key: monitors.exact(key, Well(jnp.zeros(2), jnp.ones(2)), Batch(jnp.zeros((1, 2)))), FitError, "Annealed"),
-    (lambda key: jg.fit(key, family(4, 3), (DATA, DATA), steps=1), FitError, "no context"),
+    (lambda key: jg.fit(key, family(4, 3), (DATA, DATA), steps=1), FitError, "context of data"),
 ])  # fmt: skip
 def test_errors_name_the_fix(call, error, says):
     with pytest.raises(error, match=says):

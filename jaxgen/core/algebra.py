@@ -346,10 +346,10 @@ def default_e_step(components: Any, x: Any, weight: Any, context: Any = None) ->
 
 
 def labelled(joint: jax.Array, label: Any) -> jax.Array:
-    """`log p(x, k)` `[K, N]` where an event's class may be known: -inf in all others; labels `[N]`, -1 unknown."""
+    """`log p(x, k)` `[K, *N]` where an event's class may be known: -inf in all others; labels `[*N]`, -1 unknown."""
     if label is None:
         return joint
-    other = (label >= 0) & (label != jnp.arange(joint.shape[0])[:, None])
+    other = (label >= 0) & (label != jnp.arange(joint.shape[0]).reshape((-1,) + (1,) * label.ndim))
     return jnp.where(other, -jnp.inf, joint)
 
 

@@ -204,7 +204,7 @@ class Missing(Protocol):
 
 
 class Labelled(Protocol):
-    """Knows labels of events, the latent class, -1 where not known; its `e_step` takes `label=`. Default: no labels."""
+    """Knows labels of events, the latent class, -1 where not known: `label=` of `e_step`, `log_prob`. Default: none."""
 
     def check_label(self, label: Any) -> None:
         """Raises ModelError for labels of classes that are not there."""

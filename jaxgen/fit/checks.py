@@ -67,9 +67,10 @@ def check_label(algorithm: Any, model: Any, label: Any, called: str) -> None:
         return
     if not (algorithm.traits.labels and has(model, Labelled)):
         raise FitError(
-            "labels would not be looked at", called=called, expected="EM on a mixture, or data without label",
+            "labels would not be looked at", called=called,
+            expected="EM or Gradient on a mixture or chain, or data without label",
             got=f"{type(algorithm).__name__} on {type(model).__name__}",
-            fix="leave the label out, or fit a mixture by EM",
+            fix="leave the label out, or fit a mixture by EM or Gradient",
         )  # fmt: skip
     model.check_label(label)
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.core import latent
+from jaxgen.core.algebra import context_shape
 from jaxgen.core.algorithms import Traits
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
@@ -18,7 +19,7 @@ from jaxgen.core.pytree import combine, float_type, partition
 from jaxgen.core.value import algorithm
 from jaxgen.fit.averages import Average
 from jaxgen.fit.descent import Descent, Player, for_steps, global_norm, resolved
-from jaxgen.fit.negative import FromData, Negative, Persistent, Reusing
+from jaxgen.fit.negative import AtEvents, FromData, Negative, Persistent, Reusing
 
 #: of the default optimiser: the first step size, and after how many steps it is half of that
 STEP_SIZE, HALVED = 0.1, 3000
@@ -81,6 +82,8 @@ class ContrastiveDivergence:
         score: of validation data and restarts, `(key, model, batch) -> nats per event`, higher is better; None is the
             mean pseudo-log-likelihood. `metrics.monitors` has the exact and the annealed log-likelihood.
         steps: how many `fit` makes at most unless it is told; None is 10,000.
+
+    A model whose `energy` and `kernel` take a context has it with chains that start at the data.
 
     Fields marked `fixed()` and integer leaves stay bit-identical; events may have weights. Metrics: `loss`, the energy
     of the data minus that of the samples (zero at the optimum, and no likelihood: it can rise while the model gets
@@ -147,13 +150,13 @@ class ContrastiveDivergence:
 
     def step(self, key: Any, state: ContrastiveState, batch: Batch) -> tuple[ContrastiveState, dict[str, jax.Array]]:
         """Samples of the model, the gradient of the energy gap, and one update."""
-        _no_context(batch)
         iterate = state.player.iterate
+        given = {} if batch.context is None else {"context": batch.context}
         share = _share(batch, float_type(iterate))
         if has(iterate, Completing) and latent.accepts_missing(iterate):
             # what is not seen, as the hidden layers of a deep machine, drawn given the rest: a gradient of log p(seen)
             key, fill = jax.random.split(key)
-            batch = batch._replace(x=iterate.complete(fill, batch.x))
+            batch = batch._replace(x=iterate.complete(fill, batch.x, **given))
         source = self._negative()
         samples, against, chains, report = source.draw(key, iterate, state.chains, batch, share, state.steps)
         reuse = isinstance(source, Reusing) and source.reuse
@@ -161,10 +164,11 @@ class ContrastiveDivergence:
         # both phases in one call of the energy: one matrix product forward and one back, of twice the rows
         n, chains = len(share), spread(chains)
         both, sign = beside(batch.x, samples), beside(share, -against)
+        given = {name: beside(context, context) for name, context in given.items()}  # samples are at the events' own
 
         def objective(trained: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array | None]]:
             model = combine(trained, rest)
-            energy, field = model.energy_and_field(both) if reuse else (model.energy(both), None)
+            energy, field = model.energy_and_field(both) if reuse else (model.energy(both, **given), None)
             penalty = sum((p(model, batch) for p in self._penalties()), jnp.zeros((), energy.dtype))
             return jnp.dot(sign, energy) + penalty, (energy, penalty, field)
 
@@ -186,7 +190,6 @@ class ContrastiveDivergence:
         Raises:
             FitError: no `score`, and the model offers no `pseudo_log_likelihood`.
         """
-        _no_context(batch)
         if self.score is not None:
             return self.score(key, model, batch)
         if not has(model, PseudoLikelihood):
@@ -195,7 +198,8 @@ class ContrastiveDivergence:
                 expected="score=, or a model with pseudo_log_likelihood(x)", got=type(model).__name__,
                 fix="give it a score, such as jaxgen.metrics.monitors.Annealed",
             )  # fmt: skip
-        return jnp.dot(_share(batch, float_type(model)), model.pseudo_log_likelihood(batch.x))
+        given = {} if batch.context is None else {"context": batch.context}
+        return jnp.dot(_share(batch, float_type(model)), model.pseudo_log_likelihood(batch.x, **given))
 
     def _check(self, model: Any) -> None:
         called = f"ContrastiveDivergence(k={self.k}, chains={self.chains}).init(key, {type(model).__name__})"
@@ -215,17 +219,16 @@ class ContrastiveDivergence:
                 "that is no source of samples", called=called, got=repr(self.negative)[:200],
                 expected="init and draw", fix="jaxgen.ContrastiveDivergence(negative=jaxgen.Tempered())",
             )  # fmt: skip
+        source = self._negative()
+        if context_shape(model) is not None and not (isinstance(source, AtEvents) and source.at_events):
+            raise FitError(
+                "chains of their own are at no context", called=called, got=f"{type(source).__name__} for a model of "
+                f"contexts {list(context_shape(model))}", expected="chains that start at the events of the batch",
+                fix="start them at the data, with chains=None",
+            )  # fmt: skip
 
 
 def _share(batch: Batch, dtype: Any) -> jax.Array:
     """Each event's share of the total weight, `[N]`."""
     weight = jnp.ones(len(batch.x), dtype) if batch.weight is None else batch.weight.astype(dtype)
     return weight / jnp.sum(weight)
-
-
-def _no_context(batch: Batch) -> None:
-    if batch.context is not None:
-        raise FitError(
-            "contrastive divergence takes no context", called="ContrastiveDivergence().step",
-            expected="data without context", got="a context",
-        )  # fmt: skip

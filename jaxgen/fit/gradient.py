@@ -83,7 +83,7 @@ class Gradient:
     def traits(self) -> Traits:
         """The facts about this algorithm that `fit` needs before the first step."""
         data = self.loss.data if isinstance(self.loss, Dataless) else True
-        return Traits("loss", data=data, steps=STEPS if self.steps is None else self.steps)
+        return Traits("loss", labels=True, data=data, steps=STEPS if self.steps is None else self.steps)
 
     def for_steps(self, steps: int) -> Gradient:
         """Return the algorithm for that number of steps: with an optimiser that was a function of it."""

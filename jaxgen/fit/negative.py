@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -53,9 +53,19 @@ class Reusing(Negative, Protocol):
         ...
 
 
+@runtime_checkable
+class AtEvents(Negative, Protocol):
+    """A source whose sample n belongs to event n of the batch, so that it has that event's context."""
+
+    @property
+    def at_events(self) -> bool:
+        """True where it is so."""
+        ...
+
+
 @algorithm
 class FromData:
-    """Chains that start anew at each event of the batch: CD-k.
+    """Chains that start anew at each event of the batch, and stay at its context where it has one: CD-k.
 
     Its gradient does not tend to the likelihood's: on data whose modes are far apart it can lower the likelihood for as
     long as it trains. Metric: `reconstruction_error`, the mean squared change of a coordinate in k steps.
@@ -71,13 +81,14 @@ class FromData:
     """
 
     k: int = 1
+    at_events: ClassVar[bool] = True
 
     def init(self, key: Any, model: Any) -> None:
         _at_least_one(self, k=self.k)
 
     def draw(self, key: Any, model: Any, chains: Any, batch: Batch, share: jax.Array, step: Any) -> Any:
         x = batch.x
-        samples = advanced(key, model, x, self.k)
+        samples = advanced(key, model, x, self.k, batch.context)
         change = (samples.astype(share.dtype) - x.astype(share.dtype)).reshape((len(x), -1))
         # a reconstruction weighs as much as the event it started at
         return samples, share, None, {"reconstruction_error": jnp.dot(share, jnp.mean(change**2, axis=1))}

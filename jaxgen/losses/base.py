@@ -96,6 +96,20 @@ def mean_of_events(values: Any, batch: Batch, method: str) -> jax.Array:
     return weighted_mean(values, batch.weight)
 
 
+def companions(batch: Batch) -> dict[str, Any]:
+    """Return what comes with the events, for a method: the context, and labels where there are any."""
+    return {"context": batch.context} | ({} if batch.label is None else {"label": batch.label})
+
+
+def check_unlabelled(loss: str, batch: Batch) -> None:
+    """Refuses labels, for a loss that would not look at them."""
+    if batch.label is not None:
+        raise FitError(
+            "labels would not be looked at", called=f"losses.{loss}(key, model, batch)", got="a label",
+            expected="data without labels, or the loss nll or negative_elbo", fix="leave the label out",
+        )  # fmt: skip
+
+
 def check_model(loss: str, model: Any, protocol: Any, method: str, fix: str) -> None:
     """Refuses a model that lacks the method a loss is made of."""
     if not has(model, protocol):

@@ -11,7 +11,7 @@ from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch, floating
 from jaxgen.core.protocols import has
 from jaxgen.core.value import algorithm
-from jaxgen.losses.base import HasEnergy, HasLogProb, check_model, weighted_mean
+from jaxgen.losses.base import HasEnergy, HasLogProb, check_model, check_unlabelled, weighted_mean
 
 
 @algorithm
@@ -27,6 +27,7 @@ class DenoisingScoreMatching:
             check_model(
                 "denoising_score_matching", model, HasLogProb, "log_prob", "a model with energy or log_prob"
             )
+        check_unlabelled("denoising_score_matching", batch)
         x = floating(batch.x)
         e = jax.random.normal(key, x.shape, x.dtype)
         noisy = x + self.noise * e

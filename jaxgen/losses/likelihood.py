@@ -8,11 +8,13 @@ import jax
 
 from jaxgen.core.inputs import Batch
 from jaxgen.core.protocols import Trained
-from jaxgen.losses.base import HasElbo, HasLogProb, check_model, mean_of_events
+from jaxgen.losses.base import HasElbo, HasLogProb, check_model, companions, mean_of_events
 
 
 def nll(key: Any, model: Any, batch: Batch, step: Any = 0) -> jax.Array:
     """Return the negative log-likelihood of a `Density`: `-mean_n log p(x_n | context_n)`, nats per event.
+
+    Of an event whose label is known, of a mixture or chain, it is that of both, `-log p(x_n, label_n | context_n)`.
 
     Example:
         >>> import jax.numpy as jnp, jaxgen as jg
@@ -21,11 +23,11 @@ def nll(key: Any, model: Any, batch: Batch, step: Any = 0) -> jax.Array:
         1.8379
     """
     check_model("nll", model, HasLogProb, "log_prob", "the loss of a model with a bound is negative_elbo")
-    return mean_of_events(-model.log_prob(batch.x, context=batch.context), batch, "log_prob")
+    return mean_of_events(-model.log_prob(batch.x, **companions(batch)), batch, "log_prob")
 
 
 def negative_elbo(key: Any, model: Any, batch: Batch, step: Any = 0) -> jax.Array:
-    """Return the negative evidence lower bound of a `Bound`: `-mean_n ELBO(x_n)`, nats per event.
+    """Return the negative evidence lower bound of a `Bound`: `-mean_n ELBO(x_n)`, nats per event; labels as in `nll`.
 
     Example:
         >>> import jax.numpy as jnp, jaxgen as jg
@@ -35,7 +37,7 @@ def negative_elbo(key: Any, model: Any, batch: Batch, step: Any = 0) -> jax.Arra
         ()
     """
     check_model("negative_elbo", model, HasElbo, "elbo", "the loss of a model with log_prob is nll")
-    return mean_of_events(-model.elbo(key, batch.x, context=batch.context), batch, "elbo")
+    return mean_of_events(-model.elbo(key, batch.x, **companions(batch)), batch, "elbo")
 
 
 def own(key: Any, model: Any, batch: Batch, step: Any = 0) -> jax.Array:
@@ -54,4 +56,4 @@ def own(key: Any, model: Any, batch: Batch, step: Any = 0) -> jax.Array:
         1.5
     """
     check_model("own", model, Trained, "loss", "give the algorithm a loss: jaxgen.Gradient(jaxgen.losses.nll)")
-    return mean_of_events(model.loss(key, batch.x, context=batch.context), batch, "loss")
+    return mean_of_events(model.loss(key, batch.x, **companions(batch)), batch, "loss")

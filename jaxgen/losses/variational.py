@@ -13,7 +13,7 @@ from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
 from jaxgen.core.pytree import combine, partition
 from jaxgen.core.value import algorithm
-from jaxgen.losses.base import HasLogProb, check_model, weighted_mean
+from jaxgen.losses.base import HasLogProb, check_model, check_unlabelled, weighted_mean
 
 
 @algorithm
@@ -31,6 +31,7 @@ class ReverseKL:
         check_model(
             "reverse_kl", model, HasLogProb, "log_prob", "a Density with samples that can be differentiated: a flow"
         )
+        check_unlabelled("reverse_kl", batch)
         trained, rest = partition(model)
         held = combine(jax.lax.stop_gradient(trained), rest)
 

@@ -93,7 +93,8 @@ def patches(x: Any, size: int, stride: int) -> jax.Array:
 class ConvGenerator(nn.Module):
     """Noise to an image: a dense layer to the smallest grid, then doubled grids with a convolution after each.
 
-    `[*batch, L] -> [*batch, *out_shape]`
+    `[*batch, L] -> [*batch, *out_shape]`; called with more than one vector, such as noise and a context, it sees them
+    joined.
 
     Args:
         out_shape: `(H, W)` or `(H, W, C)`.
@@ -121,7 +122,8 @@ class ConvGenerator(nn.Module):
     head: Callable[[Any], Any] = jnp.tanh
 
     @nn.compact
-    def __call__(self, z: Any) -> Any:
+    def __call__(self, z: Any, *more: Any) -> Any:
+        z = jnp.concatenate([z, *more], axis=-1)
         levels = halvings(self.out_shape)
         height, width = (side >> levels for side in self.out_shape[:2])
         channels = self.width << levels
@@ -140,7 +142,8 @@ class ConvGenerator(nn.Module):
 class ConvCritic(nn.Module):
     """An image to one number: convolutions of stride two to the smallest grid, then a dense layer.
 
-    `[*batch, *in_shape] -> [*batch]`
+    `[*batch, *in_shape] -> [*batch]`; called with more, such as a context `[*batch, C]`, it sees that as C channels
+    more, the same at all pixels.
 
     Args:
         in_shape: `(H, W)` or `(H, W, C)`.
@@ -161,7 +164,7 @@ class ConvCritic(nn.Module):
     activation: Callable[[Any], Any] = jax.nn.leaky_relu
 
     @nn.compact
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Any, *more: Any) -> Any:
         levels = halvings(self.in_shape)
         batch = x.shape[: max(x.ndim - len(self.in_shape), 0)]
         if x.shape[len(batch) :] != self.in_shape:
@@ -169,7 +172,10 @@ class ConvCritic(nn.Module):
                 "the input does not fit the critic", called="ConvCritic(...)(x)", got=f"shape {list(x.shape)}",
                 expected=f"[*batch, {', '.join(map(str, self.in_shape))}]",
             )  # fmt: skip
-        x = x.reshape((math.prod(batch), *self.in_shape[:2], -1))
+        image = (math.prod(batch), *self.in_shape[:2])
+        flat = (vector.reshape((image[0], 1, 1, vector.shape[-1])) for vector in more)
+        everywhere = (jnp.broadcast_to(vector, (*image, vector.shape[-1])) for vector in flat)
+        x = jnp.concatenate([x.reshape((*image, -1)), *everywhere], axis=-1)
         x = self.activation(Conv(self.width)(x))
         for level in range(1, levels + 1):
             x = self.activation(Conv(self.width << level, stride=2)(x))

@@ -62,9 +62,9 @@ class HMM:
     steps that were not seen. Likelihoods are exact; of a sequence that no path explains, -inf. Emissions and chains
     that take a context get it step by step, `[T, *context]`.
 
-    With labels `[N, T]`, -1 where unknown, `EM` knows the states of some steps. A state of no mass is left to the
-    emission's own rule of repair. The length of an event is free, so there is no `distribution()`: distrax has fixed
-    event shapes only.
+    With labels `[N, T]`, -1 where unknown, `EM` and `Gradient` know the states of some steps. A state of no mass is
+    left to the emission's own rule of repair. The length of an event is free, so there is no `distribution()`: distrax
+    has fixed event shapes only.
 
     Source: Baum, Petrie, Soules and Weiss (1970); Rabiner (1989), A tutorial on hidden Markov models.
 
@@ -281,11 +281,7 @@ class HMM:
 
     def _arrays(self, x, context, score=None, label=None):
         """Return the arguments of the functions of `ops.chains`: arrays, and options."""
-        seen = self._emitted(x, context, score)
-        if label is not None:
-            other = (label >= 0)[..., None] & (label[..., None] != jnp.arange(seen.shape[-1]))
-            seen = jnp.where(other, -jnp.inf, seen)
-        return self._on_states(seen, x, context)
+        return self._on_states(_labelled(self._emitted(x, context, score), label), x, context)
 
     def _on_states(self, seen, x, context):
         x = fast.plain(x)
@@ -294,36 +290,39 @@ class HMM:
             options["starts"] = x.starts
         return (*self.chain.log_chain(context), seen), options
 
-    def _on_chain(self, function, x, context, *, backed=True, **options):
+    def _on_chain(self, function, x, context, *, backed=True, label=None, **options):
         """A function of `ops.chains` on sequences `[N, T, *event]`."""
-        arrays, given = self._arrays(x, context)
+        arrays, given = self._arrays(x, context, label=label)
         backend = {"backend": self.backend} if backed else {}
         return function(*arrays, **given, **backend, **options)
 
     @per_batch
-    def log_prob(self, x, *, context=None) -> jax.Array:
-        """Nats, `[*batch, T, *event] -> [*batch]`; its gradients are posterior expectations, finite at hard zeros."""
-        return self._on_chain(chains.log_normalizer, x, context)
+    def log_prob(self, x, *, context=None, label=None) -> jax.Array:
+        """Nats, `[*batch, T, *event] -> [*batch]`; its gradients are posterior expectations, finite at hard zeros.
+
+        With labels `[*batch, T]` it is `log p(x, states)`, where they are not -1.
+        """
+        return self._on_chain(chains.log_normalizer, x, context, label=label)
 
     @per_batch
-    def elbo(self, key, x, *, context=None) -> jax.Array:
+    def elbo(self, key, x, *, context=None, label=None) -> jax.Array:
         """A lower bound in the mean, of emissions that have one: `iwae` of one draw, nats, `[*batch]`."""
-        return self._estimate(key, x, context, 1)
+        return self._estimate(key, x, context, 1, label)
 
     @per_batch
-    def iwae(self, key, x, *, context=None, samples=50) -> jax.Array:
+    def iwae(self, key, x, *, context=None, label=None, samples=50) -> jax.Array:
         """The logarithm of an unbiased estimate of p(x), nats, `[*batch, T, *event] -> [*batch]`.
 
         Each step's emission densities are estimated by draws of their own, so that the sum over paths of their products
         has the mean p(x).
         """
-        return self._estimate(key, x, context, samples)
+        return self._estimate(key, x, context, samples, label)
 
-    def _estimate(self, key, x, context, samples):
+    def _estimate(self, key, x, context, samples, label):
         # all steps at once: one key for several blocks would make their draws depend on each other
         given = None if self._emission_context is None else as_rows(context)
         seen = latent.component_estimate(self.emissions, key, steps_of(x), given, samples)
-        arrays, options = self._on_states(self._by_state(seen.T, x), x, context)
+        arrays, options = self._on_states(_labelled(self._by_state(seen.T, x), label), x, context)
         return chains.log_normalizer(*arrays, **options, backend=self.backend)
 
     @per_batch
@@ -487,3 +486,8 @@ class HMM:
         time = jnp.sum(posterior.marginals, axis=(1, 2))[:, None]
         moves = posterior.transition_counts.reshape((len(time), -1)) / jnp.maximum(time - 1, 1)
         return jnp.concatenate([jnp.sum(posterior.marginals, axis=1) / jnp.maximum(time, 1), moves], axis=1)
+
+
+def _labelled(seen, label):
+    """Scores of steps in each state `[N, T, K]`, -inf in all others where a step's state is known, `[N, T]`."""
+    return seen if label is None else jnp.moveaxis(algebra.labelled(jnp.moveaxis(seen, -1, 0), label), 0, -1)

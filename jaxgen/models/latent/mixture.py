@@ -51,8 +51,8 @@ class Mixture:
             either of a list. Models with a bound in place of a likelihood, such as `VAE`, make it a mixture with one.
         prior: `[K]`, concentrations of a Dirichlet prior of the weights; never trained. None is flat.
 
-    Events may have labels in `EM`: the component that an event is known to come from, -1 where it is not. Where the
-    components allow missing entries, so does the mixture.
+    Events may have labels in `EM` and `Gradient`: the component that an event is known to come from, else -1. Where
+    the components allow missing entries, so does the mixture.
 
     A component of no mass keeps its parameters in the M-step, and `EM` counts it among the repairs in its metrics. A
     weight that is exactly zero stays zero; one that training drives to zero stops at the smallest normal number.
@@ -181,26 +181,28 @@ class Mixture:
         return logsumexp(self._step_joint(x), axis=0)
 
     @per_batch
-    def log_prob(self, x, *, context=None) -> jax.Array:
-        """Nats, `[*batch, *event] -> [*batch]`."""
-        return logsumexp(self._joint(x, context), axis=0)
+    def log_prob(self, x, *, context=None, label=None) -> jax.Array:
+        """Nats, `[*batch, *event] -> [*batch]`; with labels `[*batch]` `log p(x, label)`, where they are not -1."""
+        return logsumexp(algebra.labelled(self._joint(x, context), label), axis=0)
 
     @per_batch
-    def elbo(self, key, x, *, context=None) -> jax.Array:
+    def elbo(self, key, x, *, context=None, label=None) -> jax.Array:
         """A lower bound in the mean, of components that have one: `iwae` of one draw, nats, `[*batch]`."""
-        return self._estimate(key, x, context, 1)
+        return self._estimate(key, x, context, 1, label)
 
     @per_batch
-    def iwae(self, key, x, *, context=None, samples=50) -> jax.Array:
-        """The logarithm of an unbiased estimate of p(x), nats, `[*batch, *event] -> [*batch]`.
+    def iwae(self, key, x, *, context=None, label=None, samples=50) -> jax.Array:
+        """The logarithm of an unbiased estimate of p(x), nats, `[*batch, *event] -> [*batch]`; labels as in `log_prob`.
 
         `log sum_k w_k exp(e_k)`, with `exp(e_k)` an unbiased estimate of `p_k(x)` from draws of its own.
         """
-        return self._estimate(key, x, context, samples)
+        return self._estimate(key, x, context, samples, label)
 
-    def _estimate(self, key, x, context, samples):
-        parts = latent.component_estimate(self.components, key, x, context, samples)
-        return logsumexp(self.log_weights[:, None] + parts, axis=0)
+    def _estimated_joint(self, key, x, context, samples):
+        return self.log_weights[:, None] + latent.component_estimate(self.components, key, x, context, samples)
+
+    def _estimate(self, key, x, context, samples, label):
+        return logsumexp(algebra.labelled(self._estimated_joint(key, x, context, samples), label), axis=0)
 
     @per_batch
     def responsibilities(self, x, *, context=None) -> jax.Array:

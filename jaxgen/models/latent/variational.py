@@ -186,9 +186,10 @@ class VariationalMixture:
         return self.expected_log_weights[:, None] + algebra.component_step_log_prob(self.components, x)
 
     @per_batch
-    def log_prob(self, x, *, context=None) -> jax.Array:
-        """The posterior predictive density: nats, `[*batch, *event] -> [*batch]`."""
-        return logsumexp(self.log_weights[:, None] + algebra.component_log_prob(self.components, x), axis=0)
+    def log_prob(self, x, *, context=None, label=None) -> jax.Array:
+        """The posterior predictive density: nats, `[*batch, *event] -> [*batch]`; with labels that of both."""
+        joint = self.log_weights[:, None] + algebra.component_log_prob(self.components, x)
+        return logsumexp(algebra.labelled(joint, label), axis=0)
 
     @per_batch
     @compiled
