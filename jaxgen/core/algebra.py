@@ -7,7 +7,7 @@ categoricals) by a capability of `core.protocols`; a law in the suite holds ever
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -83,6 +83,24 @@ def absent_axes(model: Any) -> int:
     and of steps where their number is free; 0 where none may be absent."""
     shape = context_shape(model) if context_optional(model) else None
     return 0 if shape is None else 1 + shape.count(None)
+
+
+class CheckedContext(Conditional, Protocol):
+    """Refuses contexts that mean nothing, which their shape does not tell. Default: those that its parts refuse."""
+
+    def check_context(self, context: Any) -> None:
+        """Raises DataError; the context is `[*batch, *context]`, NaN where one is absent."""
+
+
+def check_context(model: Any, context: Any) -> None:
+    """Lets a model, and those of its parts that take a context, refuse it with a DataError; abstract ones pass."""
+    if context is None or not concrete(context):
+        return
+    if has(model, CheckedContext):
+        model.check_context(context)
+    for one in (one for _, _, value in parts_of(model) for one in models_in(value)):
+        if context_shape(one) is not None:
+            check_context(one, context)
 
 
 def kinds(models: Any) -> tuple[Any, ...]:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import latent, signatures
-from jaxgen.core.algebra import context_optional, context_shape
+from jaxgen.core.algebra import check_context, context_optional, context_shape
 from jaxgen.core.errors import DataError, ShapeError
 from jaxgen.core.fast import Events
 from jaxgen.core.inputs import COMPANIONS, as_array, as_events, as_label, check_rows, concrete, widened
@@ -117,6 +117,7 @@ def _check_context(
             f"{called}: context has another batch than the events", called=called,
             expected=f"leading axes {list(batch)} or none", got=f"leading axes {list(axes)}",
         )  # fmt: skip
+    check_context(model, context)
     if optional:  # one dtype, in which absence can be written
         context = context if jnp.issubdtype(context.dtype, jnp.floating) else context.astype(jnp.result_type(float))
         check_rows(context, len(axes) + shape.count(None), called)

@@ -219,11 +219,11 @@ class ContrastiveDivergence:
                 "that is no source of samples", called=called, got=repr(self.negative)[:200],
                 expected="init and draw", fix="jaxgen.ContrastiveDivergence(negative=jaxgen.Tempered())",
             )  # fmt: skip
-        source = self._negative()
-        if context_shape(model) is not None and not (isinstance(source, AtEvents) and source.at_events):
+        source, shape = self._negative(), context_shape(model)
+        if shape is not None and not (isinstance(source, AtEvents) and source.at_events):
             raise FitError(
                 "chains of their own are at no context", called=called, got=f"{type(source).__name__} for a model of "
-                f"contexts {list(context_shape(model))}", expected="chains that start at the events of the batch",
+                f"contexts {list(shape)}", expected="chains that start at the events of the batch",
                 fix="start them at the data, with chains=None",
             )  # fmt: skip
 

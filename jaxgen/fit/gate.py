@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxgen.core import latent
-from jaxgen.core.algebra import absent_axes, context_optional
+from jaxgen.core.algebra import absent_axes, check_context, context_optional
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch, as_batch
 from jaxgen.core.methods import batch_axes, context_shape
@@ -47,6 +47,7 @@ class Gate:
             )  # fmt: skip
         latent.check_data(model, batch.x)
         self._check_context(batch.context, name, called)
+        check_context(model, batch.context)
         check_label(self.algorithm, model, batch.label, f"fit(key, model, {name})")
         return batch
 

@@ -102,6 +102,7 @@ def scan_fit(
     batch = as_batch(data, called="scan_fit(key, model, data)", missing=latent.accepts_missing(model),
                      unseen=latent.unseen(model), schema=latent.schema(model),
                      absent=algebra.absent_axes(model))  # fmt: skip
+    algebra.check_context(model, batch.context)
     batch = jax.tree.map(jnp.asarray, batch)
     check_batch_size(algorithm, batch_size, batch.events)
     check_label(algorithm, model, batch.label, "scan_fit(key, model, data)")

@@ -10,14 +10,17 @@ import jax.numpy as jnp
 
 from jaxgen.core import algebra, fast, latent
 from jaxgen.core.errors import JaxgenError, ModelError, ShapeError
-from jaxgen.core.inputs import as_events
+from jaxgen.core.inputs import as_events, concrete
 from jaxgen.core.sequences import Sequences, padded
 from jaxgen.core.value import ByValue
 from jaxgen.ops.chunks import sum_over_chunks
+from jaxgen.ops.stable import logsumexp
 from jaxgen.ops.starts import START_STEPS, cluster_shares, start_of_kinds
 
 #: time steps whose emission statistics are summed at once: they stay in the cache, and a float32 sum keeps its digits
 BLOCK = 4096
+#: what float32 may leave of the logarithm of a sum of probabilities that is one, after thousands of steps
+SUMS_TO_ONE = 1e-3
 
 
 def valid_steps(x):
@@ -98,3 +101,22 @@ def _init_emissions(key, steps, context, k, leaf):
         return latent.component_maximize(emissions, statistics, mass)[0]
 
     return jax.lax.fori_loop(0, START_STEPS, step, algebra.repeat(template, k))
+
+
+def log_distribution(log_states, k: int, called: str) -> jax.Array:
+    """The logarithms of the probabilities of K states, checked where they are known.
+
+    Raises:
+        ModelError: what is none: probabilities in place of their logarithms, or numbers that do not sum to one.
+    """
+    log_states = jnp.asarray(log_states) + 0.0  # floats; zeros in the distribution are -inf
+    total = logsumexp(log_states, axis=-1) if log_states.ndim else log_states
+    fits = log_states.shape[-1:] == (k,)
+    if not fits or (concrete(total) and not (jnp.abs(total) < SUMS_TO_ONE).all()):
+        raise ModelError(
+            "the state is no log-distribution", called=f"{called}(state, horizon)",
+            expected=f"logarithms of the probabilities of {k} states, or what filter_step returns",
+            got=f"shape {list(log_states.shape)}" + (f", log of the sum {total}" if concrete(total) and fits else ""),
+            fix="take the logarithm of probabilities that sum to one",
+        )  # fmt: skip
+    return log_states

@@ -19,6 +19,7 @@ from jaxgen.models.chains.emissions import (
     as_rows,
     contexts_of_steps,
     emission_statistics,
+    log_distribution,
     refuse_leaf,
     start_emissions,
     steps_of,
@@ -436,7 +437,8 @@ class HMM:
 
         What will be seen h steps ahead has the density `Mixture(forecast.log_states[h - 1], hmm.emissions)`.
         """
-        log_filtered = state.log_filtered if isinstance(state, chains.FilterState) else state
+        known = isinstance(state, chains.FilterState)
+        log_filtered = state.log_filtered if known else log_distribution(state, self.chain.states, "HMM.forecast")
         return Forecast(chains.forecast(log_filtered, self.log_transition, horizon))
 
     @compiled

@@ -95,6 +95,9 @@ class Bernoulli:
         """The probability of a one, `P(x = 1)`, `[*K, *event]`."""
         return jax.nn.sigmoid(self.logits)
 
+    mean = property(lambda self: self.probs, doc="The probability of a one, `[*K, *event]`.")
+    variance = property(lambda self: self.probs * jax.nn.sigmoid(-self.logits), doc="`[*K, *event]`.")
+
     @property
     def free_parameters(self) -> int:
         """One for each coordinate."""

@@ -106,12 +106,23 @@ class Binomial:
     event_shape = property(lambda self: self.logits.shape)
     context_shape = property(lambda self: self.logits.shape if self.trials is None else None)
     probs = property(lambda self: jax.nn.sigmoid(self.logits), doc="Of a success, `[*K, *event]`.")
+    mean = property(lambda self: self._fixed("mean") * self.probs, doc="Where trials are fixed, `[*K, *event]`.")
+    variance = property(lambda self: self.mean * jax.nn.sigmoid(-self.logits), doc="As `mean`, `[*K, *event]`.")
     free_parameters = property(lambda self: math.prod(self.logits.shape), doc="One for each coordinate.")
 
     def check_data(self, x) -> None:
         """Refuse what is no count, or more than there are trials where they are fixed, with a DataError."""
         known = self.trials is not None and not isinstance(self.trials, jax.ShapeDtypeStruct) and concrete(self.trials)
         _counts(x, "Binomial.check_data(x)", np.asarray(self.trials) if known else np.inf)
+
+    def _fixed(self, name):
+        """Return the numbers of trials, of a density that has them."""
+        if self.trials is None:
+            raise ModelError(
+                "the number of trials is each event's own", called=f"Binomial.{name}", expected="fixed trials",
+                got="trials None", fix="multiply probs by the trials of an event",
+            )  # fmt: skip
+        return self.trials
 
     def _trials(self, context):
         return jnp.asarray(self.trials if context is None else context).astype(self.logits.dtype)

@@ -50,7 +50,11 @@ class Delta:
 
     @classmethod
     def init(cls, key, x, *, value=None, missing=False) -> Delta:
-        """Return the point that most events of data `[N, *event]` equal, coordinate by coordinate.
+        """Return the point that repeats most in data `[N, *event]`, coordinate by coordinate.
+
+        Beside real numbers, which hardly repeat, it is the spike, wherever that is. Counts repeat: among them the mode
+        of the rest may be more frequent than the spike, as the 2 of `0.1 [x = 0] + 0.9 Poisson(x; 2.5)` is. Then say
+        where the spike is: `functools.partial(Delta.init, value=0)`.
 
         Args:
             key: not used.

@@ -125,6 +125,11 @@ class Gaussian:
         return self.origin + self.offset
 
     @property
+    def variance(self) -> jax.Array:
+        """The diagonal of the covariance, `[*K, D]`, units of x squared."""
+        return jnp.diagonal(self.covariance, axis1=-2, axis2=-1)
+
+    @property
     def whitener(self) -> jax.Array:
         """`W`, `[*K, D, D]` lower triangular with a positive diagonal."""
         diagonal = jnp.exp(jnp.diagonal(self.raw, axis1=-2, axis2=-1))

@@ -203,6 +203,11 @@ class LowRankGaussian:
         return self.origin + self.offset
 
     @property
+    def variance(self) -> jax.Array:
+        """The diagonal of the covariance, `[*K, D]`, units of x squared."""
+        return jnp.diagonal(self.covariance, axis1=-2, axis2=-1)
+
+    @property
     def psi(self) -> jax.Array:
         """Variances of the noise, `[*K, D]`, units of x squared."""
         return jnp.exp(self.log_psi)

@@ -75,6 +75,7 @@ class Multinomial:
     log_probs = property(lambda self: log_normalize(self.logits)[0], doc="Normalised, `[*K, V]` nats.")
     probs = property(lambda self: softmax(self.logits), doc="`[*K, V]`, rows sum to one.")
     mean = property(lambda self: self.total[..., None] * self.probs, doc="Of the counts of a draw, `[*K, V]`.")
+    variance = property(lambda self: self.mean * (1 - self.probs), doc="Of the counts of a draw, `[*K, V]`.")
     free_parameters = property(lambda self: self.logits.shape[-1] - 1, doc="One less than categories.")
 
     def check_data(self, x) -> None:

@@ -6,10 +6,11 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxgen.core.compiled import compiled, compiled_by_trace
-from jaxgen.core.errors import ShapeError
-from jaxgen.core.inputs import as_array, floating
+from jaxgen.core.errors import DataError, ShapeError
+from jaxgen.core.inputs import as_array, concrete, floating
 from jaxgen.core.methods import per_event, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops import linalg, scales
@@ -80,17 +81,20 @@ class NoisyGaussian:
             correlated: see the class.
 
         Raises:
-            ShapeError: a context of another shape.
+            ShapeError: a context of another shape. DataError: errors of negative size.
         """
         called = "NoisyGaussian.init(key, x, context)"
         x = scales.table(as_array(x, name="x", called=called), called)
-        noise = jnp.asarray(as_array(context, name="context", called=called)).astype(x.dtype)
+        context = as_array(context, name="context", called=called)
+        noise = jnp.asarray(context).astype(x.dtype)
         wanted = (*x.shape, x.shape[1]) if correlated else x.shape
         if noise.shape != wanted:
             raise ShapeError(
                 "the context is not the noise of these events", called=called, expected=f"shape {list(wanted)}",
                 got=f"shape {list(noise.shape)}", fix="give each event its standard deviations, or its covariance",
             )  # fmt: skip
+        if concrete(context):
+            _check_sizes(context, correlated, called)
         origin, scale = scales.columns(x)
         floor = scales.variance_floor(scale, floor)
         spread = jnp.sqrt(jnp.maximum(jnp.mean((x - origin) ** 2, axis=0), scale**2))
@@ -117,6 +121,11 @@ class NoisyGaussian:
     mean = property(lambda self: self.origin + self.offset, doc="`[*K, D]`, units of x.")
 
     @property
+    def variance(self) -> jax.Array:
+        """The diagonal of the covariance, `[*K, D]`, units of x squared."""
+        return jnp.diagonal(self.covariance, axis1=-2, axis2=-1)
+
+    @property
     def free_parameters(self) -> int:
         """Means, and the covariance's upper triangle."""
         d = self.offset.shape[-1]
@@ -139,6 +148,10 @@ class NoisyGaussian:
         """Refuse NaN, and squares that overflow, with a DataError."""
         called = "NoisyGaussian.check_data(x)"
         scales.seen_numbers(as_array(x, name="x", called=called), called)
+
+    def check_context(self, context) -> None:
+        """Refuse negative deviations, or variances, with a DataError."""
+        _check_sizes(context, self.correlated, "NoisyGaussian.check_context(context)")
 
     def _residual(self, x):
         return (x - self.origin) - self.offset
@@ -216,3 +229,13 @@ class NoisyGaussian:
     def recentre(self, old, statistics):
         """Return moments around the old mean as moments around this one."""
         return shift_moments(statistics, (self.origin - old.origin) + (self.offset - old.offset))
+
+
+def _check_sizes(context, correlated, called):
+    own = np.diagonal(context, axis1=-2, axis2=-1) if correlated else np.asarray(context)
+    if (own < 0).any():
+        raise DataError(
+            f"the {'variances' if correlated else 'standard deviations'} of errors are negative", called=called,
+            expected="0 or more; 0 for an event without error", got=f"{(own < 0).sum()} of {own.size} below 0",
+            fix="give each event the size of its errors, which has no sign",
+        )  # fmt: skip

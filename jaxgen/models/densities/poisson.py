@@ -99,6 +99,9 @@ class Poisson:
         """Expected counts, `[*K, *event]`."""
         return jnp.exp(self.log_rate)
 
+    mean = property(lambda self: self.rate, doc="The rate, `[*K, *event]`.")
+    variance = property(lambda self: self.rate, doc="The rate, `[*K, *event]`.")
+
     def check_data(self, x) -> None:
         """Refuses data outside the support with a DataError."""
         _counts(x, "Poisson.check_data(x)", self.missing)

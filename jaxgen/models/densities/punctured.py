@@ -14,6 +14,7 @@ from jaxgen.core.compiled import compiled
 from jaxgen.core.errors import ModelError
 from jaxgen.core.inputs import as_array, concrete, floating
 from jaxgen.core.methods import context_shape, per_event, per_sample, weighted_events
+from jaxgen.core.protocols import Located, Spread
 from jaxgen.core.pytree import fixed, model, part
 
 
@@ -76,6 +77,19 @@ class Punctured:
         return cls(density, value)
 
     event_shape = property(lambda self: self.density.event_shape)
+
+    @property
+    def mean(self):
+        """The density's, which no single point moves, `[*event]`."""
+        algebra.needed(self.density, Located, "Punctured.mean")
+        return self.density.mean
+
+    @property
+    def variance(self):
+        """As `mean`, `[*event]`."""
+        algebra.needed(self.density, Spread, "Punctured.variance")
+        return self.density.variance
+
     context_shape = property(lambda self: context_shape(self.density))
 
     def check_data(self, x) -> None:

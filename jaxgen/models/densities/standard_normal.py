@@ -27,6 +27,9 @@ class StandardNormal:
 
     event_shape: tuple[int, ...] = static()
 
+    mean = property(lambda self: jnp.zeros(self.event_shape), doc="Zero, `[*event]`.")
+    variance = property(lambda self: jnp.ones(self.event_shape), doc="One, `[*event]`.")
+
     @per_event
     def log_prob(self, x, *, context=None) -> jax.Array:
         """Nats, `[*batch, *event] -> [*batch]`."""

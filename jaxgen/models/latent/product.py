@@ -20,6 +20,7 @@ from jaxgen.core.errors import DataError, JaxgenError, ModelError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.inputs import as_array, concrete
 from jaxgen.core.methods import context_shape, per_batch, per_event, per_sample, weighted_events
+from jaxgen.core.protocols import Located, Spread
 from jaxgen.core.pytree import float_type, model, part, static
 from jaxgen.core.sequences import opened
 from jaxgen.core.tables import Schema
@@ -256,6 +257,25 @@ class Product:
                 expected="one context for all blocks that take one", got=str(sorted(map(str, shapes))),
             )  # fmt: skip
         return next(iter(shapes), None)
+
+    @property
+    def mean(self) -> jax.Array:
+        """`E[x]`, `[D]`, of blocks that have a `mean`."""
+        return self._columnwise(Located, "mean", lambda block: block.mean)
+
+    @property
+    def variance(self) -> jax.Array:
+        """Variances of the columns, `[D]`, of blocks that have a `variance`."""
+        return self._columnwise(Spread, "variance", lambda block: block.variance)
+
+    def _columnwise(self, capability, name, of):
+        """Join the numbers that blocks know of their columns, `[D]`."""
+        for block in self.blocks:
+            algebra.needed(block, capability, f"Product.{name}")
+        columns = np.concatenate([np.atleast_1d(columns) for columns in self.columns])
+        pairs = zip(self.columns, map(of, self.blocks), strict=True)
+        values = [value[..., None] if isinstance(own, int) else value for own, value in pairs]
+        return jnp.concatenate(values, axis=-1)[..., np.argsort(columns)]
 
     def _parts(self, x):
         """Each block with its part of the events."""

@@ -18,6 +18,7 @@ from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.inputs import as_array, concrete, floating
 from jaxgen.core.methods import per_batch, per_sample, weighted_events
+from jaxgen.core.protocols import Located
 from jaxgen.core.pytree import fixed, float_type, model, parts
 from jaxgen.core.value import ByValue
 from jaxgen.ops import wishart
@@ -174,6 +175,12 @@ class VariationalMixture:
     def means(self) -> jax.Array:
         """Posterior means of the components' means, `[K, D]`."""
         return self.components.mean
+
+    @property
+    def mean(self) -> jax.Array:
+        """`E[x]` of the posterior predictive density, `[*event]`, of components that have a `mean`."""
+        algebra.needed(self.components, Located, "VariationalMixture.mean")
+        return jnp.tensordot(self.weights, self.means, 1, precision="highest")
 
     @property
     @compiled
