@@ -254,6 +254,9 @@ def test_a_mixture_of_linear_vaes_has_the_likelihood_of_its_gaussians():
     tight = mixture.iwae(KEY, x, samples=2000)
     np.testing.assert_allclose(tight, exact.log_prob(x), atol=0.1)  # weights vary by a fifth: .2 / sqrt(2000), times 20
     assert abs(float(jnp.mean(tight - exact.log_prob(x)))) < 0.005
+    share = mixture.estimate_responsibilities(KEY, x, samples=2000)
+    np.testing.assert_allclose(share, exact.responsibilities(x), atol=0.025)  # a quarter of the error of a log-ratio
+    np.testing.assert_allclose(exact.estimate_responsibilities(KEY, x), exact.responsibilities(x), atol=1e-6)
     one = jnp.mean(jax.vmap(lambda key: mixture.elbo(key, x))(jax.random.split(KEY, 50)))
     assert -0.2 < float(one - jnp.mean(exact.log_prob(x))) < 0
 
@@ -312,6 +315,8 @@ def test_a_mixture_of_bounds_is_scored_and_trained_as_one():
     np.testing.assert_allclose(np.sort(fitted.model.components.mean[:, 0]), [0, 4], atol=1.0)
     with pytest.raises(jg.ModelError, match="elbo"):
         bound.log_prob(x)
+    with pytest.raises(jg.ModelError, match="estimate_responsibilities"):
+        bound.responsibilities(x)
 
 
 @jg.model

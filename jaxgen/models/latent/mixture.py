@@ -210,6 +210,15 @@ class Mixture:
         return softmax(self._joint(x, context), axis=0).T
 
     @per_batch
+    def estimate_responsibilities(self, key, x, *, context=None, samples=50) -> jax.Array:
+        """`p(k | x)` of components that have a bound in place of a density, `[*batch, *event] -> [*batch, K]`.
+
+        Shares of `w_k exp(e_k)`, with `exp(e_k)` an unbiased estimate of `p_k(x)` from `samples` draws of its own: they
+        tend to `p(k | x)` as these grow. Exact ones, as `responsibilities`, where all components have a density.
+        """
+        return softmax(self._estimated_joint(key, x, context, samples), axis=0).T
+
+    @per_batch
     def predict(self, x, *, context=None) -> jax.Array:
         """The likeliest component, `[*batch, *event] -> [*batch]` int32."""
         return jnp.argmax(self._joint(x, context), axis=0).astype(jnp.int32)
