@@ -29,6 +29,7 @@ BITS = (R.random((48, 6)) < 0.3).astype(np.int32)
 START = jg.Mixture.init(KEY, X, 3, jg.Gaussian.init)
 FITS = {
     "em": (START, X, jg.EM(), {"tolerance": 0.0}, 1),
+    "stepwise": (START, X, jg.StepwiseEM(), {"batch_size": 40}, 1),
     "gradient": (jg.DiagonalGaussian.from_values(np.zeros(2), np.ones(2)), X, jg.Gradient(jg.losses.nll,
                  optax.adam(0.01)), {"batch_size": 40}, 1),
     "energy": (jg.RBM.init(KEY, BITS, 3), BITS, jg.ContrastiveDivergence(chains=24), {"batch_size": 24}, 1),
@@ -57,7 +58,7 @@ def collectives(text):
                       "\n".join(body))  # fmt: skip
 
 
-def methods():
+def method(name):
     advance, texts = feeds.advance_chunk, []
 
     def spy(*args):
@@ -65,15 +66,15 @@ def methods():
             texts.append(advance.lower(*args).compile().as_text())
         return advance(*args)
 
-    for name, (model, data, how, options, count) in FITS.items():
-        feeds.advance_chunk = advance
-        alone = printed(jg.fit(KEY, model, data, how, steps=6, **options))
-        for n in (2, 4):
-            texts.clear()
-            feeds.advance_chunk = spy if n == 4 else advance
-            fitted = jg.fit(KEY, model, data, how, steps=6, mesh=mesh(n), **options)
-            np.testing.assert_allclose(printed(fitted), alone, atol=1.1e-3, err_msg=f"{name} on {n}")
-        assert collectives(texts[0]) == ["all-reduce"] * count, (name, collectives(texts[0]))
+    model, data, how, options, count = FITS[name]
+    feeds.advance_chunk = advance
+    alone = printed(jg.fit(KEY, model, data, how, steps=6, **options))
+    for n in (2, 4):
+        texts.clear()
+        feeds.advance_chunk = spy if n == 4 else advance
+        fitted = jg.fit(KEY, model, data, how, steps=6, mesh=mesh(n), **options)
+        np.testing.assert_allclose(printed(fitted), alone, atol=1.1e-3, err_msg=f"{name} on {n}")
+    assert collectives(texts[0]) == ["all-reduce"] * count, (name, collectives(texts[0]))
     feeds.advance_chunk = advance
 
 
@@ -124,5 +125,6 @@ def second():
     assert not [name for name in count if "backend_compile" in name], count
 
 
-{"methods": methods, "places": places, "second": second}[sys.argv[1]]()
+part = sys.argv[1]
+method(part) if part in FITS else {"places": places, "second": second}[part]()
 print("fine")

@@ -17,7 +17,7 @@ from jaxgen.fit.mesh import Shards, check_shares
 SCRIPT = pathlib.Path(__file__).parent / "mesh_script.py"
 
 
-@pytest.mark.parametrize("part", ["methods", "places", "second"])
+@pytest.mark.parametrize("part", ["em", "stepwise", "gradient", "energy", "game", "places", "second"])
 def test_many_devices_are_as_one(part):
     path = os.pathsep.join([str(SCRIPT.parent.parent), *sys.path])
     done = subprocess.run([sys.executable, str(SCRIPT), part], capture_output=True, text=True, timeout=110, check=False,

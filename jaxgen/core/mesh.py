@@ -114,12 +114,25 @@ def per_shard(sums: Callable[[Any, Batch], Any]) -> Callable[[Any, Batch], Any]:
         if ambient is None:
             return sums(model, batch)
         axis = ambient[1]
-        own = lambda model, batch: jax.lax.psum(sums(model, batch), axis)  # noqa: E731
+        own = lambda model, batch: _added(sums(model, batch), axis)  # noqa: E731
         # replication is not checked: sums start from constants, which the check takes for those of all devices
         return jax.shard_map(own, in_specs=(PartitionSpec(), _specs(batch, axis)), out_specs=PartitionSpec(),
                              axis_names={axis}, check_vma=False)(model, batch)  # fmt: skip
 
     return call
+
+
+def _added(tree: Any, axis: str) -> Any:
+    """A tree added over the devices, the leaves of one dtype at once: also what XLA sees to be constant."""
+    leaves, structure = jax.tree.flatten(tree)
+    total: list[Any] = list(leaves)
+    for dtype in {leaf.dtype for leaf in leaves}:
+        own = [i for i, leaf in enumerate(leaves) if leaf.dtype == dtype]
+        flat = jax.lax.psum(jnp.concatenate([leaves[i].ravel() for i in own]), axis)
+        ends = np.cumsum([leaves[i].size for i in own])
+        for i, end in zip(own, ends, strict=True):
+            total[i] = flat[end - leaves[i].size : end].reshape(leaves[i].shape)
+    return jax.tree.unflatten(structure, total)
 
 
 def even(batch: Batch) -> Batch:

@@ -167,9 +167,14 @@ class EM:
 
     def expect(self, model: Any, batch: Batch) -> tuple[Any, jax.Array, jax.Array]:
         """Statistics over all events, their weighted log-likelihood in nats, and their total weight."""
+        # each device prepares its own events, around a point amid them: they are looked at in this one step only
+        return per_shard(self._prepared_sums)(model, _weighted(even(batch), model))
+
+    def _prepared_sums(self, model: Any, batch: Batch) -> tuple[Any, jax.Array, jax.Array]:
         batch = self._prepared(model, batch)
         form, x = fast.ready(model, batch.x)
-        return self._expect(model, form, batch._replace(x=x))
+        statistics, total, weight = self._sums(form, batch._replace(x=x))
+        return fast.finish(model, form, statistics, x), total, weight
 
     def _prepared(self, model: Any, batch: Batch, limit: int = 0) -> Batch:
         if isinstance(batch.x, fast.Events):
@@ -193,9 +198,7 @@ class EM:
         return max(CHUNK_EVENTS, scalars // per_event)
 
     def _expect(self, model: Any, ready: Any, batch: Batch) -> tuple[Any, jax.Array, jax.Array]:
-        if batch.weight is None:
-            batch = batch._replace(weight=jnp.ones(batch.events, float_type(ready)))
-        batch = batch._replace(weight=widened(batch.weight))
+        batch = _weighted(batch, ready)
         statistics, total, weight = per_shard(self._sums)(ready, batch)
         return fast.finish(model, ready, statistics, batch.x), total, weight
 
@@ -214,6 +217,11 @@ class EM:
 
         sums = sum_over_chunks(expect, x.shape[0], self._largest(x))
         return *sums, jnp.sum(batch.weight * fast.counted(x))
+
+
+def _weighted(batch: Batch, model: Any) -> Batch:
+    weight = jnp.ones(batch.events, float_type(model)) if batch.weight is None else widened(batch.weight)
+    return batch._replace(weight=weight)
 
 
 def _until_fine(attempt: Callable[[Any], Any], precise: Any) -> Any:
