@@ -200,6 +200,22 @@ def test_starts_of_several_kinds():
             jg.Mixture.init(KEY, RAIN, k, [jg.Delta.init, jg.Gamma.init], **given)
 
 
+def test_kinds_start_with_the_context_where_they_take_one():
+    """A zero-inflated binomial of known trials, whose maximum scipy finds; and its chain."""
+    trials = RNG.integers(1, 9, size=(400, 1))
+    x = np.where(RNG.uniform(size=(400, 1)) < 0.3, 0, RNG.binomial(trials, 0.6)).astype(np.float32)
+    leaves = [functools.partial(jg.Delta.init, value=0.0), jg.Binomial.init]
+    start = jg.Mixture.init(KEY, x, 2, leaves, context=trials)
+    fitted = jg.fit(KEY, start, (x, trials), tolerance=0.0).model
+    best = scipy.optimize.minimize(
+        lambda p: -np.log(p[0] * (x == 0) + (1 - p[0]) * scipy.stats.binom.pmf(x, trials, p[1])).mean(),
+        [0.5, 0.5], bounds=[(0.01, 0.99), (0.01, 0.99)],
+    ).x  # fmt: skip
+    np.testing.assert_allclose([fitted.weights[0], fitted.components[1].probs[0]], best, atol=1e-3)
+    hmm = jg.HMM.init(KEY, x[None], 2, leaves, context=trials[None])
+    assert np.isfinite(hmm.log_prob(x[None], context=trials[None])).all()
+
+
 def test_selection_counts_what_stands_beside_an_atom():
     def family(key, x, k, leaf):
         parts = jg.Mixture.init(key, x, k, leaf).components

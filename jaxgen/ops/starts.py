@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from typing import Any
 
 import jax
@@ -70,7 +71,7 @@ def blended(member: jax.Array, distance: jax.Array, k: int | jax.Array, blend: f
     return (1 - blend) * member + blend / k / (1 + distance)
 
 
-def start_of_kinds(key: Any, x: jax.Array, leaves: Any) -> Any:
+def start_of_kinds(key: Any, x: jax.Array, leaves: Any, context: Any = None) -> Any:
     """A start of K models of several kinds from data: `algebra.Several`, or a batch where all are of one kind.
 
     A kind that is there once starts from all events: what distinguishes the parts is their kind. Several of one kind
@@ -80,7 +81,8 @@ def start_of_kinds(key: Any, x: jax.Array, leaves: Any) -> Any:
     Args:
         key: typed key.
         x: `[N, *event]`, concrete.
-        leaves: K functions `(key, x) -> model`.
+        leaves: K functions `(key, x) -> model`; one that has a parameter `context` is given that too.
+        context: `[N, *context]`, or None.
 
     Raises:
         DataError: by a leaf, of events that no other leaf takes.
@@ -90,37 +92,44 @@ def start_of_kinds(key: Any, x: jax.Array, leaves: Any) -> Any:
     keys = jax.random.split(key, len(leaves))
     for i, leaf in enumerate(leaves):
         try:
-            made[i] = leaf(keys[i], x)
+            made[i] = _started(leaf, keys[i], x, context)
         except DataError as error:
             refused[i] = error
     others = list(made.values())
     for i, refusal in refused.items():
-        made[i] = _of_the_rest(keys[i], leaves[i], x, others, refusal)
+        made[i] = _of_the_rest(keys[i], leaves[i], x, context, others, refusal)
     models = algebra.stack([made[i] for i in range(len(leaves))])
-    shared = [_shared_out(key, batch, x) for batch in algebra.kinds(models)]
+    shared = [_shared_out(key, batch, x, context) for batch in algebra.kinds(models)]
     return algebra.Several(tuple(shared), models.order) if isinstance(models, algebra.Several) else shared[0]
 
 
-def _of_the_rest(key: Any, leaf: Any, x: jax.Array, others: list[Any], refused: DataError) -> Any:
+def _started(leaf: Any, key: Any, x: jax.Array, context: Any) -> Any:
+    """A leaf's model, of the events and of their context where it takes one."""
+    takes = context is not None and "context" in inspect.signature(leaf).parameters
+    return leaf(key, x, context=context) if takes else leaf(key, x)
+
+
+def _of_the_rest(key: Any, leaf: Any, x: jax.Array, context: Any, others: list[Any], refused: DataError) -> Any:
     """A leaf's model of the events that one of the others does not take."""
     for one in others:
-        free = np.isneginf(np.asarray(one.log_prob(x)))
+        given = None if algebra.context_shape(one) is None else context
+        free = np.isneginf(np.asarray(one.log_prob(x, context=given)))
         if free.any() and not free.all():
             with contextlib.suppress(DataError):
-                return leaf(key, x[free])
+                return _started(leaf, key, x[free], None if context is None else context[free])
     raise refused
 
 
-def _shared_out(key: Any, batch: Any, x: jax.Array) -> Any:
+def _shared_out(key: Any, batch: Any, x: jax.Array, context: Any) -> Any:
     """K models of one kind, each with a cluster of the events; one as it is."""
     count = algebra.count(batch)
     if count == 1:
         return batch
-    template = algebra.take(batch, 0)
-    inside = ~np.isneginf(np.asarray(template.log_prob(x)))
-    x = x[inside]
+    template, context = algebra.take(batch, 0), algebra.taken(batch, context)
+    inside = ~np.isneginf(np.asarray(template.log_prob(x, context=context)))
+    x, context = x[inside], None if context is None else context[inside]
     share = cluster_shares(key, template, x, count)
     for _ in range(START_STEPS):
-        statistics = algebra.component_e_step(batch, x, share)
+        statistics = algebra.component_e_step(batch, x, share, context)
         batch = latent.component_maximize(batch, statistics, jnp.sum(share, axis=1))[0]
     return batch

@@ -66,13 +66,13 @@ def start_emissions(key, steps, context, k, leaf, called):
     """Return the emissions of a start: of one kind, or with a leaf for each state."""
     if not isinstance(leaf, (list, tuple)):
         return _init_emissions(key, steps, context, k, ByValue(leaf))
-    if len(leaf) != k or context is not None:
+    if len(leaf) != k:
         raise ModelError(
             "leaves of several kinds start from all events", called=called, got=f"{len(leaf)} leaves",
-            expected=f"{k} leaves, one for each state, and no context",
+            expected=f"{k} leaves, one for each state",
             fix="jaxgen.HMM.from_values(initial, transition, [model, other]) from models of your own",
         )  # fmt: skip
-    return start_of_kinds(key, steps, leaf)
+    return start_of_kinds(key, steps, leaf, context)
 
 
 def refuse_leaf(x, error, called) -> NoReturn:

@@ -98,8 +98,8 @@ class HMM:
             x: sequences `[N, T, *event]`, or `Sequences`; those of a table are its `series()`.
             k: number of states, 1 to the number of time steps.
             leaf: `(key, x [M, *event]) -> model` with an M-step, such as `Gaussian.init`; called once, on all steps;
-                with a context `(key, x, context [M, *context]) -> model`. Or a list of K such, a kind for each state.
-                `Product.init` has a density for each kind of column of a table.
+                with a context `(key, x, context [M, *context]) -> model`. Or a list of K such, a kind for each state,
+                given the context where they have that parameter. `Product.init` has a density for each kind of column.
             stickiness: the probability of staying in a state; the rest is shared by the other states.
             initial, transition: probabilities `[K]` and `[K, K]` to start from instead; zeros in them stay.
             initial_prior, transition_prior, stationary: as in `MarkovChain`.

@@ -88,8 +88,8 @@ class Mixture:
             k: number of components, 1 to N.
             leaf: `(key, x) -> model` with an M-step, such as `Gaussian.init`; called once, on all events;
                 with a context `(key, x, context) -> model`. Or a list of K such, for components of several kinds:
-                `[Delta.init, Gamma.init]`, each of which starts from all events that it takes. `Product.init` has a
-                density for each kind of column of a table.
+                `[Delta.init, Gamma.init]`, each of which starts from all events that it takes, with their context where
+                it has a parameter of that name. `Product.init` has a density for each kind of column of a table.
             weight: `[N]`, non-negative; None is ones.
             label: `[N]`, the component of events where it is known, else -1: they start in it.
             means: `[K, *event]`, each event starts in the component of the nearest of them, in place of k-means.
@@ -117,8 +117,8 @@ class Mixture:
         start = _given(means, responsibilities, x, k, called)
         prior = None if prior is None else jnp.broadcast_to(jnp.asarray(prior, jnp.result_type(float)), (k,))
         if isinstance(leaf, (list, tuple)):
-            alone = start is None and all(given is None for given in batch[1:])
-            return _of_kinds(key, x, k, leaf, prior, alone, called)
+            alone = start is None and batch.weight is None and batch.label is None
+            return _of_kinds(key, x, batch.context, k, leaf, prior, alone, called)
         made = _init(key, x, batch.context, batch.weight, batch.label, start, prior, k, ByValue(leaf))
         if not latent.accepts_missing(made):
             as_events(x, name="x", called=called, missing=latent.unseen(made), schema=latent.schema(made))
@@ -342,15 +342,15 @@ def _given(means, responsibilities, x, k, called):
     return {name: value}
 
 
-def _of_kinds(key, x, k, leaves, prior, alone, called):
+def _of_kinds(key, x, context, k, leaves, prior, alone, called):
     """A start with a leaf for each component."""
     if len(leaves) != k or not alone:
         raise ModelError(
             "leaves of several kinds start from all events", called=called, got=f"{len(leaves)} leaves",
-            expected=f"{k} leaves, and no weight, label, means, responsibilities or context",
+            expected=f"{k} leaves, and no weight, label, means or responsibilities",
             fix="jaxgen.Mixture.from_components([model, other]) from models of your own, and fit with weight or label",
         )  # fmt: skip
-    components = start_of_kinds(key, x, leaves)
+    components = start_of_kinds(key, x, leaves, context)
     latent.check_parts(components, called)
     made = Mixture(jnp.zeros(k, float_type(components)), components, prior)
     latent.check_data(made, x)
