@@ -22,6 +22,7 @@ from jaxgen.bijections import (
     Inverse,
     LULinear,
     MultiScale,
+    OptionalContext,
     Permute,
     Planar,
     Radial,
@@ -81,6 +82,9 @@ BIJECTIONS = {
     ),
     "glow": lambda key: moved(key, glow(key, jax.random.normal(key, (9, 4, 4, 1)), levels=1, steps=2, width=4), 0.1),
     "conditional": lambda key: moved(key, Conditional.init(key, LULinear.init(key, ROW), (2,), features=(8,))),
+    "optional context": lambda key: OptionalContext(
+        moved(key, Coupling.init(key, ROW, features=(8,), context_shape=(3,)), 1.0)
+    ),
     "coupling": coupling,
     "each": lambda key: Vmap(coupling(key), 2),
     # moved less: a steep inverse magnifies the rounding of y beyond the law's bound

@@ -187,3 +187,31 @@ def test_steps_without_a_context_train_a_chain():
     half = np.where([[True, False]], np.nan, CONTEXT)
     with pytest.raises(jg.DataError, match="a part is NaN"):
         jg.fit(KEY, hmm, {"x": X[None], "context": half[None]}, steps=2)
+
+
+def test_a_flow_of_optional_layers_has_both_densities():
+    """At a context one of two clouds, without one both of them."""
+    rng = np.random.default_rng(0)
+    side = np.sign(rng.normal(size=(400, 1))).astype(np.float32)
+    x = (3 * side + 0.5 * rng.normal(size=(400, 2))).astype(np.float32)
+    context = np.where(np.arange(400)[:, None] % 2, np.nan, side).astype(np.float32)
+
+    def layer(key, x):
+        coupling = bijections.Coupling.init(key, x, features=(32,), context_shape=(2,),
+                                            transform=bijections.SplineTransform())  # fmt: skip
+        return bijections.OptionalContext(coupling)
+
+    start = jg.Flow.init(KEY, x, jg.StandardNormal((2,)), layer, layers=4)
+    assert context_optional(start) and start.context_shape == (1,)
+    gradient = jg.Gradient(optimizer=optax.adam(5e-3))
+    model = jg.fit(KEY, start, {"x": x, "context": context}, gradient, steps=600, batch_size=400).model
+    for given in (-1.0, 1.0):
+        drawn = model.sample(KEY, (500,), context=jnp.array([given]))
+        np.testing.assert_allclose(drawn.mean(axis=0), [3 * given] * 2, atol=0.3)
+    free = np.asarray(model.sample(KEY, (500,)))
+    assert 0.35 < (free[:, 0] > 0).mean() < 0.65
+    # knowing the side is worth log 2 of an event, up to what 400 events teach
+    gain = np.mean(model.log_prob(x, context=side) - model.log_prob(x))
+    assert abs(gain - np.log(2)) < 0.25
+    with pytest.raises(jg.ModelError, match="no room"):
+        _ = bijections.OptionalContext(bijections.Affine(jnp.zeros(2), jnp.zeros(2))).context_shape

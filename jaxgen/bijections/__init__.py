@@ -10,7 +10,7 @@ from jaxgen.bijections.autoregressive import Autoregressive
 from jaxgen.bijections.basics import Bijection
 from jaxgen.bijections.blocks import BlockAutoregressive
 from jaxgen.bijections.compose import Chain, DistraxBijector, Inverse, Scan, Vmap
-from jaxgen.bijections.conditional import Conditional
+from jaxgen.bijections.conditional import Conditional, OptionalContext
 from jaxgen.bijections.coupling import Coupling
 from jaxgen.bijections.elementwise import Affine, Exp, Sigmoid, Softplus, Standardize, Tanh
 from jaxgen.bijections.glow import glow
@@ -48,6 +48,7 @@ __all__ = [
     "LULinear",
     "LogisticMixtureTransform",
     "MultiScale",
+    "OptionalContext",
     "Permute",
     "Planar",
     "Radial",

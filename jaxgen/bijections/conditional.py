@@ -17,6 +17,7 @@ from jaxgen.core.exchange import as_bijector
 from jaxgen.core.pytree import combine, float_type, model, parameter_count, partition, static
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
+from jaxgen.ops.entries import flagged
 
 
 @model
@@ -88,6 +89,66 @@ class Conditional:
     def inverse_and_log_det(self, y, context=None):
         """`x` and `log |det dx/dy|`."""
         return self._given(y, context, "inverse_and_log_det").inverse_and_log_det(y)
+
+    def bijector(self, context=None):
+        """The distrax bijector, given one context."""
+        return as_bijector(self, context)
+
+
+@model
+class OptionalContext:
+    """Any layer that takes a context, which may then be absent: None for all events, a row of NaN for one.
+
+    `y = layer(x; [c, 1])` where there is a context c, `y = layer(x; [0, 0])` where there is none
+
+    Args:
+        layer: a bijection whose context is a vector of one number more.
+
+    A flow whose layers all allow it, and which trains on data of which some have no context, has both densities,
+    `p(x | c)` and `p(x)`: what guidance and semi-supervised models need.
+
+    Source: Ho and Salimans (2022), Classifier-free diffusion guidance, section 3.2, for training both in one network.
+
+    Example:
+        >>> import jaxgen as jg
+        >>> x = jnp.zeros((1, 2))
+        >>> layer = OptionalContext(jg.bijections.Coupling.init(jax.random.key(0), x, context_shape=(4,)))
+        >>> flow = jg.Flow(jg.StandardNormal((2,)), layer)
+        >>> flow.log_prob(jnp.zeros((5, 2))).shape, flow.log_prob(jnp.zeros((5, 2)), context=jnp.ones(3)).shape
+        ((5,), (5,))
+    """
+
+    layer: Any
+    context_optional = True
+
+    @property
+    def context_shape(self):
+        taken = methods.context_shape(self.layer)
+        if taken is None or len(taken) != 1 or taken[0] < 2:
+            raise ModelError(
+                "the layer has no room for an absent context", called="OptionalContext(layer)",
+                expected="a layer with context_shape (C + 1,), of which the last says whether there is a context",
+                got=f"{type(self.layer).__name__} with context_shape {taken}",
+            )  # fmt: skip
+        return (taken[0] - 1,)
+
+    @property
+    def event_shape(self):
+        return self.layer.event_shape
+
+    @property
+    def latent_shape(self):
+        return methods.latent_shape(self.layer)
+
+    def forward_and_log_det(self, x, context=None):
+        """`y` and `log |det dy/dx|`."""
+        check(self, "forward_and_log_det", x, context)
+        return self.layer.forward_and_log_det(x, flagged(context))
+
+    def inverse_and_log_det(self, y, context=None):
+        """`x` and `log |det dx/dy|`."""
+        check(self, "inverse_and_log_det", y, context)
+        return self.layer.inverse_and_log_det(y, flagged(context))
 
     def bijector(self, context=None):
         """The distrax bijector, given one context."""

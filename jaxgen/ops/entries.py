@@ -181,3 +181,17 @@ def one_step(start: Any, x: jax.Array) -> Any:
         [3.0]
     """
     return start.m_step(start.e_step(x, jnp.ones(len(x), float_dtype(x)))[0])
+
+
+def flagged(context: jax.Array) -> jax.Array:
+    """The flat context of one event, which may be absent (NaN), as a network sees it, `[*context] -> [C + 1]`.
+
+    Zeros in place of one that is absent; the last number is 1 where there is one, else 0.
+
+    Example:
+        >>> flagged(jnp.array([2.0, 3.0])).tolist(), flagged(jnp.array([jnp.nan, jnp.nan])).tolist()
+        ([2.0, 3.0, 1.0], [0.0, 0.0, 0.0])
+    """
+    flat = jnp.ravel(context)
+    there = ~jnp.isnan(flat).any()
+    return jnp.append(jnp.where(there, flat, 0), there.astype(flat.dtype))

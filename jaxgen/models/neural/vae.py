@@ -20,6 +20,7 @@ from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
 from jaxgen.ops import likelihoods
 from jaxgen.ops.bounds import importance_bound
+from jaxgen.ops.entries import flagged
 from jaxgen.ops.scaling import mean_and_scale
 
 
@@ -149,11 +150,7 @@ class VAE:
         """The input of a network: x, and behind it the context where the model takes one."""
         if context is None:
             return x
-        flat = jnp.ravel(context)
-        if self.context_optional:
-            there = ~jnp.isnan(flat).any()
-            flat = jnp.append(jnp.where(there, flat, 0), there.astype(flat.dtype))
-        return jnp.concatenate([jnp.ravel(x), flat])
+        return jnp.concatenate([jnp.ravel(x), flagged(context) if self.context_optional else jnp.ravel(context)])
 
     def _prior_context(self, context):
         return None if context_shape(self.prior) is None else context
