@@ -5,23 +5,33 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
+from PIL import Image
 
 from jaxgen.core.protocols import Kind
 
-HEADER = ("family", "data", "likelihood", "held-out nats", "baseline", "compile s", "fit s", "samples/s")
-#: so many columns are text
-TEXT_COLUMNS = 3
+HEADER = (
+    "family", "data", "likelihood", "per", "nats", "baseline", "best baseline", "compile s", "fit s", "total s",
+    "samples/s",
+)  # fmt: skip
+#: columns of numbers, aligned to the right
+NUMBERS = (4, 5, 7, 8, 9, 10)
 NOTE = (
-    "Nats are natural-log units of log-likelihood, higher is better. Numbers of different kinds are not compared: "
-    "exact is log p itself, a lower bound is at most log p, an estimate may err on either side. Model and baseline see "
-    "the same held-out events. Samples per second are those of a second call, after compilation."
+    "Nats are natural-log units of log-likelihood of held-out data, higher is better; each row says per what they are, "
+    "and rows of different data or kinds are not to be compared: exact is log p itself, a lower bound is at most "
+    "log p, an estimate may err on either side. Model and baseline see the same held-out events. All times are in "
+    "seconds: the total of a row is everything that was done for it, compile is all compiling in it, fit the steps of "
+    "the fit alone; the rest of it went into starts, baselines, scores, samples and pictures. Samples per second are "
+    "those of a second call, after compilation."
 )
+#: pixels per inch of the pictures, ten inches wide: two for each that the page shows, for sharp screens
+DPI = 200
 _STYLE = """
 :root { color-scheme: light; }
 body { margin: 0 auto; padding: 2.2rem 1.4rem 4rem; max-width: 1020px; background: #fff; color: #2b2f36;
@@ -34,6 +44,7 @@ table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabu
 th, td { padding: .4rem .5rem; text-align: left; border-bottom: 1px solid #e9edf1; vertical-align: top; }
 th { font-weight: 600; border-bottom: 2px solid #c5ccd4; }
 td.n, th.n { text-align: right; white-space: nowrap; }
+tfoot td { font-weight: 600; border-top: 2px solid #c5ccd4; }
 tr.failed td { color: #a32a0c; }
 a { color: #0b5a96; text-decoration: none; } a:hover { text-decoration: underline; }
 figure { margin: 1rem 0; } img { max-width: 100%; height: auto; display: block; }
@@ -43,11 +54,26 @@ pre { background: #f5f7f9; padding: .7rem .9rem; font-size: .82rem; line-height:
 
 
 class Timing(NamedTuple):
-    """Seconds to compile and to fit, and samples per second at the second call of one shape."""
+    """The times of one family.
 
-    compile_seconds: float
-    seconds: float
+    Args:
+        fit: seconds of the steps of its fit, without compiling.
+        samples_per_second: at the second call of one shape.
+        compile: seconds of all compiling, and
+        total: of everything that was done for the family; the tour fills both in.
+    """
+
+    fit: float
     samples_per_second: float
+    compile: float = 0.0
+    total: float = 0.0
+
+
+class Picture(NamedTuple):
+    """A drawn picture as the bytes of a PNG file, and its caption."""
+
+    png: bytes
+    caption: str
 
 
 class Row(NamedTuple):
@@ -58,26 +84,27 @@ class Row(NamedTuple):
         kind: what the model's likelihood means.
         unit: what it is per: `"event"`, `"year"`, `"image"`.
         held_out: nats per unit on data that the fit did not see; None where there is no likelihood.
-        baseline: exact nats of the same events under the baseline.
-        baseline_name: what that is.
-        timing: of the fit and of sampling.
+        baselines: exact nats of the same events under other models, by what those are.
+        timing: of the fit, of sampling and of all.
         text: what was fitted and what the number means.
-        pictures: figures with captions.
+        pictures: what was drawn.
         block: text to show as it is, such as a sample of characters.
-        instead: what the table shows where there is no likelihood.
     """
 
     data: str
     kind: Kind
     unit: str
     held_out: float | None
-    baseline: float | None
-    baseline_name: str
+    baselines: dict[str, float]
     timing: Timing
     text: str
-    pictures: Sequence[tuple[Figure, str]]
+    pictures: Sequence[Picture]
     block: str = ""
-    instead: str = ""
+
+    @property
+    def best(self) -> str:
+        """The name of the best baseline, empty where there is none."""
+        return max(self.baselines, key=self.baselines.__getitem__, default="")
 
 
 class Failed(NamedTuple):
@@ -85,6 +112,53 @@ class Failed(NamedTuple):
 
     error: str
     trace: str
+
+
+def drawn(figure: Figure, caption: str) -> Picture:
+    """Return a figure as a picture.
+
+    Example:
+        >>> drawn(Figure(figsize=(1, 1)), "nothing").png[1:4]
+        b'PNG'
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, facecolor="white")
+    return Picture(buffer.getvalue(), caption)
+
+
+def stacked(pictures: Sequence[Picture]) -> bytes:
+    """Return pictures of one width as one PNG, one below the other, in 256 colours.
+
+    Example:
+        >>> picture = drawn(Figure(figsize=(1, 1)), "")
+        >>> Image.open(io.BytesIO(stacked([picture, picture]))).size
+        (200, 400)
+    """
+    parts = [Image.open(io.BytesIO(picture.png)).convert("RGB") for picture in pictures]
+    sheet = Image.new("RGB", (parts[0].width, sum(part.height for part in parts)), "white")
+    top = 0
+    for part in parts:
+        sheet.paste(part, (0, top))
+        top += part.height
+    buffer = io.BytesIO()
+    sheet.quantize(256, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
+    return buffer.getvalue()
+
+
+def verdict(row: Row) -> str:
+    """Say how a model stands to its baselines.
+
+    Example:
+        >>> verdict(Row("d", Kind.EXACT, "week", -1.5, {"one": -2.0, "chain": -1.25}, Timing(1, 1), "", []))
+        'It loses to the best baseline by 0.250 nats per week. Baselines: chain -1.250, one -2.000.'
+    """
+    if row.held_out is None or not row.baselines:
+        return "There is no likelihood to compare."
+    gain = row.held_out - row.baselines[row.best]
+    what = f"It {'beats' if gain > 0 else 'loses to'} the best baseline by {abs(gain):.3f} nats per {row.unit}."
+    names = sorted(row.baselines, key=row.baselines.__getitem__, reverse=True)
+    listed = ", ".join(f"{name} {row.baselines[name]:.3f}" for name in names)
+    return f"{what} Baseline{'s' * (len(names) > 1)}: {listed}."
 
 
 def cells(name: str, row: Row | Failed) -> list[str]:
@@ -95,27 +169,39 @@ def cells(name: str, row: Row | Failed) -> list[str]:
         ['flow', 'FAILED', 'ValueError: no']
     """
     if isinstance(row, Failed):
-        return [name, "FAILED", row.error[:60], "", "", "", "", ""]
+        return [name, "FAILED", row.error[:60], *[""] * (len(HEADER) - 3)]
+    times = (row.timing.compile, row.timing.fit, row.timing.total)
     return [
-        name, row.data, str(row.kind),
-        row.instead if row.held_out is None else f"{row.held_out:.3f} / {row.unit}",
-        "" if row.baseline is None else f"{row.baseline:.3f} ({row.baseline_name})",
-        f"{row.timing.compile_seconds:.1f}", f"{row.timing.seconds:.1f}", _short(row.timing.samples_per_second),
+        name, row.data, str(row.kind), row.unit, "" if row.held_out is None else f"{row.held_out:.3f}",
+        f"{row.baselines[row.best]:.3f}" if row.baselines else "", row.best,
+        *map(_seconds, times), _short(row.timing.samples_per_second),
     ]  # fmt: skip
+
+
+def sums(rows: dict[str, Row | Failed]) -> list[str]:
+    """The last row of the table: the seconds of all families.
+
+    Example:
+        >>> sums({"a": Row("d", Kind.NONE, "u", None, {}, Timing(1, 1, 2, 4), "", [])})[7:]
+        ['2.0', '1.0', '4.0', '']
+    """
+    timings = [row.timing for row in rows.values() if isinstance(row, Row)]
+    times = (sum(t.compile for t in timings), sum(t.fit for t in timings), sum(t.total for t in timings))
+    return ["all", *[""] * 6, *map(_seconds, times), ""]
 
 
 def table(rows: dict[str, Row | Failed]) -> str:
     """The table as text, columns aligned.
 
     Example:
-        >>> print(table({}))
-        family  data  likelihood  held-out nats  baseline  compile s  fit s  samples/s
+        >>> print(table({}).splitlines()[0])
+        family  data  likelihood  per  nats  baseline  best baseline  compile s  fit s  total s  samples/s
     """
-    lines = [list(HEADER), *(cells(name, row) for name, row in rows.items())]
+    lines = [list(HEADER), *(cells(name, row) for name, row in rows.items()), sums(rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
 
     def aligned(line: list[str]) -> str:
-        padded = [c.rjust(w) if i > 4 else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
+        padded = [c.rjust(w) if i in NUMBERS else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
         return "  ".join(padded).rstrip()
 
     return "\n".join(map(aligned, lines))
@@ -137,10 +223,12 @@ def page(title: str, paragraphs: Sequence[str], rows: dict[str, Row | Failed], f
     """
     head = "".join(_cell("th", i, html.escape(name)) for i, name in enumerate(HEADER))
     body = "".join(_table_row(name, row) for name, row in rows.items())
+    foot = "".join(_cell("td", i, value) for i, value in enumerate(sums(rows)))
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         *(f"<p>{html.escape(text)}</p>" for text in paragraphs),
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>',
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>',
+        f"<tfoot><tr>{foot}</tr></tfoot></table></div>",
         f'<p class="note">{html.escape(NOTE)}</p>',
         *(_section(name, row, folder) for name, row in rows.items()),
     ]
@@ -158,7 +246,7 @@ def _anchor(name: str) -> str:
 
 
 def _cell(tag: str, i: int, inner: str) -> str:
-    return f"<{tag}{' class=n' * (i >= TEXT_COLUMNS)}>{inner}</{tag}>"
+    return f"<{tag}{' class=n' * (i in NUMBERS)}>{inner}</{tag}>"
 
 
 def _table_row(name: str, row: Row | Failed) -> str:
@@ -174,22 +262,23 @@ def _section(name: str, row: Row | Failed, folder: Path) -> str:
         return (
             f'<h2 id="{anchor}">{html.escape(name)}</h2>\n<p>This part failed.</p>\n<pre>{html.escape(row.trace)}</pre>'
         )
-    parts = [f'<h2 id="{anchor}">{html.escape(f"{name}: {row.data}")}</h2>', f"<p>{html.escape(row.text)}</p>"]
+    parts = [f'<h2 id="{anchor}">{html.escape(f"{name}: {row.data}")}</h2>', f"<p>{html.escape(row.text)}</p>",
+             f"<p>{html.escape(verdict(row))}</p>"]  # fmt: skip
     if row.block:
         parts.append(f"<pre>{html.escape(row.block)}</pre>")
-    for i, (figure, caption) in enumerate(row.pictures):
-        png = _png(figure)
-        (folder / f"{anchor}-{i + 1}.png").write_bytes(png)
-        source, shown = base64.b64encode(png).decode("ascii"), html.escape(caption)
-        image = f'<img alt="{shown}" src="data:image/png;base64,{source}">'
+    for i, picture in enumerate(row.pictures):
+        (folder / f"{anchor}-{i + 1}.png").write_bytes(picture.png)
+        source, shown = base64.b64encode(picture.png).decode("ascii"), html.escape(picture.caption)
+        image = f'<img width=1000 alt="{shown}" src="data:image/png;base64,{source}">'
         parts.append(f"<figure>{image}<figcaption>{shown}</figcaption></figure>")
     return "\n".join(parts)
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100, facecolor="white")
-    return buffer.getvalue()
+def _seconds(number: float) -> str:
+    """Two significant digits, or all before the point."""
+    rounded = float(f"{number:.1e}")
+    digits = 1 - math.floor(math.log10(rounded)) if rounded > 0 else 1
+    return f"{number:.{max(digits, 0)}f}"
 
 
 def _short(number: float) -> str:

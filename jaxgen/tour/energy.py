@@ -13,7 +13,7 @@ from jaxgen.metrics.bridge import bracket
 from jaxgen.metrics.likelihood import score
 from jaxgen.metrics.partition import log_likelihood
 from jaxgen.models.densities.bernoulli import Bernoulli
-from jaxgen.report import Row
+from jaxgen.report import Row, drawn
 from jaxgen.tour.shared import add_titles, new_figure, timing
 
 
@@ -34,7 +34,7 @@ def boltzmann_machine(key: Any, quick: bool) -> Row:
     add_titles(axes, "held-out data", "samples", "weights of the 16 hidden units")
     return Row(
         data="digits 8x8, binary", kind=found.kind, unit="image", held_out=found.mean,
-        baseline=score(key, Bernoulli.init(start, train, prior=1.5), test).mean, baseline_name="independent pixels",
+        baselines={"independent pixels": score(key, Bernoulli.init(start, train, prior=1.5), test).mean},
         timing=timing(rate, fitted, 200),
         text=f"A restricted Boltzmann machine of 64 visible and 16 hidden bits, {fitted.steps} steps of persistent "
         "contrastive divergence on 1500 handwritten digits, a pixel black where at least half of it is ink. All 65,536 "
@@ -42,7 +42,7 @@ def boltzmann_machine(key: Any, quick: bool) -> Row:
         "other digits, is exact. Larger machines have to rely on annealing: to this one and away from it, without the "
         f"enumeration, it puts the number between {between.low:.2f} and {between.high:.2f}. A sample is the end of a "
         "Markov chain of 1000 sweeps.",
-        pictures=[(
+        pictures=[drawn(
             figure, "Held-out digits, samples, and what each hidden unit sees: blue pixels switch it on, brown off.",
         )],
     )  # fmt: skip

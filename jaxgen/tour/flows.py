@@ -19,7 +19,7 @@ from jaxgen.models.densities.dequantized import Dequantized
 from jaxgen.models.densities.gaussian import Gaussian
 from jaxgen.models.densities.standard_normal import StandardNormal
 from jaxgen.models.neural.flow import Flow
-from jaxgen.report import Row
+from jaxgen.report import Row, drawn
 from jaxgen.tour.shared import add_titles, new_figure, timing
 
 
@@ -30,7 +30,7 @@ def flow(key: Any, quick: bool) -> Row:
     model, algorithm = recipes.realnvp(start, train)
     fitted = fit(train_key, model, train, algorithm, steps=5 if quick else 2000, batch_size=256)
     found = score(key, fitted.model, test)
-    best = float(np.mean(data.two_moons_log_density(test[:2000])))
+    best = float(np.mean(data.two_moons_log_density(test)))
     figure, axes = new_figure(2, 3.0)
     plot.density(fitted.model, test[:400], axes[0])
     plot.data_and_samples(test[:1500], fitted.model.sample(draw, (1500,)), axes[1])
@@ -41,14 +41,14 @@ def flow(key: Any, quick: bool) -> Row:
     plot.history(fitted, "loss", ax)
     return Row(
         data="two moons", kind=found.kind, unit="point", held_out=found.mean,
-        baseline=score(key, Gaussian.init(start, train), test).mean, baseline_name="one Gaussian",
+        baselines={"one Gaussian": score(key, Gaussian.init(start, train), test).mean},
         timing=timing(rate, fitted, 20_000),
         text=f"A RealNVP flow of twelve affine coupling layers, {fitted.steps} steps of Adam on batches of 256 points. "
         "Its density is exact: change of variables through layers that invert. The points are drawn from a known "
-        f"density, whose own score on the first 2000 of these is {best:.3f} nats: no model does better on average.",
+        f"density, whose own score on these is {best:.3f} nats: no model does better on average.",
         pictures=[
-            (figure, "The fitted density, and samples from it beside held-out points."),
-            (curve, "Training: minus the log-likelihood of each batch, and its running mean."),
+            drawn(figure, "The fitted density, and samples from it beside held-out points."),
+            drawn(curve, "Training: minus the log-likelihood of each batch, and its running mean."),
         ],
     )  # fmt: skip
 
@@ -83,17 +83,17 @@ def pixels(key: Any, quick: bool) -> Row:
     alone = score(key, Categorical.init(key, x[d.train], prior=1.5), x[d.test])
     figure, axes = new_figure(3, 2.9)
     classes = np.repeat(np.eye(10, dtype=np.float32), 10, axis=0)
-    drawn = given.model.sample(draw, (100,), context=classes).reshape(-1, 8, 8)
+    given_drawn = given.model.sample(draw, (100,), context=classes).reshape(-1, 8, 8)
     free_drawn = free.model.sample(draw, (100,)).reshape(-1, 8, 8)
-    for ax, pictures in zip(axes, (d.images[d.test][:100], free_drawn, drawn), strict=True):
+    for ax, pictures in zip(axes, (d.images[d.test][:100], free_drawn, given_drawn), strict=True):
         plot.images(pictures, ax, columns=10)
     add_titles(axes, "held-out data", "samples", "samples, one class a row")
     return Row(
         data="digits 8x8, 17 levels", kind=bits[0][0].kind, unit="image", held_out=bits[0][0].mean,
-        baseline=alone.mean, baseline_name="independent pixels", timing=timing(rate, free, 2000),
+        baselines={"independent pixels": alone.mean}, timing=timing(rate, free, 2000),
         text="A flow of four affine couplings on the 64 pixels of a digit. Pixels are whole numbers: uniform noise "
         "makes them real, and the flow ends on the interval of the levels, so that the bound is one of a distribution "
         f"over whole numbers. Bits per dimension, importance weighted over 50 draws: {bits[0][1]:.3f} without the "
         f"class, {bits[1][1]:.3f} with it, {bits_per_dim(alone, 64):.3f} for independent pixels (exact).",
-        pictures=[(figure, "Held-out digits, samples of the flow, and samples of the flow that was told the class.")],
+        pictures=[drawn(figure, "Held-out digits, samples, and samples of the flow that was told the class.")],
     )  # fmt: skip

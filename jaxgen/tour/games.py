@@ -12,7 +12,7 @@ import numpy as np
 from jaxgen import data, plot, recipes
 from jaxgen.core.protocols import Kind
 from jaxgen.fit.driver import fit
-from jaxgen.report import Row
+from jaxgen.report import Row, drawn
 from jaxgen.tour.shared import add_titles, new_figure, timing
 
 #: standard deviation of each Gaussian on the ring of `data.eight_gaussians`
@@ -31,13 +31,13 @@ def adversarial_digits(key: Any, quick: bool) -> Row:
     plot.images(jnp.clip(fitted.model.sample(draw, (60,)), 0, 1), axes[1], columns=12)
     add_titles(axes, "held-out data", "samples")
     return Row(
-        data="digits 8x8, grey", kind=Kind.NONE, unit="image", held_out=None, baseline=None, baseline_name="",
+        data="digits 8x8, grey", kind=Kind.NONE, unit="image", held_out=None, baselines={},
         timing=timing(rate, fitted, 50_000),
         text="A generator from 32 numbers of noise to an image, trained against a critic, both multilayer perceptrons, "
         f"by {fitted.steps} steps of the non-saturating game with gradient penalties. A generator has samples and no "
         "density, so there is no likelihood to report: look at the samples. They come from the moving average of the "
         "generator over the training.",
-        pictures=[(figure, "Held-out digits, and samples.")],
+        pictures=[drawn(figure, "Held-out digits, and samples.")],
     )  # fmt: skip
 
 
@@ -60,13 +60,13 @@ def adversarial_ring(key: Any, quick: bool) -> Row:
         ax.set_aspect("equal")
     add_titles(axes, "data", "samples")
     return Row(
-        data="eight Gaussians", kind=Kind.NONE, unit="point", held_out=None, baseline=None, baseline_name="",
-        timing=timing(rate, fitted, 100_000), instead=f"{found} of 8 modes, {near.mean():.0%} near",
+        data="eight Gaussians", kind=Kind.NONE, unit="point", held_out=None, baselines={},
+        timing=timing(rate, fitted, 100_000),
         text=f"The same game in the plane, {fitted.steps} steps. Of 10,000 samples {near.mean():.1%} lie within three "
         f"standard deviations of one of the eight centres (98.9 % of the data do), {found} of the eight modes get at "
         f"least a quarter of their share, and around its centre a coordinate has standard deviation {spread:.2f} (the "
         f"data's: {RING_SCALE:.2f}). No such number says that the two densities are equal.",
-        pictures=[(
+        pictures=[drawn(
             figure, "The ring of eight Gaussians and samples: a continuous map of one Gaussian joins modes by threads.",
         )],
     )  # fmt: skip

@@ -13,7 +13,8 @@ import jax
 from tqdm import tqdm
 
 from jaxgen._version import __version__
-from jaxgen.report import Failed, Row, page, table
+from jaxgen.fit.clock import Clock
+from jaxgen.report import Failed, Row, page, stacked, table, verdict
 from jaxgen.tour.autoencoders import autoencoder
 from jaxgen.tour.chains import composition, hidden_markov, regimes, text
 from jaxgen.tour.energy import boltzmann_machine
@@ -27,7 +28,7 @@ class Tour(NamedTuple):
 
     Args:
         rows: `Row` or `Failed` by the family's name.
-        seconds: wall time of everything.
+        seconds: wall time of everything after the imports.
         page: the path of `index.html`.
     """
 
@@ -58,8 +59,9 @@ def tour(out: Any, *, quick: bool = False, parts: dict[str, Part] | None = None,
 
     Example:
         >>> import tempfile
-        >>> result = tour(tempfile.mkdtemp(), parts={})
-        family  data  likelihood  held-out nats  baseline  compile s  fit s  samples/s
+        >>> result = tour(tempfile.mkdtemp(), parts={})  # doctest: +ELLIPSIS
+        family  data  likelihood  per  nats  baseline  best baseline  compile s  fit s  total s  samples/s
+        ...
         >>> result.page.name, result.failed
         ('index.html', [])
     """
@@ -72,29 +74,43 @@ def tour(out: Any, *, quick: bool = False, parts: dict[str, Part] | None = None,
     with tqdm(total=len(parts), disable=None, unit="family", leave=False, dynamic_ncols=True) as bar:
         for i, (name, part) in enumerate(parts.items()):
             bar.set_description(name)
+            clock = Clock()
             try:
-                rows[name] = part(jax.random.fold_in(jax.random.key(seed), i), quick)
+                row = part(jax.random.fold_in(jax.random.key(seed), i), quick)
+                rows[name] = row._replace(timing=row.timing._replace(compile=clock.compiling, total=clock.elapsed))
             except Exception as error:  # one family's failure is its row's, and the exit status's
                 message = (str(error).splitlines() or [""])[0]
                 rows[name] = Failed(f"{type(error).__name__}: {message}", traceback.format_exc())
             bar.update()
     path = folder / "index.html"
     device = jax.devices()[0]
-    seconds = time.perf_counter() - begun
+    fitted = time.perf_counter() - begun
     introduction = [
-        "Six families of generative models, and a model made of them, each fitted in seconds to data that ship with "
-        "the package and judged on data that the fit did not see.",
+        f"{len(rows)} generative models, each fitted in seconds to data that ship with the package and judged on data "
+        "that the fit did not see.",
         f"jaxgen {__version__}, JAX {jax.__version__} on {device.platform} ({device.device_kind}), "
-        f"{seconds:.0f} seconds for everything, compilation included."
-        + " A quick run: the numbers mean little." * quick,
+        f"{fitted:.0f} seconds for all of them, compilation included."
+        f"{' A quick run: the numbers mean little.' * quick}",
     ]
     path.write_text(page("jaxgen: the tour", introduction, rows, folder), encoding="utf-8")
+    shown = [row.pictures[0] for name in OVERVIEW if isinstance(row := rows.get(name), Row)]
+    if shown:
+        (folder / "tour.png").write_bytes(stacked(shown))
     print(table(rows))
     for name, row in rows.items():
+        if isinstance(row, Row) and row.baselines and row.held_out < row.baselines[row.best]:
+            print(f"{name}: {verdict(row)}")
         if isinstance(row, Failed):
             print(f"\n{name} failed:\n{row.trace}", file=sys.stderr)
-    return Tour(rows, time.perf_counter() - begun, path)
+    seconds = time.perf_counter() - begun
+    print(f"{seconds:.0f} s after imports, of which {seconds - fitted:.1f} s went into the page.")
+    return Tour(rows, seconds, path)
 
+
+#: whose first pictures are the overview `tour.png`
+OVERVIEW = (
+    "Gaussian mixture", "hidden Markov model", "variational autoencoder", "Boltzmann machine", "flow (RealNVP)",
+)  # fmt: skip
 
 PARTS: dict[str, Part] = {
     "Gaussian mixture": gaussian_mixture,

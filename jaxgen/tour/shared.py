@@ -1,4 +1,4 @@
-"""Helpers that the parts of the tour share: figures, timings and forecasts."""
+"""Helpers that the parts of the tour share: figures, timings, forecasts and baselines of series."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import jax
+import numpy as np
 from matplotlib.figure import Figure
 
 from jaxgen import plot
@@ -14,7 +15,7 @@ from jaxgen.report import Timing
 
 
 def new_figure(columns: int, height: float, *, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
-    """Return a figure 1000 pixels wide, and its axes."""
+    """Return a figure ten inches wide, and its axes."""
     figure = Figure(figsize=(10, height), layout="constrained")
     return figure, figure.subplots(rows, columns, **options)
 
@@ -31,9 +32,40 @@ def timing(key: Any, fitted: Fitted, n: int, **options: Any) -> Timing:
     jax.block_until_ready(fitted.model.sample(first, (n,), **options))
     begun = time.perf_counter()
     jax.block_until_ready(fitted.model.sample(second, (n,), **options))
-    return Timing(fitted.compile_seconds, fitted.seconds, n / (time.perf_counter() - begun))
+    return Timing(fitted.seconds, n / (time.perf_counter() - begun))
 
 
 def forecast(model: Any, x: Any, cut: int) -> float:
     """Return `log p(x_cut.. | x_..cut)` per time step, nats."""
-    return float(model.log_prob(x) - model.log_prob(x[:cut])) / (len(x) - cut)
+    return float(np.asarray(model.filter(x).log_evidence, np.float64)[cut:].mean())
+
+
+def order_one(leaf: Any, x: Any, group: Any, test: Any) -> float:
+    """Return `log p(x_t | group of what came before)` per time step of `test`, nats: a Markov chain of order one.
+
+    Args:
+        leaf: a density of one time step, whose M-step gives each group of the past its own parameters.
+        x: what it is fitted to, `[T, *event]`, and
+        group: the group of the past of each of these steps, whole numbers from 0.
+        test: such a pair of later steps.
+    """
+
+    @jax.jit
+    def run(known: Any, x: Any, later: Any) -> Any:
+        each = jax.vmap(lambda weight: leaf.m_step(leaf.e_step(x, weight)[0]))(known)
+        return jax.vmap(lambda model: model.log_prob(later))(each)
+
+    later, later_group = test
+    known = np.eye(int(max(np.max(group), np.max(later_group))) + 1, dtype=np.float32)[np.asarray(group)].T
+    log_p = np.asarray(run(known, x, later), np.float64)
+    return float(log_p[np.asarray(later_group), np.arange(len(later))].mean())
+
+
+def thirds(past: Any, train: Any) -> np.ndarray:
+    """Return 0, 1 or 2: in which third of its values in `train` each number lies."""
+    return np.searchsorted(np.quantile(np.asarray(past)[train], (1 / 3, 2 / 3)), np.asarray(past))
+
+
+def mark_cut(ax: Any, at: float) -> None:
+    """Draw the dashed line right of which the fit saw nothing."""
+    ax.axvline(at, color=plot.INK, linewidth=1, linestyle=(0, (4, 3)))
