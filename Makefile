@@ -3,10 +3,14 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 
-.PHONY: tour test lint notebook clean
+.PHONY: tour picture test lint clean
 
 tour: $(VENV)/.installed
 	$(BIN)/python -m jaxgen tour --out tour
+
+# the picture in the README is the tour's
+picture: tour
+	cp tour/tour.png notebooks/tour.png
 
 test: $(VENV)/.installed-test lint
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest

@@ -106,6 +106,11 @@ class Row(NamedTuple):
         """The name of the best baseline, empty where there is none."""
         return max(self.baselines, key=self.baselines.__getitem__, default="")
 
+    @property
+    def gain(self) -> float | None:
+        """Nats over the best baseline, negative where the model loses to it; None where there is nothing to compare."""
+        return None if self.held_out is None or not self.baselines else self.held_out - self.baselines[self.best]
+
 
 class Failed(NamedTuple):
     """A part of the tour that raised: the error in one line, and its traceback."""
@@ -152,10 +157,9 @@ def verdict(row: Row) -> str:
         >>> verdict(Row("d", Kind.EXACT, "week", -1.5, {"one": -2.0, "chain": -1.25}, Timing(1, 1), "", []))
         'It loses to the best baseline by 0.250 nats per week. Baselines: chain -1.250, one -2.000.'
     """
-    if row.held_out is None or not row.baselines:
+    if row.gain is None:
         return "There is no likelihood to compare."
-    gain = row.held_out - row.baselines[row.best]
-    what = f"It {'beats' if gain > 0 else 'loses to'} the best baseline by {abs(gain):.3f} nats per {row.unit}."
+    what = f"It {'beats' if row.gain > 0 else 'loses to'} the best baseline by {abs(row.gain):.3f} nats per {row.unit}."
     names = sorted(row.baselines, key=row.baselines.__getitem__, reverse=True)
     listed = ", ".join(f"{name} {row.baselines[name]:.3f}" for name in names)
     return f"{what} Baseline{'s' * (len(names) > 1)}: {listed}."

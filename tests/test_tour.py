@@ -14,8 +14,8 @@ from jaxgen import tour
 from jaxgen.core.protocols import Kind
 from jaxgen.core.scores import Score
 from jaxgen.metrics import likelihood
-from jaxgen.report import Failed, Row, Timing, cells
-from jaxgen.tour.shared import forecast
+from jaxgen.report import HEADER, Failed, Row, Timing, cells, sums, verdict
+from jaxgen.tour.shared import forecast, order_one, thirds
 
 
 def broken(key, quick):
@@ -32,25 +32,62 @@ def run(tmp_path_factory):
 def test_rows(run, capsys):
     row = run.rows["Gaussian mixture"]
     assert row.kind == Kind.EXACT
-    assert row.held_out > row.baseline
+    assert row.held_out > row.baselines["one Gaussian"]
     assert row.timing.samples_per_second > 0
     d = jg.data.old_faithful()
     train, test = d.values[d.train], d.values[d.test]
     one = scipy.stats.multivariate_normal(train.mean(0), np.cov(train.T, bias=True))
     # the floor of a millionth of the variance, and float32 minutes
-    assert row.baseline == pytest.approx(one.logpdf(test).mean(), abs=1e-3)
+    assert row.baselines["one Gaussian"] == pytest.approx(one.logpdf(test).mean(), abs=1e-3)
+
+
+def test_seconds_add_up(run):
+    rows = [row for row in run.rows.values() if isinstance(row, Row)]
+    for row in rows:
+        assert 0 < row.timing.compile + row.timing.fit <= row.timing.total
+    total = sum(row.timing.total for row in rows)
+    assert 0 < total <= run.seconds
+    assert sums(run.rows)[HEADER.index("total s")] == cells("", rows[0]._replace(timing=Timing(1, 1, 1, total)))[9]
+
+
+def test_units_and_introduction(run):
+    text = run.page.read_text(encoding="utf-8")
+    assert "3 generative models" in text
+    assert cells("n", run.rows["hidden Markov model"])[HEADER.index("per")] == "year"
+    assert run.page.with_name("tour.png").read_bytes()[1:4] == b"PNG"
 
 
 def test_forecast_is_conditional(run):
     """log p(later | earlier) of the HMM, and the one Poisson's by scipy."""
     d = jg.data.earthquakes()
     row = run.rows["hidden Markov model"]
-    base = scipy.stats.poisson(d.counts[d.train].mean()).logpmf(d.counts[d.test]).mean()
-    assert row.baseline == pytest.approx(base, abs=1e-4)  # float32
+    train, test = d.counts[d.train], d.counts[d.test]
+    last = d.counts[d.test - 1]
+    low, high = np.quantile(train, (1 / 3, 2 / 3))
+    rates = [train[1:][(train[:-1] > a) & (train[:-1] <= b)].mean() for a, b in ((-1, low), (low, high), (high, 99))]
+    chain = scipy.stats.poisson(np.choose((last > low) + 0 + (last > high), rates)).logpmf(test).mean()
+    expected = {
+        "one Poisson": scipy.stats.poisson(train.mean()).logpmf(test).mean(),
+        "Poisson of last year's count": scipy.stats.poisson(last).logpmf(test).mean(),
+        "Markov chain of thirds": chain,
+    }
+    assert row.baselines == pytest.approx(expected, abs=1e-4)  # float32
+    assert row.best == max(expected, key=expected.get)
     x = jnp.asarray(d.counts, jnp.float32)
     model, _ = jg.recipes.hidden_markov(jax.random.key(0), x[None], 2, leaf=jg.Poisson.init)
-    evidence = np.asarray(model.filter(x).log_evidence, np.float64)
-    assert forecast(model, x, 80) == pytest.approx(evidence[80:].mean(), abs=1e-4)  # sums of 107 float32 terms
+    joint = float(model.log_prob(x)), float(model.log_prob(x[:80]))
+    assert forecast(model, x, 80) == pytest.approx((joint[0] - joint[1]) / 27, abs=1e-4)  # sums of 107 float32 terms
+
+
+def test_markov_chain_of_characters():
+    codes = np.random.default_rng(0).integers(0, 3, 60)
+    counts = np.ones((3, 3))  # a prior of two is one count more of each
+    np.add.at(counts, (codes[:39], codes[1:40]), 1)
+    expected = np.log(counts / counts.sum(1, keepdims=True))[codes[39:59], codes[40:]].mean()
+    leaf = jg.Categorical.init(jax.random.key(0), codes[:40], size=3, prior=2.0)
+    got = order_one(leaf, codes[1:40], codes[:39], (codes[40:], codes[39:59]))
+    assert got == pytest.approx(expected, abs=1e-5)  # float32
+    assert thirds(np.array([0.0, 1, 2, 3, 4, 5, 99]), np.arange(6)).tolist() == [0, 0, 1, 1, 2, 2, 2]
 
 
 def test_failure_is_reported(run, tmp_path, capsys):
@@ -75,12 +112,16 @@ def test_page_loads_nothing(run):
     assert "no &amp; part" in text
     assert "&lt;such&gt;" in text
     pictures = sorted(p.name for p in run.page.parent.glob("*.png"))
-    assert pictures == ["gaussian-mixture-1.png", "hidden-markov-model-1.png"]
+    assert pictures == ["gaussian-mixture-1.png", "hidden-markov-model-1.png", "tour.png"]
 
 
-def test_rates_are_short():
-    row = Row("d", Kind.NONE, "u", None, None, "", Timing(0.04, 12.34, 1_234_567.0), "", [], instead="look")
-    assert cells("n", row) == ["n", "d", "none", "look", "", "0.0", "12.3", "1.23 M"]
+def test_cells_are_short():
+    row = Row("d", Kind.EXACT, "u", -1.5, {"a": -2.0, "b": -1.25}, Timing(0.004, 1_234_567.0, 12.34, 123.4), "", [])
+    assert cells("n", row) == ["n", "d", "exact", "u", "-1.500", "-1.250", "b", "12", "0.0040", "123", "1.23 M"]
+    assert "loses" in verdict(row)
+    assert "beats" in verdict(row._replace(held_out=-1.0))
+    nothing = cells("n", row._replace(held_out=None, baselines={}, timing=Timing(9.96, 5.0)))
+    assert nothing[4:] == ["", "", "", "0.0", "10", "0.0", "5"]
 
 
 def test_every_family_has_a_part():

@@ -15,6 +15,7 @@ from jaxgen.models.densities.gaussian import Gaussian
 from jaxgen.models.densities.normal_wishart import NormalWishart
 from jaxgen.models.latent.mixture import Mixture
 from jaxgen.models.latent.variational import VariationalMixture
+from jaxgen.plot.style import clean
 from jaxgen.report import Row, drawn
 from jaxgen.tour.shared import add_titles, new_figure, timing
 
@@ -27,7 +28,7 @@ def gaussian_mixture(key: Any, quick: bool) -> Row:
     model, algorithm = recipes.gaussian_mixture(start, train, 2)
     fitted = fit(train_key, model, train, algorithm, steps=5 if quick else None)
     found = score(key, fitted.model, test)
-    figure, axes = new_figure(2, 4.2)
+    figure, axes = new_figure(2, 4.2, sharex=True, sharey=True)
     plot.points(train, axes[0])
     plot.ellipses(fitted.model, axes[0])
     plot.density(fitted.model, test, axes[1])
@@ -37,7 +38,7 @@ def gaussian_mixture(key: Any, quick: bool) -> Row:
     return Row(
         data="Old Faithful", kind=found.kind, unit="eruption", held_out=found.mean,
         baselines={"one Gaussian": score(key, Gaussian.init(start, train), test).mean},
-        timing=timing(rate, fitted, 100_000),
+        timing=timing(rate, fitted, 100_000)[0],
         text=f"Two Gaussians with full covariances, from a k-means start, by {fitted.steps} steps of EM on 200 "
         "eruptions of the geyser: how long each took, and the wait for the next one. The number is the exact "
         "log-density of 72 other eruptions, mean per eruption.",
@@ -64,19 +65,18 @@ def variational_mixture(key: Any, quick: bool) -> Row:
     needed = int((weights[0] > 0.02).sum())
     figure, axes = new_figure(3, 3.6, width_ratios=(4, 4, 3))
     for ax, model in zip(axes, (fitted.model, likeliest.model), strict=False):
-        plot.density(model, test, ax)
+        plot.density(model, test, ax, resolution=320)
         ax.set(xlabel="eruption (minutes)")
     axes[0].set(ylabel="waiting for the next (minutes)")
     for i, (name, heights) in enumerate(zip(("variational", "maximum likelihood"), weights, strict=True)):
         axes[2].bar(np.arange(1, k + 1) + 0.4 * (i - 0.5), heights, 0.38, color=plot.PALETTE[i], label=name)
-    axes[2].set(xlabel="component, by weight", xticks=range(1, k + 1))
-    axes[2].spines[["top", "right"]].set_visible(False)
+    clean(axes[2]).set(xlabel="component, by weight", xticks=range(1, k + 1))
     axes[2].legend(frameon=False, fontsize=9)
     add_titles(axes, "variational", "maximum likelihood", "weights")
     return Row(
         data="Old Faithful", kind=found.kind, unit="eruption", held_out=found.mean,
         baselines={f"{k} Gaussians by EM": score(key, likeliest.model, test).mean},
-        timing=timing(rate, fitted, 100_000),
+        timing=timing(rate, fitted, 100_000)[0],
         text=f"A Dirichlet process mixture of up to {k} Gaussians, by {fitted.steps} steps of variational EM on the "
         "same 200 eruptions. Weights, means and covariances have posteriors, and components that the data do not need "
         f"fade: {needed} of {k} keep a weight above 0.02. The number is the log-density of the posterior predictive, "

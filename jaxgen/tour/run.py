@@ -93,15 +93,17 @@ def tour(out: Any, *, quick: bool = False, parts: dict[str, Part] | None = None,
         f"{' A quick run: the numbers mean little.' * quick}",
     ]
     path.write_text(page("jaxgen: the tour", introduction, rows, folder), encoding="utf-8")
-    shown = [row.pictures[0] for name in OVERVIEW if isinstance(row := rows.get(name), Row)]
+    done = {name: row for name, row in rows.items() if isinstance(row, Row)}
+    shown = [done[name].pictures[0] for name in OVERVIEW if name in done]
     if shown:
         (folder / "tour.png").write_bytes(stacked(shown))
     print(table(rows))
-    for name, row in rows.items():
-        if isinstance(row, Row) and row.baselines and row.held_out < row.baselines[row.best]:
+    for name, row in done.items():
+        if row.gain is not None and row.gain < 0:
             print(f"{name}: {verdict(row)}")
-        if isinstance(row, Failed):
-            print(f"\n{name} failed:\n{row.trace}", file=sys.stderr)
+    for name, failure in rows.items():
+        if isinstance(failure, Failed):
+            print(f"\n{name} failed:\n{failure.trace}", file=sys.stderr)
     seconds = time.perf_counter() - begun
     print(f"{seconds:.0f} s after imports, of which {seconds - fitted:.1f} s went into the page.")
     return Tour(rows, seconds, path)

@@ -26,13 +26,13 @@ def add_titles(axes: Any, *titles: str) -> None:
         ax.set_title(title, fontsize=11, loc="left", color=plot.INK)
 
 
-def timing(key: Any, fitted: Fitted, n: int, **options: Any) -> Timing:
-    """Return seconds of a fit, and samples per second at the second call."""
+def timing(key: Any, fitted: Fitted, n: int, **options: Any) -> tuple[Timing, Any]:
+    """Return seconds of a fit and samples per second at the second call, and these samples."""
     first, second = jax.random.split(key)
     jax.block_until_ready(fitted.model.sample(first, (n,), **options))
     begun = time.perf_counter()
-    jax.block_until_ready(fitted.model.sample(second, (n,), **options))
-    return Timing(fitted.seconds, n / (time.perf_counter() - begun))
+    drawn = jax.block_until_ready(fitted.model.sample(second, (n,), **options))
+    return Timing(fitted.seconds, n / (time.perf_counter() - begun)), drawn
 
 
 def forecast(model: Any, x: Any, cut: int) -> float:
