@@ -134,12 +134,14 @@ def read_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], di
         ) from None  # fmt: skip
 
 
-def save(model: Any, path: str | os.PathLike[str]) -> None:
+def save(model: Any, path: str | os.PathLike[str], *, schema: Any = None) -> None:
     """Saves a model to one file.
 
     Args:
         model: any `@model` instance, whatever it is made of.
         path: where; an existing file is replaced in one move.
+        schema: the columns of the table that its events are rows of, to be kept beside it, for models that do not keep
+            it themselves as a `Product` does; `load_schema` reads it.
 
     Raises:
         FileError: the folder is missing, or a static field cannot be described (use `load(path, like=model)` for
@@ -159,6 +161,8 @@ def save(model: Any, path: str | os.PathLike[str]) -> None:
         )  # fmt: skip
     arrays: dict[str, Any] = {}
     description = _encode(model, "", arrays)
+    if schema is not None:
+        description["schema"] = _encode_static(schema, "schema")
     # a plain number is saved in the precision in which it is computed with
     write_arrays(path, {k: np.asarray(v, dtype=jnp.result_type(v)) for k, v in arrays.items()}, description)
 
@@ -175,6 +179,8 @@ def load(path: str | os.PathLike[str], *, like: Any = None) -> Any:
         FileError: missing, damaged, foreign or hostile file; a model other than `like`.
     """
     arrays, description = read_arrays(path)
+    if isinstance(description, dict):
+        description.pop("schema", None)
     called = f"load({str(path)!r})"
     if like is not None:
         return _fill(like, arrays, description, called)
@@ -196,6 +202,22 @@ def load(path: str | os.PathLike[str], *, like: Any = None) -> Any:
             got=f"{type(error).__name__}: {str(error)[:200]}",
         ) from None  # fmt: skip
     return loaded
+
+
+def load_schema(path: str | os.PathLike[str]) -> Any:
+    """Loads the schema that a model was saved with; None where it was saved without.
+
+    Raises:
+        FileError: missing, damaged, foreign or hostile file.
+    """
+    _, description = read_arrays(path)
+    try:
+        return _decode_static(description.get("schema"), 0)
+    except Exception as error:  # whatever a hostile description provokes is a refusal
+        raise FileError(
+            "refused: the columns do not fit together", called=f"load_schema({str(path)!r})", got=str(error)[:200],
+            expected="a file that jaxgen.save wrote",
+        ) from None  # fmt: skip
 
 
 def _try_out(model: Any) -> None:

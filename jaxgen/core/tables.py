@@ -204,8 +204,9 @@ class Table:
 
     @classmethod
     def from_frame(
-        cls, frame: Any, *, columns: Sequence[str] | None = None, labels: Sequence[str] = (), dates: Dates = "refuse"
-    ) -> Table:
+        cls, frame: Any, *, columns: Sequence[str] | None = None, labels: Sequence[str] = (), dates: Dates = "refuse",
+        reading: Reading | None = None,
+    ) -> Table:  # fmt: skip
         """From a frame of pandas or polars, or a dict of columns.
 
         Numbers stay numbers; booleans, and whole numbers that are all 0 or 1, are flags; text and categories become
@@ -219,12 +220,14 @@ class Table:
             labels: columns to take as labels, whatever they hold, such as classes that are written as numbers.
             dates: `"refuse"`, or `"features"`: a column "when" of dates becomes "when day" (days since 1970, with
                 fractions), "when weekday" and "when month" (labels).
+            reading: what errors say, for readers of files; None speaks of frames.
 
         Raises:
             DataError: a column that is nothing of these, or of several kinds; one without a value; one that numbers or
                 names the rows; two of one name.
         """
-        reading = Reading("Table.from_frame(frame)", "jaxgen.data.Table.from_frame(frame, {})", tuple(labels), dates)
+        code = "jaxgen.data.Table.from_frame(frame, {})"
+        reading = reading or Reading("Table.from_frame(frame)", code, tuple(labels), dates)
         series = _series(frame, reading.called)
         taken = chosen(columns, list(series), reading.called)
         cells = {name: read_cells(series[name]) for name in taken}

@@ -2,7 +2,7 @@
 
 from jaxgen.core.inputs import as_array
 from jaxgen.core.tables import Schema, Table
-from jaxgen.data.readers import read, read_idx, read_npy, read_npz
+from jaxgen.data.readers import read, read_idx, read_npy, read_npz, read_parquet
 from jaxgen.data.sets import digits, earthquakes, fashion_mnist, old_faithful, text, weekly_returns
 from jaxgen.data.stream import Stream
 from jaxgen.data.synthetic import (
@@ -31,6 +31,7 @@ __all__ = [
     "read_idx",
     "read_npy",
     "read_npz",
+    "read_parquet",
     "text",
     "two_moons",
     "two_moons_log_density",

@@ -21,12 +21,19 @@ def checked(path: str | os.PathLike[str], called: str) -> Path:
     if path.is_file():
         return path
     advice = "check the path and the working directory"
-    near = difflib.get_close_matches(path.name, os.listdir(path.parent) if path.parent.is_dir() else [], n=1)
+    near = _alike(path)
     raise FileError(
         "no such file" if not path.exists() else "not a file", called=called, expected="the path of a file",
         got=f"{os.path.abspath(path)}" + (" (a folder)" if path.is_dir() else ""),
-        fix=f"did you mean {near[0]!r}?" if near and near[0] != path.name else advice,
+        fix=f"did you mean {near!r}?" if near else advice,
     )  # fmt: skip
+
+
+def _alike(path: Path) -> str:
+    """The file beside a path that is called nearly as it, or as it but for the ending; empty where none is."""
+    files = [p for p in path.parent.iterdir() if p.is_file()] if path.parent.is_dir() else []
+    stems = difflib.get_close_matches(path.stem, [p.stem for p in files], n=1, cutoff=0.75)
+    return next((p.name for p in files if p.stem in stems), "")
 
 
 @contextmanager

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from jaxgen.core.errors import FileError
-from jaxgen.core.tables import Table
+from jaxgen.core.cells import Reading
+from jaxgen.core.errors import DataError, FileError
+from jaxgen.core.tables import Dates, Table
 from jaxgen.data.opening import DEFLATE_RATIO, checked, opened, refusing
 from jaxgen.data.tables import read_csv
 
@@ -22,13 +23,13 @@ _MAX_NDIM = 32  # what every numpy can hold
 
 
 def read(path: str | os.PathLike[str]) -> np.ndarray | dict[str, np.ndarray] | Table:
-    """Reads a file of numbers; the name's ending says which reader: idx, `-ubyte`, npy, npz, csv, tsv (any `.gz`).
+    """Reads a file; the name's ending says which reader: idx, `-ubyte`, npy, npz, csv, tsv (any `.gz`), parquet.
 
     Args:
         path: the file.
 
     Returns:
-        an array (`read_idx`, `read_npy`), a dict of arrays (`read_npz`) or a `Table` (`read_csv`).
+        an array (`read_idx`, `read_npy`), a dict of arrays (`read_npz`) or a `Table` (`read_csv`, `read_parquet`).
 
     Raises:
         FileError: an unknown ending, or what the reader refuses.
@@ -48,6 +49,7 @@ def read(path: str | os.PathLike[str]) -> np.ndarray | dict[str, np.ndarray] | T
         ((".npz",), read_npz),
         ((".csv",), read_csv),
         ((".tsv",), lambda p: read_csv(p, delimiter="\t")),
+        ((".parquet",), read_parquet),
     )
     for endings, reader in readers:
         if name.endswith(endings):
@@ -58,6 +60,40 @@ def read(path: str | os.PathLike[str]) -> np.ndarray | dict[str, np.ndarray] | T
         got=Path(path).name,
         fix="read_csv(path), or read_idx(path), or read_npy(path), or read_npz(path), by what is in it",
     )  # fmt: skip
+
+
+def read_parquet(
+    path: str | os.PathLike[str], *, columns: Sequence[str] | None = None, labels: Sequence[str] = (),
+    dates: Dates = "refuse",
+) -> Table:  # fmt: skip
+    """Reads a table in parquet, by pandas and pyarrow, which have to be installed.
+
+    Args:
+        path: the file.
+        columns, labels, dates: as in `Table.from_frame`.
+
+    Raises:
+        FileError: missing; damaged; no reader installed; a column that `Table.from_frame` refuses.
+    """
+    called = f"read_parquet({os.fspath(path)!r})"
+    path = checked(path, called)
+    try:
+        import pandas
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise FileError(
+            "parquet is read by pandas and pyarrow", called=called, expected="both of them", got=str(error),
+            fix="install them: pip install pandas pyarrow",
+        ) from None  # fmt: skip
+    with refusing(called, "a parquet file, whole"):
+        frame = pandas.read_parquet(path, engine="pyarrow")
+    try:
+        reading = Reading(called, "read_parquet(path, {})", tuple(labels), dates)
+        return Table.from_frame(frame, columns=columns, reading=reading)
+    except DataError as error:
+        raise FileError(
+            error.message, called=called, expected=error.expected, got=error.got, fix=error.fix
+        ) from None  # fmt: skip
 
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:

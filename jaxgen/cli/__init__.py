@@ -1,0 +1,1 @@
+"""The command line: models fitted to files, scored and sampled, without a line of Python."""

@@ -1,0 +1,151 @@
+"""Rows of files as events of models, and samples as rows of files."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import dataclasses
+import re
+import sys
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.core.cells import LABEL, NUMBER
+from jaxgen.core.errors import FileError, FitError
+from jaxgen.core.inputs import as_array
+from jaxgen.core.sequences import Sequences
+from jaxgen.core.tables import Schema, Table
+from jaxgen.data.readers import read, read_parquet
+from jaxgen.data.tables import read_csv
+
+_SEPARATED = re.compile(r"\.([ct])sv(\.gz)?$", re.IGNORECASE)
+
+
+def read_rows(path: str, options: argparse.Namespace, columns: list[str] | None = None) -> np.ndarray | Table:
+    """The rows of a file: a `Table`, or an array `[N, D]` of one that has no names.
+
+    Args:
+        path: of the file.
+        options: of the command.
+        columns: those to take where the options name none.
+    """
+    taken = options.columns or columns
+    if taken is not None and options.group and options.group not in taken:
+        taken = [*taken, options.group]
+    common: dict[str, Any] = {"columns": taken, "labels": options.labels or (), "dates": "features" if options.dates else "refuse"}
+    text = {name: getattr(options, name) for name in ("delimiter", "decimal", "encoding", "header", "index")}
+    text = {name: value for name, value in text.items() if value is not None}
+    separated = _SEPARATED.search(path)
+    if path.lower().endswith(".parquet"):
+        table: Any = read_parquet(path, **common)
+    elif text or separated:
+        tab = {"delimiter": "\t"} if separated and separated[1].lower() == "t" else {}
+        table = read_csv(path, missing=options.missing, missing_as=options.missing_as or (), **common, **(tab | text))
+    else:
+        return _array(path, options)
+    as_array(table.values, name=path, called=f"read({path!r})", allow_nan=True, columns=table.columns)
+    return _seen(table, path, options)
+
+
+def _array(path: str, options: argparse.Namespace) -> np.ndarray:
+    content = read(path)
+    if isinstance(content, dict):
+        if len(content) != 1 and "x" not in content:
+            raise FileError("the file holds several arrays", called=f"read({path!r})", expected="one, or one called x",
+                            got=", ".join(content), fix="save the one to take alone, or call it x")  # fmt: skip
+        content = content["x"] if "x" in content else next(iter(content.values()))
+    if named := [flag for flag in ("columns", "labels", "group") if getattr(options, flag)]:
+        raise FileError("an array has no names of columns", called=f"read({path!r})", expected=f"no --{named[0]}",
+                        got=f"--{named[0]}", fix="write it as csv with a line of names")  # fmt: skip
+    values: Any = content
+    as_array(values, name=path, called=f"read({path!r})", allow_nan=True)
+    return _seen(values.reshape(len(values), -1).astype(np.float32) if values.ndim else values, path, options)
+
+
+def _seen(rows: Any, path: str, options: argparse.Namespace) -> Any:
+    """Rows without missing cells, unless the options let them in."""
+    values = np.asarray(rows, np.float64)
+    if np.isnan(values).any() and not (options.missing or options.missing_as):
+        raise FileError(
+            "cells of the file are missing", called=f"read({path!r})", expected="a value in each",
+            got=f"{int(np.isnan(values).sum())} of {values.size} missing", fix="--missing takes them as not seen",
+        )  # fmt: skip
+    return rows
+
+
+def numbers_of(rows: Any, family: str) -> np.ndarray:
+    """The rows of a table of numbers as an array `[N, D]` float32."""
+    if isinstance(rows, Table):
+        if labels := [column.name for column in rows.schema.columns if column.kind == LABEL]:
+            others = ",".join(name for name in rows.columns if name not in labels)
+            raise FitError(
+                f"column {labels[0]!r} holds labels, not numbers", called=f"fit {family}",
+                expected="columns of numbers", got=", ".join(map(repr, labels)), fix="take the family mixture, for columns of any kinds"
+                + (f", or leave labels out: --columns {others}" if others else ""),
+            )  # fmt: skip
+        return np.asarray(rows.values, np.float32)
+    return rows
+
+
+def in_series(rows: Any, by: str | None) -> Any:
+    """Rows as the steps of one series, or of one for each value of a column."""
+    return Sequences.from_table(rows, by) if isinstance(rows, Table) else rows[None]
+
+
+def numeric(schema: Schema) -> Schema:
+    """The columns as a model of numbers draws them: counts and flags are whole numbers."""
+    return Schema(tuple(
+        dataclasses.replace(c, kind=NUMBER, levels=(), dtype="int64" if c.dtype == "bool" else c.dtype)
+        for c in schema.columns
+    ), schema.missing)  # fmt: skip
+
+
+def like(schema: Schema, rows: Table) -> Table:
+    """Rows of another file as a schema has them, columns by name and labels by level."""
+    # features of dates are columns of both by now
+    plain = Schema(tuple(dataclasses.replace(column, date="") for column in schema.columns), schema.missing)
+    return Table(plain.encode(rows.schema.decode(rows.values), "score"), schema)
+
+
+def as_events(model: Any, rows: Any, schema: Schema | None, by: str | None) -> Any:
+    """Rows of a file as events of a model: its columns by name, all rows one series, or one for each value of a column.
+
+    Pictures are unflattened, scalars without their axis.
+    """
+    event, owner = model.event_shape, None
+    if isinstance(rows, Table):
+        owner = None if by is None else rows.values[:, rows.schema.place(by, "score --group")]
+        rows = rows if schema is None else like(schema, rows)
+        rows = numbers_of(rows, "score") if schema is None else np.asarray(rows.values, np.float32)
+    if None not in event:
+        return jnp.asarray(rows.reshape((len(rows), *event)) if rows.shape[1] == np.prod(event) else rows)
+    if rows.shape[1] == np.prod(event[1:]):
+        rows = rows.reshape((len(rows), *event[1:]))
+    if owner is None:
+        return jnp.asarray(rows[None])
+    return Sequences.pack([rows[owner == one] for one in dict.fromkeys(owner.tolist())])
+
+
+def drawn(key: Any, model: Any, n: int) -> np.ndarray:
+    """Samples of a model as rows `[n, D]`; of a model of series one of n steps."""
+    shape = {"length": n} if None in model.event_shape else {"shape": (n,)}
+    return np.asarray(model.sample(key, **shape)).reshape(n, -1)
+
+
+def write_rows(path: str | None, rows: np.ndarray, schema: Schema | None) -> None:
+    """Rows `[N, D]` as csv with the names and types of their columns, to a file or standard output."""
+    if schema is None:
+        columns: dict[str, Any] = {f"x{i}": column for i, column in enumerate(rows.T)}
+    else:
+        columns = schema.decode(rows)
+    with open(path, "w", newline="", encoding="utf-8") if path else contextlib.nullcontext(sys.stdout) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*(map(_cell, column.tolist()) for column in columns.values()), strict=True))
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else format(value, ".9g") if isinstance(value, float) else str(value)
