@@ -9,7 +9,7 @@ import matplotlib.figure
 import numpy as np
 
 from jaxgen.cli.rows import drawn
-from jaxgen.core.cells import COUNT, FLAG, LABEL
+from jaxgen.core.cells import COUNT, FLAG, LABEL, Column
 from jaxgen.core.errors import FileError
 from jaxgen.core.sequences import Sequences
 from jaxgen.core.tables import Schema
@@ -32,9 +32,7 @@ def draw(path: str, key: Any, model: Any, x: Any, schema: Schema | None) -> None
     figure = matplotlib.figure.Figure(figsize=(3.2 * columns, 2.6 * math.ceil(width / columns)), layout="constrained")
     for i in range(width):
         ax = clean(figure.add_subplot(math.ceil(width / columns), columns, i + 1))
-        kind = None if schema is None else schema.columns[i].kind
-        levels = () if schema is None else schema.columns[i].levels
-        _panel(ax, rows[:, i], samples[:, i], kind, levels)
+        _panel(ax, rows[:, i], samples[:, i], None if schema is None else schema.columns[i])
         ax.set_xlabel(f"x{i}" if schema is None else schema.names[i])
         ax.set_yticks([])
         if i == 0:
@@ -55,9 +53,10 @@ def _rows(x: Any) -> np.ndarray:
     return values.reshape(-1, values.shape[-1])
 
 
-def _panel(ax: Any, rows: np.ndarray, samples: np.ndarray, kind: str | None, levels: Any) -> None:
+def _panel(ax: Any, rows: np.ndarray, samples: np.ndarray, column: Column | None) -> None:
     rows, samples = rows[~np.isnan(rows)], samples[~np.isnan(samples)]
-    if kind in (LABEL, FLAG, COUNT):
+    levels = () if column is None else column.levels
+    if column is not None and column.kind in (LABEL, FLAG, COUNT):
         top = len(levels) if levels else int(max(rows.max(), np.quantile(samples, 0.99))) + 1
         places = np.arange(min(top, 60))
         for values, shift, colour, label in ((rows, -0.2, DATA, "data"), (samples, 0.2, MODEL, "model")):
@@ -69,5 +68,8 @@ def _panel(ax: Any, rows: np.ndarray, samples: np.ndarray, kind: str | None, lev
         return
     low, high = np.quantile(np.concatenate([rows, samples]), [0.005, 0.995])
     edges = np.linspace(low, high if high > low else low + 1, 41)
+    if column is not None and column.whole:  # a bar for each number, or for as many as there are in forty bars
+        step = max(1, math.ceil((high - low) / 40))
+        edges = np.arange(math.floor(low), math.ceil(high) + step + 1, step) - 0.5
     ax.hist(rows, edges, density=True, color=DATA, alpha=0.6, label="data")
     ax.hist(samples, edges, density=True, histtype="step", color=MODEL, linewidth=1.6, label="model")

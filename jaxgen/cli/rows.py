@@ -35,7 +35,8 @@ def read_rows(path: str, options: argparse.Namespace, columns: list[str] | None 
     taken = options.columns or columns
     if taken is not None and options.group and options.group not in taken:
         taken = [*taken, options.group]
-    common: dict[str, Any] = {"columns": taken, "labels": options.labels or (), "dates": "features" if options.dates else "refuse"}
+    dates = "features" if options.dates else "refuse"
+    common: dict[str, Any] = {"columns": taken, "labels": options.labels or (), "dates": dates}
     text = {name: getattr(options, name) for name in ("delimiter", "decimal", "encoding", "header", "index")}
     text = {name: value for name, value in text.items() if value is not None}
     separated = _SEPARATED.search(path)
@@ -46,7 +47,7 @@ def read_rows(path: str, options: argparse.Namespace, columns: list[str] | None 
         table = read_csv(path, missing=options.missing, missing_as=options.missing_as or (), **common, **(tab | text))
     else:
         return _array(path, options)
-    as_array(table.values, name=path, called=f"read({path!r})", allow_nan=True, columns=table.columns)
+    as_array(table.values, name="data", called=f"read({path!r})", allow_nan=True, columns=table.columns)
     return _seen(table, path, options)
 
 
@@ -61,7 +62,7 @@ def _array(path: str, options: argparse.Namespace) -> np.ndarray:
         raise FileError("an array has no names of columns", called=f"read({path!r})", expected=f"no --{named[0]}",
                         got=f"--{named[0]}", fix="write it as csv with a line of names")  # fmt: skip
     values: Any = content
-    as_array(values, name=path, called=f"read({path!r})", allow_nan=True)
+    as_array(values, name="data", called=f"read({path!r})", allow_nan=True)
     return _seen(values.reshape(len(values), -1).astype(np.float32) if values.ndim else values, path, options)
 
 
@@ -81,10 +82,10 @@ def numbers_of(rows: Any, family: str) -> np.ndarray:
     if isinstance(rows, Table):
         if labels := [column.name for column in rows.schema.columns if column.kind == LABEL]:
             others = ",".join(name for name in rows.columns if name not in labels)
+            fix = "take the family mixture, for columns of any kinds"
             raise FitError(
-                f"column {labels[0]!r} holds labels, not numbers", called=f"fit {family}",
-                expected="columns of numbers", got=", ".join(map(repr, labels)), fix="take the family mixture, for columns of any kinds"
-                + (f", or leave labels out: --columns {others}" if others else ""),
+                f"column {labels[0]!r} holds labels, not numbers", called=f"fit {family}", expected="only numbers",
+                got=", ".join(map(repr, labels)), fix=fix + (f", or --columns {others}" if others else ""),
             )  # fmt: skip
         return np.asarray(rows.values, np.float32)
     return rows

@@ -247,7 +247,8 @@ def described(name: str, cells: Cells, reading: Reading, names: Sequence[str]) -
                 f"{shown(name)} holds text that is another in most rows", called=called,
                 expected="labels, of which each is seen more than once",
                 got=f"{len(levels)} different texts in {len(seen)} rows, such as {levels[0]!r}",
-                fix=f"{reading.without(name, names)}, or {reading.fix(f'labels=[{name!r}]')}",
+                fix=(f"{reading.without(name, names)}, or " if len(names) > 1 else "")
+                + reading.fix(f"labels=[{name!r}]"),
             )  # fmt: skip
         return (Column(name, LABEL, levels, "str"),)
     if reading.dates != "features":
