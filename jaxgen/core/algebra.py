@@ -303,7 +303,7 @@ def default_log_prob(components: Any, x: Any, context: Any = None) -> jax.Array:
             "the parts have no log_prob", called=f"log_prob of a model of {type(components).__name__}",
             expected="parts with an exact density", got=type(components).__name__,
             fix="" if not has(components, Weighted) else
-            "model.elbo(key, x), or model.estimate_responsibilities(key, x) of a mixture",
+            "model.elbo(key, x), or estimate_responsibilities of a mixture",
         )  # fmt: skip
     return jax.vmap(lambda component: component.log_prob(x, context=context))(components)
 

@@ -224,7 +224,7 @@ class ContrastiveDivergence:
             raise FitError(
                 "chains of their own are at no context", called=called, got=f"{type(source).__name__} for a model of "
                 f"contexts {list(shape)}", expected="chains that start at the events of the batch",
-                fix="start them at the data, with chains=None",
+                fix="start the chains at the data",
             )  # fmt: skip
 
 
