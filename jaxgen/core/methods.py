@@ -20,7 +20,7 @@ from jaxgen.core import latent, signatures
 from jaxgen.core.algebra import check_context, context_optional, context_shape
 from jaxgen.core.errors import DataError, ShapeError
 from jaxgen.core.fast import Events
-from jaxgen.core.inputs import COMPANIONS, as_array, as_events, as_label, check_rows, concrete, widened
+from jaxgen.core.inputs import COMPANIONS, as_array, as_events, as_label, check_rows, widened
 from jaxgen.core.protocols import Mapped, has
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -267,7 +267,7 @@ def _opened(method: F, way: _Way) -> F:
         wide = widened(self)
         one = lambda *arrays, **rows: method(wide, *arrays, **rows, **options)  # noqa: E731
         out = way.run(one, keyed, batch, shared, arrays, rows)
-        return out, _undefined(out, arrays[-1]) if of_events else False
+        return out, _undefined(jax.lax.optimization_barrier(out), arrays[-1]) if of_events else False
 
     @functools.wraps(method)
     def public(self: Any, *args: Any, **given: Any) -> Any:
@@ -279,7 +279,7 @@ def _opened(method: F, way: _Way) -> F:
             check_key(key[0], called)
         arrays, rows, batch, shared = check(self, given, signature, called)
         out, undefined = compiled(self, (*key, *arrays), rows, batch, shared, **given)
-        if of_events and concrete(undefined) and undefined and not latent.accepts_missing(self):
+        if of_events and not isinstance(undefined, jax.core.Tracer) and undefined and not latent.accepts_missing(self):
             # only where a result is NaN are the events looked at
             as_events(arrays[-1], name="x", called=called, missing=latent.unseen(self))
         return out
