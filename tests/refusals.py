@@ -189,6 +189,7 @@ case("model.sample(key, 2.5)", model=gaussian)
 case("machine.kernel(key, x, observed=observed)", "observed", machine=machine, x=BITS, observed=[1, 0])
 case("model.e_step(x)", "x", model=gaussian, x=np.stack([X, X]))
 case("jaxgen.core.frozen.frozen_leaves(model, {'none': True})", model=gaussian)
+case("jaxgen.core.frozen.frozen_leaves(model, frozen)", "frozen", model=gaussian, frozen={"means": True})
 
 # files
 case("jaxgen.save(model, path)", "_", model=gaussian, path=lambda tmp: str(tmp / "a" / "b" / "model"))

@@ -92,7 +92,7 @@ def test_a_path_that_is_none_says_which_was_meant():
                          ("weight", "weights")):  # fmt: skip
         with pytest.raises(jg.ModelError, match="no such field") as error:
             frozen_leaves(two(), [wrong])
-        assert f"did you mean frozen={{'{meant}': True}}" in str(error.value)
+        assert f"did you mean '{meant}'" in str(error.value) and error.value.fix == f"{{'{meant}': True}}"
         frozen_leaves(two(), {meant: True})
     with pytest.raises(jg.ModelError, match="summary"):
         frozen_leaves(two(), {"xyz": True})

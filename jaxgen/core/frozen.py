@@ -55,10 +55,11 @@ def frozen_leaves(tree: T, frozen: Any) -> T:
         if not under:
             names = [*dict.fromkeys(_names(masks, ""))]
             near = difflib.get_close_matches(path, names, 1)
+            meant = f"; did you mean {near[0]!r}" if near else ""
             raise ModelError(
-                "there is no such field to freeze", called=f"frozen={frozen!r}", got=repr(path),
+                f"there is no such field to freeze{meant}", called=f"frozen={frozen!r}", got=repr(path),
                 expected="the path of a field: " + ", ".join(names),
-                fix=f"did you mean frozen={{{near[0]!r}: True}}" if near else "jaxgen.summary(model) lists them",
+                fix=f"{dict.fromkeys(near, True)!r}" if near else "jaxgen.summary(model) lists them",
             )  # fmt: skip
         for name, mask, rows in under:
             whole = re.split(r"[.\[]", path)[-1] in WHOLE
