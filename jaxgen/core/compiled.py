@@ -6,7 +6,7 @@ import functools
 import os
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,9 +22,56 @@ F = TypeVar("F", bound=Callable[..., Any])
 #: where it is called inside of one; a property goes on top: `@property` over `@compiled`
 compiled: Callable[[F], F] = functools.partial(jax.jit, inline=True)  # type: ignore[assignment]
 
+#: for XLA on a CPU: a program as it stands, in a third of the time that its fastest form takes to compile
+AS_IT_STANDS = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0}
+#: numbers in the arguments of a program up to which it runs once in less time than its fastest form costs to find
+FEW_NUMBERS = 2**17
+
 #: programs of `compiled_by_trace` that are kept, those used last
 KEPT = 256
 _PROGRAMS: OrderedDict[Any, Callable[..., Any]] = OrderedDict()
+
+
+def compiled_once(*, static_argnames: Sequence[str] = ()) -> Callable[[F], F]:
+    """`jax.jit` of a function that is called once for its shapes, such as a start from data.
+
+    What XLA's optimiser would save in one call on a few numbers is less than it costs: there a CPU gets the program as
+    it stands. On other devices, on many numbers and inside of larger programs it is `jax.jit`.
+
+    Args:
+        static_argnames: as in `jax.jit`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> start = compiled_once(static_argnames=("k",))(lambda x, k: jnp.linspace(x.min(), x.max(), k))
+        >>> start(jnp.arange(3.0), k=3).tolist(), jax.jit(lambda x: start(x, k=2))(jnp.arange(3.0)).tolist()
+        ([0.0, 1.0, 2.0], [0.0, 2.0])
+    """
+
+    def decorate(function: F) -> F:
+        jit = functools.partial(jax.jit, static_argnames=static_argnames)
+        fastest, as_it_stands = jit(function), jit(function, compiler_options=AS_IT_STANDS)
+
+        @functools.wraps(function)
+        def public(*args: Any, **options: Any) -> Any:
+            given = [leaf for leaf in jax.tree.leaves((args, options)) if isinstance(leaf, (jax.Array, np.ndarray))]
+            few = sum(leaf.size for leaf in given) <= FEW_NUMBERS
+            if few and jax.default_backend() == "cpu" and not _inside_a_program():
+                try:
+                    return as_it_stands(*args, **options)
+                except jax.errors.JaxRuntimeError as error:
+                    if "No such compile option" not in str(error):  # another XLA has other options
+                        raise
+            return fastest(*args, **options)
+
+        return public  # type: ignore[return-value]
+
+    return decorate
+
+
+def _inside_a_program() -> bool:
+    """True while a larger program is traced, whose compiler options are its own; `vmap` and `grad` alone are none."""
+    return isinstance(jax.device_put(np.zeros(())), jax.core.Tracer)
 
 
 def compiled_by_trace(function: F) -> F:

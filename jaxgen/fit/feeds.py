@@ -19,6 +19,7 @@ from jaxgen.core.algorithms import Arranged, Prepared
 from jaxgen.core.errors import FitError, JaxgenError
 from jaxgen.core.inputs import Batch
 from jaxgen.core.mesh import along_events, filled
+from jaxgen.core.rare import without_rare_paths
 from jaxgen.fit import diagnosis
 from jaxgen.fit.checks import check_batch_size
 from jaxgen.fit.gate import Gate
@@ -138,9 +139,18 @@ class Arrays:
         """The carry knows the order."""
 
     def advance(self, loop: Loop, carry: Carry, limit: int) -> tuple[Carry, Rows]:
-        """Up to `CHUNK` steps in one call."""
-        carry, rows = advance_chunk(self.batch_size, CHUNK, self._pieces, loop, carry, self.batch, np.int32(limit))
-        return carry, [rows]
+        """Up to `CHUNK` steps in one call; from the first on that needs a rare path by the program that has them."""
+        advance = functools.partial(advance_chunk, self.batch_size, CHUNK, self._pieces, loop)
+        rows: Rows = []
+        if not carry.rare:
+            begun = carry.step
+            with without_rare_paths():
+                carry, made = advance(carry, self.batch, np.int32(limit))
+            rows = [{name: np.asarray(row)[: int(carry.step) - int(begun)] for name, row in made.items()}]
+            if not carry.rare:
+                return carry, rows
+        carry, made = advance(carry, self.batch, np.int32(limit))
+        return carry, [*rows, made]
 
     def mean(self, score: Callable[[Batch], Any]) -> Any:
         """The score itself."""

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxgen.core.compiled import compiled_once
 from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
 from jaxgen.core.mesh import local_rows, spread, together
 from jaxgen.core.pytree import registered
+from jaxgen.core.rare import rare_paths_left_out
 
 #: streams of random keys apart from those of the steps, which are `fold_in(key, step + 1)`
 SHUFFLES, VALIDATIONS, STARTS = 2**31 - 1, 2**31 - 2, 2**31 - 3
@@ -60,6 +62,7 @@ class Carry(NamedTuple):
         order: the events' order in this epoch, `[N]` int32, or None without minibatches.
         status: a `Status`, int32.
         metrics: of the last good step.
+        rare: whether a step has needed a rare path (`core.rare`), bool: a program without them makes no more steps.
     """
 
     step: jax.Array
@@ -67,6 +70,7 @@ class Carry(NamedTuple):
     order: Any
     status: jax.Array
     metrics: dict[str, jax.Array]
+    rare: jax.Array
 
 
 def strong(tree: Any) -> Any:
@@ -168,11 +172,12 @@ class Loop:
             metrics = {name: jnp.full(s.shape, jnp.inf if jnp.issubdtype(s.dtype, jnp.floating) else 0, s.dtype)
                        for name, s in shapes.items()}  # fmt: skip
             order = jnp.arange(batch.events, dtype=jnp.int32) if batch_size else None
-            return Carry(jnp.zeros((), jnp.int32), state, order, jnp.zeros((), jnp.int32), metrics)
+            none, usual = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
+            return Carry(none, state, order, none, metrics, usual)
 
         if self.lanes is None:
             return together(one(self.key, model))
-        axes = Carry(None, 0, None, 0, 0)  # type: ignore[arg-type]
+        axes = Carry(None, 0, None, 0, 0, None)  # type: ignore[arg-type]
         return together(jax.vmap(one, out_axes=axes)(jax.random.split(self.key, self.lanes), model))
 
     def advance(self, carry: Carry, seen: Any, order: Any, by_sums: bool = False) -> Carry:
@@ -191,7 +196,12 @@ class Loop:
             keys = jax.random.split(keys, self.lanes)
             step = jax.vmap(step, (0, None, 0, 0, 0, 0 if by_sums else None, None))
         moved = step(keys, carry.step, carry.state, carry.status, carry.metrics, seen, self.tolerance)
-        return Carry(carry.step + 1, moved[0], order, *moved[1:])
+        new = Carry(carry.step + 1, moved[0], order, *moved[1:], carry.rare)
+        if not rare_paths_left_out():
+            return new
+        # all lanes make the step that failed again, by the program that has rare paths
+        rare = jnp.any(new.status == Status.NON_FINITE)
+        return jax.tree.map(lambda new, old: jnp.where(rare, old, new), new, carry)._replace(rare=rare)
 
     def steps(
         self, carry: Carry, take: Callable[[Any, Any], tuple[Any, Any]], length: int, limit: Any = None
@@ -215,7 +225,8 @@ class Loop:
             return self.advance(carry, *take(carry.step, carry.order))
 
         def running(carry: Carry) -> jax.Array:
-            return jnp.any(carry.status == Status.RUNNING)
+            going = jnp.any(carry.status == Status.RUNNING)
+            return going & ~carry.rare if rare_paths_left_out() else going
 
         if limit is None:
 
@@ -241,7 +252,7 @@ class Loop:
 
 
 #: `Loop.start(loop, model, batch, batch_size)`, compiled
-begin = jax.jit(Loop.start, static_argnames="batch_size")
+begin = compiled_once(static_argnames=("batch_size",))(Loop.start)
 
 
 @functools.partial(jax.jit, static_argnames=("batch_size", "length", "pieces"))

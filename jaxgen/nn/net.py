@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxgen.core.compiled import compiled_once
 from jaxgen.core.errors import ModelError
 from jaxgen.core.files import loadable
 from jaxgen.core.inputs import as_array, widened
@@ -234,14 +235,14 @@ def _check_module(module: Any) -> None:
         ) from None  # fmt: skip
 
 
-@functools.partial(jax.jit, static_argnames=("module", "shapes", "dtype"))
+@compiled_once(static_argnames=("module", "shapes", "dtype"))
 def _variables(key: Any, module: Any, shapes: Any, dtype: Any) -> Any:
     keys = {"params": key, "dropout": jax.random.fold_in(key, 1)}
     variables = module.init(keys, *(jnp.zeros(shape, kind) for shape, kind in shapes))
     return _cast(dict(variables), dtype)
 
 
-@functools.partial(jax.jit, static_argnames=("draw", "shapes", "dtype"))
+@compiled_once(static_argnames=("draw", "shapes", "dtype"))
 def _drawn(key: Any, draw: Applied, shapes: Any, dtype: Any) -> Any:
     return _cast(draw.apply(key, *(jnp.zeros(shape, kind) for shape, kind in shapes)), dtype)
 

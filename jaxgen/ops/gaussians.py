@@ -25,6 +25,7 @@ from jaxgen.core.compiled import compiled
 from jaxgen.core.errors import ModelError
 from jaxgen.core.inputs import concrete
 from jaxgen.core.pytree import registered
+from jaxgen.core.rare import any_lane, rarely
 from jaxgen.ops.linalg import inverse_cholesky, symmetric, tril_inverse
 
 LOG_2PI = math.log(2.0 * math.pi)
@@ -145,24 +146,6 @@ def shift_moments(moments: Moments, by: jax.Array) -> Moments:
     return Moments(weight, moved, second - jnp.outer(first, by) - jnp.outer(by, moved))
 
 
-@jax.custom_batching.custom_vmap
-def any_lane(flag: jax.Array) -> jax.Array:
-    """A flag that is raised for all models of a batch where it is for one of them.
-
-    Under `vmap` it stays one bool, so that `lax.cond` on it runs one branch only.
-
-    Example:
-        >>> jax.vmap(any_lane, out_axes=None)(jnp.array([False, True])).item()
-        True
-    """
-    return flag
-
-
-@any_lane.def_vmap
-def _any_lane(size: int, batched: Any, flag: jax.Array) -> tuple[jax.Array, bool]:
-    return (any_lane(jnp.any(flag)) if batched[0] else any_lane(flag)), False
-
-
 @compiled
 def floored_whitener(covariance: jax.Array, floor: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Whiteners of covariances `[K, D, D]` under `cov >= diag(floor)`, floors `[K, D]`, and which had to be raised.
@@ -200,7 +183,7 @@ def floored_whitener(covariance: jax.Array, floor: jax.Array) -> tuple[jax.Array
         new = jnp.where(failed[:, None, None], jnp.eye(size, dtype=new.dtype), new)
         return jnp.where(low[:, None, None], new, white), low
 
-    chosen, low = jax.lax.cond(any_lane(~jnp.all(regular)), raised, lambda: (white, ~regular))
+    chosen, low = rarely(~jnp.all(regular), raised, lambda: (white, ~regular))
     return chosen / scale[..., None, :], low
 
 
@@ -350,7 +333,7 @@ class Quadratic:
         def by_columns() -> jax.Array:
             return matmul(self.linear, events.columns) + self.constant[:, None]
 
-        return jax.lax.cond(events.precise, by_residuals, by_columns)
+        return rarely(events.precise, by_residuals, by_columns)
 
     def e_step_components(self, events: Any, weight: jax.Array) -> Moments:
         """Return the sums over a chunk, with weights `[K, N]`, that `finish` turns into `Moments` of K components.
@@ -369,7 +352,7 @@ class Quadratic:
         def by_columns() -> jax.Array:
             return jax.lax.dot_general(weight, events.columns, (((1,), (1,)), ((), ())), precision=HIGHEST)
 
-        sums = jax.lax.cond(events.precise, by_residuals, by_columns)
+        sums = rarely(events.precise, by_residuals, by_columns)
         return Moments(jnp.sum(weight, axis=1), sums[:, -d:], sums[:, :-d])
 
     def finish(self, sums: Moments, precise: jax.Array) -> Moments:

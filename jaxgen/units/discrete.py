@@ -7,6 +7,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from jaxgen.core.compiled import compiled_once
 from jaxgen.core.pytree import model
 from jaxgen.ops.stable import logsumexp, softmax
 from jaxgen.units.base import refuse, softplus, table
@@ -44,8 +45,7 @@ class Bernoulli:
         """
         x = table(x, called)
         cls.zeros(0).check(x, called)
-        ones = jnp.sum(x, axis=0)
-        return cls(jnp.log((ones + 0.5) / (x.shape[0] - ones + 0.5)))
+        return cls(_logits(x))
 
     @property
     def sites(self) -> int:
@@ -260,3 +260,10 @@ class Categorical:
         now = self._apart(self.statistic(u))
         change = jnp.stack([jnp.roll(now, r, axis=-1) for r in range(1, self.states)], axis=-2) - now[..., None, :]
         return change, -jnp.sum(change * self.bias[..., None, :], axis=-1)
+
+
+@compiled_once()
+def _logits(x: jax.Array) -> jax.Array:
+    """Logits of bits `[N, n]`, with half a count of each on either side."""
+    ones = jnp.sum(x, axis=0)
+    return jnp.log((ones + 0.5) / (x.shape[0] - ones + 0.5))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from typing import NoReturn
 
 import jax
 import jax.numpy as jnp
 
 from jaxgen.core import algebra, fast, latent
+from jaxgen.core.compiled import compiled_once
 from jaxgen.core.errors import JaxgenError, ModelError, ShapeError
 from jaxgen.core.inputs import as_events, concrete
 from jaxgen.core.sequences import Sequences, padded
@@ -89,7 +89,7 @@ def refuse_leaf(x, error, called) -> NoReturn:
     ) from error  # fmt: skip
 
 
-@functools.partial(jax.jit, static_argnames=("k", "leaf"))
+@compiled_once(static_argnames=("k", "leaf"))
 def _init_emissions(key, steps, context, k, leaf):
     cluster, whole = jax.random.split(key)
     template = leaf(whole, steps) if context is None else leaf(whole, steps, context)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxgen.core.compiled import compiled_once
 from jaxgen.core.errors import ModelError
 from jaxgen.core.inputs import as_array, widened
 from jaxgen.core.methods import per_batch, per_event, per_latent, per_sample
@@ -104,7 +105,7 @@ class RBM:
         x, hidden = table(x, "RBM.init(key, x, hidden)"), _hidden_units(hidden)
         visible = visible(x)
         hidden = jax.tree.map(lambda a: a.astype(x.dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, hidden)
-        weights = scale * jax.random.normal(key, (visible.size, hidden.size), x.dtype)
+        weights = _normal(key, scale, (visible.size, hidden.size), x.dtype)
         rbm = cls.from_units(visible, hidden, weights)
         if not centred:
             return rbm
@@ -386,6 +387,11 @@ def _marginals(rbm: RBM) -> Marginals:
     near, far = bipartite.means(few)
     visible, hidden = (near, far) if few.near is sides.near else (far, near)
     return Marginals(rbm.visible.to_values(visible), hidden)
+
+
+@compiled_once(static_argnames=("shape", "dtype"))
+def _normal(key: Any, scale: Any, shape: tuple[int, int], dtype: Any) -> jax.Array:
+    return scale * jax.random.normal(key, shape, dtype)
 
 
 def _hidden_units(hidden: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import algebra, expectations, latent
-from jaxgen.core.compiled import compiled, compiled_by_trace
+from jaxgen.core.compiled import compiled, compiled_by_trace, compiled_once
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.inputs import as_batch, as_events, concrete, floating, probabilities
@@ -357,7 +356,7 @@ def _of_kinds(key, x, context, k, leaves, prior, alone, called):
     return made
 
 
-@functools.partial(jax.jit, static_argnames=("k", "leaf"))
+@compiled_once(static_argnames=("k", "leaf"))
 def _init(key, x, context, weight, label, start, prior, k, leaf):
     cluster, whole = jax.random.split(key)
     template = leaf(whole, x) if context is None else leaf(whole, x, context)

@@ -6,14 +6,13 @@ themselves (`NormalWishart`) are integrated over, with the weights.
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxgen.core import algebra, latent
-from jaxgen.core.compiled import compiled
+from jaxgen.core.compiled import compiled, compiled_once
 from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.inputs import as_array, concrete, floating
@@ -290,12 +289,12 @@ def _updated(template, x, share, concentration, stick_breaking):
     return jax.lax.fori_loop(0, START_STEPS, step, _at_prior(components, concentration, stick_breaking))
 
 
-@functools.partial(jax.jit, static_argnames=("leaf", "stick_breaking"))
+@compiled_once(static_argnames=("leaf", "stick_breaking"))
 def _from_responsibilities(key, x, share, leaf, concentration, stick_breaking):
     return _updated(leaf(key, x), x, share, concentration, stick_breaking)
 
 
-@functools.partial(jax.jit, static_argnames=("k", "leaf", "stick_breaking"))
+@compiled_once(static_argnames=("k", "leaf", "stick_breaking"))
 def _init(key, x, k, leaf, concentration, stick_breaking):
     cluster, whole = jax.random.split(key)
     template = leaf(whole, x)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ from jaxgen.bijections.basics import Transforming, Wrapping, as_floating, is_per
 from jaxgen.bijections.checks import log_det_error, outside, round_trip
 from jaxgen.bijections.supports import Support, real, to_real
 from jaxgen.core import algebra, latent
+from jaxgen.core.compiled import compiled_once
 from jaxgen.core.errors import FitError, JaxgenWarning, ModelError, ShapeError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.inputs import as_array, floating
@@ -353,7 +353,7 @@ def _orders(key, size, layers):
     return jnp.where(even, jnp.arange(size)[::-1], cycles).astype(jnp.int32)
 
 
-@functools.partial(jax.jit, static_argnames=("layer", "layers", "scaled"))
+@compiled_once(static_argnames=("layer", "layers", "scaled"))
 def _stacked(key, x, layer, layers, scaled):
     networks, orders = jax.random.split(key)
     units, z = Standardize.from_data(x) if scaled else None, floating(x)

@@ -271,7 +271,8 @@ def _check_support(likelihood: Any, event: tuple[int, ...], x: Any, called: str)
     limits = likelihoods.support(likelihood, event)
     if limits is None or not concrete(x):
         return
-    low, high = float(np.min(x)), float(np.max(x))
+    host = np.asarray(x)  # numpy's smallest of an array of jax is a program of jax
+    low, high = float(host.min()), float(host.max())
     # x * (1 / 255) ends at 1.0000001 in float32, where a density is as good as at 1
     slack = 1e-5 * (limits[1] - limits[0]) if math.isfinite(limits[1] - limits[0]) else 0.0
     if low < limits[0] - slack or high > limits[1] + slack:

@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxgen.ops.gaussians import any_lane
+from jaxgen.core.rare import any_lane, rarely_kept
 
 #: memory of a tree of [K, K] matrices, bytes, beyond which `choose` does not grow one
 TREE_BYTES = 2**30
@@ -167,18 +167,6 @@ def choose(backend: Backend | None, batch: int, steps: int, states: int) -> Back
         # float64) and for none elsewhere
         return Sequential()
     return Associative() if batch * steps * states**2 * 8 <= TREE_BYTES else Sequential()
-
-
-def unless(bad: Array, results: Any, otherwise: Callable[[], Any]) -> Any:
-    """`otherwise()` where `bad`, else the results, which then are not copied.
-
-    A loop of at most one round: a `lax.cond` would copy large results through the branch that returns them as they are.
-    """
-
-    def once(state: tuple[Array, Any]) -> tuple[Array, Any]:
-        return jnp.zeros_like(state[0]), otherwise()
-
-    return lax.while_loop(lambda state: state[0], once, (any_lane(bad), results))[1]
 
 
 def ratio_gap(new: Array, old: Array) -> Array:
@@ -328,4 +316,4 @@ def _blocked(
     entering = sweep(entering)
     leaving, out = full(entering)
     after = entering_after(leaving)
-    return unless(~(error(after, entering) <= recursion.tolerance), out, lambda: repair(after))
+    return rarely_kept(~(error(after, entering) <= recursion.tolerance), lambda: repair(after), out)

@@ -56,6 +56,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxgen.core.rare import rarely
 from jaxgen.ops.chains.backends import Backend, Layout, Recursion, layout, ratio_gap, run
 from jaxgen.ops.chains.inputs import (
     Chain,
@@ -67,7 +68,6 @@ from jaxgen.ops.chains.inputs import (
     shift_rows,
     sum_over_time,
 )
-from jaxgen.ops.gaussians import any_lane
 from jaxgen.ops.stable import finite_max
 
 #: steps whose transitions are counted by one matrix product
@@ -167,7 +167,7 @@ def _log_z(chain: Chain, scaled: _Scaled, shape: Layout, mass: Array) -> Array:
 
 def _either(enough: Array, otherwise: Callable[[], Array]) -> Array:
     """`enough | otherwise()`, without the second where the first holds for all."""
-    return lax.cond(any_lane(~jnp.all(enough)), lambda: enough | otherwise(), lambda: enough)
+    return rarely(~jnp.all(enough), lambda: enough | otherwise(), lambda: enough)
 
 
 class _Forward(NamedTuple):
