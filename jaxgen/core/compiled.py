@@ -22,8 +22,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 #: where it is called inside of one; a property goes on top: `@property` over `@compiled`
 compiled: Callable[[F], F] = functools.partial(jax.jit, inline=True)  # type: ignore[assignment]
 
-#: for XLA on a CPU: a program as it stands, in a third of the time that its fastest form takes to compile
-AS_IT_STANDS = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 0}
+#: for XLA on a CPU: kernels of a plainer make, of which half the time goes to compile them, and nearly as fast
+PLAIN = {"xla_cpu_use_fusion_emitters": False}
+#: and without optimising them, a third of the time, and a few times as slow
+AS_IT_STANDS = {**PLAIN, "xla_backend_optimization_level": 0}
+#: what is said where such options do not apply
+REFUSALS = ("No such compile option", "`compiler_options` can only be passed to top-level")
 #: numbers in the arguments of a program up to which it runs once in less time than its fastest form costs to find
 FEW_NUMBERS = 2**17
 
@@ -32,14 +36,16 @@ KEPT = 256
 _PROGRAMS: OrderedDict[Any, Callable[..., Any]] = OrderedDict()
 
 
-def compiled_once(*, static_argnames: Sequence[str] = ()) -> Callable[[F], F]:
+def compiled_once(*, static_argnames: Sequence[str] = (), rounds: bool = False) -> Callable[[F], F]:
     """`jax.jit` of a function that is called once for its shapes, such as a start from data.
 
-    What XLA's optimiser would save in one call on a few numbers is less than it costs: there a CPU gets the program as
-    it stands. On other devices, on many numbers and inside of larger programs it is `jax.jit`.
+    What XLA's optimiser would save in one call on a few numbers is less than it costs: there a CPU gets a program with
+    less of it, which may round the last digit in another way. On other devices, on many numbers, and inside of larger
+    programs, `vmap` and `grad` it is `jax.jit`.
 
     Args:
         static_argnames: as in `jax.jit`.
+        rounds: whether it works in up to thousands of rounds, which pay for optimised kernels, of a plainer make.
 
     Example:
         >>> import jax.numpy as jnp
@@ -50,17 +56,18 @@ def compiled_once(*, static_argnames: Sequence[str] = ()) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         jit = functools.partial(jax.jit, static_argnames=static_argnames)
-        fastest, as_it_stands = jit(function), jit(function, compiler_options=AS_IT_STANDS)
+        fastest, quick = jit(function), jit(function, compiler_options=PLAIN if rounds else AS_IT_STANDS)
 
         @functools.wraps(function)
         def public(*args: Any, **options: Any) -> Any:
             given = [leaf for leaf in jax.tree.leaves((args, options)) if isinstance(leaf, (jax.Array, np.ndarray))]
             few = sum(leaf.size for leaf in given) <= FEW_NUMBERS
-            if few and jax.default_backend() == "cpu" and not _inside_a_program():
+            if few and concrete(given) and jax.default_backend() == "cpu" and not _inside_a_program():
                 try:
-                    return as_it_stands(*args, **options)
-                except jax.errors.JaxRuntimeError as error:
-                    if "No such compile option" not in str(error):  # another XLA has other options
+                    return quick(*args, **options)
+                except (jax.errors.JaxRuntimeError, ValueError) as error:
+                    # another XLA has other options, and what closes over a differentiated value can have none
+                    if not any(refusal in str(error) for refusal in REFUSALS):
                         raise
             return fastest(*args, **options)
 
@@ -70,7 +77,7 @@ def compiled_once(*, static_argnames: Sequence[str] = ()) -> Callable[[F], F]:
 
 
 def _inside_a_program() -> bool:
-    """True while a larger program is traced, whose compiler options are its own; `vmap` and `grad` alone are none."""
+    """True while a larger program is traced, whose compiler options are its own."""
     return isinstance(jax.device_put(np.zeros(())), jax.core.Tracer)
 
 

@@ -60,10 +60,15 @@ def _any_lane(size: int, batched: Any, flag: jax.Array) -> tuple[jax.Array, bool
 
 
 def rarely(needed: jax.Array, rare: Callable[[], T], usual: Callable[[], T]) -> T:
-    """`rare()` where a flag says so, for all models of a batch where it does for one of them, else `usual()`."""
+    """`rare()` where one of some flags says so, for all models of a batch where it does for one of them, else `usual()`.
+
+    Args:
+        needed: bool, of the first axes of what is computed: each flag says which results the usual way has wrong.
+        rare, usual: functions that compute the same.
+    """
     if rare_paths_left_out():
         return spoilt(needed, usual())
-    return jax.lax.cond(any_lane(needed), rare, usual)
+    return jax.lax.cond(any_lane(jnp.any(needed)), rare, usual)
 
 
 def rarely_kept(needed: jax.Array, rare: Callable[[], T], results: T) -> T:

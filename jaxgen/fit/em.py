@@ -228,8 +228,8 @@ def _weighted(batch: Batch, model: Any) -> Batch:
 def _until_fine(attempt: Callable[[Any], Any], precise: Any) -> Any:
     """`attempt(precise)`, and where its last result says so a second one that is precise: one program for both."""
     if rare_paths_left_out():
-        *outcome, wanted = attempt(jnp.zeros_like(precise))
-        return tuple(spoilt(precise | wanted, outcome))
+        *outcome, wanted = attempt(precise)
+        return tuple(spoilt(wanted, outcome))
     nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(attempt, precise))
 
     def go_on(carry: Any, _: None) -> Any:

@@ -25,7 +25,7 @@ from jaxgen.core.compiled import compiled
 from jaxgen.core.errors import ModelError
 from jaxgen.core.inputs import concrete
 from jaxgen.core.pytree import registered
-from jaxgen.core.rare import any_lane, rarely
+from jaxgen.core.rare import any_lane, rare_paths_left_out, rarely
 from jaxgen.ops.linalg import inverse_cholesky, symmetric, tril_inverse
 
 LOG_2PI = math.log(2.0 * math.pi)
@@ -33,6 +33,8 @@ HIGHEST = jax.lax.Precision.HIGHEST
 #: rounding of an exponent, nats, beyond which columns give way to residuals (measured: the mean log-likelihood is off
 #: by a tenth of it); and the number of events from which that holds. Fewer average less, and have time for residuals
 COLUMN_ERROR, COLUMN_EVENTS = 5e-5, 6000
+#: events below which columns hardly ever do: there they are the rare path
+FEW_EVENTS = 2000
 #: roundings that the entries of a correlation matrix of sums are off by, for each root of its size
 NOISE = 16
 
@@ -183,7 +185,7 @@ def floored_whitener(covariance: jax.Array, floor: jax.Array) -> tuple[jax.Array
         new = jnp.where(failed[:, None, None], jnp.eye(size, dtype=new.dtype), new)
         return jnp.where(low[:, None, None], new, white), low
 
-    chosen, low = rarely(~jnp.all(regular), raised, lambda: (white, ~regular))
+    chosen, low = rarely(~regular, raised, lambda: (white, ~regular))
     return chosen / scale[..., None, :], low
 
 
@@ -281,6 +283,7 @@ class Quadratic:
         origin: `[K, D]`, the center.
         shape: `[K, D, D]` whiteners, or `[K, D]` logarithms of scales.
         coarse: bool, whether columns lose digits, so that residuals are needed.
+        few: whether there are so few events that a program without rare paths takes residuals in any case.
     """
 
     linear: jax.Array
@@ -289,6 +292,7 @@ class Quadratic:
     origin: jax.Array
     shape: jax.Array
     coarse: jax.Array
+    few: bool = dataclasses.field(metadata={"static": True})
 
     @classmethod
     def full(cls, mean: jax.Array, whitener: jax.Array, center: jax.Array, events: int) -> Quadratic:
@@ -302,7 +306,7 @@ class Quadratic:
         linear = jnp.concatenate([factor * precision[:, i, j], slope], axis=-1)
         reach = jnp.abs(mean) + jnp.sqrt(jnp.sum(tril_inverse(whitener) ** 2, axis=-1))
         terms = precision * reach[:, None] * reach[..., None]
-        return cls(linear, constant, mean, jnp.broadcast_to(center, mean.shape), whitener, _coarse(terms, events))
+        return cls._on(events, terms, linear, constant, mean, center, whitener)
 
     @classmethod
     def diagonal(cls, mean: jax.Array, log_scale: jax.Array, center: jax.Array, events: int) -> Quadratic:
@@ -313,7 +317,22 @@ class Quadratic:
         constant = -jnp.sum(log_scale, axis=-1) - 0.5 * energy
         linear = jnp.concatenate([-0.5 * precision, slope], axis=-1)
         terms = precision * (jnp.abs(mean) + jnp.exp(log_scale)) ** 2
-        return cls(linear, constant, mean, jnp.broadcast_to(center, mean.shape), log_scale, _coarse(terms, events))
+        return cls._on(events, terms, linear, constant, mean, center, log_scale)
+
+    @classmethod
+    def _on(
+        cls, events: int, terms: jax.Array, linear: jax.Array, constant: jax.Array, mean: jax.Array, center: jax.Array,
+        shape: jax.Array,
+    ) -> Quadratic:  # fmt: skip
+        few = events < FEW_EVENTS
+        by_residuals = few and rare_paths_left_out()
+        coarse = jnp.ones((), bool) if by_residuals else _coarse(terms, events)
+        return cls(linear, constant, mean, jnp.broadcast_to(center, mean.shape), shape, coarse, few)
+
+    def _by(self, events: Any, residuals: Callable[[], jax.Array], columns: Callable[[], jax.Array]) -> jax.Array:
+        if self.few and rare_paths_left_out():
+            return residuals()
+        return rarely(events.precise, residuals, columns)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -333,7 +352,7 @@ class Quadratic:
         def by_columns() -> jax.Array:
             return matmul(self.linear, events.columns) + self.constant[:, None]
 
-        return rarely(events.precise, by_residuals, by_columns)
+        return self._by(events, by_residuals, by_columns)
 
     def e_step_components(self, events: Any, weight: jax.Array) -> Moments:
         """Return the sums over a chunk, with weights `[K, N]`, that `finish` turns into `Moments` of K components.
@@ -352,7 +371,7 @@ class Quadratic:
         def by_columns() -> jax.Array:
             return jax.lax.dot_general(weight, events.columns, (((1,), (1,)), ((), ())), precision=HIGHEST)
 
-        sums = rarely(events.precise, by_residuals, by_columns)
+        sums = self._by(events, by_residuals, by_columns)
         return Moments(jnp.sum(weight, axis=1), sums[:, -d:], sums[:, :-d])
 
     def finish(self, sums: Moments, precise: jax.Array) -> Moments:

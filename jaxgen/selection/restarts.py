@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import algebra, latent
+from jaxgen.core.compiled import compiled_once
 from jaxgen.core.pytree import float_type
+from jaxgen.core.rare import without_rare_paths
 from jaxgen.fit.checks import prepare
 from jaxgen.fit.em import EM
 from jaxgen.fit.loop import Loop, Status
@@ -44,7 +46,8 @@ class Found(NamedTuple):
 
 def fit_mixtures(key, batch, k, width, *, leaf, restarts, steps, tolerance) -> Found:
     """Return the best mixture of k components from a program that is made for `width` of them."""
-    models, status, score, repaired = _search(key, batch, k, steps, tolerance, leaf, width, restarts)
+    models = _starts(key, batch, k, leaf, width, restarts)
+    models, status, score, repaired = _climbed(key, models, batch, steps, tolerance, restarts)
     if width > k:  # the components that are not there say that they have no mass
         one = jax.tree.map(lambda leaf: leaf[0, -1:], models.components)
         repaired = np.maximum(repaired - (width - k) * int(_repairs_without_mass(one, batch.x[:1])), 0)
@@ -58,7 +61,7 @@ def fit_family(key, batch, k, width, *, family, leaf, restarts, steps, tolerance
     keys = jax.random.split(key, restarts)
     # starts are made where the data can be seen: a start may leave out what is padded
     models = jax.vmap(lambda one: family(one, batch.x, k, leaf.function))(keys)
-    return _best(*_climb_family(key, models, batch, steps, tolerance, restarts))
+    return _best(*_climbed(key, models, batch, steps, tolerance, restarts))
 
 
 def _best(models, status, score, repaired) -> Found:
@@ -71,29 +74,32 @@ def _best(models, status, score, repaired) -> Found:
     return Found(model, model, ended, int(repaired[best]), int((~good).sum()))
 
 
-@functools.partial(jax.jit, static_argnames=("leaf", "width", "restarts"))
-def _search(key, batch, k, steps, tolerance, leaf, width, restarts):
-    """All restarts, side by side: models, statuses, mean log-likelihoods and repairs, leading axis `restarts`."""
+@compiled_once(static_argnames=("leaf", "width", "restarts"))
+def _starts(key, batch, k, leaf, width, restarts):
+    """The starts of all restarts, leading axis `restarts`."""
     keys = jax.random.split(key, restarts)
-    models = jax.vmap(lambda one, i: _start(one, batch, k, i % 2 == 1, leaf, width))(keys, jnp.arange(restarts))
-    return _climb(key, models, batch, steps, tolerance, restarts)
+    return jax.vmap(lambda one, i: _start(one, batch, k, i % 2 == 1, leaf, width))(keys, jnp.arange(restarts))
 
 
-@functools.partial(jax.jit, static_argnames=("restarts",))
-def _climb_family(key, models, batch, steps, tolerance, restarts):
-    return _climb(key, models, batch, steps, tolerance, restarts)
+def _climbed(key, models, batch, steps, tolerance, restarts):
+    """EM from a batch of models, side by side: models, statuses, mean log-likelihoods and repairs."""
+    climb = functools.partial(_climb, key, models, batch, steps, tolerance, restarts)
+    with without_rare_paths():
+        *found, rare = climb()
+    return climb()[:-1] if rare else found
 
 
+@compiled_once(static_argnames=("restarts",), rounds=True)
 def _climb(key, models, batch, steps, tolerance, restarts):
-    """EM on each of a batch of models, with what `_search` returns."""
+    """What `_climbed` returns, and whether a rare path was needed: the rest means nothing without it."""
     em = EM()
     batch = prepare(em, algebra.element(models), batch, None)
     loop = Loop(em, restarts, key, tolerance)
     carry, _ = loop.steps(loop.start(models, batch, None), lambda step, order: (batch, order), 0, steps)
-    return carry.state.model, carry.status, carry.metrics["log_likelihood"], carry.metrics["repaired"]
+    return carry.state.model, carry.status, carry.metrics["log_likelihood"], carry.metrics["repaired"], carry.rare
 
 
-@jax.jit
+@compiled_once()
 def _repairs_without_mass(component, x):
     nothing = jnp.zeros(1, float_type(component))
     statistics = algebra.component_e_step(component, x, nothing[None])

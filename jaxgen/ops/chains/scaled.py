@@ -167,7 +167,7 @@ def _log_z(chain: Chain, scaled: _Scaled, shape: Layout, mass: Array) -> Array:
 
 def _either(enough: Array, otherwise: Callable[[], Array]) -> Array:
     """`enough | otherwise()`, without the second where the first holds for all."""
-    return rarely(~jnp.all(enough), lambda: enough | otherwise(), lambda: enough)
+    return rarely(~enough, lambda: enough | otherwise(), lambda: enough)
 
 
 class _Forward(NamedTuple):
