@@ -20,8 +20,8 @@ X = np.concatenate([DRAW.normal(-3, 1, (37, 2)), DRAW.normal(3, 0.5, (36, 2))]).
     [
         # a start, the columns of the events, the first state, the steps; and the split of a key
         (lambda x: jg.Mixture.init(KEY, x, 2, jg.Gaussian.init), X, 5),
-        # also the rows of the steps, and logarithms of two shapes of probabilities
-        (lambda x: jg.HMM.init(KEY, x, 2, jg.Gaussian.init), X[:72].reshape(4, 18, 2), 8),
+        # also the rows of the steps, and two shapes of probabilities, which go to the device and into logarithms
+        (lambda x: jg.HMM.init(KEY, x, 2, jg.Gaussian.init), X[:72].reshape(4, 18, 2), 10),
     ],
     ids=["mixture", "HMM"],
 )
@@ -35,7 +35,7 @@ def test_programs_of_a_first_fit_are_few(start, x, bound):
 def dependent():
     """A column that is a multiple of another: after one step a covariance has to be raised to its floor."""
     x = np.column_stack([X, 2 * X[:, 0]])
-    model = jg.Gaussian.from_covariance(np.zeros((1, 3), np.float32), np.eye(3, dtype=np.float32)[None], floor=1e-6)
+    model = jg.Gaussian.from_values(np.zeros((1, 3), np.float32), np.eye(3, dtype=np.float32)[None], floor=1e-6)
     return jg.Mixture.from_components(model), x
 
 

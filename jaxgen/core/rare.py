@@ -60,7 +60,7 @@ def _any_lane(size: int, batched: Any, flag: jax.Array) -> tuple[jax.Array, bool
 
 
 def rarely(needed: jax.Array, rare: Callable[[], T], usual: Callable[[], T]) -> T:
-    """`rare()` where one of some flags says so, for all models of a batch where it does for one of them, else `usual()`.
+    """`usual()`, or `rare()` for all models of a batch where one of some flags says so.
 
     Args:
         needed: bool, of the first axes of what is computed: each flag says which results the usual way has wrong.
