@@ -32,7 +32,7 @@ CHUNK = 256
 #: events of a step where nobody says how many
 BATCH = 256
 
-Rows = list[dict[str, jax.Array]]
+Rows = list[dict[str, Any]]
 
 
 class Feed(Protocol):
