@@ -60,7 +60,7 @@ def _any_lane(size: int, batched: Any, flag: jax.Array) -> tuple[jax.Array, bool
 
 
 def rarely(needed: jax.Array, rare: Callable[[], T], usual: Callable[[], T]) -> T:
-    """`usual()`, or `rare()` for all models of a batch where one of some flags says so.
+    """Return `usual()`, or `rare()` for all models of a batch where one of some flags says so.
 
     Args:
         needed: bool, of the first axes of what is computed: each flag says which results the usual way has wrong.
@@ -72,7 +72,7 @@ def rarely(needed: jax.Array, rare: Callable[[], T], usual: Callable[[], T]) -> 
 
 
 def rarely_kept(needed: jax.Array, rare: Callable[[], T], results: T) -> T:
-    """`rarely` with results that are there already, and then are not copied.
+    """Return what `rarely` does, from usual results that are there already and then are not copied.
 
     A loop of at most one round: a `lax.cond` would copy large results through the branch that returns them as they are.
     """
@@ -86,7 +86,7 @@ def rarely_kept(needed: jax.Array, rare: Callable[[], T], results: T) -> T:
 
 
 def spoilt(where: jax.Array, tree: T) -> T:
-    """Numbers with a fraction as NaN where a flag says so, along the first axes of each; bools and integers stay.
+    """Return a tree with NaN where a flag says so, along the first axes of each array; bools and integers stay.
 
     They stay in memory, as what a branch hands on does: else XLA may round what follows in another way.
 
