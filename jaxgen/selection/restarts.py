@@ -91,7 +91,7 @@ def _climbed(key, models, batch, steps, tolerance, restarts):
 
 @compiled_once(static_argnames=("restarts",), rounds=True)
 def _climb(key, models, batch, steps, tolerance, restarts):
-    """What `_climbed` returns, and whether a rare path was needed: the rest means nothing without it."""
+    """Return what `_climbed` does, and whether a rare path was needed, without which the rest means nothing."""
     em = EM()
     batch = prepare(em, algebra.element(models), batch, None)
     loop = Loop(em, restarts, key, tolerance)
