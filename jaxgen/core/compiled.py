@@ -39,7 +39,7 @@ _PROGRAMS: OrderedDict[Any, Callable[..., Any]] = OrderedDict()
 def compiled_once(*, static_argnames: Sequence[str] = (), rounds: bool = False) -> Callable[[F], F]:
     """Compile a function that is called once for its shapes, such as a start from data, with less to wait for.
 
-    A `jax.jit`. What XLA's optimiser would save in one call on a few numbers is less than it costs: there a CPU gets a program with
+    What XLA's optimiser would save in one call on a few numbers is less than it costs: there a CPU gets a program with
     less of it, which may round the last digit in another way. On other devices, on many numbers, and inside of larger
     programs, `vmap` and `grad` it is `jax.jit`.
 
