@@ -248,12 +248,8 @@ def test_select_takes_a_frame():
 
 def test_polars_is_read_as_pandas():
     polars = pytest.importorskip("polars")
-    frame = polars.DataFrame({
-        "age": HOLED["age"].to_list(), "sex": HOLED["sex"].where(HOLED["sex"].notna(), None).to_list(),
-        "kids": HOLED["kids"].to_list(), "alone": HOLED["alone"].to_list(),
-        "port": polars.Series(HOLED["port"].astype(object).where(HOLED["port"].notna(), None).to_list(),
-                              dtype=polars.Enum(["S", "C", "Q"])),
-    }, nan_to_null=True)  # fmt: skip
+    columns = {name: [None if pd.isna(cell) else cell for cell in HOLED[name]] for name in HOLED}
+    frame = polars.DataFrame(columns, schema_overrides={"port": polars.Enum(["S", "C", "Q"])})
     table = Table.from_frame(frame)
     np.testing.assert_array_equal(table.values, Table.from_frame(HOLED).values)
     assert [c.levels for c in table.schema.columns] == [c.levels for c in Table.from_frame(HOLED).schema.columns]
