@@ -22,6 +22,7 @@ from jaxgen.core.pytree import REGISTRY, is_model, partition, public_name
 from jaxgen.fit.plan import choose_algorithm
 from jaxgen.metrics import laws
 from jaxgen.metrics.laws import answer, answers, same_leaves
+from jaxgen.ops.mixing import has_quantiles
 
 
 @functools.cache
@@ -394,6 +395,11 @@ def test_no_mass_is_no_change(case):
     model, x, context = example(case)
     if not isinstance(model, jg.VariationalMixture):  # a posterior without data is its prior, and no part's log_prob
         laws.no_mass_is_no_change(model, x, context, another(case))
+
+
+@every_class_once(has_quantiles)
+def test_quantiles_invert_the_cdf(case):
+    laws.quantiles_invert_the_cdf(*example(case))
 
 
 @a_case_of_each_class()

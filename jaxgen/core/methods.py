@@ -2,7 +2,7 @@
 
 A method so decorated sees one event and traced arrays only. For its callers leading axes of the data are a batch,
 one compiled program serves each shape, and a wrong shape, a missing context or an old-style key is a clear error.
-`per_event`, `per_latent`, `per_batch`, `per_sample` and `weighted_events` are five ways through one mechanism.
+`per_event`, `per_latent`, `per_batch`, `per_sample`, `per_level` and `weighted_events` are ways through one mechanism.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from jaxgen.core.errors import DataError, ShapeError
 from jaxgen.core.fast import Events
 from jaxgen.core.inputs import COMPANIONS, as_array, as_events, as_label, check_rows, widened
 from jaxgen.core.protocols import Mapped, has
+from jaxgen.core.pytree import float_type
 
 F = TypeVar("F", bound=Callable[..., Any])
 Shape = tuple[int | None, ...]
@@ -249,6 +250,7 @@ _EVENT = _Way("per_event", ("key", "x"), ("context", "label", "observed"), _mapp
 _LATENT = _Way("per_latent", ("key", "z"), ("context", "label"), _mapped)
 _BATCH = _Way("per_batch", ("key", "x"), ("context", "label", "observed"), _flat)
 _SAMPLE = _Way("per_sample", ("key", "shape"), ("context", "label", "length"), _mapped, ("context", "label", "length"))
+_LEVEL = _Way("per_level", ("level",), ("context",), _mapped)
 _WEIGHTED = _Way("weighted_events", ("x", "weight"), ("context", "label"), _whole)
 
 
@@ -259,7 +261,7 @@ def _opened(method: F, way: _Way) -> F:
     )
     name, keyed = method.__name__, "key" in signature.positional
     of_events = "x" in signature.positional and "weight" not in signature.positional
-    check = _checked_sample if "shape" in signature.positional else _checked_events
+    check = {"shape": _checked_sample, "level": _checked_levels}.get(signature.positional[-1], _checked_events)
     static = (*signature.options, *({"length"} & {*signature.companions}))
 
     @functools.partial(jax.jit, static_argnames=("batch", "shared", *static))
@@ -303,6 +305,25 @@ def _checked_sample(model: Any, given: dict[str, Any], signature: Any, called: s
     if "length" in signature.companions:
         given["length"] = length
     return (), rows, batch, shared
+
+
+def _checked_levels(model: Any, given: dict[str, Any], signature: Any, called: str) -> Any:
+    """Take the checked inputs of a program on levels `[*batch]` out of the arguments of a call; options stay there."""
+    level = as_levels(given.pop("level"), jnp.promote_types(float_type(model), jnp.float32), called)
+    rows, shared = _companions(model, given, level.shape, None, signature, called)
+    return (level,), rows, level.shape, shared
+
+
+def as_levels(level: Any, dtype: Any, called: str) -> jax.Array:
+    """Return probabilities above 0 and below 1 as an array, NaN for others that cannot be seen yet, or refuse them."""
+    level = as_array(level, name="level", called=called)
+    if concrete(level) and not ((np.asarray(level) > 0) & (np.asarray(level) < 1)).all():
+        raise DataError(
+            "a level is a probability", called=called, expected="above 0 and below 1",
+            got=f"{np.min(level)} to {np.max(level)}", fix="0.05 for five percent",
+        )  # fmt: skip
+    level = jnp.asarray(level, dtype)
+    return jnp.where((level > 0) & (level < 1), level, jnp.nan)
 
 
 def _checked_events(model: Any, given: dict[str, Any], signature: Any, called: str) -> Any:
@@ -378,6 +399,15 @@ def per_sample(method: F) -> F:
     whose event shape has one (`None`), and only of those. Further options are static keywords.
     """
     return _opened(method, _SAMPLE)
+
+
+def per_level(method: F) -> F:
+    """Opens a method written for one probability, `(self, level, *, context=None)`, to any number of them.
+
+    Callers pass levels `[*batch]`, above 0 and below 1, and get leaves with the leading axes `[*batch]`. The method
+    sees them in the dtype of the model, and as NaN those outside, which could not be seen in a larger program.
+    """
+    return _opened(method, _LEVEL)
 
 
 def per_batch(method: F) -> F:

@@ -2,7 +2,8 @@
 
 Structural: a class has a protocol by having its members. What every model has stands first; then each optional
 capability with its equation, what holds without it (default), and the law that holds it (in `jaxgen.check`, which
-prints what a model can do). Code asks `has(model, Prior)`, and never for a method by its name.
+prints what a model can do). Code asks `has(model, Prior)`, and never for a method by its name. Those of energies are
+written in `core.energies`, and stand here with the others.
 
 What a model is made of is declared by `part()` and `parts()`. A capability below is then of the model's own fields
 alone: `core.latent` adds those of the parts.
@@ -18,8 +19,17 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 
-Key = jax.Array
-Shape = tuple[int | None, ...]
+from jaxgen.core.energies import (
+    Annealed as Annealed,
+    Energy as Energy,
+    HiddenFields as HiddenFields,
+    Key,
+    Layered as Layered,
+    PseudoLikelihood as PseudoLikelihood,
+    Reversible as Reversible,
+    Shape,
+    Tractable as Tractable,
+)
 
 
 class Kind(enum.StrEnum):
@@ -76,20 +86,6 @@ class Bound(Implicit, Protocol):
 
     def elbo(self, key: Key, x: Any, *, context: Any = None) -> jax.Array:
         """An unbiased estimate of a lower bound on `log p(x)` in nats, `[*batch, *event] -> [*batch]`."""
-
-
-@runtime_checkable
-class Energy(Protocol):
-    """Has an unnormalised density: a Boltzmann machine."""
-
-    @property
-    def event_shape(self) -> Shape: ...
-
-    def energy(self, x: Any) -> jax.Array:
-        """`-log p(x)` up to a constant of the model, in nats, `[*batch, *event] -> [*batch]`."""
-
-    def kernel(self, key: Key, x: Any) -> jax.Array:
-        """One Markov step, `[*batch, *event] -> [*batch, *event]`, that leaves `p` invariant."""
 
 
 # ---- optional capabilities of a model
@@ -425,6 +421,20 @@ class Spread(Located, Protocol):
     variance: Any
 
 
+class Quantiled(Density, Protocol):
+    """Has the distribution function of each coordinate by itself, whatever the others are (marginal), and its inverse.
+
+    `cdf(x)_d = P(X_d <= x_d)` and `quantile(u)_d = inf {x: P(X_d <= x) >= u}`. Default: neither.
+    Law: `cdf` never falls, is at least u at `quantile(u)` and at most u just below it, and so are shares of draws.
+    """
+
+    def cdf(self, x: Any, *, context: Any = None) -> jax.Array:
+        """`[*batch, *event] -> [*batch, *event]`, probabilities; of NaN NaN."""
+
+    def quantile(self, level: Any, *, context: Any = None) -> jax.Array:
+        """Levels `[*batch]`, above 0 and below 1 `-> [*batch, *event]`, units of x."""
+
+
 class NormalDivergence(Density, Protocol):
     """Knows its divergence from a Gaussian, which then needs no draws in a bound. Default: one draw."""
 
@@ -448,53 +458,3 @@ class Scaled(Protocol):
     """Knows its events in units of their own scale: for critics and networks."""
 
     def standardize(self, x: Any) -> jax.Array: ...
-
-
-# ---- energies
-
-
-class Tractable(Energy, Protocol):
-    """Small enough to be summed over: an exact log-partition function, nats."""
-
-    def log_partition(self) -> jax.Array: ...
-
-
-class Annealed(Energy, Protocol):
-    """Has a path of models from one that is tractable, for estimates of its partition function (`annealing`)."""
-
-    def annealing_path(self) -> Any: ...
-
-
-class Reversible(Energy, Protocol):
-    """Has a kernel whose steps in reverse order are the reverse of `kernel`. Default: `kernel` is its own reverse."""
-
-    def reverse_kernel(self, key: Key, x: Any) -> jax.Array: ...
-
-
-class Layered(Energy, Protocol):
-    """A machine of two layers, which can be stacked."""
-
-    @property
-    def transposed(self) -> Any:
-        """The machine with its layers exchanged."""
-
-    def sample_hidden(self, key: Key, x: Any) -> jax.Array: ...
-
-
-class HiddenFields(Energy, Protocol):
-    """Has a kernel in two halves, of which the energy computes the first.
-
-    Law: `kernel_from(key, energy_and_field(x)[1])` is a step of `kernel`.
-    """
-
-    def energy_and_field(self, x: Any) -> tuple[jax.Array, jax.Array]:
-        """The energy `[*batch]`, and what x makes of the hidden units before they are drawn."""
-
-    def kernel_from(self, key: Key, field: jax.Array) -> jax.Array:
-        """The rest of the step, from the field."""
-
-
-class PseudoLikelihood(Energy, Protocol):
-    """Has conditionals of each coordinate given the others."""
-
-    def pseudo_log_likelihood(self, x: Any) -> jax.Array: ...

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import algebra, latent, protocols
+from jaxgen.core import algebra, energies, latent, protocols
 from jaxgen.core.compiled import compiled
 from jaxgen.core.errors import DataError, ModelError, ShapeError
 from jaxgen.core.files import load, save
@@ -33,6 +33,7 @@ from jaxgen.core.protocols import (
     Labelled,
     Latent,
     Paired,
+    Quantiled,
     Recentred,
     Repairs,
     Sequential,
@@ -41,6 +42,7 @@ from jaxgen.core.protocols import (
 )
 from jaxgen.core.pytree import combine, partition, parts_of
 from jaxgen.models.latent.mixture import Mixture
+from jaxgen.ops.mixing import has_quantiles
 
 #: what two float32 programs of one computation may differ by: a handful of roundings
 ROUNDING: dict[str, Any] = {"rtol": 2e-5, "atol": 2e-5}
@@ -259,6 +261,33 @@ def fast_is_the_default(model: Any, x: Any, context: Any = None, others: tuple[A
             np.testing.assert_allclose(a, b, **SUMS)
 
 
+#: the levels at which a distribution function is looked at
+LEVELS = (1e-3, 0.05, 0.3, 0.5, 0.8, 0.99)
+
+
+def quantiles_invert_the_cdf(model: Any, x: Any, context: Any = None) -> None:
+    """The distribution function never falls, is a level at its quantile, and shares of draws are what it says."""
+    one = None if context is None else context[0]
+    levels = jnp.asarray(LEVELS)
+    at = model.quantile(levels, context=one)
+    assert at.shape == (len(LEVELS), *model.event_shape), f"quantiles {at.shape} of {len(LEVELS)} levels"
+    shared = None if one is None else jnp.broadcast_to(one, (len(LEVELS), *one.shape))
+    above, below = (np.asarray(model.cdf(q, context=shared)) for q in (at, _below(at)))
+    wanted = np.asarray(levels).reshape((-1,) + (1,) * (at.ndim - 1))
+    assert (above >= wanted - 1e-5).all(), f"below the levels {LEVELS} at their quantiles: {above.tolist()}"
+    assert (below <= wanted + 1e-5).all(), f"above the levels {LEVELS} just below their quantiles: {below.tolist()}"
+    assert (np.diff(above, axis=0) >= -1e-6).all(), f"a distribution function that falls: {above.tolist()}"
+    drawn = np.asarray(model.sample(jax.random.key(3), (DRAWS,), context=one), np.float64)
+    for q, p in zip(np.asarray(at, np.float64), above, strict=True):
+        z = np.abs((drawn <= q).mean(axis=0) - p) / np.sqrt(np.maximum(p * (1 - p), 1 / DRAWS) / DRAWS)
+        assert (z < FAR).all(), f"the share of draws up to a quantile is {z.max():.1f} standard errors from its level"
+
+
+def _below(x: Any) -> Any:
+    """Numbers a little below, by some roundings of themselves."""
+    return x - jnp.maximum(4 * jnp.finfo(x.dtype).eps * jnp.abs(x), jnp.finfo(x.dtype).tiny)
+
+
 #: `(law, whom it applies to)`, in the order of `check`
 LAWS: tuple[tuple[Callable[..., None], Callable[[Any], bool]], ...] = (
     (draws_are_events, lambda model: has(model, Implicit)),
@@ -274,14 +303,15 @@ LAWS: tuple[tuple[Callable[..., None], Callable[[Any], bool]], ...] = (
     (m_steps_keep_the_kind, latent.supports_em),
     (em_never_loses, latent.supports_em),
     (no_mass_is_no_change, latent.supports_em),
+    (quantiles_invert_the_cdf, has_quantiles),
     (fast_is_the_default, lambda model: has(model, ComponentScores) or has(model, ComponentSteps)),
 )
 
 
 def capabilities() -> dict[str, Any]:
     """Return the protocols of models on the page, by name."""
-    page = vars(protocols).items()
-    return {n: p for n, p in page if inspect.isclass(p) and p.__module__ == protocols.__name__
+    page = sorted(vars(protocols).items(), key=lambda item: item[1] in vars(energies).values())  # those stand last
+    return {n: p for n, p in page if inspect.isclass(p) and p.__module__ in (protocols.__name__, energies.__name__)
             and getattr(p, "_is_protocol", False)}  # fmt: skip
 
 
@@ -376,6 +406,8 @@ def _offered(asked: Any, model: Any) -> bool:
     """True if a model, whose class has the members of a protocol, has parts that let it do what they promise."""
     if asked is Latent:
         return latent.supports_em(model)
+    if asked is Quantiled:
+        return has_quantiles(model)
     return asked not in _OF_DENSITIES or latent.has_density(model)
 
 

@@ -88,6 +88,29 @@ def scored(value: jax.Array, inside: jax.Array, x: jax.Array, missing: bool) -> 
     return jnp.where(inside, value, rest)
 
 
+def cumulated(x: jax.Array, inside: jax.Array, share: jax.Array) -> jax.Array:
+    """Return probabilities of no more than x: `share` inside an interval around zero or above it, 0 below and 1 above.
+
+    Example:
+        >>> x = jnp.array([-1.0, 2.0, jnp.inf, jnp.nan])
+        >>> cumulated(x, (x > 0) & (x < jnp.inf), jnp.full(4, 0.5)).tolist()
+        [0.0, 0.5, 1.0, nan]
+    """
+    outside = jnp.where(x != x, jnp.nan, jnp.where(x > 0, 1.0, 0.0)).astype(share.dtype)
+    return jnp.where(inside, share, outside)
+
+
+def of_counts(x: jax.Array, dtype: Any, share: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """Return probabilities of no more than x, which may be any number, from `share(k)` of whole ones k from 0.
+
+    Example:
+        >>> of_counts(jnp.array([-0.5, 1.5]), jnp.float32, lambda k: k / 4).tolist()
+        [0.0, 0.25]
+    """
+    inside = (x >= 0) & (x < jnp.inf)
+    return cumulated(x, inside, share(jnp.floor(jnp.where(inside, x, 0).astype(dtype))))
+
+
 def smallest(dtype: Any) -> float:
     """Return the smallest normal number of a dtype: where a probability stops that training drives to zero.
 

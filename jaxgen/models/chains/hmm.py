@@ -19,12 +19,12 @@ from jaxgen.models.chains.emissions import (
     as_rows,
     contexts_of_steps,
     emission_statistics,
-    log_distribution,
     refuse_leaf,
     start_emissions,
     steps_of,
     valid_steps,
 )
+from jaxgen.models.chains.forecasts import Forecast, Paths, draw_paths, forecast_steps
 from jaxgen.models.chains.markov import MarkovChain
 from jaxgen.models.latent.product import Product
 from jaxgen.ops import chains
@@ -37,12 +37,6 @@ class HMMStatistics(NamedTuple):
     chain: Any
     emissions: Any
     mass: jax.Array
-
-
-class Forecast(NamedTuple):
-    """A forecast of hidden states: `log_states [horizon, K]`, `log p(z_(t+h) | x_1..t)` in nats."""
-
-    log_states: jax.Array
 
 
 @model
@@ -432,14 +426,21 @@ class HMM:
             return chains.start_filter(start, seen)
         return chains.filter_step(state, seen, move if move.ndim == 2 else move[0, 0])
 
-    def forecast(self, state, horizon: int) -> Forecast:
-        """Return the distribution of the state 1 to `horizon` steps after that of `filter_step`, or `log_filtered [K]`.
+    def forecast(self, state, horizon: int, *, context=None) -> Forecast:
+        """Return the densities of the `horizon` steps after a state, with quantiles, intervals and means.
 
-        What will be seen h steps ahead has the density `Mixture(forecast.log_states[h - 1], hmm.emissions)`.
+        From `filter(x)` of one sequence, what `filter_step` returned, or `log_filtered [K]`; the context is that of the
+        steps to come, `[horizon, *context]`.
         """
-        known = isinstance(state, chains.FilterState)
-        log_filtered = state.log_filtered if known else log_distribution(state, self.chain.states, "HMM.forecast")
-        return Forecast(chains.forecast(log_filtered, self.log_transition, horizon))
+        return forecast_steps(self, state, horizon, context)
+
+    def sample_paths(self, key, state, horizon: int, shape=(), *, context=None, past=None) -> Paths:
+        """Draw the `horizon` steps after a state jointly: `states [*shape, horizon]`, `x [*shape, horizon, *event]`.
+
+        Where the context of the emissions is what was seen before (`jaxgen.lagged`), `past [lags, D]` are the last
+        steps, the latest last, and a path goes on from its own draws.
+        """
+        return draw_paths(self, key, state, horizon, shape, context, past)
 
     @compiled
     def step_log_prob(self, x):

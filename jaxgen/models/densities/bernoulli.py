@@ -17,7 +17,7 @@ from jaxgen.core.compiled import compiled
 from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import distrax
 from jaxgen.core.inputs import concrete, floating
-from jaxgen.core.methods import per_batch, per_event, per_sample, weighted_events
+from jaxgen.core.methods import per_batch, per_event, per_level, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops import entries
 from jaxgen.ops.stable import has_mass
@@ -123,6 +123,18 @@ class Bernoulli:
         """Nats, `[*batch, *event] -> [*batch]`."""
         value = -jax.nn.softplus(jnp.where(x == 1, -self.logits, self.logits))
         return jnp.sum(entries.scored(value, entries.whole(x, 2), x, self.missing))
+
+    @per_event
+    def cdf(self, x, *, context=None) -> jax.Array:
+        """Return `P(X <= x)` of each coordinate by itself, `[*batch, *event] -> [*batch, *event]`."""
+        below = jax.nn.sigmoid(-self.logits)
+        return entries.of_counts(x, below.dtype, lambda k: jnp.where(k < 1, below, 1))
+
+    @per_level
+    def quantile(self, level, *, context=None) -> jax.Array:
+        """Return quantiles of each coordinate by itself, levels `[*batch] -> [*batch, *event]`."""
+        bit = (level > jax.nn.sigmoid(-self.logits)).astype(level.dtype)
+        return jnp.where(jnp.isnan(level), level, bit)
 
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:

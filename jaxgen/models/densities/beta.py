@@ -11,11 +11,13 @@ import jax.numpy as jnp
 
 from jaxgen.core.compiled import compiled, compiled_by_trace
 from jaxgen.core.exchange import distrax
-from jaxgen.core.methods import per_event, per_sample, weighted_events
+from jaxgen.core.methods import per_event, per_level, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops import entries
+from jaxgen.ops.roots import reach
 from jaxgen.ops.special import digamma_gaps, excess, stirling_error
 from jaxgen.ops.stable import has_mass
+from jaxgen.ops.tails import beta_cdf
 
 #: default floor of 1 / concentration, the squared relative spread, as a share of the data's: that of a variance
 RELATIVE_FLOOR = 1e-6
@@ -117,6 +119,9 @@ class Beta:
         """Refuse data that are not between 0 and 1 with a DataError."""
         _shares(x, self.missing, "Beta.check_data(x)")
 
+    def _share(self, x):
+        return beta_cdf(self.a, self.b, x, 1 - x)
+
     def _ratios(self, x):
         """Return `x - m`, and `t - 1 - log t` for `t = x / m` and for `t = (1 - x) / (1 - m)`."""
         # from the nearer end, where numbers are fine-grained
@@ -133,6 +138,18 @@ class Beta:
         constant = 0.5 * (self.log_concentration + log_room - math.log(2 * math.pi)) + _errors(self.a, self.b)
         value = constant - self.a * left - self.b * right - jnp.log(clean) - jnp.log1p(-clean)
         return jnp.sum(entries.scored(value, inside, x, self.missing))
+
+    @per_event
+    def cdf(self, x, *, context=None) -> jax.Array:
+        """Return `P(X <= x)` of each coordinate by itself, `[*batch, *event] -> [*batch, *event]`."""
+        clean, inside = entries.clean(x, _inside, 0.5, self.logit_mean.dtype)
+        return entries.cumulated(x, inside, self._share(clean))
+
+    @per_level
+    def quantile(self, level, *, context=None) -> jax.Array:
+        """Return quantiles of each coordinate by itself, levels `[*batch] -> [*batch, *event]`."""
+        level = jnp.broadcast_to(level, self.event_shape)
+        return reach(lambda x: self._share(jnp.clip(x, 0, 1)), level, 0.0, 1.0)
 
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:

@@ -14,11 +14,13 @@ from jaxgen.core.compiled import compiled
 from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.inputs import concrete, floating
-from jaxgen.core.methods import per_event, per_sample, weighted_events
+from jaxgen.core.methods import per_event, per_level, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model
 from jaxgen.ops import entries
+from jaxgen.ops.roots import reach
 from jaxgen.ops.special import poisson_log_mass
 from jaxgen.ops.stable import has_mass
+from jaxgen.ops.tails import beta_cdf
 
 
 class BinomialStatistics(NamedTuple):
@@ -143,6 +145,24 @@ class Binomial:
         parts = [poisson_log_mass(k, n * jnp.exp(log), jnp.log(n) + log) for k, log in ((yes, log_p), (no, log_q))]
         value = jnp.where(yes + no > 0, parts[0] + parts[1] - poisson_log_mass(n, n), 0)
         return jnp.sum(entries.scored(value, inside, x, False))
+
+    @per_event
+    def cdf(self, x, *, context=None) -> jax.Array:
+        """Return `P(X <= x)` of each coordinate by itself, `[*batch, *event] -> [*batch, *event]`."""
+        n, odds = self._trials(context), (jax.nn.sigmoid(-self.logits), self.probs)
+
+        def share(k):
+            less = k < n
+            return jnp.where(less, beta_cdf(jnp.where(less, n - k, 1), jnp.where(less, k, 0) + 1, *odds), 1)
+
+        return jnp.where(entries.whole(n), entries.of_counts(x, n.dtype, share), jnp.nan)
+
+    @per_level
+    def quantile(self, level, *, context=None) -> jax.Array:
+        """Return quantiles of each coordinate by itself, levels `[*batch] -> [*batch, *event]`."""
+        level = jnp.broadcast_to(level, self.event_shape)
+        given = {} if context is None else {"context": context}
+        return reach(lambda x: self.cdf(x, **given), level, -1.0, self._trials(context))
 
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:

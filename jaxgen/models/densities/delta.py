@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxgen.core.compiled import compiled
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.inputs import as_array, floating
-from jaxgen.core.methods import per_event, per_sample, weighted_events
+from jaxgen.core.methods import per_event, per_level, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.core.remedies import unseen
 from jaxgen.ops.entries import filled, float_dtype, scored
@@ -102,6 +102,17 @@ class Delta:
     def impute(self, x) -> jax.Array:
         """Return events with what is missing (NaN) at its value, `[*batch, *event]`."""
         return filled(x, self.value)
+
+    @per_event
+    def cdf(self, x, *, context=None) -> jax.Array:
+        """Return `P(X <= x)` of each coordinate by itself, `[*batch, *event] -> [*batch, *event]`."""
+        reached = (x > self.value) | self._at(x)
+        return jnp.where(jnp.isnan(x), x, reached).astype(self.value.dtype)
+
+    @per_level
+    def quantile(self, level, *, context=None) -> jax.Array:
+        """Return quantiles of each coordinate by itself, levels `[*batch] -> [*batch, *event]`."""
+        return jnp.where(jnp.isnan(level), level, self.value)
 
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import ndtr, ndtri
 
 from jaxgen.core.compiled import compiled, compiled_by_trace
 from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import distrax
 from jaxgen.core.inputs import concrete, floating
-from jaxgen.core.methods import per_event, per_sample, weighted_events
+from jaxgen.core.methods import per_event, per_level, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops import gaussians, scales
 from jaxgen.ops.conjugate import NormalInverseWishart, broadcast_prior
@@ -138,6 +139,16 @@ class DiagonalGaussian:
         z = self._residual(x) * jnp.exp(-self._log_scale)
         terms = -0.5 * (z * z + LOG_2PI) - self._log_scale
         return jnp.sum(jnp.where(jnp.isnan(x), 0, terms) if self.missing else terms)
+
+    @per_event
+    def cdf(self, x, *, context=None) -> jax.Array:
+        """Return `P(X <= x)` of each coordinate by itself, `[*batch, D] -> [*batch, D]`."""
+        return ndtr(self._residual(x) / self.scale)
+
+    @per_level
+    def quantile(self, level, *, context=None) -> jax.Array:
+        """Return quantiles of each coordinate by itself, levels `[*batch] -> [*batch, D]`."""
+        return self.mean + self.scale * ndtri(level)
 
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:

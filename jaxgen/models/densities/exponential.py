@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxgen.core.compiled import compiled, compiled_by_trace
 from jaxgen.core.exchange import as_distribution
-from jaxgen.core.methods import per_event, per_sample, weighted_events
+from jaxgen.core.methods import per_event, per_level, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops import entries, scales
 from jaxgen.ops.stable import has_mass
@@ -94,6 +94,17 @@ class Exponential:
     def impute(self, x) -> jax.Array:
         """Return events with what is missing (NaN) at its mean, `[*batch, *event]`."""
         return entries.filled(x, self.mean)
+
+    @per_event
+    def cdf(self, x, *, context=None) -> jax.Array:
+        """Return `P(X <= x)` of each coordinate by itself, `[*batch, *event] -> [*batch, *event]`."""
+        clean, inside = entries.clean(x, _inside, 0, self.log_mean.dtype)
+        return entries.cumulated(x, inside, -jnp.expm1(-clean * self.rate))
+
+    @per_level
+    def quantile(self, level, *, context=None) -> jax.Array:
+        """Return quantiles of each coordinate by itself, levels `[*batch] -> [*batch, *event]`."""
+        return -self.mean * jnp.log1p(-level)
 
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:

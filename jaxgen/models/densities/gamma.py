@@ -14,11 +14,14 @@ from jaxgen.core.compiled import compiled, compiled_by_trace
 from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import distrax
 from jaxgen.core.inputs import as_array, concrete, floating
-from jaxgen.core.methods import per_event, per_sample, weighted_events
+from jaxgen.core.methods import per_event, per_level, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.core.remedies import unseen
+from jaxgen.ops import entries
+from jaxgen.ops.roots import reach
 from jaxgen.ops.special import digamma_gaps, excess, stirling_error
 from jaxgen.ops.stable import has_mass
+from jaxgen.ops.tails import gamma_tails
 
 HIGHEST = jax.lax.Precision.HIGHEST
 #: default floor of 1 / shape, the squared relative spread, as a share of the data's: that of a Gaussian's variance
@@ -142,6 +145,11 @@ class Gamma:
         """A mean and a shape for each coordinate."""
         return 2 * math.prod(self.log_mean.shape)
 
+    @property
+    def _unit(self):
+        """One over the rate, `[*K, *event]`, units of x."""
+        return jnp.exp(self.log_mean - self.log_shape)
+
     def check_data(self, x) -> None:
         """Refuses data outside the support with a DataError."""
         _positive(x, self.missing, "Gamma.check_data(x)")
@@ -174,6 +182,18 @@ class Gamma:
     def impute(self, x) -> jax.Array:
         """Return events with what is missing (NaN) at its mean, `[*batch, *event]`."""
         return jnp.where(jnp.isnan(x), self.mean, x)
+
+    @per_event
+    def cdf(self, x, *, context=None) -> jax.Array:
+        """Return `P(X <= x)` of each coordinate by itself, `[*batch, *event] -> [*batch, *event]`."""
+        clean, inside, _ = self._clean(x)
+        return entries.cumulated(x, inside, gamma_tails(self.shape, clean / self._unit)[0])
+
+    @per_level
+    def quantile(self, level, *, context=None) -> jax.Array:
+        """Return quantiles of each coordinate by itself, levels `[*batch] -> [*batch, *event]`."""
+        level = jnp.broadcast_to(level, self.event_shape)
+        return self._unit * reach(lambda y: gamma_tails(self.shape, jnp.maximum(y, 0))[0], level, 0.0, self.shape + 1)
 
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:

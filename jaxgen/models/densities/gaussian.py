@@ -6,12 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import ndtr, ndtri
 
 from jaxgen.core.compiled import compiled, compiled_by_trace
 from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import distrax
 from jaxgen.core.inputs import floating
-from jaxgen.core.methods import per_event, per_sample, weighted_events
+from jaxgen.core.methods import per_event, per_level, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops import gaussians, linalg, scales
 from jaxgen.ops.conjugate import NormalInverseWishart, broadcast_prior
@@ -148,6 +149,11 @@ class Gaussian:
         factor = self.scale_tril
         return matmul(factor, jnp.swapaxes(factor, -1, -2))
 
+    @property
+    def _deviation(self):
+        """Standard deviations, `[*K, D]`."""
+        return jnp.linalg.norm(self.scale_tril, axis=-1)
+
     def _residual(self, x):
         # the data move to the origin first, where float32 is fine-grained
         return (x - self.origin) - self.offset
@@ -165,6 +171,16 @@ class Gaussian:
             d, _, correction = gaussians.fill_missing(whitener, d)
         z = matmul(whitener, d)
         return -0.5 * (jnp.sum(z * z) + z.size * LOG_2PI) + jnp.trace(self.raw) + correction
+
+    @per_event
+    def cdf(self, x, *, context=None) -> jax.Array:
+        """Return `P(X <= x)` of each coordinate by itself, `[*batch, D] -> [*batch, D]`."""
+        return ndtr(self._residual(x) / self._deviation)
+
+    @per_level
+    def quantile(self, level, *, context=None) -> jax.Array:
+        """Return quantiles of each coordinate by itself, levels `[*batch] -> [*batch, D]`."""
+        return self.mean + self._deviation * ndtri(level)
 
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxgen.core.compiled import compiled, compiled_by_trace
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.inputs import floating
-from jaxgen.core.methods import per_event, per_sample, weighted_events
+from jaxgen.core.methods import per_event, per_level, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops import entries, scales
 from jaxgen.ops.stable import has_mass
@@ -128,6 +128,19 @@ class Laplace:
     def impute(self, x) -> jax.Array:
         """Return events with what is missing (NaN) at its mean, `[*batch, *event]`."""
         return entries.filled(x, self.mean)
+
+    @per_event
+    def cdf(self, x, *, context=None) -> jax.Array:
+        """Return `P(X <= x)` of each coordinate by itself, `[*batch, *event] -> [*batch, *event]`."""
+        z = self._residual(x) / self.scale
+        tail = 0.5 * jnp.exp(-jnp.abs(z))
+        return jnp.where(z < 0, tail, 1 - tail)
+
+    @per_level
+    def quantile(self, level, *, context=None) -> jax.Array:
+        """Return quantiles of each coordinate by itself, levels `[*batch] -> [*batch, *event]`."""
+        tail = jnp.minimum(level, 1 - level)
+        return self.location + jnp.where(level < 0.5, 1, -1) * self.scale * jnp.log(2 * tail)
 
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:

@@ -8,10 +8,11 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import ndtr, ndtri
 
 from jaxgen.core.compiled import compiled, compiled_by_trace
 from jaxgen.core.exchange import as_distribution
-from jaxgen.core.methods import per_event, per_sample, weighted_events
+from jaxgen.core.methods import per_event, per_level, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops import entries, scales
 from jaxgen.ops.gaussians import LOG_2PI, Moments, shift_moments
@@ -103,6 +104,17 @@ class LogNormal:
     def impute(self, x) -> jax.Array:
         """Return events with what is missing (NaN) at its mean, `[*batch, *event]`."""
         return entries.filled(x, self.mean)
+
+    @per_event
+    def cdf(self, x, *, context=None) -> jax.Array:
+        """Return `P(X <= x)` of each coordinate by itself, `[*batch, *event] -> [*batch, *event]`."""
+        d, _, inside = self._residual(x)
+        return entries.cumulated(x, inside, ndtr(d / self.scale))
+
+    @per_level
+    def quantile(self, level, *, context=None) -> jax.Array:
+        """Return quantiles of each coordinate by itself, levels `[*batch] -> [*batch, *event]`."""
+        return self.median * jnp.exp(self.scale * ndtri(level))
 
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:

@@ -7,12 +7,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import ndtr, ndtri
 
 from jaxgen.core.compiled import compiled, compiled_by_trace
 from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import distrax
 from jaxgen.core.inputs import concrete, floating
-from jaxgen.core.methods import per_event, per_sample, weighted_events
+from jaxgen.core.methods import per_event, per_level, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops import gaussians, linalg, scales
 from jaxgen.ops.coordinates import chosen_and_rest
@@ -218,6 +219,11 @@ class LowRankGaussian:
         noise = self.psi[..., None] * jnp.eye(self.psi.shape[-1], dtype=self.psi.dtype)
         return matmul(self.factor, jnp.swapaxes(self.factor, -1, -2)) + noise
 
+    @property
+    def _deviation(self):
+        """Standard deviations, `[*K, D]`."""
+        return jnp.sqrt(self.psi + jnp.sum(self.factor**2, axis=-1))
+
     def check_data(self, x) -> None:
         """Refuses NaN, unless missing entries are allowed, with a DataError."""
         scales.seen_numbers(x, "LowRankGaussian.check_data(x)", self.missing)
@@ -258,6 +264,16 @@ class LowRankGaussian:
     def impute(self, x) -> jax.Array:
         """Events with what is missing (NaN) at its conditional mean given the rest, `[*batch, D]`."""
         return jnp.where(jnp.isnan(x), self.mean + matmul(self.factor, self._explain(x).factors), x)
+
+    @per_event
+    def cdf(self, x, *, context=None) -> jax.Array:
+        """Return `P(X <= x)` of each coordinate by itself, `[*batch, D] -> [*batch, D]`."""
+        return ndtr((x - self.mean) / self._deviation)
+
+    @per_level
+    def quantile(self, level, *, context=None) -> jax.Array:
+        """Return quantiles of each coordinate by itself, levels `[*batch] -> [*batch, D]`."""
+        return self.mean + self._deviation * ndtri(level)
 
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:

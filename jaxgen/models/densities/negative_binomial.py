@@ -14,11 +14,14 @@ from jaxgen.core.compiled import compiled, compiled_by_trace
 from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.inputs import as_array, concrete, floating
-from jaxgen.core.methods import per_event, per_sample, weighted_events
+from jaxgen.core.methods import per_event, per_level, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.core.remedies import unseen
+from jaxgen.ops import entries
+from jaxgen.ops.roots import reach
 from jaxgen.ops.special import digamma_gaps, excess, stirling_error
 from jaxgen.ops.stable import has_mass
+from jaxgen.ops.tails import beta_cdf
 
 HIGHEST = jax.lax.Precision.HIGHEST
 #: the dispersion stays above this, and below `MOST` times the mean or one, whichever is larger: there the variance is
@@ -183,6 +186,18 @@ class NegativeBinomial:
     def impute(self, x) -> jax.Array:
         """Return events with what is missing (NaN) at its mean, `[*batch, *event]`."""
         return jnp.where(jnp.isnan(x), self.mean, x)
+
+    @per_event
+    def cdf(self, x, *, context=None) -> jax.Array:
+        """Return `P(X <= x)` of each coordinate by itself, `[*batch, *event] -> [*batch, *event]`."""
+        share = self.dispersion / (self.dispersion + self.mean), self.mean / (self.dispersion + self.mean)
+        return entries.of_counts(x, self.log_mean.dtype, lambda k: beta_cdf(self.dispersion, k + 1, *share))
+
+    @per_level
+    def quantile(self, level, *, context=None) -> jax.Array:
+        """Return quantiles of each coordinate by itself, levels `[*batch] -> [*batch, *event]`."""
+        level = jnp.broadcast_to(level, self.event_shape)
+        return reach(lambda x: self.cdf(x), level, -1.0, self.mean)
 
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:

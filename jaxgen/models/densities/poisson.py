@@ -18,11 +18,13 @@ from jaxgen.core.compiled import compiled
 from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.inputs import as_array, concrete
-from jaxgen.core.methods import per_event, per_sample, weighted_events
+from jaxgen.core.methods import per_event, per_level, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops import entries
+from jaxgen.ops.roots import reach
 from jaxgen.ops.special import poisson_log_mass
 from jaxgen.ops.stable import has_mass
+from jaxgen.ops.tails import gamma_tails
 
 HIGHEST = jax.lax.Precision.HIGHEST
 #: up to so many coordinates the mapped Poisson log-mass costs what the matrix product does (measured, CPU)
@@ -126,6 +128,17 @@ class Poisson:
     def impute(self, x) -> jax.Array:
         """Return events with what is missing (NaN) at its mean, `[*batch, *event]`."""
         return entries.filled(x, self.rate)
+
+    @per_event
+    def cdf(self, x, *, context=None) -> jax.Array:
+        """Return `P(X <= x)` of each coordinate by itself, `[*batch, *event] -> [*batch, *event]`."""
+        return entries.of_counts(x, self.log_rate.dtype, lambda k: gamma_tails(k + 1, self.rate)[1])
+
+    @per_level
+    def quantile(self, level, *, context=None) -> jax.Array:
+        """Return quantiles of each coordinate by itself, levels `[*batch] -> [*batch, *event]`."""
+        level = jnp.broadcast_to(level, self.event_shape)
+        return reach(lambda x: self.cdf(x), level, -1.0, self.rate)
 
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:

@@ -13,8 +13,8 @@ from jaxgen.core import algebra, latent
 from jaxgen.core.compiled import compiled
 from jaxgen.core.errors import ModelError
 from jaxgen.core.inputs import as_array, concrete, floating
-from jaxgen.core.methods import context_shape, per_event, per_sample, weighted_events
-from jaxgen.core.protocols import Located, Spread
+from jaxgen.core.methods import context_shape, per_event, per_level, per_sample, weighted_events
+from jaxgen.core.protocols import Located, Quantiled, Spread
 from jaxgen.core.pytree import fixed, model, part
 
 
@@ -109,6 +109,18 @@ class Punctured:
     def log_prob(self, x, *, context=None) -> jax.Array:
         """Return nats, `[*batch, *event] -> [*batch]`."""
         return jnp.where(self._at(x), -jnp.inf, self.density.log_prob(x, context=context))
+
+    @per_event
+    def cdf(self, x, *, context=None) -> jax.Array:
+        """Return `P(X <= x)` of each coordinate by itself, `[*batch, *event] -> [*batch, *event]`."""
+        algebra.needed(self.density, Quantiled, "Punctured.cdf(x)")
+        return self.density.cdf(x, context=context)
+
+    @per_level
+    def quantile(self, level, *, context=None) -> jax.Array:
+        """Return quantiles of each coordinate by itself, levels `[*batch] -> [*batch, *event]`."""
+        algebra.needed(self.density, Quantiled, "Punctured.quantile(level)")
+        return self.density.quantile(level, context=context)
 
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:

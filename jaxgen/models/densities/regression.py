@@ -7,11 +7,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import ndtr, ndtri
 
 from jaxgen.core.compiled import compiled
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.inputs import as_array, concrete, floating
-from jaxgen.core.methods import per_event, per_sample, weighted_events
+from jaxgen.core.methods import per_event, per_level, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model
 from jaxgen.core.sequences import Sequences
 from jaxgen.ops import linalg, scales
@@ -194,6 +195,11 @@ class LinearRegression:
         factor = linalg.tril_inverse(self.whitener)
         return matmul(factor, jnp.swapaxes(factor, -1, -2))
 
+    @property
+    def _deviation(self):
+        """Standard deviations of x given u, `[*K, D]`."""
+        return jnp.linalg.norm(linalg.tril_inverse(self.whitener), axis=-1)
+
     def predict(self, context) -> jax.Array:
         """`E[x | u]`, `[*batch, P] -> [*batch, D]`, of one regression.
 
@@ -217,6 +223,16 @@ class LinearRegression:
         """Nats, `[*batch, D] -> [*batch]`."""
         z = matmul(self.whitener, self._residual(x, context))
         return -0.5 * (jnp.sum(z * z) + z.size * LOG_2PI) + jnp.trace(self.raw)
+
+    @per_event
+    def cdf(self, x, *, context=None) -> jax.Array:
+        """Return `P(X <= x)` of each coordinate by itself, `[*batch, D] -> [*batch, D]`."""
+        return ndtr(self._residual(x, context) / self._deviation)
+
+    @per_level
+    def quantile(self, level, *, context=None) -> jax.Array:
+        """Return quantiles of each coordinate by itself, levels `[*batch] -> [*batch, D]`."""
+        return self.predict(context) + self._deviation * ndtri(level)
 
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import ndtr, ndtri
 
 from jaxgen.core.exchange import distrax
-from jaxgen.core.methods import per_event, per_sample
+from jaxgen.core.methods import per_event, per_level, per_sample
 from jaxgen.core.pytree import model, static
 from jaxgen.ops.gaussians import LOG_2PI
 
@@ -34,6 +35,16 @@ class StandardNormal:
     def log_prob(self, x, *, context=None) -> jax.Array:
         """Nats, `[*batch, *event] -> [*batch]`."""
         return -0.5 * (jnp.sum(x * x) + x.size * LOG_2PI)
+
+    @per_event
+    def cdf(self, x, *, context=None) -> jax.Array:
+        """Return `P(X <= x)` of each coordinate by itself, `[*batch, *event] -> [*batch, *event]`."""
+        return ndtr(x)
+
+    @per_level
+    def quantile(self, level, *, context=None) -> jax.Array:
+        """Return quantiles of each coordinate by itself, levels `[*batch] -> [*batch, *event]`."""
+        return jnp.full(self.event_shape, ndtri(level))
 
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:

@@ -14,10 +14,13 @@ from jaxgen.core.compiled import compiled, compiled_by_trace
 from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import distrax
 from jaxgen.core.inputs import as_array, concrete, floating
-from jaxgen.core.methods import per_event, per_sample, weighted_events
+from jaxgen.core.methods import per_event, per_level, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.core.remedies import unseen
+from jaxgen.ops import entries
+from jaxgen.ops.roots import reach
 from jaxgen.ops.stable import has_mass
+from jaxgen.ops.tails import von_mises_tail
 
 HIGHEST = jax.lax.Precision.HIGHEST
 #: default floor of 1 / concentration, a variance in the narrow limit, as a share of the data's: as for a Gaussian
@@ -149,6 +152,18 @@ class VonMises:
                 fix="np.angle(np.exp(1j * np.asarray(x, float))), in float64; np.deg2rad(x) for degrees",
             )  # fmt: skip
 
+    def _from_cut(self, x):
+        """Return the probability between -pi and x, where draws lie; as much again for every turn beyond."""
+
+        def around(d):
+            turns = jnp.round(d / (2 * math.pi))
+            d = d - 2 * math.pi * turns
+            tail = von_mises_tail(self.concentration, jnp.abs(d))
+            return turns + jnp.where(d < 0, tail, 1 - tail)
+
+        loc = _wrapped(self.location)
+        return around(x - loc) - around(-math.pi - loc)
+
     def _difference(self, x):
         """Angles from the direction within half a turn, what is finite, and each entry's penalty."""
         dtype = self.location.dtype
@@ -164,6 +179,19 @@ class VonMises:
         value = -2 * self.concentration * jnp.sin(difference / 2) ** 2
         value = value - (math.log(2 * math.pi) + _log_i0e(self.concentration))
         return jnp.sum(jnp.where(inside, value, 0) + penalty)
+
+    @per_event
+    def cdf(self, x, *, context=None) -> jax.Array:
+        """Return `P(X <= x)` of each coordinate by itself, `[*batch, *event] -> [*batch, *event]`."""
+        share = self._from_cut(x.astype(self.location.dtype))
+        inside = jnp.abs(x) <= math.pi
+        return entries.cumulated(x, inside, share)
+
+    @per_level
+    def quantile(self, level, *, context=None) -> jax.Array:
+        """Return quantiles of each coordinate by itself, levels `[*batch] -> [*batch, *event]`."""
+        level = jnp.broadcast_to(level, self.event_shape)
+        return reach(self._from_cut, level, -math.pi, math.pi)
 
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:

@@ -13,13 +13,14 @@ from jaxgen.core.compiled import compiled, compiled_by_trace, compiled_once
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.inputs import as_batch, as_events, concrete, floating, probabilities
-from jaxgen.core.methods import context_shape, per_batch, per_sample, weighted_events
+from jaxgen.core.methods import context_shape, per_batch, per_event, per_level, per_sample, weighted_events
 from jaxgen.core.protocols import Located
 from jaxgen.core.pytree import fixed, float_type, model, parts
 from jaxgen.core.sequences import opened, shown_to
 from jaxgen.core.value import ByValue
 from jaxgen.models.latent.product import Product
 from jaxgen.ops.chains import transitions
+from jaxgen.ops.mixing import mixed_cdf, mixed_quantile
 from jaxgen.ops.stable import logsumexp, shares, softmax
 from jaxgen.ops.starts import START_STEPS, cluster_shares, start_of_kinds
 
@@ -283,6 +284,16 @@ class Mixture:
         algebra.needed(self.components, Located, "Mixture.mean")
         means = algebra.joined(self.components, algebra.per_kind(lambda batch: batch.mean, self.components))
         return jnp.tensordot(self.weights, means, 1, precision="highest")
+
+    @per_event
+    def cdf(self, x, *, context=None) -> jax.Array:
+        """Return `P(X <= x)` of each coordinate alone, `[*batch, *event]` both, where components have one."""
+        return mixed_cdf(self.weights, self.components, x, context, "Mixture.cdf(x)")
+
+    @per_level
+    def quantile(self, level, *, context=None) -> jax.Array:
+        """Return quantiles of each coordinate alone, levels `[*batch] -> [*batch, *event]`."""
+        return mixed_quantile(self.weights, self.components, level, context, "Mixture.quantile(level)")
 
     @per_sample
     def sample(self, key, shape=(), *, context=None, length=None) -> jax.Array:

@@ -19,8 +19,8 @@ from jaxgen.core.compiled import compiled
 from jaxgen.core.errors import DataError, JaxgenError, ModelError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.inputs import as_array, concrete
-from jaxgen.core.methods import context_shape, per_batch, per_event, per_sample, weighted_events
-from jaxgen.core.protocols import Located, Spread
+from jaxgen.core.methods import context_shape, per_batch, per_event, per_level, per_sample, weighted_events
+from jaxgen.core.protocols import Located, Quantiled, Spread
 from jaxgen.core.pytree import float_type, model, part, static
 from jaxgen.core.sequences import opened
 from jaxgen.core.tables import Schema
@@ -320,6 +320,25 @@ class Product:
         keys = jax.random.split(key, len(self.blocks))
         parts = zip(keys, self._parts(x), strict=True)
         return sum(score(block, k, part, _given(block, context)) for k, (block, part) in parts)
+
+    @per_event
+    def cdf(self, x, *, context=None) -> jax.Array:
+        """Return `P(X <= x)` of each coordinate alone, `[*batch, D] -> [*batch, D]`, where blocks have one."""
+        return self._by_columns(lambda block, part, given: block.cdf(part, context=given), x, context, "Product.cdf(x)")
+
+    @per_level
+    def quantile(self, level, *, context=None) -> jax.Array:
+        """Return quantiles of each coordinate alone, levels `[*batch] -> [*batch, D]`."""
+        ask = lambda block, _, given: block.quantile(level, context=given)  # noqa: E731
+        return self._by_columns(ask, jnp.zeros(self.event_shape, level.dtype), context, "Product.quantile(level)")
+
+    def _by_columns(self, ask, x, context, called):
+        """Return what the blocks answer about their columns, put together as an event."""
+        out = jnp.zeros(self.event_shape, float_type(self))
+        for columns, (block, own) in zip(self.columns, self._parts(x), strict=True):
+            algebra.needed(block, Quantiled, called)
+            out = out.at[np.asarray(columns)].set(ask(block, own, _given(block, context)).astype(out.dtype))
+        return out
 
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:

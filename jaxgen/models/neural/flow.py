@@ -19,8 +19,17 @@ from jaxgen.core.compiled import compiled_once
 from jaxgen.core.errors import FitError, JaxgenWarning, ModelError, ShapeError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.inputs import as_array, floating
-from jaxgen.core.methods import check_key, context_shape, latent_shape, per_event, per_latent, per_sample, same_shape
-from jaxgen.core.protocols import has
+from jaxgen.core.methods import (
+    check_key,
+    context_shape,
+    latent_shape,
+    per_event,
+    per_latent,
+    per_level,
+    per_sample,
+    same_shape,
+)
+from jaxgen.core.protocols import Quantiled, has
 from jaxgen.core.pytree import model, part
 from jaxgen.core.scores import plus_minus
 from jaxgen.core.value import ByValue
@@ -214,6 +223,42 @@ class Flow:
         """The logarithm of an unbiased estimate of p(x), of a base that has one, nats, `[*batch]`."""
         z, log_det = self.bijection.inverse_and_log_det(x, context)
         return latent.estimate(self.base, key, z, self._for_base(context), samples) + log_det
+
+    @per_event
+    def cdf(self, x, *, context=None) -> jax.Array:
+        """Return `P(X <= x)` of each coordinate alone, `[*batch, 1] -> [*batch, 1]`, of events of one number."""
+        self._check_one("Flow.cdf(x)")
+        z, log_det = self.bijection.inverse(x, context)
+        given, level = self._for_base(context), jnp.asarray(0.5, z.dtype)
+        middle = self.base.quantile(level, context=given)
+        share = self.base.cdf(z, context=given)
+        share = jnp.where(self._rises(middle, context), share, 1 - share)
+        # there is no way back from outside of the support
+        end = jnp.where(jnp.isnan(x), jnp.nan, x > self.bijection.forward(middle, context)[0]).astype(share.dtype)
+        return jnp.where(log_det > -jnp.inf, share, end)
+
+    @per_level
+    def quantile(self, level, *, context=None) -> jax.Array:
+        """Return quantiles of each coordinate alone, levels `[*batch] -> [*batch, 1]`, of events of one number."""
+        self._check_one("Flow.quantile(level)")
+        given = self._for_base(context)
+        middle = self.base.quantile(jnp.full_like(level, 0.5), context=given)
+        level = jnp.where(jnp.all(self._rises(middle, context)), level, 1 - level)
+        return self.bijection.forward(self.base.quantile(level, context=given), context)[0]
+
+    def _rises(self, z, context):
+        """Return whether the bijection, monotone in one number, rises at z."""
+        way = lambda z: self.bijection.forward(z, context)[0]  # noqa: E731
+        return jax.jvp(way, (z,), (jnp.ones_like(z),))[1].reshape(self.event_shape) > 0
+
+    def _check_one(self, called):
+        algebra.needed(self.base, Quantiled, called)
+        if self.event_shape not in ((), (1,)) or self.latent_shape != self.event_shape:
+            raise ModelError(
+                "the coordinates of a flow have no distribution function of their own", called=called,
+                expected="events of one number, [1]", got=f"events {list(self.event_shape)}",
+                fix="np.quantile(model.sample(key, (100_000,)), level, axis=0)",
+            )  # fmt: skip
 
     @per_sample
     def sample(self, key, shape=(), *, context=None, length=None) -> jax.Array:
