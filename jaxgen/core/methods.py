@@ -20,7 +20,7 @@ from jaxgen.core import latent, signatures
 from jaxgen.core.algebra import check_context, context_optional, context_shape
 from jaxgen.core.errors import DataError, ShapeError
 from jaxgen.core.fast import Events
-from jaxgen.core.inputs import COMPANIONS, as_array, as_events, as_label, check_rows, widened
+from jaxgen.core.inputs import COMPANIONS, as_array, as_events, as_label, check_rows, concrete, widened
 from jaxgen.core.protocols import Mapped, has
 from jaxgen.core.pytree import float_type
 

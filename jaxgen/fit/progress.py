@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import warnings
 from typing import Any
@@ -11,7 +12,7 @@ from jaxgen.fit.loop import Status
 from jaxgen.fit.watch import Progress, latest
 
 #: before anything was measured there is no rate and no time that is left
-BEGINNING = "{desc}: {n_fmt}/{total_fmt}"
+BEGINNING = "{desc}{n_fmt}/{total_fmt}"
 
 
 def watched(progress: bool | None) -> bool:
@@ -37,7 +38,18 @@ def make_bar(total: int, unit: str, **options: Any) -> Any:
         warnings.simplefilter("ignore")
         from tqdm.auto import tqdm
 
-        return tqdm(total=total, unit=unit, dynamic_ncols=True, **options)
+        # a terminal that knows no size of its own, as of a container, has one all the same
+        size = shutil.get_terminal_size()
+        sized = {"dynamic_ncols": True} if _terminal_size() else {"ncols": size.columns, "nrows": size.lines}
+        return tqdm(total=total, unit=unit, **sized, **options)
+
+
+def _terminal_size() -> bool:
+    """True unless standard error is a terminal of no columns or no rows."""
+    try:
+        return all(os.get_terminal_size(sys.stderr.fileno()))
+    except (OSError, ValueError, AttributeError):  # no terminal, or not even a file
+        return True
 
 
 class Bar:
@@ -54,7 +66,7 @@ class Bar:
     def begin(self, step: int) -> None:
         """Before anything is compiled; so many steps are there of a fit that resumes."""
         if self._shown:
-            self._bar = make_bar(self._steps, "step", initial=step, desc="compiling", bar_format=BEGINNING)
+            self._bar = make_bar(self._steps, "step", initial=step, desc="compiling: ", bar_format=BEGINNING)
 
     def compiled(self) -> None:
         """Only steps count from now on, in the rate and in what is left."""

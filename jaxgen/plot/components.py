@@ -15,7 +15,7 @@ from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.inputs import as_array
 from jaxgen.core.protocols import Classifier, Covaried, Located, Spread, has
 from jaxgen.metrics.information import CRITERIA
-from jaxgen.plot.style import DATA, GRID, INK, MARKERS, PALETTE, clean, dot_size
+from jaxgen.plot.style import DATA, GRID, INK, MARKERS, PALETTE, clean, component_colour, dot_size
 
 
 def ellipses(
@@ -64,7 +64,7 @@ def ellipses(
         variances, axes = np.linalg.eigh(covariance[k])
         width, height = 2 * np.sqrt(np.maximum(variances[::-1], 0))
         angle = math.degrees(math.atan2(axes[1, 1], axes[0, 1]))
-        colour, share = PALETTE[k % len(PALETTE)], float(weights[k] / weights.max())
+        colour, share = component_colour(k), float(weights[k] / weights.max())
         for i, r in enumerate(deviations):
             face, edge = to_rgba(colour, 0.03 + 0.17 * share), to_rgba(colour, 0.3 + 0.7 * share)
             size, line = (r * width, r * height), 1.6 if i == 0 else 1.0
@@ -101,12 +101,18 @@ def responsibilities(
     pair = _pair(coordinates, size, called)
     dots = _columns(x, pair, size, called)
     share = np.asarray(mixture.responsibilities(x), np.float64)
-    palette = np.array([to_rgba(PALETTE[k % len(PALETTE)])[:3] for k in range(share.shape[1])])
     order = np.argsort(-share.max(axis=1), kind="stable")
-    # light adds in proportion to the square of what a screen is sent, nearly
-    colours = np.sqrt(np.clip(share @ palette**2, 0, 1))
+    colours = blended(share)
     ax.scatter(dots[order, 0], dots[order, 1], s=1.6 * dot_size(len(dots)), c=colours[order], linewidths=0)
     return ax
+
+
+def blended(share: Any) -> np.ndarray:
+    """Return the colours of components mixed in shares `[N, K]`, red, green and blue `[N, 3]`."""
+    share = np.asarray(share, np.float64)
+    palette = np.array([to_rgba(component_colour(k))[:3] for k in range(share.shape[1])])
+    # light adds in proportion to the square of what a screen is sent, nearly
+    return np.sqrt(np.clip(share @ palette**2, 0, 1))
 
 
 def information(selection: Any, ax: Axes | None = None, *, by: str = "bic") -> Axes:

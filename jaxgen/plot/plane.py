@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
 
 from jaxgen.core.errors import ModelError
+from jaxgen.plot.axes import column_names
 from jaxgen.plot.style import DATA, INK, MODEL, PALETTE, clean, dot_size, plane_points
 
 #: from the paper to the model's colour: densities
@@ -64,6 +65,7 @@ def points(x: Any, ax: Axes | None = None, *, colour: str = DATA) -> Axes:
     ax = clean(ax)
     dots = plane_points(x, "points(x)", "x")
     ax.scatter(dots[:, 0], dots[:, 1], s=dot_size(len(dots)), color=colour, linewidths=0)
+    _name(ax, x)
     return ax
 
 
@@ -101,4 +103,12 @@ def density(model: Any, x: Any, ax: Axes | None = None, *, resolution: int = 160
     if len(levels) > 1:
         ax.contourf(*axes, p, levels=levels, colors=[tuple(c) for c in colours], antialiased=True)
     ax.scatter(dots[:, 0], dots[:, 1], s=dot_size(len(dots)), color=INK, alpha=0.5, linewidths=0)
+    _name(ax, x)
     return ax
+
+
+def _name(ax: Axes, x: Any) -> None:
+    """Write the names of the columns of a DataFrame."""
+    names = column_names(x, None, 2, "points(x)")
+    if names is not None:
+        ax.set(xlabel=names[0], ylabel=names[1])

@@ -13,7 +13,8 @@ from mpl_toolkits.axes_grid1 import make_axes_locatable
 from jaxgen.core.errors import DataError, ModelError, ShapeError
 from jaxgen.core.inputs import as_array
 from jaxgen.core.protocols import Sequential, has
-from jaxgen.plot.style import DATA, INK, PALETTE, clean
+from jaxgen.plot.axes import between, column_names, dated, times
+from jaxgen.plot.style import DATA, INK, clean, component_colour
 
 #: times up to which each is a dot
 MANY = 150
@@ -26,34 +27,36 @@ def states(x: Any, path: Any, ax: Axes | None = None, *, time: Any = None, level
         x: one series `[T]` or `[T, D]`; NaN is a gap.
         path: the state at each time, `[T]` ints, such as a Viterbi path.
         ax: where to draw; None takes the current axis.
-        time: `[T]` increasing; None counts from 0.
+        time: `[T]` increasing, numbers or dates; None takes the dates of a Series or DataFrame, or counts from 0.
         levels: what each state predicts, `[K]`, drawn as bars over its times; None draws none.
 
     Raises:
         ShapeError: a path of another length than the series.
     """
-    ax = clean(ax)
-    x, path = np.asarray(as_array(x, name="x", allow_nan=True)), np.asarray(as_array(path, name="path"))
-    time = np.arange(len(x)) if time is None else np.asarray(as_array(time, name="time"))
-    if path.shape != x.shape[:1] or time.shape != x.shape[:1]:
-        raise ShapeError(
-            "one state per time", called="states(x, path)", expected=f"path {list(x.shape[:1])}",
-            got=f"path {list(path.shape)}, time {list(time.shape)}",
-        )  # fmt: skip
-    edges = _edges(time)
+    ax, called = clean(ax), "states(x, path)"
+    given, path = x, np.asarray(as_array(path, name="path"))
+    x = np.asarray(as_array(x, name="x", allow_nan=True))
+    time = times(time, given, len(x), called)
+    if path.shape != x.shape[:1]:
+        raise ShapeError("one state per time", called=called, expected=f"path {list(x.shape[:1])}",
+                         got=f"path {list(path.shape)}")  # fmt: skip
+    edges = between(time)
     changes = np.flatnonzero(np.diff(path)) + 1
     runs = list(zip(np.r_[0, changes], np.r_[changes, len(path)], strict=True))
     for start, stop in runs:
-        ax.axvspan(edges[start], edges[stop], color=PALETTE[int(path[start]) % len(PALETTE)], alpha=0.16, linewidth=0)
+        ax.axvspan(edges[start], edges[stop], color=component_colour(path[start]), alpha=0.16, linewidth=0)
     few = len(x) <= MANY
     for i, row in enumerate(x.reshape(len(x), -1).T):
         colour = DATA if levels is not None or i % 2 else INK
         ax.plot(time, row, color=colour, linewidth=1.2 if few else 0.9, marker="o" if few else "", markersize=2.8)
     if levels is not None:
         for start, stop in runs:
-            colour = PALETTE[int(path[start]) % len(PALETTE)]
+            colour = component_colour(path[start])
             ax.hlines(np.asarray(levels)[path[start]], edges[start], edges[stop], color=colour, linewidth=3)
     ax.set_xlim(edges[0], edges[-1])
+    dated(ax, time)
+    label = column_names(given, None, x.size // len(x), called)
+    ax.set_ylabel("" if label is None or len(label) > 1 else label[0])
     return ax
 
 
@@ -67,7 +70,7 @@ def decoded(
         x: one series `[T]` or `[T, D]`.
         ax: where to draw, divided in two; None takes the current axis.
         context: `[T, *context]`, of a model that takes one.
-        time: `[T]` increasing; None counts from 0.
+        time: as in `states`.
         levels: what each state predicts, `[K]`, drawn as bars over its times, such as `model.emissions.rate`.
 
     Returns:
@@ -89,7 +92,7 @@ def decoded(
         raise ModelError("there are no states to decode", called=called, expected="a model with viterbi and smooth",
                          got=type(model).__name__,
                          fix="jaxgen.plot.states(x, path) draws a path that is known")  # fmt: skip
-    x = as_array(x, name="x", called=called, allow_nan=True)
+    given, x = x, as_array(x, name="x", called=called, allow_nan=True)
     if np.ndim(x) != len(model.event_shape) or np.ndim(x) > 2:
         raise ShapeError("one series is drawn", called=called, got=f"shape {list(np.shape(x))}",
                          expected="[T] or [T, D], an event of the model", fix="np.asarray(x)[0]")  # fmt: skip
@@ -97,12 +100,12 @@ def decoded(
     if (path < 0).any():
         raise DataError("no path explains the series", called=called, expected="data that the model finds possible",
                         got="log p = -inf")  # fmt: skip
-    above = states(x, path, ax, time=time, levels=levels)
+    above = states(given, path, ax, time=time, levels=levels)
     below = clean(make_axes_locatable(above).append_axes("bottom", size="38%", pad=0.12, sharex=above))
     share = np.asarray(model.smooth(x, context=context), np.float64)
-    colours = [PALETTE[k % len(PALETTE)] for k in range(share.shape[1])]
+    colours = [component_colour(k) for k in range(share.shape[1])]
     # each step from half way to half way, as above
-    edges = _edges(np.arange(len(path)) if time is None else np.asarray(time))
+    edges = between(times(time, given, len(path), called))
     height = np.concatenate([share, share[-1:]]).T
     below.stackplot(edges, height, colors=colours, step="post", alpha=0.75, linewidth=0)
     below.set(ylim=(0, 1), yticks=(0, 1), ylabel="p(state | x)")
@@ -112,7 +115,3 @@ def decoded(
                  fontsize=10, labelcolor=INK, handlelength=1.2, columnspacing=1.4)  # fmt: skip
     return above, below
 
-
-def _edges(time: np.ndarray) -> np.ndarray:
-    """Return the times at which states begin and end, `[T + 1]`: one lasts until half way to the next time."""
-    return np.concatenate([[time[0]], (time[1:] + time[:-1]) / 2, [time[-1]]])

@@ -18,6 +18,11 @@ PALETTE = ("#0b6fb8", "#d9541e", "#2a9d6f", "#b4569d", "#c89b1d", "#57b4dc", "#6
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 
 
+def component_colour(k: Any) -> str:
+    """Return the colour of a component or state, by its number: the same in all pictures."""
+    return PALETTE[int(k) % len(PALETTE)]
+
+
 def clean(ax: Axes | None) -> Axes:
     """Return an axis, or the current one, in the style of all pictures."""
     ax = plt.gca() if ax is None else ax
