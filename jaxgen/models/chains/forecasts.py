@@ -224,7 +224,7 @@ def _checked_state(state, states, called):
         there = jnp.any(rows > -jnp.inf, axis=-1)  # beyond its length a sequence has no state
         state = rows[jnp.max(jnp.where(there, jnp.arange(len(rows)), 0))]
     log_now = jnp.asarray(state.log_filtered if isinstance(state, chains.FilterState) else state)
-    if log_now.ndim != 1:
+    if log_now.ndim > 1:
         raise ShapeError("one state is forecast", called=called, got=f"shape {list(log_now.shape)}",
                          expected=f"hmm.filter(x) of one sequence, a FilterState, or log-probabilities [{states}]",
                          fix="jax.vmap(lambda state: hmm.forecast(state, horizon).log_states)(states)")  # fmt: skip
