@@ -95,6 +95,11 @@ def chain():
     return jaxgen.HMM.from_values([0.5, 0.5], [[0.9, 0.1], [0.1, 0.9]], jaxgen.Poisson.from_values([1.0, 9.0]))
 
 
+def waves():
+    emissions = jaxgen.LinearRegression.from_values([[[0.5]], [[-0.5]]], [[0.0], [1.0]], [[[1.0]], [[1.0]]])
+    return jaxgen.HMM.from_values([0.5, 0.5], [[0.9, 0.1], [0.1, 0.9]], emissions)
+
+
 def plane():
     return jaxgen.StandardNormal((2,))
 
@@ -389,6 +394,16 @@ case("jaxgen.VAE.init(key, x, jaxgen.StandardNormal((2,)), likelihood=likelihood
 case("jaxgen.VAE.init(key, x, jaxgen.StandardNormal((2,)), likelihood=likelihood)", "likelihood", x=X,
      likelihood=lambda: jaxgen.likelihoods.bernoulli)  # fmt: skip
 case("jaxgen.VAE.init(key, x, jaxgen.StandardNormal((2,)), likelihood=likelihood)", "likelihood", x=X, likelihood=3)
+
+# quantiles, forecasts, pictures
+case("model.quantile(level)", "level", model=lambda: jaxgen.Laplace.from_values([0.0], [1.0]), level=5.0)
+case("hmm.forecast(state, horizon)", None, hmm=chain, state=np.log(np.full((3, 2), 0.5)), horizon=2)
+case("hmm.sample_paths(key, state, horizon)", None, hmm=waves, state=np.log([0.5, 0.5]), horizon=3, lags=1, x=X[:, :1])
+case("model.quantile(level)", None, model=flow, level=0.5)
+case("jaxgen.plot.corner(None, x)", "x", x=X[None])
+case("jaxgen.plot.histogram(model, x)", None, model=lambda: jaxgen.NormalWishart.init(KEY, X), x=X)
+case("jaxgen.plot.forecast(hmm.forecast(np.log([0.5, 0.5]), 2), intervals=intervals)", "_", hmm=chain,
+     intervals=(2.0,))  # fmt: skip
 
 # networks, layers, units, numerics
 case("layer.forward_and_log_det(x)", layer=lambda: Standardize.from_data(X), x=X)

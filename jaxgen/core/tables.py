@@ -129,12 +129,12 @@ class Schema:
         if self.names != wanted.names:
             raise DataError(
                 "the table has other columns than the model's", called=called, expected=", ".join(wanted.names[:12]),
-                got=", ".join(self.names[:12]), fix="make it with like(frame) of the table that was fitted",
+                got=", ".join(self.names[:12]), fix="make it by the method like of the table that was fitted",
             )  # fmt: skip
         own, other = next((a, b) for a, b in zip(self.columns, wanted.columns, strict=True) if a.levels != b.levels)
         raise DataError(
             f"{shown(own.name)} has other levels than the model's", called=called, expected=str(other.levels)[:200],
-            got=str(own.levels)[:200], fix="make it with like(frame) of the table that was fitted",
+            got=str(own.levels)[:200], fix="make it by the method like of the table that was fitted",
         )  # fmt: skip
 
     def decode(self, values: Any) -> dict[str, np.ndarray]:

@@ -61,7 +61,9 @@ def times(time: Any, x: Any, steps: int, called: str) -> np.ndarray:
     """Return the times of so many steps: those given, or the dates of a Series or DataFrame, or counted from 0."""
     if time is None:
         index = np.asarray(x.index if isinstance(x, Dated) else None)
-        time = index if index.dtype.kind == "M" else np.arange(steps)
+        if index.dtype.kind != "M":
+            return np.arange(steps, dtype=np.float64)
+        time = index
     found = np.asarray(time)
     if found.dtype.kind == "O" or found.dtype.kind in "US":  # dates of Python, or written ones
         try:

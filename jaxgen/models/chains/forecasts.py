@@ -227,7 +227,7 @@ def _checked_state(state, states, called):
     if log_now.ndim > 1:
         raise ShapeError("one state is forecast", called=called, got=f"shape {list(log_now.shape)}",
                          expected=f"hmm.filter(x) of one sequence, a FilterState, or log-probabilities [{states}]",
-                         fix="jax.vmap(lambda state: hmm.forecast(state, horizon).log_states)(states)")  # fmt: skip
+                         fix="jax.vmap(lambda state: hmm.forecast(state, horizon).log_states)(state)")  # fmt: skip
     log_now = log_distribution(log_now, states, called.partition("(")[0])
     return log_now.astype(jnp.promote_types(log_now.dtype, jnp.float32))
 

@@ -228,13 +228,14 @@ class Flow:
     def cdf(self, x, *, context=None) -> jax.Array:
         """Return `P(X <= x)` of each coordinate alone, `[*batch, 1] -> [*batch, 1]`, of events of one number."""
         self._check_one("Flow.cdf(x)")
-        z, log_det = self.bijection.inverse(x, context)
+        z, log_det = self.bijection.inverse_and_log_det(x, context)
         given, level = self._for_base(context), jnp.asarray(0.5, z.dtype)
         middle = self.base.quantile(level, context=given)
         share = self.base.cdf(z, context=given)
         share = jnp.where(self._rises(middle, context), share, 1 - share)
         # there is no way back from outside of the support
-        end = jnp.where(jnp.isnan(x), jnp.nan, x > self.bijection.forward(middle, context)[0]).astype(share.dtype)
+        above = x > self.bijection.forward_and_log_det(middle, context)[0]
+        end = jnp.where(jnp.isnan(x), jnp.nan, above).astype(share.dtype)
         return jnp.where(log_det > -jnp.inf, share, end)
 
     @per_level
@@ -244,11 +245,11 @@ class Flow:
         given = self._for_base(context)
         middle = self.base.quantile(jnp.full_like(level, 0.5), context=given)
         level = jnp.where(jnp.all(self._rises(middle, context)), level, 1 - level)
-        return self.bijection.forward(self.base.quantile(level, context=given), context)[0]
+        return self.bijection.forward_and_log_det(self.base.quantile(level, context=given), context)[0]
 
     def _rises(self, z, context):
         """Return whether the bijection, monotone in one number, rises at z."""
-        way = lambda z: self.bijection.forward(z, context)[0]  # noqa: E731
+        way = lambda z: self.bijection.forward_and_log_det(z, context)[0]  # noqa: E731
         return jax.jvp(way, (z,), (jnp.ones_like(z),))[1].reshape(self.event_shape) > 0
 
     def _check_one(self, called):
