@@ -45,7 +45,7 @@ def fingerprint(
     fields = dataclasses.fields(algorithm) if dataclasses.is_dataclass(algorithm) else ()
     plain = {f.name: v for f in fields if isinstance(v := getattr(algorithm, f.name), (int, float, str, type(None)))}
     return {
-        "model": _without_addresses(repr(model)),
+        "model": _without_addresses(repr(jax.eval_shape(lambda: model))),  # its shapes; its numbers are the start
         "start": checksum(model),
         "algorithm": f"{type(algorithm).__name__} {plain}",
         "algorithm's functions": f"{zlib.crc32(describe(value_key(algorithm)).encode()):08x}",
