@@ -190,7 +190,7 @@ case("jaxgen.Flow.init(key, x, jaxgen.StandardNormal((2,)), layers=1, support=su
 case("jaxgen.bijections.supports.to_real(simplex, x, 'f')", "x", x=np.array([[0.5, 0.7], [0.0, 0.2]]), simplex=simplex)
 case("jaxgen.core.methods.check_key(key, 'f')", key=0)
 case("model.log_prob(x)", "x", model=lambda: jaxgen.DiagonalGaussian.from_values([0.0], [1.0]), x=np.zeros(3))
-case("model.sample(key, 2.5)", model=gaussian)
+case("model.sample(key, shape)", "_", model=gaussian, shape=2.5)
 case("machine.kernel(key, x, observed=observed)", "observed", machine=machine, x=BITS, observed=[1, 0])
 case("model.e_step(x)", "x", model=gaussian, x=np.stack([X, X]))
 case("jaxgen.core.frozen.frozen_leaves(model, {'none': True})", model=gaussian)
@@ -398,6 +398,7 @@ case("jaxgen.VAE.init(key, x, jaxgen.StandardNormal((2,)), likelihood=likelihood
 # quantiles, forecasts, pictures
 case("model.quantile(level)", "level", model=lambda: jaxgen.Laplace.from_values([0.0], [1.0]), level=5.0)
 case("hmm.forecast(state, horizon)", None, hmm=chain, state=np.log(np.full((3, 2), 0.5)), horizon=2)
+case("hmm.forecast(np.log([0.5, 0.5]), 2).interval(level)", "_", hmm=chain, level=-0.5)
 case("hmm.sample_paths(key, state, horizon)", None, hmm=waves, state=np.log([0.5, 0.5]), horizon=3, lags=1, x=X[:, :1])
 case("model.quantile(level)", None, model=flow, level=0.5)
 case("jaxgen.plot.corner(None, x)", "x", x=X[None])

@@ -135,3 +135,17 @@ def test_a_state_is_a_distribution():
     np.testing.assert_allclose(HMM.forecast(HMM.filter(packed), 2).log_states, ahead.log_states, atol=1e-5)
     traced = jax.jit(lambda hmm, x: hmm.forecast(hmm.filter(x), 2).mean)(HMM, X)
     np.testing.assert_allclose(traced, ahead.mean, rtol=1e-5)
+
+
+def test_what_no_path_explains_has_no_forecast():
+    sure = jg.HMM.from_values(None, MOVE, jg.Categorical.from_values([[1.0, 0.0], [1.0, 0.0]]))
+    with pytest.raises(jg.ModelError, match="no log-distribution"):
+        sure.forecast(sure.filter([0, 0, 1, 0]), 2)
+
+
+@pytest.mark.parametrize("horizon", [0, -1, 2.5])
+def test_horizons_are_numbers_of_steps(horizon):
+    with pytest.raises(jg.ShapeError, match="horizon"):
+        HMM.forecast(HMM.filter(X), horizon)
+    with pytest.raises(jg.ShapeError, match="shape"):
+        HMM.sample_paths(jax.random.key(0), HMM.filter(X), 2, (-1,))

@@ -24,10 +24,10 @@ class Autoregressive:
 
     `y_d = T(x_d; net(y_<d, context))`, `log |det| = sum log T'`
 
-    From the data to the base, `inverse`, it is one pass of the network, so that densities are fast: a masked
+    From the data to the base, the inverse, it is one pass of the network, so that densities are fast: a masked
     autoregressive flow. `Inverse(layer)` is the inverse autoregressive flow, whose samples are fast.
 
-    The other direction, `forward`, is a fixed point of all coordinates at once: k passes give the first k coordinates
+    The other direction, forward, is a fixed point of all coordinates at once: k passes give the first k coordinates
     exactly, so D are enough, and where nothing changes any more it ends, mostly far earlier. Its derivatives come from
     the implicit function theorem.
 

@@ -65,7 +65,7 @@ def _log_dets(layer: Any, x: Any, context: Any) -> Any:
 def log_det_error(layer: Any, x: Any, context: Any = None) -> np.ndarray:
     """Return the larger error of both directions' log-determinants against autodiff's Jacobian, nats `[N]`.
 
-    The Jacobian is one of `forward`, D columns an event: meant for a few events.
+    The Jacobian is that of the way forward, D columns an event: meant for a few events.
 
     Args:
         layer: any bijection.

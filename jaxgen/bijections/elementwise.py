@@ -1,7 +1,7 @@
 """Bijections of each coordinate by itself.
 
-Those whose image is not all real numbers share one rule, so that no NaN comes of an edge. `forward` stops at the last
-number of its dtype inside of the image, as in float32 the logistic function of 17 is 1. `inverse` of a point on the
+Those whose image is not all real numbers share one rule, so that no NaN comes of an edge. Forward it stops at the last
+number of its dtype inside of the image, as in float32 the logistic function of 17 is 1. The inverse of a point on the
 edge or outside is a finite point with a log-determinant of -inf, so that a density there is zero; its gradient is zero.
 NaN stays NaN.
 """

@@ -29,7 +29,7 @@ Shape = tuple[int | None, ...]
 
 
 def latent_shape(model: Any) -> Shape:
-    """The shape on the latent side of a bijection or a model: what `forward` or `decode` takes.
+    """The shape on the latent side of a bijection or a model: what `forward_and_log_det` or `decode` takes.
 
     That of an event unless it says otherwise, in an attribute `latent_shape`.
     """
@@ -165,23 +165,25 @@ def _check_weight(weight: Any, x: Any, batch: tuple[int, ...], called: str) -> A
     return weight if jnp.issubdtype(weight.dtype, jnp.floating) else weight.astype(dtype)
 
 
-def _is_count(value: Any) -> bool:
+def is_count(value: Any) -> bool:
+    """True for a whole number from 0 on."""
     return isinstance(value, (int, np.integer)) and bool(value >= 0)
 
 
-def _sample_axes(shape: Any, called: str) -> tuple[int, ...]:
+def sample_axes(shape: Any, called: str) -> tuple[int, ...]:
+    """Return the axes of so many draws: a number or several, or refuse them."""
     axes = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
-    if not all(map(_is_count, axes)):
+    if not all(map(is_count, axes)):
         raise ShapeError(
             "that is no shape", called=called, expected="a number of events, or a tuple of numbers",
-            got=repr(shape)[:80], fix="model.sample(key, (1000,))",
+            got=repr(shape)[:80], fix="shape = (1000,)",
         )  # fmt: skip
     return tuple(map(int, axes))
 
 
 def _check_length(model: Any, length: Any, called: str) -> None:
     free = None in model.event_shape
-    if free != (length is not None) or (free and not (_is_count(length) and length)):
+    if free != (length is not None) or (free and not (is_count(length) and length)):
         raise ShapeError(
             f"{called}: length does not fit the model", called=called,
             expected="length=, a positive int" if free else "no length: every event has one shape",
@@ -298,7 +300,7 @@ def _undefined(out: Any, x: Any) -> Any:
 
 def _checked_sample(model: Any, given: dict[str, Any], signature: Any, called: str) -> Any:
     """Take the checked inputs of a sampler's program out of the arguments of a call; options stay there."""
-    batch = _sample_axes(given.pop("shape", ()), called)
+    batch = sample_axes(given.pop("shape", ()), called)
     length = given.get("length") if "length" in signature.companions else given.pop("length", None)
     _check_length(model, length, called)
     rows, shared = _companions(model, given, batch, length, signature, called)

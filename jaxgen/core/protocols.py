@@ -133,7 +133,7 @@ class Unconditioned(Conditional, Protocol):
 
 
 class Mapped(Protocol):
-    """Has a latent side of another shape than an event: what `forward` or `decode` takes. Default: an event's shape."""
+    """Has a latent side of another shape than an event, what `decode` takes. Default: an event's shape."""
 
     @property
     def latent_shape(self) -> Shape: ...

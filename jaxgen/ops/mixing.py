@@ -39,7 +39,8 @@ def mixed_cdf(weights: jax.Array, components: Any, x: Any, context: Any, called:
         called: what the user called, for the ModelError of components without.
     """
     shares = _of_each(lambda part, given: part.cdf(x, context=given), components, context, called)
-    return jnp.minimum(jnp.tensordot(weights.astype(shares.dtype), shares, 1, precision="highest"), 1)
+    weights = weights.astype(shares.dtype)
+    return jnp.minimum(jnp.tensordot(weights, shares, 1, precision="highest") / jnp.sum(weights), 1)
 
 
 def mixed_quantile(weights: jax.Array, components: Any, level: jax.Array, context: Any, called: str) -> jax.Array:
@@ -49,7 +50,10 @@ def mixed_quantile(weights: jax.Array, components: Any, level: jax.Array, contex
     ends = jnp.where(jnp.isfinite(ends), ends, jnp.mean(ends, axis=0, where=jnp.isfinite(ends)))
     share = functools.partial(mixed_cdf, weights, components, context=context, called=called)
     level = jnp.broadcast_to(level, ends.shape[1:]).astype(ends.dtype)
-    return reach(lambda x: share(x=x), level, jnp.min(ends, axis=0), jnp.max(ends, axis=0))
+    low, high = jnp.min(ends, axis=0), jnp.max(ends, axis=0)
+    found = reach(lambda x: share(x=x), level, low, high)
+    # weights sum to one up to rounding: the highest levels may be out of the reach of their sum
+    return jnp.where(found > high, high, jnp.where(found < low, low, found))
 
 
 def _of_each(ask: Callable[[Any, Any], jax.Array], components: Any, context: Any, called: str) -> Any:

@@ -111,8 +111,8 @@ def reach(function: Callable[[Any], Any], y: Any, low: Any, high: Any) -> jax.Ar
 
     Returns:
         `[...]`, of the dtype of `y`: the upper one of two neighbouring floats; -inf or inf where `y` is reached by all
-        or by none of them, NaN where it is NaN. Derivatives, forward and reverse, for all that `function` closes over;
-        at a jump they are zero.
+        or by none of them, NaN where it or the function is NaN. Derivatives, forward and reverse, for all that
+        `function` closes over; at a jump they are zero.
 
     Example:
         >>> reach(jnp.floor, jnp.array([0.5, 3.0]), 0.0, 10.0).tolist()
@@ -130,25 +130,29 @@ def reach(function: Callable[[Any], Any], y: Any, low: Any, high: Any) -> jax.Ar
 
     def solve(difference, start):
         def open_(state):
-            low, high, point, *_ = state
+            low, high, point, *_, sound, _ = state
             inner = (low < point) & (point < high)
-            return jnp.where(jnp.isfinite(low) & jnp.isfinite(high), inner, jnp.isfinite(point))
+            return sound & jnp.where(jnp.isfinite(low) & jnp.isfinite(high), inner, jnp.isfinite(point))
 
         def probe(state):
-            low, high, point, step, count = state
-            reached = difference(point) >= 0
+            low, high, point, step, sound, count = state
+            value = difference(point)
+            reached = value >= 0
             low_now, high_now = jnp.where(reached, low, point), jnp.where(reached, point, high)
             between = jnp.isfinite(low_now) & jnp.isfinite(high_now)
             middle = jnp.where(between, low_now / 2 + high_now / 2, 0)
             outwards = point + jnp.where(reached, -step, step)
             new = low_now, high_now, jnp.where(between, middle, outwards), jnp.where(between, step, 2 * step)
-            return (*(jnp.where(open_(state), n, o) for n, o in zip(new, state[:4], strict=True)), count + 1)
+            still = ~jnp.isnan(value)
+            return (*(jnp.where(open_(state), n, o) for n, o in zip((*new, still), state[:5], strict=True)), count + 1)
 
         infinite = jnp.full(y.shape, jnp.inf, dtype)
-        state = (-infinite, infinite, start, width, jnp.zeros((), jnp.int32))
+        sound = ~jnp.isnan(y + start + width)
+        state = (-infinite, infinite, start, width, sound, jnp.zeros((), jnp.int32))
         limit = 4 * kind.maxexp  # from a width of one to the largest number, and back to the smallest
-        low, high, *_ = lax.while_loop(lambda s: jnp.any(open_(s)) & (s[-1] < limit), probe, state)
-        return jnp.where(jnp.isnan(y), y, jnp.where(high < jnp.inf, jnp.where(low > -jnp.inf, high, low), high))
+        low, high, *_, sound, _ = lax.while_loop(lambda s: jnp.any(open_(s)) & (s[-1] < limit), probe, state)
+        found = jnp.where(high < jnp.inf, jnp.where(low > -jnp.inf, high, low), high)
+        return jnp.where(sound, found, jnp.nan)
 
     def tangent_solve(linear, b):
         slope = linear(jnp.ones_like(b))

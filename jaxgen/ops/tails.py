@@ -18,7 +18,7 @@ import numpy as np
 from jaxgen.ops.special import excess, stirling_error
 
 #: parameters are raised to more than so much, where the density has the shape of a normal one; and the points and
-#: weights on [0, 1] of the quadrature: then what it leaves is below the rounding of float32, and 1e-11 in float64
+#: weights on [0, 1] of the quadrature: then what it leaves is below the rounding of float32, and 1e-9 in float64
 RAISED, ORDER = 12, 40
 
 
@@ -43,8 +43,8 @@ def gamma_tails(a: Any, x: Any) -> tuple[jax.Array, jax.Array]:
         x: from 0, in units in which the mean is a; broadcast with a.
 
     Returns:
-        the shares below x, where small ones have all their digits, and above, which sum to one. A Poisson count of rate
-        x is at most k with probability `Q(k + 1, x)`.
+        the shares below x, of which small ones keep three digits or more, and above, which sum to one. A Poisson count
+        of rate x is at most k with probability `Q(k + 1, x)`.
 
     Source: Press et al. (2007), Numerical Recipes, section 6.2.1 (the quadrature); Abramowitz and Stegun (1964), 6.5.21
     (the recurrence).
@@ -65,7 +65,8 @@ def gamma_tails(a: Any, x: Any) -> tuple[jax.Array, jax.Array]:
     tail = jnp.sqrt(mode / (2 * math.pi)) * jnp.exp(-stirling_error(mode)) * area
     more = jnp.where(small, _climb(_gamma_term(jnp.where(small, a, 1), x), lambda k: x / (a + k + 1)), 0)
     p, q = jnp.where(below, tail, 1 - tail) + more, jnp.where(below, 1 - tail, tail) - more
-    return jnp.clip(p, 0, 1), jnp.clip(q, 0, 1)
+    # what lies below the least of floats has no share there either
+    return jnp.where(x > 0, jnp.clip(p, 0, 1), 0), jnp.where(x > 0, jnp.clip(q, 0, 1), 1)
 
 
 def _gamma_term(z: jax.Array, x: jax.Array) -> jax.Array:
@@ -91,8 +92,8 @@ def beta_cdf(a: Any, b: Any, x: Any, rest: Any) -> jax.Array:
         rest: `1 - x`, which the caller may know to more digits.
 
     Returns:
-        from 0 to 1, floating; small ones have all their digits. Of n trials with probability p of a success at most k
-        succeed with probability `I_(1 - p)(n - k, k + 1)`.
+        from 0 to 1, floating; small ones keep three digits or more. Of n trials with probability p of a success at most
+        k succeed with probability `I_(1 - p)(n - k, k + 1)`.
 
     Source: Press et al. (2007), Numerical Recipes, section 6.4.1 (the quadrature); Abramowitz and Stegun (1964),
     26.5.15 and 26.5.16 (the recurrences).
@@ -124,7 +125,8 @@ def beta_cdf(a: Any, b: Any, x: Any, rest: Any) -> jax.Array:
     less = _climb(less, lambda k: rest * (top + b + k) / (b + k + 1))
     far = top * rest > x
     p = jnp.where(small_b, jnp.where(far, _far_below(density, top, b, x, rest), p - less), p)
-    return jnp.clip(p + jnp.where(small_a, _climb(more, lambda k: x * (a + b + k) / (a + k + 1)), 0), 0, 1)
+    p = jnp.clip(p + jnp.where(small_a, _climb(more, lambda k: x * (a + b + k) / (a + k + 1)), 0), 0, 1)
+    return jnp.where(x > 0, jnp.where(rest > 0, p, 1), 0)
 
 
 def _far_below(term: jax.Array, a: jax.Array, b: jax.Array, x: jax.Array, rest: jax.Array) -> jax.Array:

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import algebra
-from jaxgen.core.errors import ModelError, ShapeError
+from jaxgen.core.errors import DataError, ModelError, ShapeError
 from jaxgen.core.inputs import as_array
-from jaxgen.core.methods import as_levels, check_key, context_shape
+from jaxgen.core.methods import as_levels, check_key, context_shape, is_count, sample_axes
 from jaxgen.core.protocols import Located
 from jaxgen.core.pytree import registered
 from jaxgen.models.chains.emissions import log_distribution
@@ -83,7 +83,6 @@ class Forecast:
     def log_prob(self, x: Any) -> jax.Array:
         """Return nats of each step by itself, `[horizon, *event] -> [horizon]`."""
 
-
         def one(log, context, x):
             given = None if context is None else context[None]
             return logsumexp(log + algebra.component_log_prob(self.emissions, x[None], given)[:, 0])
@@ -104,6 +103,9 @@ class Forecast:
 
     def interval(self, level: float = 0.9) -> tuple[jax.Array, jax.Array]:
         """Return the ends, `[horizon, *event]` each, between which a step lies with a probability: equal tails."""
+        if not 0 < level < 1:
+            raise DataError("the level is the probability of an interval", called=f"Forecast.interval({level!r})",
+                            expected="above 0 and below 1", got=repr(level), fix="level = 0.9")  # fmt: skip
         low, high = self.quantile([0.5 - level / 2, 0.5 + level / 2])
         return low, high
 
@@ -123,9 +125,10 @@ class Forecast:
             return algebra.sample_component(within, self.emissions, jax.random.categorical(which, log), context=context)
 
         draw = lambda keys: self._each(one, keys)  # noqa: E731
-        for _ in shape if isinstance(shape, (tuple, list)) else (shape,):
+        axes = sample_axes(shape, "Forecast.sample(key, shape)")
+        for _ in axes:
             draw = jax.vmap(draw)
-        return draw(jax.random.split(key, (*np.atleast_1d(np.asarray(shape, int)), self.horizon)))
+        return draw(jax.random.split(key, (*axes, self.horizon)))
 
     @property
     def _event(self) -> tuple[int, ...]:
@@ -152,6 +155,7 @@ def _quantiles(forecast: Forecast, levels: jax.Array) -> jax.Array:
 def forecast_steps(hmm: Any, state: Any, horizon: int, context: Any) -> Forecast:
     """Return the `Forecast` of a hidden Markov model, `HMM.forecast`."""
     called = f"HMM.forecast(state, {horizon})"
+    _check_horizon(horizon, called)
     log_now = _checked_state(state, hmm.chain.states, called)
     context = _checked_context(hmm, context, horizon, called)
     move = _moves(hmm, context)
@@ -167,6 +171,7 @@ def forecast_steps(hmm: Any, state: Any, horizon: int, context: Any) -> Forecast
 def draw_paths(hmm: Any, key: Any, state: Any, horizon: int, shape: Any, context: Any, past: Any) -> Paths:
     """Return joint draws of the steps to come, `HMM.sample_paths`."""
     called = f"HMM.sample_paths(key, state, {horizon})"
+    _check_horizon(horizon, called)
     check_key(key, called)
     log_now = _checked_state(state, hmm.chain.states, called)
     given = context_shape(algebra.element(hmm.emissions))
@@ -177,9 +182,8 @@ def draw_paths(hmm: Any, key: Any, state: Any, horizon: int, shape: Any, context
     move = _moves(hmm, context)
     first = chains.forecast(log_now, move if move.ndim == 2 else move[:1], 1)[0]
     later = move if move.ndim == 2 else move[1:]
-    shape = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
     context = None if given is None else context
-    keys = jax.random.split(key, shape)
+    keys = jax.random.split(key, sample_axes(shape, called))
     return _paths(hmm.emissions, hmm.tie, keys, first, later, context, past, horizon)
 
 
@@ -214,6 +218,12 @@ def _moves(hmm, context):
     return hmm.chain.log_chain(jnp.concatenate([context[:1], context]))[1]
 
 
+def _check_horizon(horizon, called):
+    if not is_count(horizon) or horizon < 1:
+        raise ShapeError("the horizon is a number of steps", called=called, expected="an int of 1 or more",
+                         got=repr(horizon)[:80])  # fmt: skip
+
+
 def _checked_state(state, states, called):
     """Return log-probabilities `[K]` of the state now, from what a filter returned."""
     if isinstance(state, chains.Filtered):
@@ -222,7 +232,9 @@ def _checked_state(state, states, called):
             raise ShapeError("one sequence is forecast", called=called, expected="hmm.filter(x) of one sequence",
                              got=f"a batch of {list(rows.shape[:-2])}")  # fmt: skip
         there = jnp.any(rows > -jnp.inf, axis=-1)  # beyond its length a sequence has no state
-        state = rows[jnp.max(jnp.where(there, jnp.arange(len(rows)), 0))]
+        last = rows[jnp.max(jnp.where(there, jnp.arange(len(rows)), 0))]
+        # one that no path of states explains has none at all
+        state = jnp.where(state.log_normalizer > -jnp.inf, last, -jnp.inf)
     log_now = jnp.asarray(state.log_filtered if isinstance(state, chains.FilterState) else state)
     if log_now.ndim > 1:
         raise ShapeError("one state is forecast", called=called, got=f"shape {list(log_now.shape)}",

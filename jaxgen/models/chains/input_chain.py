@@ -47,6 +47,7 @@ class InputChain:
         transition_logits: `[K, K]`, rows (the state left) up to a constant.
         coefficients: `[K, K, C]`, per unit of u; of a row up to a constant vector.
         center: `[C]`, a point amid the inputs, never trained: inputs far from zero lose no digits to float32.
+        spread: `[C]`, scales of the inputs, in whose inverse a gradient moves coefficients; never trained.
 
     A logit of -inf is a start or transition that cannot be; training leaves it exactly so.
 
@@ -73,15 +74,17 @@ class InputChain:
     transition_logits: jax.Array
     coefficients: jax.Array
     center: jax.Array = fixed()
+    spread: jax.Array = fixed(default=1.0)
 
     @classmethod
-    def from_values(cls, initial, transition_at_center, coefficients, *, center=None) -> InputChain:
+    def from_values(cls, initial, transition_at_center, coefficients, *, center=None, spread=1.0) -> InputChain:
         """From probabilities `[K]` and, for inputs at the center, `[K, K]`, exact zeros included.
 
         Args:
             initial: None is uniform.
             coefficients: `[K, K, C]`; an int C is that many inputs with coefficients of zero.
             center: `[C]`; None is zero.
+            spread: `[C]` or one number, scales of the inputs, for steps of a gradient.
 
         Raises:
             ModelError: rows that are no probabilities, or shapes that do not belong together.
@@ -103,7 +106,8 @@ class InputChain:
                 got=f"shapes {list(coefficients.shape)} and {list(center.shape)}",
                 fix="coefficients = 1, for one input that is not used yet",
             )  # fmt: skip
-        return cls(start, move, coefficients, center)
+        spread = jnp.broadcast_to(jnp.asarray(spread, move.dtype), center.shape)
+        return cls(start, move, coefficients, center, spread)
 
     @property
     def states(self) -> int:
@@ -203,7 +207,12 @@ class InputChain:
         turn = jnp.where(alive[:, None, None] & (self.transition_logits > -jnp.inf)[..., None], turn, 0)
         move = (self.transition_logits + turn[..., -1]).astype(self.transition_logits.dtype)
         coefficients = (self.coefficients + turn[..., :-1]).astype(self.coefficients.dtype)
-        return InputChain(start, move, coefficients, self.center), jnp.sum(~alive | ~known).astype(jnp.int32)
+        new = InputChain(start, move, coefficients, self.center, self.spread)
+        return new, jnp.sum(~alive | ~known).astype(jnp.int32)
+
+    def parameter_scales(self):
+        """Coefficients move by one over the scale of their input."""
+        return {"coefficients": 1 / self.spread[..., None, None, :]}
 
     def freeze(self, statistics, frozen):
         """Statistics whose M-step moves only what is free, to the best of the bound without its coupling of columns,
@@ -241,7 +250,7 @@ class InputChain:
         order = jnp.asarray(order)
         turned = lambda a: a[order][:, order]  # noqa: E731
         moves = turned(self.transition_logits)
-        return InputChain(self.initial_logits[order], moves, turned(self.coefficients), self.center)
+        return InputChain(self.initial_logits[order], moves, turned(self.coefficients), self.center, self.spread)
 
     def sample_states(self, key, length, context):
         """One path `[length]`, for inputs `[length, C]`."""

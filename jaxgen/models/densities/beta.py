@@ -149,7 +149,7 @@ class Beta:
     def quantile(self, level, *, context=None) -> jax.Array:
         """Return quantiles of each coordinate by itself, levels `[*batch] -> [*batch, *event]`."""
         level = jnp.broadcast_to(level, self.event_shape)
-        return reach(lambda x: self._share(jnp.clip(x, 0, 1)), level, 0.0, 1.0)
+        return jnp.minimum(reach(lambda x: self._share(jnp.clip(x, 0, 1)), level, 0.0, 1.0), 1)
 
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:
