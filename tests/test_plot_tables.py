@@ -62,6 +62,23 @@ def test_histogram_refuses(ax):
         plot.histogram(None, np.zeros((5, 2)), ax, names=["a"])
 
 
+def test_a_density_far_from_zero_is_drawn_as_high_as_it_is(ax):
+    x = scipy.stats.norm.ppf(np.linspace(0.001, 0.999, 300), 1e6, 1)
+    plot.histogram(jg.DiagonalGaussian.from_values([1e6], [1.0]), x[:, None], ax)
+    (line,) = ax.lines
+    # the mean of a density over the sixteenths that float32 has there, and its distribution function's last digit
+    np.testing.assert_allclose(line.get_ydata(), scipy.stats.norm.pdf(line.get_xdata(), 1e6, 1), atol=3e-4)
+    assert len(line.get_xdata()) > 80
+
+
+def test_columns_without_a_value_are_no_picture(ax):
+    x = np.array([[1.0, np.nan], [2.0, np.nan]])
+    for call in (lambda: plot.histogram(None, x, ax, column=1), lambda: plot.corner(None, x, Figure()),
+                 lambda: plot.corner(NORMALS, [[1.0, np.nan], [np.nan, 2.0]], Figure())):  # fmt: skip
+        with pytest.raises(jg.DataError, match="no value|no row"):
+            call()
+
+
 def test_corner_shows_all_pairs_in_the_components_colours():
     x = np.array([[0.0, 5.0], [4.0, -1.0], [4.1, -1.5]], np.float32)
     axes = plot.corner(NORMALS, pd.DataFrame(x, columns=["a", "b"]), Figure(), samples=x[:1] + 1)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxgen.core import algebra, latent
-from jaxgen.core.errors import ModelError
+from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.protocols import Classifier, has
 from jaxgen.models.latent.mixture import Mixture
 from jaxgen.ops.mixing import has_quantiles
@@ -40,6 +41,7 @@ def histogram(
 
     Raises:
         ModelError: a model that has no density of one column, or of other events. ShapeError: data that are no table.
+        DataError: a column without a value.
 
     Example:
         >>> import jaxgen as jg, matplotlib.figure
@@ -58,6 +60,9 @@ def histogram(
                          + ("" if model is None else f", a model of events {list(model.event_shape)}"))  # fmt: skip
     seen = values[:, column]
     seen = seen[np.isfinite(seen)]
+    if not len(seen):
+        raise DataError("the column has no value", called=called, expected="a cell that was seen",
+                        got=f"{len(values)} rows, column {column} missing in all")  # fmt: skip
     whole = bool((seen == np.round(seen)).all()) and np.ptp(seen) < WHOLE
     if whole:
         edges = np.arange(seen.min() - 0.5, seen.max() + 1)
@@ -77,7 +82,9 @@ def histogram(
 
 def _over(ax: Axes, model: Any, values: np.ndarray, column: int, edges: np.ndarray, whole: bool) -> None:
     """The density of a model, and those of its components."""
+    # what the model's floats can tell apart, or a difference would be one of rounded points
     ends = edges if whole else np.linspace(edges[0], edges[-1], POINTS + 1)
+    ends = np.unique(ends.astype(jnp.result_type(float))).astype(np.float64)
     at = (ends[1:] + ends[:-1]) / 2
     curves = _densities(model, values.shape[1], column, ends)
     style: dict[str, Any] = {"marker": "o", "markersize": 4, "linewidth": 0.8} if whole else {"linewidth": 1.4}
@@ -92,9 +99,8 @@ def _densities(model: Any, size: int, column: int, ends: np.ndarray) -> list[np.
     shape = tuple(model.event_shape)
     if has_quantiles(model):
         # what is between two points is the difference of a distribution function, whatever the other columns are
-        x = np.zeros((len(ends), *shape), np.float32)
-        x[..., column] = ends[:, None] if shape == () else ends
-        x = ends.astype(np.float32) if shape == () else x
+        x = ends if shape == () else np.where(np.arange(size) == column, ends[:, None], 0)
+        x = x.astype(jnp.result_type(float))
         share = lambda one: one.cdf(x)[..., column] if shape else one.cdf(x)  # noqa: E731
         curves = [np.asarray(share(model), np.float64)]
         if isinstance(model, Mixture):
@@ -102,7 +108,7 @@ def _densities(model: Any, size: int, column: int, ends: np.ndarray) -> list[np.
             curves += list(parts * np.asarray(model.weights, np.float64)[:, None])
         return [np.diff(curve) / np.diff(ends) for curve in curves]
     if size == 1 and latent.has_density(model):
-        at = ((ends[1:] + ends[:-1]) / 2).astype(np.float32)
+        at = ((ends[1:] + ends[:-1]) / 2).astype(jnp.result_type(float))
         return [np.exp(np.asarray(model.log_prob(at.reshape((-1, *shape))), np.float64))]
     raise ModelError(
         "the model has no density of one column", called="histogram(model, x)", expected="cdf and quantile",
@@ -127,6 +133,9 @@ def corner(
     Returns:
         the axes, `[D, D]`, None above the diagonal.
 
+    Raises:
+        ModelError, ShapeError: as `histogram`. DataError: no row with a value in every column.
+
     Example:
         >>> import jax, jaxgen as jg, matplotlib.figure
         >>> normal = jg.DiagonalGaussian.from_values(np.zeros(3), np.ones(3))
@@ -145,6 +154,10 @@ def corner(
     axes = np.full((size, size), None, object)
     colours: Any = DATA
     whole = np.isfinite(values).all(axis=1)
+    if not whole.any():
+        raise DataError("no row has a value in every column", called=called, expected="a row without a missing cell",
+                        got=f"{len(values)} rows, seen in each column: "
+                        + ", ".join(map(str, np.isfinite(values).sum(axis=0)[:12])))  # fmt: skip
     if model is not None and has(model, Classifier) and latent.has_density(model):
         colours = blended(model.responsibilities(values[whole].astype(np.float32)))
     for i in range(size):
