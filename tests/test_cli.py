@@ -172,6 +172,20 @@ def test_bic_chooses_how_many(folder, capsys):
         assert cli.main(wrong) == 2
 
 
+def test_dates_and_codes_of_another_file_are_read_as_the_models(folder, capsys):
+    days = pd.DataFrame({
+        "when": pd.date_range("2020-01-01", periods=40, freq="37h"), "zip": ["01234", "1234", "1234", "10115"] * 10,
+    })  # fmt: skip
+    for name, part in (("days", days), ("some", days[20:])):
+        part.to_csv(folder / f"{name}.csv", index=False)
+    arguments = ["fit", "mixture", str(folder / "days.csv"), "-o", str(folder / "d"), "-k", "1", "--steps", "2"]
+    assert cli.main([*arguments, "--dates", "--labels", "zip"]) == 0
+    capsys.readouterr()
+    assert cli.main(["score", str(folder / "d"), str(folder / "some.csv")]) == 0
+    model = jg.load(folder / "d")
+    assert float(capsys.readouterr().out.split()[0]) == pytest.approx(float(model.log_prob(days[20:]).mean()), abs=1e-3)
+
+
 def test_parquet(folder, people, capsys):
     capsys.readouterr()
     PEOPLE.to_csv(folder / "whole.csv", index=False)
@@ -244,6 +258,8 @@ def test_validation_fraction(folder, capsys):
     ["fit", "gaussian-mixture", "nowhere.csv", "-o", "m"],
     ["fit", "gaussian-mixture", "x.csv", "-o", "no/such/folder/m"],
     ["fit", "gaussian-mixture", "x.csv", "-o", "m", "-k", "0"],
+    *(["fit", "gaussian-mixture", "x.csv", "-o", "m", "-k", k, flag, "0"]
+      for k in ("2", "1..2") for flag in ("--restarts", "--steps")),
     ["fit", "gaussian-mixture", "x.csv", "-o", "m", "--validation-fraction", "1.5"],
     ["fit", "hmm", "x.csv", "-o", "m", "--validation-fraction", "0.5"],
     ["fit", "rbm", "x.csv", "-o", "m"],

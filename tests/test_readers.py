@@ -71,11 +71,13 @@ def test_npy_and_npz_round_trip(tmp_path, values):
         ("a\n1\n2\n", {}, ("a",), [[1], [2]]),
         ("a,b\n1,\nNA,2\n", {"missing": True}, ("a", "b"), [[1, np.nan], [np.nan, 2]]),
         ("a,b\n1,-999\nx,2\n", {"missing_as": ["-999", "x"]}, ("a", "b"), [[1, np.nan], [np.nan, 2]]),
+        ("a,b\n1.5,-999.0\n-1000,2\n", {"missing_as": ["-999", "-1e3"]}, ("a", "b"), [[1.5, np.nan], [np.nan, 2]]),
+        ("a,b\n01,1\n1,2\n", {"labels": ["a"], "missing_as": ["1"]}, ("a", "b"), [[0, np.nan], [np.nan, 2]]),
         ("a;b\n1,5;2\n-,5;3\n", {"delimiter": ";", "decimal": ","}, ("a", "b"), [[1.5, 2], [-0.5, 3]]),
         ("a,b,c\nx,z,True\ny,y,false\n", {"columns": ["c", "a"]}, ("c", "a"), [[1, 0], [0, 1]]),
         ("a,b\n10,u\n9,v\n", {"labels": ["a"]}, ("a", "b"), [[1, 0], [0, 1]]),  # 9 is before 10
         ("a\n1970-01-02T12:00\n1970-02-01\n", {"dates": "features"}, ("a day", "a weekday", "a month"),
-         [[1.5, 4, 0], [31, 6, 1]]),
+         [[0.5, 4, 0], [30, 6, 1]]),
     ],
 )
 def test_csv(tmp_path, content, options, columns, values):
@@ -85,6 +87,18 @@ def test_csv(tmp_path, content, options, columns, values):
     for table in (read_csv(path, **options), read_csv(tmp_path / "x.csv.gz", **options)):
         assert table.columns == columns and table.values.dtype == np.float64
         np.testing.assert_array_equal(table.values, values)
+
+
+def test_codes_with_leading_zeros_are_text(tmp_path):
+    path = tmp_path / "x.csv"
+    for zips, levels in ((["01234", "1234", "10115"], ("01234", "10115", "1234")), (["9", "10", "-3"], (-3, 9, 10))):
+        path.write_text("zip\n" + "\n".join(zips))
+        table = read_csv(path, labels=["zip"])
+        assert table.schema.columns[0].levels == levels
+        assert [str(cell) for cell in table.schema.decode(table.values)["zip"]] == zips
+    path.write_text("zip\n01234\n10115\n")
+    text = read_csv(path, labels=["zip"])
+    np.testing.assert_array_equal(text.like({"zip": [10115, 10115]}).values, [[1], [1]])  # as its text is
 
 
 def test_tsv_and_numpys_own_text(tmp_path):

@@ -2,6 +2,7 @@
 
 import datetime
 import functools
+import re
 
 import jax
 import numpy as np
@@ -85,12 +86,41 @@ def test_classes_that_are_numbers_are_labels_on_request():
 def test_features_of_dates_are_pandas_own():
     when = pd.Series(pd.date_range("1969-11-28 06:00", periods=90, freq="D"), name="when")
     table = Table.from_frame(when.to_frame(), dates="features")
-    np.testing.assert_allclose(table.values[:, 0], (when - pd.Timestamp("1970-01-01")) / pd.Timedelta("1D"))
+    np.testing.assert_allclose(table.values[:, 0], (when - pd.Timestamp("1969-11-28")) / pd.Timedelta("1D"))
     frame = table.frame()
     assert (frame["when weekday"] == when.dt.day_name()).all() and (frame["when month"] == when.dt.month_name()).all()
     others = {"when": when.dt.tz_localize("Europe/Berlin")}, {"when": [cell.to_pydatetime() for cell in when]}
     for other in others:  # local time, and plain dates of Python
         np.testing.assert_array_equal(table.like(other).values, table.values)
+    np.testing.assert_array_equal(table.like(when[5:].to_frame()).values, table.values[5:])
+    later = Table.from_frame(when[5:].to_frame(), dates="features")  # of the same columns, but 0 is another day
+    with pytest.raises(DataError, match="'when' counts days from another date"):
+        table.schema.read(later, "test")
+
+
+def test_days_keep_their_seconds_in_float32():
+    when = pd.Series(pd.date_range("2024-02-29 23:59:58", periods=5, freq="s"), name="when")
+    days = Table.from_frame(when.to_frame(), dates="features").values[:, 0].astype(np.float32)
+    seconds = (when - pd.Timestamp("2024-02-29")) / pd.Timedelta("1s")
+    np.testing.assert_allclose(days * 86400, seconds, atol=0.01)  # float32 has 7 digits of 86400 s
+
+
+def test_samples_beyond_the_range_of_a_columns_dtype():
+    cells = np.array([10, 45, 80], np.uint8)
+    frame = Table.from_frame({"a": cells}).frame([[-3.2], [300.0]])
+    assert (frame["a"].dtype, frame["a"].tolist()) == ("int64", [-3, 300])
+    assert Table.from_frame({"a": cells}).frame([[255.0]])["a"].dtype == "uint8"
+    holed = Table.from_frame({"a": pd.array([10, None, 80], "UInt8")}).frame([[-3.2], [np.nan]])
+    assert (holed["a"].dtype, holed["a"].isna().tolist(), holed["a"][0]) == ("Int64", [False, True], -3)
+
+
+@pytest.mark.parametrize(("columns", "values"), [
+    (["a", "b", "c"], [[1.0, 2.0]]), (["a"], [1.0, 2.0]), ([], 1.0),
+])  # fmt: skip
+def test_names_fit_the_values(columns, values):
+    with pytest.raises(DataError, match=re.escape(f"got:      shape {list(np.shape(values))}")):
+        Table.from_values(columns, values)
+    assert Table.from_values(["a", "b"], np.zeros((4, 3, 2))).columns == ("a", "b")
 
 
 REFUSED = {
@@ -104,6 +134,8 @@ REFUSED = {
     "'Unnamed: 0' numbers the rows": pd.DataFrame({"Unnamed: 0": [0, 1], "b": [1.5, 2.5]}),
     "several lengths": {"a": [1], "b": [1, 2]},
     "no frame": np.ones((2, 2)),
+    "'g' is not one column": {"g": np.ones((3, 2))},
+    "'s' is not one column": {"s": np.array(1.0)},
     "durations|no cell": pd.DataFrame({"a": [datetime.timedelta(1)]}),
 }  # fmt: skip
 

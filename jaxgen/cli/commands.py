@@ -39,6 +39,9 @@ def run_fit(options: argparse.Namespace) -> int:
             raise FileError("the folder to save into is not there", called=f"fit -o {path}",
                             expected="an existing folder", got=str(Path(path).parent),
                             fix="make that folder first")  # fmt: skip
+    for flag, count in (("restarts", options.restarts), ("steps", options.steps)):
+        if count is not None and count < 1:
+            raise FitError(f"not a number of {flag}", called=f"fit --{flag}", expected="1 or more", got=str(count))
     start, split, train = jax.random.split(jax.random.key(options.seed), 3)
     family = FAMILIES[options.family]
     if options.group and family.init is None:
@@ -80,9 +83,6 @@ def _is_mixed(family: Family, x: Any) -> bool:
 
 def _fitted(start: Any, train: Any, x: Any, held_out: Any, k: int, family: Family, options: Any) -> tuple[Any, Status]:
     """One fit, of the best of several starts where so many are asked for."""
-    if options.restarts is not None and options.restarts < 1:
-        raise FitError("not a number of starts", called="fit --restarts", expected="1 or more",
-                       got=str(options.restarts))  # fmt: skip
     model, algorithm = family.make(start, x, k)
     many = options.restarts is not None and options.restarts > 1
     begin = (lambda key: family.make(key, x, k)[0]) if many else model
@@ -100,8 +100,9 @@ def _chosen(key: Any, x: Any, ks: list[int], family: Family, options: Any) -> tu
         called = f"fit {options.family} -k"
         raise FitError("BIC does not choose here", called=called, expected="one number", got=", ".join(map(str, ks)),
                        fix="mixture, gaussian-mixture and hmm are chosen, of all rows")  # fmt: skip
-    found = select(key, x, ks, {options.family: family.leaf(x)}, restarts=options.restarts or 4,
-                   steps=options.steps or 1000, family=family.init)  # fmt: skip
+    found = select(key, x, ks, {options.family: family.leaf(x)}, family=family.init,
+                   restarts=4 if options.restarts is None else options.restarts,
+                   steps=1000 if options.steps is None else options.steps)  # fmt: skip
     print(found)
     best = found.best("bic")
     return best.model, best.status
@@ -111,11 +112,7 @@ def run_score(options: argparse.Namespace) -> int:
     """Prints the likelihood of a file."""
     model = load(options.model)
     schema: Schema | None = load_schema(options.model) or latent.schema(model)
-    names = None
-    if schema is not None:
-        names = list(dict.fromkeys(column.date or column.name for column in schema.columns))
-        options.dates = options.dates or any(column.date for column in schema.columns)
-    x = rows.as_events(model, rows.read_rows(options.data, options, names), schema, options.group)
+    x = rows.as_events(model, rows.read_rows(options.data, options, schema), schema, options.group)
     print(_scored(jax.random.key(options.seed), model, x, options.samples))
     return 0
 

@@ -24,19 +24,21 @@ from jaxgen.data.tables import read_csv
 _SEPARATED = re.compile(r"\.([ct])sv(\.gz)?$", re.IGNORECASE)
 
 
-def read_rows(path: str, options: argparse.Namespace, columns: list[str] | None = None) -> np.ndarray | Table:
+def read_rows(path: str, options: argparse.Namespace, schema: Schema | None = None) -> np.ndarray | Table:
     """The rows of a file: a `Table`, or an array `[N, D]` of one that has no names.
 
     Args:
         path: of the file.
         options: of the command.
-        columns: those to take where the options name none.
+        schema: of the model's table, whose columns, labels and dates are taken where the options name none.
     """
-    taken = options.columns or columns
-    if taken is not None and options.group and options.group not in taken:
+    known = () if schema is None else schema.columns
+    taken = options.columns or list(dict.fromkeys(column.date or column.name for column in known))
+    labels = options.labels or [c.name for c in known if c.kind == LABEL and not c.date and c.name in taken]
+    if taken and options.group and options.group not in taken:
         taken = [*taken, options.group]
-    dates = "features" if options.dates else "refuse"
-    common: dict[str, Any] = {"columns": taken, "labels": options.labels or (), "dates": dates}
+    dates = "features" if options.dates or any(column.date for column in known) else "refuse"
+    common: dict[str, Any] = {"columns": taken or None, "labels": labels, "dates": dates}
     text = {name: getattr(options, name) for name in ("delimiter", "decimal", "encoding", "header", "index")}
     text = {name: value for name, value in text.items() if value is not None}
     separated = _SEPARATED.search(path)
@@ -108,7 +110,12 @@ def like(schema: Schema, rows: Table) -> Table:
     """Rows of another file as a schema has them, columns by name and labels by level."""
     # features of dates are columns of both by now
     plain = Schema(tuple(dataclasses.replace(column, date="") for column in schema.columns), schema.missing)
-    return Table(plain.encode(rows.schema.decode(rows.values), "score"), schema)
+    values = plain.encode(rows.schema.decode(rows.values), "score")
+    for i, column in enumerate(schema.columns):
+        if column.since:  # the other file's days are counted from its own first date
+            own = rows.schema.columns[rows.schema.place(column.name)]
+            values[:, i] += (np.datetime64(own.since, "D") - np.datetime64(column.since, "D")).astype(int)
+    return Table(values, schema)
 
 
 def as_events(model: Any, rows: Any, schema: Schema | None, by: str | None) -> Any:

@@ -45,6 +45,8 @@ class Column:
         levels: of a label, in the order of its codes; of a flag what its 0 and its 1 stand for.
         dtype: as the table called it: `"int64"`, `"category"`, ...
         date: of a feature of a date, the column that it is made of; else empty. The feature is the name's last word.
+        since: of a feature that counts days, the day of the column's first date, `"2020-02-29"`, which is 0. Days since
+            1970 would have no seconds in float32.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Column:
     levels: tuple[Any, ...] = ()
     dtype: str = "float64"
     date: str = ""
+    since: str = ""
 
     @property
     def whole(self) -> bool:
@@ -256,10 +259,12 @@ def described(name: str, cells: Cells, reading: Reading, names: Sequence[str]) -
             f"{shown(name)} holds dates, which are no numbers", called=called, expected="numbers, booleans or labels",
             got=f"{cells.dtype}, such as {seen[0]}", fix=f"{reading.fix(_DATES)} takes their day, weekday and month",
         )  # fmt: skip
+    since = str(_dates(name, seen, called).min().astype("datetime64[D]"))
     return tuple(
-        Column(f"{name} {feature}", LABEL if levels else NUMBER, levels, "str" if levels else "float64", name)
+        Column(f"{name} {feature}", LABEL, levels, "str", name) if levels
+        else Column(f"{name} {feature}", NUMBER, (), "float64", name, since)
         for feature, levels in FEATURES.items()
-    )
+    )  # fmt: skip
 
 
 def _are_counts(values: np.ndarray) -> bool:
@@ -317,7 +322,10 @@ def encoded(column: Column, cells: Cells, called: str) -> np.ndarray:
         return cells.spread(_feature(column, seen, called))
     if column.kind == LABEL:
         codes = {level: code for code, level in enumerate(column.levels)}
-        found = [codes.get(plain(cell), -1) for cell in seen.tolist()]
+        # text is compared as text: codes such as 01234 are some, and rows that happen to have none with a zero are read
+        # as whole numbers
+        read = str if all(isinstance(level, str) for level in column.levels) else plain
+        found = [codes.get(read(cell), -1) for cell in seen.tolist()]
         if -1 in found:
             unknown = sorted({str(seen[i]) for i, code in enumerate(found) if code < 0})
             raise DataError(
@@ -350,19 +358,25 @@ def encoded(column: Column, cells: Cells, called: str) -> np.ndarray:
     return cells.spread(values)
 
 
+def _dates(name: str, seen: np.ndarray, called: str) -> np.ndarray:
+    """Dates to the second; local time, as it is written, where there are zones."""
+    if seen.dtype.kind == "M":
+        return seen.astype("datetime64[s]")
+    try:
+        return np.array([str(cell.isoformat())[:19] for cell in seen.tolist()], "datetime64[s]")
+    except AttributeError:
+        raise DataError(
+            f"{shown(name)} holds no dates", called=called, expected="dates, as in the table",
+            got=f"such as {str(seen[0])[:40]!r}", fix="turn them into dates first",
+        ) from None  # fmt: skip
+
+
 def _feature(column: Column, seen: np.ndarray, called: str) -> np.ndarray:
-    """A feature of dates: days since 1970, with fractions; the weekday from Monday; the month from January."""
-    if seen.dtype.kind != "M":
-        try:  # local time, as it is written, where there are zones
-            seen = np.array([str(cell.isoformat())[:19] for cell in seen.tolist()], "datetime64[s]")
-        except AttributeError:
-            raise DataError(
-                f"{shown(column.date)} holds no dates", called=called, expected="dates, as in the table",
-                got=f"such as {str(seen[0])[:40]!r}", fix="turn them into dates first",
-            ) from None  # fmt: skip
-    days = seen.astype("datetime64[s]").astype(np.int64) / 86400
+    """A feature of dates: days since the first, with fractions; the weekday from Monday; the month from January."""
+    dates = _dates(column.date, seen, called)
+    if column.since:
+        return (dates - np.datetime64(column.since, "s")).astype(np.int64) / 86400
     return {
-        "day": days,
-        "weekday": (np.floor(days) + 3) % 7,  # the first of January 1970 was a Thursday
-        "month": (seen.astype("datetime64[M]").astype(np.int64) % 12).astype(np.float64),
+        "weekday": (dates.astype("datetime64[D]").astype(np.int64) + 3) % 7,  # 1970 began on a Thursday
+        "month": dates.astype("datetime64[M]").astype(np.int64) % 12,
     }[column.name.rpartition(" ")[2]]

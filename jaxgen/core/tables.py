@@ -46,6 +46,12 @@ def _series(frame: Any, called: str) -> dict[str, Any]:
             f"two columns are called {twice[0]!r}", called=called, expected="a name of its own for each column",
             got=", ".join(map(repr, names[:8])), fix="rename one of them",
         )  # fmt: skip
+    for name in names:
+        if isinstance(frame[name], np.ndarray) and frame[name].ndim != 1:
+            raise DataError(
+                f"{shown(str(name))} is not one column", called=called, expected="an array [N]",
+                got=f"shape {list(frame[name].shape)}", fix="give each of its columns a name",
+            )  # fmt: skip
     if not names or not len(frame[names[0]]):
         raise DataError(
             "the frame is empty", called=called, expected="one row and one column or more",
@@ -57,6 +63,11 @@ def _series(frame: Any, called: str) -> dict[str, Any]:
         raise DataError("the columns are of several lengths", called=called, expected="one length",
                         got=", ".join(map(str, sorted(lengths))))  # fmt: skip
     return columns
+
+
+def _meaning(column: Column) -> tuple[Any, ...]:
+    """Return what the numbers of a column stand for."""
+    return column.levels, column.since
 
 
 @loadable
@@ -123,15 +134,22 @@ class Schema:
         return self.encode(data, called) if isinstance(data, Frame) else data
 
     def check(self, wanted: Schema, called: str) -> None:
-        """Refuse to stand for another schema, unless names, kinds and levels are the same."""
-        if (self.names, [c.levels for c in self.columns]) == (wanted.names, [c.levels for c in wanted.columns]):
+        """Refuse to stand for another schema, unless names, levels and the first days of dates are the same."""
+        if (self.names, *map(_meaning, self.columns)) == (wanted.names, *map(_meaning, wanted.columns)):
             return
         if self.names != wanted.names:
             raise DataError(
                 "the table has other columns than the model's", called=called, expected=", ".join(wanted.names[:12]),
                 got=", ".join(self.names[:12]), fix="make it by the method like of the table that was fitted",
             )  # fmt: skip
-        own, other = next((a, b) for a, b in zip(self.columns, wanted.columns, strict=True) if a.levels != b.levels)
+        pairs = zip(self.columns, wanted.columns, strict=True)
+        own, other = next((a, b) for a, b in pairs if _meaning(a) != _meaning(b))
+        if own.since != other.since:
+            raise DataError(
+                f"{shown(own.date or own.name)} counts days from another date than the model's", called=called,
+                expected=other.since or "no date", got=own.since or "no date",
+                fix="make it by the method like of the table that was fitted",
+            )  # fmt: skip
         raise DataError(
             f"{shown(own.name)} has other levels than the model's", called=called, expected=str(other.levels)[:200],
             got=str(own.levels)[:200], fix="make it by the method like of the table that was fitted",
@@ -172,10 +190,18 @@ class Schema:
                 dtype = None
             else:
                 dtype = dtype.lower()
+                if column.whole and not _has_room(dtype, cells):
+                    dtype = "int64"
                 if unseen:  # what can lack cells
                     dtype = "boolean" if dtype == "bool" else dtype.replace("uint", "UInt").replace("int", "Int")
             out[column.name] = pandas.Series(cells, dtype=dtype)
         return pandas.DataFrame(out)
+
+
+def _has_room(dtype: str, cells: np.ndarray) -> bool:
+    """True where whole numbers are in the range of a dtype: samples may leave that of the table's."""
+    info = np.iinfo(dtype.partition("[")[0])  # Arrow's is int64[pyarrow]
+    return all(cell is None or info.min <= cell <= info.max for cell in cells.tolist())
 
 
 @registered
@@ -218,8 +244,8 @@ class Table:
             frame: of rows, which are events.
             columns: the names of those to take, in that order; None takes all.
             labels: columns to take as labels, whatever they hold, such as classes that are written as numbers.
-            dates: `"refuse"`, or `"features"`: a column "when" of dates becomes "when day" (days since 1970, with
-                fractions), "when weekday" and "when month" (labels).
+            dates: `"refuse"`, or `"features"`: a column "when" of dates becomes "when day" (days since that of the
+                first date, with fractions), "when weekday" and "when month" (labels).
             reading: what errors say, for readers of files; None speaks of frames.
 
         Raises:
@@ -256,9 +282,18 @@ class Table:
 
     @classmethod
     def from_values(cls, columns: Iterable[str], values: Any):
-        """From names and an array `[N, D]` of numbers."""
-        values = np.asarray(values)
-        return cls(values, Schema(tuple(Column(str(name), NUMBER) for name in columns), bool(np.isnan(values).any())))
+        """From names and an array `[N, D]` of numbers, or sequences of rows `[N, T, D]`.
+
+        Raises:
+            DataError: not a name for each column.
+        """
+        values, names = np.asarray(values), [str(name) for name in columns]
+        if values.ndim < 2 or values.shape[-1] != len(names):
+            raise DataError(
+                "there is a name for each column", called="Table.from_values(columns, values)",
+                expected=f"values [N, {len(names)}]", got=f"shape {list(values.shape)}, names {', '.join(names)[:80]}",
+            )  # fmt: skip
+        return cls(values, Schema(tuple(Column(name, NUMBER) for name in names), bool(np.isnan(values).any())))
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -26,6 +26,8 @@ _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 #: what a first column is called that numbers the rows: `DataFrame.to_csv` leaves the name out
 _INDEX = re.compile(r"(unnamed: ?\d+|id|index|row|row_?(id|names?|numbers?)|)", re.IGNORECASE)
 _WHOLE = re.compile(r"\s*[+-]?\d*\s*")
+#: whole numbers of 64 bits as Python writes them: 01234 is a code
+_PLAIN = re.compile(r"0|-?[1-9][0-9]{0,17}")
 #: rows from which a column that counts them does not do so by chance
 _COUNTS = 10
 #: whole numbers up to this are exact as floats
@@ -55,7 +57,8 @@ def read_csv(
         labels: columns to take as labels, whatever they hold, such as classes that are written as numbers.
         dates: `"features"` makes a day number, a weekday and a month of each column of dates, else they are refused.
         missing: turn missing cells (empty, NA, NaN, null, none, ?) into NaN rather than refuse them.
-        missing_as: other cells that are missing, such as `["-999", "unknown"]`.
+        missing_as: other cells that are missing, such as `["-999", "unknown"]`: numbers however they are written
+            (-999.0), but in columns of labels, whose cells are text.
         encoding: of the text: `"latin-1"`, `"utf-16"`, ...
 
     Returns:
@@ -173,7 +176,7 @@ class _Cells:
         found = list(self.texts)
         if {text.lower() for text in found} <= {"true", "false"}:
             kinds: np.ndarray = np.array([text.lower() == "true" for text in found])
-        elif all(map(_WHOLE.fullmatch, found)):
+        elif all(map(_PLAIN.fullmatch, found)):
             kinds = np.array([int(text) for text in found])
         else:
             kinds = _dates(found) if not self.label else as_objects(found)
@@ -204,6 +207,7 @@ class _Parser:
         self.reading, self.called, self.decimal, self.missing, self.words = (
             reading, reading.called, decimal, missing, words
         )  # fmt: skip
+        self.absent = {number for number in map(self._number, words) if number is not None}
 
     def table(self, rows: Any, header: bool | None, index: bool | None, columns: Sequence[str] | None) -> Table:
         first = next((row for row in rows if row), None)
@@ -262,7 +266,8 @@ class _Parser:
             cell = row[column.place]
             number = self._number(cell)
             word = cell.strip().lower()
-            unseen = word in self.words or (number is None and word in _MISSING)
+            blank = word in _MISSING if number is None else number in self.absent and not column.label
+            unseen = blank or word in self.words
             if unseen and not self.missing:
                 raise FileError(
                     f"line {line}, column {column.place + 1} ({column.name!r}) is missing", called=self.called,
