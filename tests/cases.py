@@ -200,6 +200,11 @@ def multinomial(key):
     return moved(key, jg.Multinomial.from_values([0.2, 0.3, 0.5], 4))
 
 
+def sizes(key, shape):
+    """Standard deviations of errors."""
+    return jnp.abs(jax.random.normal(key, shape))
+
+
 def noisy_gaussian(key):
     return moved(key, jg.NoisyGaussian.from_values([0.5, -0.5], [[1.0, 0.3], [0.3, 0.8]]))
 
@@ -375,7 +380,7 @@ CASES = [
     Case("multinomial", multinomial, (np.array([x for x in itertools.product(range(5), repeat=3) if sum(x) == 4]), 1)),
     Case("delta", lambda key: jg.Delta.from_values([0.0, 1.5]), (np.array([[0.0, 1.5]]), 1.0)),
     Case("punctured gaussian", punctured, PLANE),
-    Case("mixture of noisy gaussians", mixture(noisy_gaussian), PLANE, context=(2,)),
+    Case("mixture of noisy gaussians", mixture(noisy_gaussian), PLANE, context=(2,), draw=sizes),
     Case("von mises", von_mises, grid(-np.pi, np.pi, 100)),
     Case("mixture of gaussians", mixture(gaussian), PLANE),
     Case("mixture of tied gaussians with priors", tied_with_prior, PLANE),

@@ -182,7 +182,7 @@ class Product:
             >>> x = jnp.array([[0.5, 3.0], [1.5, 5.0], [1.0, 4.0]])
             >>> start = Product.init(jax.random.key(0), x, {0: jg.Poisson.init, (1,): jg.DiagonalGaussian.init})
             Traceback (most recent call last):
-            jaxgen.core.errors.DataError: x has values outside the support
+            jaxgen.core.errors.DataError: x has values outside the support, in column 0
               called:   Poisson.init(key, x)
               expected: whole numbers from 0
               got:      2 of 3 outside, such as 0.5
