@@ -57,7 +57,8 @@ def run(code: str, cache: str | None = None, checkout: Path = HERE) -> list[floa
     environment["PYTHONPATH"] = str(checkout)
     if cache:
         environment |= {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    command = [sys.executable, "-c", code]  # whose first place to look for packages is the folder it starts in
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=checkout)
     return [float(word) for word in done.stdout.split()]
 
 
