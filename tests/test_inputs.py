@@ -120,7 +120,7 @@ BAD = {
     "text series": (pd.Series(["a", "b"]), "np.unique"),
     "mixed series": (pd.Series([1, "a"]), "object"),
     "series with time zone": (pd.Series(pd.to_datetime(["2020"]).tz_localize("UTC")), "UTC"),
-    "missing in integers": (frame({"a": pd.array([1, None], dtype="Int64"), "b": [1.0, 2.0]}), "NaN", "row 1 of column"),
+    "missing in integers": (frame({"a": pd.array([1, None], dtype="Int64"), "b": [1.0, 2.0]}), "NaN", "row 1 of"),
     "nan": ([[1.0, 2.0], [nan, 4.0]], "1 of 4 values NaN", "index (1, 0)", ".all(axis=1)"),
     "inf": ([1.0, -inf, inf], "2 of 3 values infinite", "index (1,)"),
     "nan in jax": (jnp.array([nan, nan]), "2 of 2 values NaN"),
