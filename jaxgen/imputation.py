@@ -8,12 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxgen.core import latent
 from jaxgen.core.errors import FitError, ModelError
 from jaxgen.core.inputs import as_array, concrete
-from jaxgen.core.methods import batch_axes, check_key, check_observed
+from jaxgen.core.methods import batch_axes, check_key, check_observed, is_count
 from jaxgen.core.protocols import Energy, has
 
 
@@ -94,7 +93,7 @@ def sample_from(
     called = f"sample_from(key, {type(model).__name__}, x)"
     check_key(key, called)
     _check_kernel(model, observed is not None, called)
-    if not all(map(_is_count, (draws, thin, burn_in + 1))):
+    if not (is_count(draws, 1) and is_count(thin, 1) and is_count(burn_in)):
         raise FitError(
             "a chain needs steps", called=called, expected="ints: draws and thin of 1 or more, burn_in of 0 or more",
             got=f"draws={draws}, burn_in={burn_in}, thin={thin}",
@@ -114,10 +113,6 @@ def _check_kernel(model: Any, holds: bool, called: str) -> None:
             expected="a kernel(key, x, observed=mask)" if holds else "an energy and a kernel(key, x)",
             got="no kernel" if kernel is None else f"kernel{inspect.signature(kernel)}",
         )  # fmt: skip
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= 1)
 
 
 @functools.partial(jax.jit, static_argnames=("draws", "burn_in", "thin"))

@@ -165,9 +165,9 @@ def _check_weight(weight: Any, x: Any, batch: tuple[int, ...], called: str) -> A
     return weight if jnp.issubdtype(weight.dtype, jnp.floating) else weight.astype(dtype)
 
 
-def is_count(value: Any) -> bool:
-    """True for a whole number from 0 on."""
-    return isinstance(value, (int, np.integer)) and bool(value >= 0)
+def is_count(value: Any, least: int = 0) -> bool:
+    """True for a whole number from `least` on."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value >= least)
 
 
 def sample_axes(shape: Any, called: str) -> tuple[int, ...]:
@@ -183,7 +183,7 @@ def sample_axes(shape: Any, called: str) -> tuple[int, ...]:
 
 def _check_length(model: Any, length: Any, called: str) -> None:
     free = None in model.event_shape
-    if free != (length is not None) or (free and not (is_count(length) and length)):
+    if free != (length is not None) or (free and not is_count(length, 1)):
         raise ShapeError(
             f"{called}: length does not fit the model", called=called,
             expected="length=, a positive int" if free else "no length: every event has one shape",

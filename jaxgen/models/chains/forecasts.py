@@ -219,7 +219,7 @@ def _moves(hmm, context):
 
 
 def _check_horizon(horizon, called):
-    if not is_count(horizon) or horizon < 1:
+    if not is_count(horizon, 1):
         raise ShapeError("the horizon is a number of steps", called=called, expected="an int of 1 or more",
                          got=repr(horizon)[:80])  # fmt: skip
 
