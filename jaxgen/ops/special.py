@@ -16,6 +16,8 @@ _BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617
 _STIRLING = tuple(b / (2 * k * (2 * k - 1)) for k, b in enumerate(_BERNOULLI, 1))
 _DIGAMMA = tuple(b / (2 * k) for k, b in enumerate(_BERNOULLI, 1))
 _TETRAGAMMA = tuple(b * (2 * k + 1) for k, b in enumerate(_BERNOULLI, 1))
+#: of `log(sinh(l / 2) / (l / 2))`, in powers of l^2 from the first
+_LOG_SINHC = tuple(b / (2 * k * math.factorial(2 * k)) for k, b in enumerate(_BERNOULLI, 1))
 #: `log n! - n log n + n` for n = 0 to 15; from 16 on Stirling's series is exact to float64 rounding
 _FACTORIALS = tuple(math.lgamma(n + 1) - (n * math.log(n) if n else 0.0) + n for n in range(16))
 #: a count this many times larger than its rate, where their ratio might overflow
@@ -122,6 +124,111 @@ def poisson_log_mass(x: jax.Array, rate: jax.Array, log_rate: jax.Array | None =
     series = (1 / 12 - inverse * (1 / 360 - inverse * (1 / 1260 - inverse / 1680))) / large
     rest = jnp.where(x < 16, small, 0.5 * jnp.log(2 * math.pi * large) + series)
     return x - rate - x * log_ratio - rest
+
+
+def negative_binomial_log_mass(x: jax.Array, m: jax.Array, r: jax.Array) -> jax.Array:
+    """Return the log-mass of counts of mean m and variance `m + m^2 / r`, one each.
+
+    Stirling errors, and the deviances of the two kinds of trial that x + r is, so that large counts keep their digits.
+
+    Args:
+        x: whole numbers from 0, floating.
+        m: expected counts, positive.
+        r: dispersion, positive.
+
+    Source: as `poisson_log_mass`.
+
+    Example:
+        >>> mass = jnp.exp(negative_binomial_log_mass(jnp.array([0.0, 1.0]), jnp.float32(2.0), jnp.float32(1.0)))
+        >>> [round(float(p), 4) for p in mass]
+        [0.3333, 0.2222]
+    """
+    positive = x > 0
+    y = jnp.where(positive, x, 1)
+    total = r + m
+    ratio = (y + r) / total
+    stop = r * excess((y - m) / total, jnp.log(ratio))
+    go = y * excess(r / total * ((m - y) / y), jnp.log(ratio * (m / y)))
+    errors = stirling_error(y + r) - stirling_error(r) - stirling_error(y)
+    value = errors - stop - go - 0.5 * (jnp.log(2 * math.pi * y) + jnp.log1p(y / r))
+    return jnp.where(positive, value, -r * jnp.log1p(m / r))
+
+
+def wide_excess(u: jax.Array, log: jax.Array) -> jax.Array:
+    """Return `u - log(1 + u)` from u, or from the logarithm where u is next to -1 or overflows.
+
+    Example:
+        >>> wide_excess(jnp.float32(-1.0), jnp.float32(-30.0)).tolist()
+        29.0
+    """
+    middle = (u > -0.5) & (u < _RARE)
+    return excess(u, jnp.where(middle, jnp.log1p(jnp.where(middle, u, 0)), log))
+
+
+def beta_errors(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Return what Stirling's formula leaves out of minus the logarithm of the Beta function.
+
+    Example:
+        >>> round(float(beta_errors(jnp.float32(1.0), jnp.float32(1.0))), 6)
+        -0.120782
+    """
+    return stirling_error(a + b) - stirling_error(a) - stirling_error(b)
+
+
+def beta_ratios(x: jax.Array, logit_mean: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return `x - m`, and `t - 1 - log t` for `t = x / m` and for `t = (1 - x) / (1 - m)`, m the mean.
+
+    Example:
+        >>> beta_ratios(jnp.float32(0.5), jnp.float32(0.0))[0].tolist()
+        0.0
+    """
+    m, rest = jax.nn.sigmoid(logit_mean), jax.nn.sigmoid(-logit_mean)
+    # from the nearer end, where numbers are fine-grained
+    d = jnp.where(logit_mean < 0, x - m, rest - (1 - x))
+    left = wide_excess(d / m, jnp.log(x) + jax.nn.softplus(-logit_mean))
+    return d, left, wide_excess(-d / rest, jnp.log1p(-x) + jax.nn.softplus(logit_mean))
+
+
+def beta_log_density(x: jax.Array, logit_mean: jax.Array, log_concentration: jax.Array) -> jax.Array:
+    """Return the log-density of Beta shares, one each, as deviances, so that concentrated ones keep their digits.
+
+    Args:
+        x: above 0 and below 1.
+        logit_mean: `log a - log b`.
+        log_concentration: `log (a + b)`.
+
+    Source: as `poisson_log_mass`.
+
+    Example:
+        >>> round(float(beta_log_density(jnp.float32(0.75), jnp.log(2.0), jnp.log(3.0))), 5)  # log 1.5
+        0.40547
+    """
+    m, rest, s = jax.nn.sigmoid(logit_mean), jax.nn.sigmoid(-logit_mean), jnp.exp(log_concentration)
+    _, left, right = beta_ratios(x, logit_mean)
+    log_room = -jax.nn.softplus(logit_mean) - jax.nn.softplus(-logit_mean)
+    constant = 0.5 * (log_concentration + log_room - math.log(2 * math.pi)) + beta_errors(s * m, s * rest)
+    return constant - s * (m * left + rest * right) - jnp.log(x) - jnp.log1p(-x)
+
+
+def tilted_log_density(x: jax.Array, logit: jax.Array) -> jax.Array:
+    """Return the log-density on the unit interval that is proportional to `e^(l x)`: `l x - log((e^l - 1) / l)`.
+
+    Uniform at l = 0, around which the logarithm is its series; for large `|l|` it is taken from the nearer end, so that
+    value and derivatives have all their digits at any logit.
+
+    Source: Loaiza-Ganem and Cunningham (2019), The continuous Bernoulli: fixing a pervasive error in variational
+    autoencoders, equation 7, with another way around one half.
+
+    Example:
+        >>> [round(float(tilted_log_density(1.0, jnp.float32(l))), 4) for l in (-2.0, 0.0, 1e4)]
+        [-1.1614, 0.0, 9.2103]
+    """
+    near = jnp.abs(logit) < 0.5
+    small = jnp.where(near, logit, 0)
+    series = (x - 0.5) * small - small * small * _horner(_LOG_SINHC, small * small)
+    large = jnp.where(near, 1, logit)
+    size = jnp.abs(large)
+    return jnp.where(near, series, (x - (large > 0)) * large - jnp.log(-jnp.expm1(-size)) + jnp.log(size))
 
 
 def _raised(z):

@@ -15,7 +15,7 @@ from jaxgen.core.methods import per_event, per_level, per_sample, weighted_event
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops import entries
 from jaxgen.ops.roots import reach
-from jaxgen.ops.special import digamma_gaps, excess, stirling_error
+from jaxgen.ops.special import beta_errors, beta_log_density, beta_ratios, digamma_gaps, wide_excess
 from jaxgen.ops.stable import has_mass
 from jaxgen.ops.tails import beta_cdf
 
@@ -122,21 +122,11 @@ class Beta:
     def _share(self, x):
         return beta_cdf(self.a, self.b, x, 1 - x)
 
-    def _ratios(self, x):
-        """Return `x - m`, and `t - 1 - log t` for `t = x / m` and for `t = (1 - x) / (1 - m)`."""
-        # from the nearer end, where numbers are fine-grained
-        d = jnp.where(self.logit_mean < 0, x - self.mean, self._rest - (1 - x))
-        left = _excess(d / self.mean, jnp.log(x) + jax.nn.softplus(-self.logit_mean))
-        return d, left, _excess(-d / self._rest, jnp.log1p(-x) + jax.nn.softplus(self.logit_mean))
-
     @per_event
     def log_prob(self, x, *, context=None) -> jax.Array:
         """Return nats, `[*batch, *event] -> [*batch]`."""
         clean, inside = entries.clean(x, _inside, 0.5, self.logit_mean.dtype)
-        _, left, right = self._ratios(clean)
-        log_room = -jax.nn.softplus(self.logit_mean) - jax.nn.softplus(-self.logit_mean)
-        constant = 0.5 * (self.log_concentration + log_room - math.log(2 * math.pi)) + _errors(self.a, self.b)
-        value = constant - self.a * left - self.b * right - jnp.log(clean) - jnp.log1p(-clean)
+        value = beta_log_density(clean, self.logit_mean, self.log_concentration)
         return jnp.sum(entries.scored(value, inside, x, self.missing))
 
     @per_event
@@ -163,7 +153,7 @@ class Beta:
         """Return `BetaStatistics`, and `log_prob [N]`; entries outside the support count nowhere."""
         clean, inside = entries.clean(x, _inside, 0.5, self.logit_mean.dtype)
         seen = inside.astype(clean.dtype)
-        parts = (seen * part for part in self._ratios(clean))
+        parts = (seen * part for part in beta_ratios(clean, self.logit_mean))
         return BetaStatistics(*entries.sums(weight, seen, *parts)), self.log_prob(x)
 
     def m_step(self, statistics) -> Beta:
@@ -199,7 +189,7 @@ class Beta:
         """Return the log-likelihood of an event at mean `m + h` and concentration s, up to what depends on x alone."""
         m, rest = self.mean + h, self._rest - h
         gaps = m * (logs[0] - jnp.log1p(h / self.mean)) + rest * (logs[1] - jnp.log1p(-h / self._rest))
-        return s * gaps + _errors(s * m, s * rest) + 0.5 * jnp.log(s * m * rest)
+        return s * gaps + beta_errors(s * m, s * rest) + 0.5 * jnp.log(s * m * rest)
 
     def _climb(self, logs, free_mean, free_concentration):
         """Return how far the mean moves, and the concentration, after Newton steps in a and b, or in what is free."""
@@ -231,7 +221,8 @@ class Beta:
         h, s = self._climb(self._logs(statistics, alive), ~frozen.logit_mean, ~frozen.log_concentration)
         ratios, whole = (h / self.mean, -h / self._rest), digamma_gaps(s).log
         gaps = (digamma_gaps(s * (self.mean + h)).log - whole, digamma_gaps(s * (self._rest - h)).log - whole)
-        left, right = (statistics.weight * (_excess(u, jnp.log1p(u)) + g) for u, g in zip(ratios, gaps, strict=True))
+        excesses = (wide_excess(u, jnp.log1p(u)) for u in ratios)
+        left, right = (statistics.weight * (e + g) for e, g in zip(excesses, gaps, strict=True))
         new = BetaStatistics(statistics.weight, statistics.weight * h, left, right)
         some = frozen.logit_mean | frozen.log_concentration
         return jax.tree.map(lambda new, old: jnp.where(some, new, old), new, statistics)
@@ -241,7 +232,7 @@ class Beta:
         weight, first, left, right = statistics
         by = jnp.where(self.logit_mean < 0, old.mean - self.mean, self._rest - old._rest)
         moved = (
-            part + weight * _excess(c, jnp.log1p(c)) + c * u
+            part + weight * wide_excess(c, jnp.log1p(c)) + c * u
             for part, c, u in ((left, by / self.mean, first / old.mean), (right, -by / self._rest, -first / old._rest))
         )
         return BetaStatistics(weight, first + weight * by, *moved)
@@ -250,16 +241,6 @@ class Beta:
         """Return the distrax distribution."""
         dx = distrax()
         return dx.Independent(dx.Beta(self.a, self.b), len(self.event_shape))
-
-
-def _errors(a, b):
-    return stirling_error(a + b) - stirling_error(a) - stirling_error(b)
-
-
-def _excess(u, log):
-    """Return `u - log (1 + u)` from u, or from the logarithm where u is next to -1 or overflows."""
-    middle = (u > -0.5) & (u < 1e30)
-    return excess(u, jnp.where(middle, jnp.log1p(jnp.where(middle, u, 0)), log))
 
 
 def _inside(x):

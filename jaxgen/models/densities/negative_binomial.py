@@ -19,7 +19,7 @@ from jaxgen.core.pytree import fixed, model, static
 from jaxgen.core.remedies import unseen
 from jaxgen.ops import entries
 from jaxgen.ops.roots import reach
-from jaxgen.ops.special import digamma_gaps, excess, stirling_error
+from jaxgen.ops.special import digamma_gaps, excess, negative_binomial_log_mass
 from jaxgen.ops.stable import has_mass
 from jaxgen.ops.tails import beta_cdf
 
@@ -180,7 +180,7 @@ class NegativeBinomial:
     def log_prob(self, x, *, context=None) -> jax.Array:
         """Nats, `[*batch, *event] -> [*batch]`."""
         x, inside, penalty = self._clean(x)
-        return jnp.sum(jnp.where(inside, _log_mass(x, self.mean, self.dispersion), 0) + penalty)
+        return jnp.sum(jnp.where(inside, negative_binomial_log_mass(x, self.mean, self.dispersion), 0) + penalty)
 
     @per_event
     def impute(self, x) -> jax.Array:
@@ -304,19 +304,6 @@ class NegativeBinomial:
     def distribution(self):
         """The distrax distribution."""
         return as_distribution(self)
-
-
-def _log_mass(x, m, r):
-    """`log p(x)` of one count each: Stirling errors, and the deviances of the two kinds of trial that x + r is."""
-    positive = x > 0
-    y = jnp.where(positive, x, 1)
-    total = r + m
-    ratio = (y + r) / total
-    stop = r * excess((y - m) / total, jnp.log(ratio))
-    go = y * excess(r / total * ((m - y) / y), jnp.log(ratio * (m / y)))
-    errors = stirling_error(y + r) - stirling_error(r) - stirling_error(y)
-    value = errors - stop - go - 0.5 * (jnp.log(2 * math.pi * y) + jnp.log1p(y / r))
-    return jnp.where(positive, value, -r * jnp.log1p(m / r))
 
 
 def _curved(x, m, r):

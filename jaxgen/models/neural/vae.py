@@ -8,11 +8,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxgen.core.algebra import context_optional as may_lack
-from jaxgen.core.errors import DataError, ModelError
-from jaxgen.core.inputs import as_array, concrete
+from jaxgen.core.errors import ModelError
+from jaxgen.core.inputs import as_array
 from jaxgen.core.methods import context_shape, per_event, per_latent, per_sample
 from jaxgen.core.protocols import Density, NormalDivergence, has
 from jaxgen.core.pytree import fixed, float_type, model, name_of, part, static
@@ -100,7 +99,7 @@ class VAE:
         event = tuple(map(int, x.shape[1:]))
         context = None if context_shape is None else tuple(context_shape)
         _check_context(prior, context, context_optional, called)
-        _check_support(likelihood, event, x, called)
+        likelihoods.check_support(likelihood, event, x, called)
         scaling = mean_and_scale(x) if _standardizes(likelihood, event, standardize, called) else None
         dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
         extra = 0 if context is None else math.prod(context) + context_optional
@@ -119,20 +118,20 @@ class VAE:
         Raises:
             DataError: values outside; the message names the range.
         """
-        _check_support(self.likelihood, self.event_shape, as_array(x), "VAE.check_data(x)")
+        likelihoods.check_support(self.likelihood, self.event_shape, as_array(x), "VAE.check_data(x)")
 
     def _posterior(self, x, context):
         """Mean and log-scale of `q(z | x)`, of one event."""
         x = x.astype(float_type(self.encoder))
         if self.scaling is not None:
             x = (x - self.scaling[0]) / self.scaling[1]
-        mean, raw = _apart(self.encoder(self._joined(x, context)))
+        mean, raw = likelihoods.apart(self.encoder(self._joined(x, context)))
         return mean, likelihoods.bounded(raw)
 
     def _observe(self, z, context):
         """The distribution of an event, in its units, for one z."""
         z = jnp.asarray(z, float_type(self.decoder))
-        return self.likelihood(*_apart(self.decoder(self._joined(z, context))))
+        return likelihoods.observe(self.likelihood, self.decoder(self._joined(z, context)))
 
     def _log_likelihood(self, x, z, context):
         """`log p(x | z)`."""
@@ -210,14 +209,6 @@ class VAE:
         return self._in_units(self._observe(z, context).sample(seed=event_key))
 
 
-def _apart(outputs):
-    """The arrays along the first axis of a network's output, each by itself."""
-    parts = tuple(outputs)
-    # jaxlib 0.12.0 on CPU reads the wrong slice where it fuses a reshape, slices and a sum over 6000 rows or more: the
-    # bound was off by .7 nats, without a word. The barrier keeps the slices out of the sum.
-    return jax.lax.optimization_barrier(parts) if len(parts) > 1 else parts
-
-
 def _log_posterior(noise, log_scale):
     """`log q(z | x)` at `z = mean + scale noise`."""
     return -0.5 * jnp.sum(noise * noise) - jnp.sum(log_scale) - 0.5 * noise.size * likelihoods.LOG_2PI
@@ -253,31 +244,11 @@ def _check_context(prior: Any, context: tuple[int, ...] | None, optional: bool, 
 
 def _standardizes(likelihood: Any, event: tuple[int, ...], standardize: bool | None, called: str) -> bool:
     limits = likelihoods.support(likelihood, event)
-    real = limits == (-math.inf, math.inf)
+    real = limits == likelihoods.REAL
     if standardize and limits is not None and not real:
         raise ModelError(
             "standardised data leave the support of the likelihood", called=f"{called[:-1]}, standardize=True)",
-            expected="a likelihood on all real numbers", got=f"{_name(likelihood)} on {limits}",
+            expected="a likelihood on all real numbers", got=f"{name_of(likelihood)} on {limits}",
             fix="standardize=False",
         )  # fmt: skip
     return real if standardize is None else standardize
-
-
-def _name(likelihood: Any) -> str:
-    return name_of(likelihood)
-
-
-def _check_support(likelihood: Any, event: tuple[int, ...], x: Any, called: str) -> None:
-    limits = likelihoods.support(likelihood, event)
-    if limits is None or not concrete(x):
-        return
-    host = np.asarray(x)  # numpy's smallest of an array of jax is a program of jax
-    low, high = float(host.min()), float(host.max())
-    # x * (1 / 255) ends at 1.0000001 in float32, where a density is as good as at 1
-    slack = 1e-5 * (limits[1] - limits[0]) if math.isfinite(limits[1] - limits[0]) else 0.0
-    if low < limits[0] - slack or high > limits[1] + slack:
-        raise DataError(
-            "the data lie outside the support of the likelihood", called=called, got=f"values from {low} to {high}",
-            expected=f"values from {limits[0]} to {limits[1]}, where {_name(likelihood)} has a density",
-            fix=f"np.divide(x, {high})" if low >= 0 else "jaxgen.likelihoods.gaussian, which takes all numbers",
-        )  # fmt: skip
