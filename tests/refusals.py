@@ -394,6 +394,10 @@ case("jaxgen.VAE.init(key, x, jaxgen.StandardNormal((2,)), likelihood=likelihood
 case("jaxgen.VAE.init(key, x, jaxgen.StandardNormal((2,)), likelihood=likelihood)", "likelihood", x=X,
      likelihood=lambda: jaxgen.likelihoods.bernoulli)  # fmt: skip
 case("jaxgen.VAE.init(key, x, jaxgen.StandardNormal((2,)), likelihood=likelihood)", "likelihood", x=X, likelihood=3)
+case("jaxgen.VAE.init(key, x, jaxgen.StandardNormal((2,)), likelihood=likelihood)", "x", x=BITS / 3,
+     likelihood=lambda: jaxgen.likelihoods.LogisticLevels(256))  # fmt: skip
+case("jaxgen.VAE.init(key, x, jaxgen.StandardNormal((2,)), likelihood=likelihood)", "x", x=BITS + 2.3,
+     likelihood=lambda: jaxgen.likelihoods.poisson)  # fmt: skip
 
 # quantiles, forecasts, pictures
 case("model.quantile(level)", "level", model=lambda: jaxgen.Laplace.from_values([0.0], [1.0]), level=5.0)

@@ -210,7 +210,7 @@ def beta_log_density(x: jax.Array, logit_mean: jax.Array, log_concentration: jax
     return constant - s * (m * left + rest * right) - jnp.log(x) - jnp.log1p(-x)
 
 
-def tilted_log_density(x: jax.Array, logit: jax.Array) -> jax.Array:
+def tilted_log_density(x: jax.Array | float, logit: jax.Array) -> jax.Array:
     """Return the log-density on the unit interval that is proportional to `e^(l x)`: `l x - log((e^l - 1) / l)`.
 
     Uniform at l = 0, around which the logarithm is its series; for large `|l|` it is taken from the nearer end, so that

@@ -149,7 +149,7 @@ def observe(likelihood: Callable[..., Any], outputs: Any, shared: Mapping[str, A
             "the network's output does not fit the likelihood", called=f"{name_of(likelihood)}(...)",
             expected=f"{count} arrays of the event's shape, and the shared numbers {names}",
             got=f"{len(outputs)} arrays, and the shared numbers {tuple(shared)}",
-            fix="a decoder whose output has the shape (parameter_count(likelihood), *event_shape)",
+            fix="a decoder with as many outputs for each entry as the likelihood has parameters",
         )  # fmt: skip
     if has(likelihood, Stacked):
         stacked = jnp.stack(outputs) if isinstance(outputs, (tuple, list)) else outputs
