@@ -112,6 +112,7 @@ def _check_kernel(model: Any, holds: bool, called: str) -> None:
             "the model cannot hold coordinates" if holds else "the model has no chain of its own", called=called,
             expected="a kernel(key, x, observed=mask)" if holds else "an energy and a kernel(key, x)",
             got="no kernel" if kernel is None else f"kernel{inspect.signature(kernel)}",
+            fix="model.impute(x), the mean or likeliest value of what is NaN" if latent.accepts_missing(model) else "",
         )  # fmt: skip
 
 

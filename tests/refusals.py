@@ -112,6 +112,10 @@ def field():
     return jaxgen.RandomField.from_matrix(units.Spin.zeros(2), 1.0 - np.eye(2))
 
 
+def planar(key, x):
+    return jaxgen.Flow(jaxgen.StandardNormal((2,)), Standardize.from_data(x))
+
+
 def autoregressive():
     return jaxgen.Flow.init(KEY, X, jaxgen.StandardNormal((2,)), layers=1)
 
@@ -238,6 +242,7 @@ for frame in (
 TABLE = jaxgen.data.Table.from_frame({"a": [1.5, 2.5], "b": ["u", "v"]})
 case("table.frame(values)", "values", table=TABLE, values=np.zeros((2, 1, 2)))
 words("table.frame(values)", table=TABLE, values=np.zeros((1, 3)))
+words("table.frame(values)", table=TABLE, values=np.zeros((2, 3)))  # as many numbers as three rows, and none of them
 case("read_csv(path, delimiter=';;')", path=text(b"a;b\n1;2\n"))
 case("read_csv(path, header=True)", path=text(b"1,2\n"))
 case("read_csv(path, encoding='none')", path=text(b"a\n1\n"))
@@ -398,6 +403,12 @@ case("jaxgen.VAE.init(key, x, jaxgen.StandardNormal((2,)), likelihood=likelihood
      likelihood=lambda: jaxgen.likelihoods.LogisticLevels(256))  # fmt: skip
 case("jaxgen.VAE.init(key, x, jaxgen.StandardNormal((2,)), likelihood=likelihood)", "x", x=BITS + 2.3,
      likelihood=lambda: jaxgen.likelihoods.poisson)  # fmt: skip
+
+case("jaxgen.Mixture.init(key, x, 2, leaf)", None, x=X, leaf=lambda: planar)
+case("jaxgen.HMM.init(key, x[None], 2, leaf)", None, x=X, leaf=lambda: planar, initial=[0.5, 0.5], transition=np.eye(2),
+     model=flow, other=flow)  # fmt: skip
+case("jaxgen.impute(key, model, x)", None, x=HOLED, model=lambda: jaxgen.Mixture.init(
+     KEY, HOLED, 2, functools.partial(jaxgen.DiagonalGaussian.init, missing=True)))  # fmt: skip
 
 # quantiles, forecasts, pictures
 case("model.quantile(level)", "level", model=lambda: jaxgen.Laplace.from_values([0.0], [1.0]), level=5.0)

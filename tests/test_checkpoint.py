@@ -129,6 +129,16 @@ def test_a_fit_that_ended_for_a_reason_stays_ended(tmp_path):
     same(run(tmp_path / "patience", **options), patient)
 
 
+def test_a_schedule_that_was_called_is_the_schedule(tmp_path):
+    """optax's cosine makes a float of its number of steps when it is first called, which a second fit does not do."""
+    adam = jg.Gradient(jg.losses.nll, optax.adam(optax.cosine_decay_schedule(1e-2, 40)))
+    first = jg.fit(KEY, curved(), X, adam, steps=20, checkpoint=tmp_path)
+    again = jg.fit(KEY, curved(), X, adam, steps=40, checkpoint=tmp_path)
+    assert (first.steps, again.steps) == (20, 40)
+    other = jg.Gradient(jg.losses.nll, optax.adam(optax.cosine_decay_schedule(1e-2, 41)))
+    refused(lambda: jg.fit(KEY, curved(), X, other, steps=40, checkpoint=tmp_path), "algorithm's functions differs")
+
+
 def test_fewer_steps_than_were_made(tmp_path):
     first = run(tmp_path)
     assert run(tmp_path, steps=50).steps == first.steps

@@ -39,6 +39,15 @@ def test_density_contours_hold_their_mass(ax):
     np.testing.assert_allclose(inside, [0.99, 0.9, 0.75, 0.5, 0.25], atol=0.035)
 
 
+def test_density_given_a_context_is_that_of_the_conditional(ax):
+    line = jg.LinearRegression.from_values([[1.0], [2.0]], [0.0, 1.0], np.eye(2))
+    there = jg.Gaussian.from_values([3.0, 7.0], np.eye(2))
+    x = np.asarray(there.sample(jax.random.key(0), (50,)))
+    plot.density(line, x, ax, context=np.array([3.0]))
+    other = plot.density(there, x, Figure().subplots())
+    np.testing.assert_allclose(ax.collections[0].levels, other.collections[0].levels, rtol=1e-5)
+
+
 def test_ellipses_are_the_covariances(ax):
     covariance = np.array([[[4.0, 0.0], [0.0, 1.0]], [[1.0, 0.8], [0.8, 1.0]]])
     means = np.array([[0.0, 0.0], [5.0, 5.0]])
@@ -167,6 +176,7 @@ def test_history(ax):
     x, y = ax.lines[1].get_data()
     np.testing.assert_allclose(y, np.linspace(3, 1, 500)[x.astype(int) - 1], atol=0.01)
     np.testing.assert_allclose(ax.lines[2].get_data()[1], [2.0, 1.5])
+    assert plot.history(fitted, ax=Figure().subplots()).get_ylabel() == ax.get_ylabel()
 
 
 def test_refuses(ax):

@@ -61,7 +61,7 @@ def test_least_squares_of_float32(shift):
     # of numbers near 1e5 float32 has two digits behind the point, data and results alike
     tolerance = 2e-5 + 2e-7 * shift
     close(fitted.coefficients, weights, tolerance)
-    close(fitted.predict(np.float32(WEIGHT @ u / WEIGHT.sum())) - np.float32(shift), at_mean - shift, tolerance)
+    close(fitted.conditional_mean(np.float32(WEIGHT @ u / WEIGHT.sum())) - np.float32(shift), at_mean - shift, tolerance)
     close(fitted.covariance, cov, tolerance)
     # so far out the first round cannot see the inputs vary, says so, and finds their mean
     assert repaired.tolist() == [int(shift > 0), 0, 0, 0]
@@ -91,7 +91,7 @@ def test_where_least_squares_has_no_answer():
     fitted, repaired = rounds_of(start, x, double, one, 4)
     # starts from zero and moves only where the inputs vary: the shortest solution, up to the inputs' scales
     weights, at_mean, _ = least_squares(x, double[:, :1], one)
-    close(fitted.predict(double), (double[:, :1] - double[:, :1].mean(0)) @ weights.T + at_mean, 1e-4)
+    close(fitted.conditional_mean(double), (double[:, :1] - double[:, :1].mean(0)) @ weights.T + at_mean, 1e-4)
     assert repaired.tolist() == [1, 1, 1, 1]
     for weight in (np.zeros(200, np.float32), np.eye(200, dtype=np.float32)[3], one * (np.arange(200) < 2)):
         some, repaired = rounds_of(start, x, u, weight, 4)
@@ -229,7 +229,7 @@ def test_errors():
     with pytest.raises(jg.ShapeError, match="context"):
         model.log_prob(X)
     with pytest.raises(jg.ShapeError, match="inputs of this"):
-        model.predict(U[:, :1])
+        model.conditional_mean(U[:, :1])
     with pytest.raises(jg.ShapeError, match="context"):
         jg.HMM.init(KEY, X[None], 2, jg.LinearRegression.init, context=U)
     for bad in (0, 200, True, 1.5):

@@ -409,6 +409,13 @@ class Located(Protocol):
     mean: Any
 
 
+class LocatedGiven(Conditional, Protocol):
+    """Has a mean for each context, `E[x | u]`. Default: none."""
+
+    def conditional_mean(self, context: Any) -> jax.Array:
+        """`[*batch, *context] -> [*batch, *event]`."""
+
+
 class Covaried(Located, Protocol):
     """Has a covariance of vectors, `[D, D]`."""
 

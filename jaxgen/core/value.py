@@ -136,10 +136,15 @@ def _content(cell: types.CellType) -> Any:
 def describe(key: Any) -> str:
     """A `value_key` as a text that is the same in another process: names for what goes by identity.
 
+    A whole number is one text as an int and as a float: optax's schedules turn one into the other when first called.
+
     Example:
-        >>> describe(value_key((1e-3, len)))
-        "(tuple, (float, '0.001'), len)"
+        >>> describe(value_key((1e-3, len))), describe(value_key(400)) == describe(value_key(400.0))
+        ('(tuple, 0.001, len)', True)
     """
+    if isinstance(key, tuple) and len(key) == 2 and key[0] in (int, float):
+        number = float(key[1])
+        return repr(int(key[1] if key[0] is int else number) if number.is_integer() else number)
     if isinstance(key, (tuple, frozenset)):
         parts = [describe(part) for part in key]
         return f"({', '.join(parts if isinstance(key, tuple) else sorted(parts))})"

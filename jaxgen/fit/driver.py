@@ -128,7 +128,8 @@ def fit(
         mesh: devices that share the events, along its axis "data" or else its first: each step is that of one device,
             and what it sums over events is added once. `jax.make_mesh((jax.device_count(),), ("data",))` takes all
             devices. None takes the mesh of `jax.set_mesh`, or that on which the data lie.
-        checkpoint: a folder; the fit is saved there every `checkpoint_every` steps and resumes from there.
+        checkpoint: a folder; the fit is saved there every `checkpoint_every` steps and resumes from there. One that
+            ended for a reason (tolerance, patience, a watcher, numbers that are not finite) stays ended.
         watch: functions `progress -> bool | None`, called on the host after every `every` steps and at the end; True
             ends the fit. `jaxgen.watch` has some that log and that draw samples.
         progress: a bar on standard error; None shows it on a terminal and in a notebook.

@@ -28,7 +28,7 @@ class Status(enum.IntEnum):
     Example:
         >>> Status(2).name, Status.CONVERGED.message
         ('CONVERGED', 'the monitored metric changed by less than the tolerance')
-        >>> Status.FINISHED
+        >>> print(Status.FINISHED)
         FINISHED: all steps were made
     """
 
@@ -42,6 +42,8 @@ class Status(enum.IntEnum):
 
     def __repr__(self) -> str:
         return f"{self.name}: {self.message}"
+
+    __str__ = __repr__
 
     RUNNING = 0, "the fit is under way"
     FINISHED = 1, "all steps were made"

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import algebra, latent
-from jaxgen.core.errors import DataError
+from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.protocols import Clusterable, has
 from jaxgen.ops.kmeans import kmeans, squared_distances
 from jaxgen.ops.scales import standardized
@@ -64,6 +64,19 @@ def cluster_shares(
     chosen = jnp.argmin(distance, axis=0)
     chosen = chosen if label is None else jnp.where(label >= 0, label, chosen)
     return blended(jax.nn.one_hot(chosen, k, axis=0, dtype=features.dtype), distance / features.shape[1], k, blend)
+
+
+def check_trains_by_em(template: Any, called: str, fix: str) -> None:
+    """Refuse a leaf whose models have no M-step, by which a part starts from its share of the events.
+
+    Raises:
+        ModelError: a density that only a gradient trains, such as a flow, or one of one's own without an `e_step`.
+    """
+    if not latent.supports_em(template):
+        raise ModelError(
+            "the leaf makes a model without an M-step, by which parts start from clusters of the events", called=called,
+            expected="e_step(x, weight) and m_step(statistics)", got=type(template).__name__, fix=fix,
+        )  # fmt: skip
 
 
 def blended(member: jax.Array, distance: jax.Array, k: int | jax.Array, blend: float = BLEND) -> jax.Array:

@@ -69,7 +69,9 @@ def points(x: Any, ax: Axes | None = None, *, colour: str = DATA) -> Axes:
     return ax
 
 
-def density(model: Any, x: Any, ax: Axes | None = None, *, resolution: int = 160) -> Axes:
+def density(
+    model: Any, x: Any, ax: Axes | None = None, *, context: Any = None, resolution: int = 160
+) -> Axes:  # fmt: skip
     """The density of a model of the plane as filled contours, with data over it.
 
     The levels hold 25, 50, 75, 90 and 99 % of the model's mass within the picture.
@@ -78,6 +80,7 @@ def density(model: Any, x: Any, ax: Axes | None = None, *, resolution: int = 160
         model: a `Density` of events `[2]`.
         x: data `[N, 2]`, which also set the picture's limits.
         ax: where to draw; None takes the current axis.
+        context: `[*context]`, that of the density, of a model that takes one.
         resolution: grid points per side.
 
     Raises:
@@ -89,7 +92,8 @@ def density(model: Any, x: Any, ax: Axes | None = None, *, resolution: int = 160
     margin = 0.2 * np.where(high > low, high - low, 1)
     axes = [np.linspace(a, b, resolution) for a, b in zip(low - margin, high + margin, strict=True)]
     grid = np.stack(np.meshgrid(*axes), axis=-1).astype(np.float32)
-    log_p = np.asarray(model.log_prob(jnp.asarray(grid)), np.float64)
+    given = {} if context is None else {"context": context}  # a density of one's own may know of none
+    log_p = np.asarray(model.log_prob(jnp.asarray(grid), **given), np.float64)
     if not np.isfinite(log_p.max()):  # NaN or infinite somewhere, or zero everywhere
         raise ModelError("the density makes no picture", called="density(model, x)", expected="log p below infinity",
                          got=f"largest log p {log_p.max()} of {repr(model)[:200]}")  # fmt: skip

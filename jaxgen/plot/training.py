@@ -43,12 +43,13 @@ def metrics(fitted: Any, figure: Figure | None = None, *, log_steps: bool = Fals
     return axes
 
 
-def history(fitted: Any, name: str, ax: Axes | None = None, *, log_steps: bool = False) -> Axes:
+def history(fitted: Any, name: str | None = None, ax: Axes | None = None, *, log_steps: bool = False) -> Axes:
     """One metric of a fit by step, with the validation scores where it is what was validated.
 
     Args:
         fitted: what `fit` returned.
-        name: a key of `fitted.history`, such as `"log_likelihood"` or `"loss"`; `metrics` draws all of them.
+        name: a key of `fitted.history`, such as `"entropy"`; None takes `"loss"`, `"log_likelihood"` or else the first.
+            `metrics` draws all of them.
         ax: where to draw; None takes the current axis.
         log_steps: the axis of steps is logarithmic.
 
@@ -56,6 +57,8 @@ def history(fitted: Any, name: str, ax: Axes | None = None, *, log_steps: bool =
         DataError: no such metric.
     """
     ax = clean(ax)
+    if name is None:
+        name = next((score for score in SCORES if score in fitted.history), min(fitted.history))
     if name not in fitted.history:
         known = str(sorted(fitted.history))
         raise DataError("no such metric", called=f"history(fitted, {name!r})", expected=known, got=name)

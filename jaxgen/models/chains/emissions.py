@@ -15,7 +15,7 @@ from jaxgen.core.sequences import Sequences, padded
 from jaxgen.core.value import ByValue
 from jaxgen.ops.chunks import sum_over_chunks
 from jaxgen.ops.stable import logsumexp
-from jaxgen.ops.starts import START_STEPS, cluster_shares, start_of_kinds
+from jaxgen.ops.starts import START_STEPS, check_trains_by_em, cluster_shares, start_of_kinds
 
 #: time steps whose emission statistics are summed at once: they stay in the cache, and a float32 sum keeps its digits
 BLOCK = 4096
@@ -93,6 +93,8 @@ def refuse_leaf(x, error, called) -> NoReturn:
 def _init_emissions(key, steps, context, k, leaf):
     cluster, whole = jax.random.split(key)
     template = leaf(whole, steps) if context is None else leaf(whole, steps, context)
+    check_trains_by_em(template, f"HMM.init(key, x, {k}, leaf)",
+                       "jaxgen.HMM.from_values(initial, transition, [model, other]), and fit it with Gradient")  # fmt: skip
     share = cluster_shares(cluster, template, steps, k).T
     mass = jnp.sum(share, axis=0)
 

@@ -14,7 +14,7 @@ from jaxgen.core import algebra
 from jaxgen.core.errors import DataError, ModelError, ShapeError
 from jaxgen.core.inputs import as_array
 from jaxgen.core.methods import as_levels, check_key, context_shape, is_count, sample_axes
-from jaxgen.core.protocols import Located
+from jaxgen.core.protocols import Located, LocatedGiven
 from jaxgen.core.pytree import registered
 from jaxgen.models.chains.emissions import log_distribution
 from jaxgen.ops import chains
@@ -111,7 +111,12 @@ class Forecast:
 
     @property
     def mean(self) -> jax.Array:
-        """`E[x_(t+h) | x_1..t]`, `[horizon, *event]`, of emissions that have a mean."""
+        """`E[x_(t+h) | x_1..t]`, `[horizon, *event]`, of emissions that have a mean; of inputs, given theirs."""
+        if self.context is not None:
+            algebra.needed(self.emissions, LocatedGiven, "Forecast.mean")
+            of = lambda u: algebra.each(lambda model: model.conditional_mean(u), self.emissions)  # noqa: E731
+            return jnp.einsum("hk,hk...->h...", jnp.exp(self.log_weights), jax.vmap(of)(self.context),
+                              precision="highest")  # fmt: skip
         algebra.needed(self.emissions, Located, "Forecast.mean")
         means = algebra.joined(self.emissions, algebra.per_kind(lambda batch: batch.mean, self.emissions))
         return jnp.tensordot(jnp.exp(self.log_weights), means, 1, precision="highest")

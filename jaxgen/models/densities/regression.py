@@ -69,7 +69,7 @@ class LinearRegression:
 
     Example:
         >>> line = LinearRegression.from_values([[2.0]], [1.0], [[0.25]])
-        >>> line.predict(jnp.array([[0.0], [3.0]])).tolist()
+        >>> line.conditional_mean(jnp.array([[0.0], [3.0]])).tolist()
         [[1.0], [7.0]]
         >>> round(float(line.log_prob(jnp.array([1.5]), context=jnp.array([0.0]))), 4)
         -0.7258
@@ -200,16 +200,16 @@ class LinearRegression:
         """Standard deviations of x given u, `[*K, D]`."""
         return jnp.linalg.norm(linalg.tril_inverse(self.whitener), axis=-1)
 
-    def predict(self, context) -> jax.Array:
-        """`E[x | u]`, `[*batch, P] -> [*batch, D]`, of one regression.
+    def conditional_mean(self, context) -> jax.Array:
+        """Return `E[x | u]`, `[*batch, P] -> [*batch, D]`, of one regression.
 
         Raises:
             ShapeError: contexts that do not end in P.
         """
-        context = jnp.asarray(as_array(context, name="context", called="LinearRegression.predict(context)"))
+        context = jnp.asarray(as_array(context, name="context", called="LinearRegression.conditional_mean(context)"))
         if context.shape[-1:] != self.context_shape:
             raise ShapeError(
-                "these are no inputs of this regression", called="LinearRegression.predict(context)",
+                "these are no inputs of this regression", called="LinearRegression.conditional_mean(context)",
                 expected=f"[*batch, {self.context_shape[0]}]", got=f"shape {list(context.shape)}",
             )  # fmt: skip
         return self.origin + (self.offset + matmul(context - self.center, self.coefficients.T))
@@ -232,13 +232,13 @@ class LinearRegression:
     @per_level
     def quantile(self, level, *, context=None) -> jax.Array:
         """Return quantiles of each coordinate by itself, levels `[*batch] -> [*batch, D]`."""
-        return self.predict(context) + self._deviation * ndtri(level)
+        return self.conditional_mean(context) + self._deviation * ndtri(level)
 
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws `[*shape, D]`."""
         noise = jax.random.normal(key, self.offset.shape, self.offset.dtype)
-        return self.predict(context) + matmul(linalg.tril_inverse(self.whitener), noise)
+        return self.conditional_mean(context) + matmul(linalg.tril_inverse(self.whitener), noise)
 
     @weighted_events
     def e_step(self, x, weight=None, *, context=None):

@@ -14,7 +14,7 @@ from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.inputs import as_batch, as_events, concrete, floating, probabilities
 from jaxgen.core.methods import context_shape, per_batch, per_event, per_level, per_sample, weighted_events
-from jaxgen.core.protocols import Located
+from jaxgen.core.protocols import Located, LocatedGiven
 from jaxgen.core.pytree import fixed, float_type, model, parts
 from jaxgen.core.sequences import opened, shown_to
 from jaxgen.core.value import ByValue
@@ -22,7 +22,7 @@ from jaxgen.models.latent.product import Product
 from jaxgen.ops.chains import transitions
 from jaxgen.ops.mixing import mixed_cdf, mixed_quantile
 from jaxgen.ops.stable import logsumexp, shares, softmax
-from jaxgen.ops.starts import START_STEPS, cluster_shares, start_of_kinds
+from jaxgen.ops.starts import START_STEPS, check_trains_by_em, cluster_shares, start_of_kinds
 
 
 class Marginal(Protocol):
@@ -285,6 +285,12 @@ class Mixture:
         means = algebra.joined(self.components, algebra.per_kind(lambda batch: batch.mean, self.components))
         return jnp.tensordot(self.weights, means, 1, precision="highest")
 
+    def conditional_mean(self, context) -> jax.Array:
+        """Return `E[x | u]`, `[*batch, *context] -> [*batch, *event]`, of components that have one: regressions."""
+        algebra.needed(self.components, LocatedGiven, "Mixture.conditional_mean(context)")
+        means = algebra.each(lambda one: one.conditional_mean(context), self.components)
+        return jnp.tensordot(self.weights, means, 1, precision="highest")
+
     @per_event
     def cdf(self, x, *, context=None) -> jax.Array:
         """Return `P(X <= x)` of each coordinate alone, `[*batch, *event]` both, where components have one."""
@@ -371,6 +377,9 @@ def _of_kinds(key, x, context, k, leaves, prior, alone, called):
 def _init(key, x, context, weight, label, start, prior, k, leaf):
     cluster, whole = jax.random.split(key)
     template = leaf(whole, x) if context is None else leaf(whole, x, context)
+    check_trains_by_em(template, f"Mixture.init(key, x, {k}, leaf)",
+                       "jaxgen.Mixture.from_components([leaf(key, part) for part in np.array_split(x, "
+                       f"{k})]), and fit it with Gradient")  # fmt: skip
     share = _shares(cluster, template, x, label, start, k)
     share = share if weight is None else share * weight.astype(share.dtype)
     mass = jnp.sum(share, axis=1)
