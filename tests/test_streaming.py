@@ -227,6 +227,16 @@ def test_chunks_are_the_batches_of_other_algorithms():
 # what a stream is
 
 
+def test_a_stream_has_the_score_of_its_events():
+    x, weight = np.arange(22.0).reshape(11, 2) / 10, np.arange(11.0)
+    model = jg.DiagonalGaussian.from_values([1.0, 0.5], [1.0, 2.0])
+    whole = jg.score(KEY, model, (x, None, weight))
+    for source in ((x, None, weight), lambda: iter([(x[:7], None, weight[:7]), (x[7:], None, weight[7:])])):
+        in_chunks = jg.score(KEY, model, jg.data.Stream(source, chunk=4))
+        assert in_chunks.events == whole.events == 10
+        np.testing.assert_allclose(in_chunks[:2], whole[:2], rtol=1e-12)  # both are sums of the same numbers in float64
+
+
 def test_chunks_are_equal_and_the_last_is_filled_with_weight_0():
     batches = list(Stream(X, chunk=88))
     assert [b.x.shape for b in batches] == [(88, 2)] * 7, "of 611"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,27 @@ class Batch(NamedTuple):
     def events(self) -> int:
         """The number of events, N."""
         return int(np.shape(jax.tree.leaves(self.x)[0])[0])
+
+
+@runtime_checkable
+class Chunked(Protocol):
+    """Data that come in chunks of one shape, in as many passes as asked: `jaxgen.data.Stream`."""
+
+    @property
+    def chunk(self) -> int:
+        """Events in each chunk."""
+        ...
+
+    @property
+    def events(self) -> int | None:
+        """Events in all, where that is known."""
+        ...
+
+    def head(self, n: int) -> Batch:
+        """The first n events."""
+        ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
 
 
 class Companion(NamedTuple):

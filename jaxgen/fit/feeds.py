@@ -17,7 +17,7 @@ import numpy as np
 from jaxgen.core import algebra
 from jaxgen.core.algorithms import Arranged, Prepared
 from jaxgen.core.errors import FitError, JaxgenError
-from jaxgen.core.inputs import Batch
+from jaxgen.core.inputs import Batch, Chunked
 from jaxgen.core.mesh import along_events, filled
 from jaxgen.core.rare import without_rare_paths
 from jaxgen.fit import diagnosis
@@ -25,7 +25,7 @@ from jaxgen.fit.checks import check_batch_size
 from jaxgen.fit.gate import Gate
 from jaxgen.fit.loop import Carry, Loop, advance_chunk, begin, next_batch
 from jaxgen.fit.mesh import Shards, check_shares
-from jaxgen.fit.streaming import Chunked, add_chunk, cycle, finish_pass, fold_pass, mean_score, zero_sums
+from jaxgen.fit.streaming import add_chunk, cycle, finish_pass, fold_pass, mean_score, zero_sums
 
 #: steps that one call of a compiled program makes at most
 CHUNK = 256

@@ -13,7 +13,7 @@ import numpy as np
 from jaxgen.core import algebra, latent
 from jaxgen.core.algorithms import Evaluated
 from jaxgen.core.errors import FitError, JaxgenWarning
-from jaxgen.core.inputs import concrete, widened
+from jaxgen.core.inputs import Chunked, concrete, widened
 from jaxgen.core.protocols import Energy, Trained, has
 from jaxgen.core.pytree import is_model
 from jaxgen.fit.checks import check_algorithm, check_counts, for_steps, no_data
@@ -24,7 +24,7 @@ from jaxgen.fit.gate import Gate
 from jaxgen.fit.gradient import Gradient
 from jaxgen.fit.loop import STARTS
 from jaxgen.fit.mesh import Shards
-from jaxgen.fit.streaming import Chunked
+
 from jaxgen.losses import negative_elbo, own
 
 #: validations in a fit where nobody says how many

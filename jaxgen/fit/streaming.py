@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,27 +17,6 @@ from jaxgen.core.inputs import Batch
 from jaxgen.core.mesh import together
 from jaxgen.fit.loop import Carry, Loop
 from jaxgen.ops.stable import compensated_add
-
-
-@runtime_checkable
-class Chunked(Protocol):
-    """Data that come in chunks of one shape, in as many passes as asked: `jaxgen.data.Stream`."""
-
-    @property
-    def chunk(self) -> int:
-        """Events in each chunk."""
-        ...
-
-    @property
-    def events(self) -> int | None:
-        """Events in all, where that is known."""
-        ...
-
-    def head(self, n: int) -> Batch:
-        """The first n events."""
-        ...
-
-    def __iter__(self) -> Iterator[Batch]: ...
 
 
 def cycle(data: Iterable[Batch], skip: int = 0) -> Iterator[Batch]:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxgen.core import latent
 from jaxgen.core.algebra import absent_axes
 from jaxgen.core.errors import DataError, FitError, ModelError
-from jaxgen.core.inputs import Batch, as_batch, widened
+from jaxgen.core.inputs import Batch, Chunked, as_batch, widened
 from jaxgen.core.methods import batch_axes, check_key
 from jaxgen.core.protocols import Annealed, Energy, Kind, Tractable, Weighted, has
 from jaxgen.core.scores import Score
@@ -41,7 +41,8 @@ def score(key: Any, model: Any, data: Any, *, samples: int = 1) -> Score:
     Args:
         key: typed key; not used where the number is exact.
         model: a `Density`, `Bound` or `Energy`.
-        data: an array `[N, *event]`, `Sequences`, a tuple `(x, context, weight)` or a dict of them.
+        data: an array `[N, *event]`, `Sequences`, a tuple `(x, context, weight)` or a dict of them; or a `data.Stream`,
+            which is read once through.
         samples: draws per event for a bound: the importance weighted bound of so many where the model has `iwae`,
             else the mean of so many draws of the bound.
 
@@ -64,26 +65,45 @@ def score(key: Any, model: Any, data: Any, *, samples: int = 1) -> Score:
     check_key(key, called)
     if samples < 1:
         raise FitError("a bound needs draws", called=called, expected="samples=1 or more", got=f"samples={samples}")
-    model, missing = widened(model), latent.accepts_missing(model)
-    absent = absent_axes(model)
-    batch = as_batch(data, missing=missing, unseen=latent.unseen(model), schema=latent.schema(model), absent=absent)
+    model = widened(model)
+    number, cost, kind = _asked(model, samples, called)
+    chunks = enumerate(data) if isinstance(data, Chunked) else [(None, data)]
+    found = [_scored(number, key if i is None else jax.random.fold_in(key, i), model, part, cost, called)
+             for i, part in chunks]  # fmt: skip
+    values, weight = (np.concatenate(rows) for rows in zip(*found, strict=True))
+    result = _mean(values, weight, kind)
+    return result if kind is not Kind.UNNORMALISED else _normalised_energy(key, model, result)
+
+
+def _asked(model: Any, samples: int, called: str) -> tuple[Callable[..., jax.Array], int, Kind]:
+    """Return what a model is scored by: a number of each event, the draws that it costs, and its kind."""
+    if latent.has_density(model):
+        return _exact, 1, latent.likelihood_kind(model)
+    if latent.has_bound(model):
+        bound = functools.partial(_iwae if has(model, Weighted) and samples > 1 else _elbo, samples)
+        return bound, samples, Kind.LOWER_BOUND
+    if has(model, Energy):
+        return _minus_energy, 1, Kind.UNNORMALISED
+    raise ModelError(
+        "the model has no likelihood, nor a bound, nor an energy", called=called, got=type(model).__name__,
+        expected="log_prob, elbo or energy", fix="compare its samples with data: a generator has no density",
+    )  # fmt: skip
+
+
+def _scored(
+    number: Callable[..., jax.Array], key: Any, model: Any, data: Any, cost: int, called: str
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Return the number of each event, and its weight, `[N]` float64 both."""
+    batch = as_batch(data, missing=latent.accepts_missing(model), unseen=latent.unseen(model),
+                     schema=latent.schema(model), absent=absent_axes(model))  # fmt: skip
     if len(batch_axes(np.shape(batch.x), model.event_shape, called, "data")) != 1:
         raise DataError(
             "data need one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",
             got=f"shape {list(np.shape(batch.x))}", fix="np.asarray(data)[None] for one event",
         )  # fmt: skip
     latent.check_data(model, batch.x)
-    if latent.has_density(model):
-        return _mean(_chunked(_exact, key, model, batch, 1), batch, latent.likelihood_kind(model))
-    if latent.has_bound(model):
-        bound = functools.partial(_iwae if has(model, Weighted) and samples > 1 else _elbo, samples)
-        return _mean(_chunked(bound, key, model, batch, samples), batch, Kind.LOWER_BOUND)
-    if has(model, Energy):
-        return _score_energy(key, model, batch)
-    raise ModelError(
-        "the model has no likelihood, nor a bound, nor an energy", called=called, got=type(model).__name__,
-        expected="log_prob, elbo or energy", fix="compare its samples with data: a generator has no density",
-    )  # fmt: skip
+    values = _chunked(number, key, model, batch, cost)
+    return values, np.ones(len(values)) if batch.weight is None else np.asarray(batch.weight, np.float64)
 
 
 def perplexity(nats_per_symbol: Score | float) -> float:
@@ -168,9 +188,8 @@ def _chunked(number: Callable[..., jax.Array], key: Any, model: Any, batch: Batc
     return values
 
 
-def _mean(values: np.ndarray, batch: Batch, kind: Kind) -> Score:
+def _mean(values: np.ndarray, weight: np.ndarray, kind: Kind) -> Score:
     # on the host in float64: a mean of many float32 numbers of one sign loses digits
-    weight = np.ones(len(values)) if batch.weight is None else np.asarray(batch.weight, np.float64)
     values, weight = values[weight > 0], weight[weight > 0]
     n = len(values)
     if n == 0:
@@ -182,8 +201,8 @@ def _mean(values: np.ndarray, batch: Batch, kind: Kind) -> Score:
     return Score(mean, float(spread), kind, n)
 
 
-def _score_energy(key: Any, model: Any, batch: Batch) -> Score:
-    score = _mean(_chunked(_minus_energy, key, model, batch, 1), batch, Kind.UNNORMALISED)
+def _normalised_energy(key: Any, model: Any, score: Score) -> Score:
+    """Return the score of minus an energy less log Z, where that can be enumerated or annealed to."""
     if has(model, Tractable):
         try:
             return score._replace(mean=score.mean - float(model.log_partition()), kind=Kind.EXACT)
