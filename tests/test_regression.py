@@ -61,7 +61,8 @@ def test_least_squares_of_float32(shift):
     # of numbers near 1e5 float32 has two digits behind the point, data and results alike
     tolerance = 2e-5 + 2e-7 * shift
     close(fitted.coefficients, weights, tolerance)
-    close(fitted.conditional_mean(np.float32(WEIGHT @ u / WEIGHT.sum())) - np.float32(shift), at_mean - shift, tolerance)
+    there = fitted.conditional_mean(np.float32(WEIGHT @ u / WEIGHT.sum()))
+    close(there - np.float32(shift), at_mean - shift, tolerance)
     close(fitted.covariance, cov, tolerance)
     # so far out the first round cannot see the inputs vary, says so, and finds their mean
     assert repaired.tolist() == [int(shift > 0), 0, 0, 0]

@@ -163,7 +163,7 @@ class Schema:
                 "those are no rows of the table", called="table.frame(values)", expected=f"[N, {len(self.columns)}]",
                 got=f"shape {list(values.shape)}",
                 fix=f"np.reshape(values, (-1, {len(self.columns)}))" if values.shape[-1:] == (len(self.columns),)
-                else f"give it events of these columns, such as samples of a model of them: {', '.join(self.names)[:120]}",
+                else f"give it events, such as a model's samples, of these columns: {', '.join(self.names)[:120]}",
             )  # fmt: skip
         return {column.name: column.decode(values[:, i]) for i, column in enumerate(self.columns)}
 

@@ -24,7 +24,6 @@ from jaxgen.fit.gate import Gate
 from jaxgen.fit.gradient import Gradient
 from jaxgen.fit.loop import STARTS
 from jaxgen.fit.mesh import Shards
-
 from jaxgen.losses import negative_elbo, own
 
 #: validations in a fit where nobody says how many

@@ -94,7 +94,7 @@ def _init_emissions(key, steps, context, k, leaf):
     cluster, whole = jax.random.split(key)
     template = leaf(whole, steps) if context is None else leaf(whole, steps, context)
     check_trains_by_em(template, f"HMM.init(key, x, {k}, leaf)",
-                       "jaxgen.HMM.from_values(initial, transition, [model, other]), and fit it with Gradient")  # fmt: skip
+                       "jaxgen.HMM.from_values(initial, transition, [model, other]), and Gradient")  # fmt: skip
     share = cluster_shares(cluster, template, steps, k).T
     mass = jnp.sum(share, axis=0)
 
