@@ -7,6 +7,7 @@ from . import (
     nn as nn,
     ops as ops,
     plot as plot,
+    posteriors as posteriors,
     recipes as recipes,
     samplers as samplers,
     units as units,
@@ -88,8 +89,13 @@ from .models.densities.categorical import Categorical as Categorical
 from .models.densities.delta import Delta as Delta
 from .models.densities.dequantized import Dequantized as Dequantized
 from .models.densities.diagonal_gaussian import DiagonalGaussian as DiagonalGaussian
+from .models.densities.enumerated import (
+    EnumeratedBernoulli as EnumeratedBernoulli,
+    EnumeratedCategorical as EnumeratedCategorical,
+)
 from .models.densities.exponential import Exponential as Exponential
 from .models.densities.external import DistraxLeaf as DistraxLeaf
+from .models.densities.full_normal import FullNormal as FullNormal
 from .models.densities.gamma import Gamma as Gamma
 from .models.densities.gaussian import Gaussian as Gaussian
 from .models.densities.laplace import Laplace as Laplace
@@ -102,9 +108,17 @@ from .models.densities.normal_wishart import NormalWishart as NormalWishart
 from .models.densities.poisson import Poisson as Poisson
 from .models.densities.punctured import Punctured as Punctured
 from .models.densities.regression import LinearRegression as LinearRegression, lagged as lagged
+from .models.densities.relaxed import (
+    RelaxedBernoulli as RelaxedBernoulli,
+    RelaxedCategorical as RelaxedCategorical,
+)
 from .models.densities.standard_normal import StandardNormal as StandardNormal
 from .models.densities.student import StudentT as StudentT
 from .models.densities.von_mises import VonMises as VonMises
+from .models.densities.von_mises_fisher import (
+    UniformSphere as UniformSphere,
+    VonMisesFisher as VonMisesFisher,
+)
 from .models.energy.deep_belief import DeepBelief as DeepBelief
 from .models.energy.deep_boltzmann import DeepBoltzmann as DeepBoltzmann
 from .models.energy.energy_model import EnergyModel as EnergyModel

@@ -217,6 +217,15 @@ def von_mises(key):
     return moved(key, jg.VonMises.from_values([0.5, -2.0], [1.0, 4.0]))
 
 
+def slight(key, shape):
+    return 0.3 * jax.random.normal(key, shape)
+
+
+def flow_posterior(key):
+    first, second = jax.random.split(key)
+    return moved(second, jg.posteriors.spline(first, 2, 3, hidden=(8,)), 0.1)
+
+
 def chain(key):
     move = [[0.7, 0.2, 0.1], [0.0, 0.6, 0.4], [0.3, 0.3, 0.4]]
     return moved(key, jg.MarkovChain.from_values([0.5, 0.3, 0.2], move, transition_prior=1.5))
@@ -351,6 +360,8 @@ def generator(key):
 
 
 PLANE = grid(-12.0, 12.0, 200)
+ANGLES = 2 * np.pi * (np.arange(4000) + 0.5) / 4000
+CIRCLE = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1), 2 * np.pi / 4000
 #: two measurements with a label between them
 LABELLED = (
     np.concatenate([np.insert(grid(-12.0, 12.0, 100)[0], 1, label, axis=1) for label in range(3)]), 0.24**2
@@ -382,6 +393,17 @@ CASES = [
     Case("punctured gaussian", punctured, PLANE),
     Case("mixture of noisy gaussians", mixture(noisy_gaussian), PLANE, context=(2,), draw=sizes),
     Case("von mises", von_mises, grid(-np.pi, np.pi, 100)),
+    Case("full normal", lambda key: jg.FullNormal((2,)), PLANE, context=(3, 2), draw=slight),
+    Case("von mises-fisher", lambda key: jg.VonMisesFisher((2,)), CIRCLE, context=(3,)),
+    Case("uniform sphere", lambda key: jg.UniformSphere((2,)), CIRCLE),
+    # a temperature at which the box has all of the tails
+    Case("relaxed bernoulli", lambda key: jg.RelaxedBernoulli((2,), 2.0), PLANE, context=(2,)),
+    Case("relaxed categorical", lambda key: jg.RelaxedCategorical((3,), logits=jax.random.normal(key, (3,)))),
+    Case("enumerated bernoulli", lambda key: jg.EnumeratedBernoulli((3,)), every(BITS, (3,)), context=(3,)),
+    Case("enumerated categorical", lambda key: jg.EnumeratedCategorical((3,), jax.random.normal(key, (3,))),
+         (np.eye(3), 1.0)),
+    # the ends of its splines have an edge between the points of the grid
+    Case("flow as a posterior", flow_posterior, PLANE, context=(3,), tolerance=1e-3),
     Case("mixture of gaussians", mixture(gaussian), PLANE),
     Case("mixture of tied gaussians with priors", tied_with_prior, PLANE),
     Case("mixture of low-rank gaussians", mixture(low_rank), PLANE),

@@ -96,8 +96,8 @@ def test_signatures_show_what_can_be_called():
     assert str(inspect.signature(jg.HMM.viterbi)) == "(self, x, *, context=None, best=None) -> 'chains.Decoded'"
 
 
-ROOMS = ("bijections", "data", "likelihoods", "losses", "metrics", "nn", "ops", "plot", "recipes", "samplers", "units",
-         "watch")  # fmt: skip
+ROOMS = ("bijections", "data", "likelihoods", "losses", "metrics", "nn", "ops", "plot", "posteriors", "recipes",
+         "samplers", "units", "watch")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ROOMS)
