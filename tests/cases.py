@@ -221,11 +221,6 @@ def slight(key, shape):
     return 0.3 * jax.random.normal(key, shape)
 
 
-def flow_posterior(key):
-    first, second = jax.random.split(key)
-    return moved(second, jg.posteriors.spline(first, 2, 3, hidden=(8,)), 0.1)
-
-
 def chain(key):
     move = [[0.7, 0.2, 0.1], [0.0, 0.6, 0.4], [0.3, 0.3, 0.4]]
     return moved(key, jg.MarkovChain.from_values([0.5, 0.3, 0.2], move, transition_prior=1.5))
@@ -402,8 +397,6 @@ CASES = [
     Case("enumerated bernoulli", lambda key: jg.EnumeratedBernoulli((3,)), every(BITS, (3,)), context=(3,)),
     Case("enumerated categorical", lambda key: jg.EnumeratedCategorical((3,), jax.random.normal(key, (3,))),
          (np.eye(3), 1.0)),
-    # the ends of its splines have an edge between the points of the grid
-    Case("flow as a posterior", flow_posterior, PLANE, context=(3,), tolerance=1e-3),
     Case("mixture of gaussians", mixture(gaussian), PLANE),
     Case("mixture of tied gaussians with priors", tied_with_prior, PLANE),
     Case("mixture of low-rank gaussians", mixture(low_rank), PLANE),

@@ -444,3 +444,5 @@ case("linalg.solve_tril(jnp.eye(2), b)", "b", b=jnp.ones(2))
 case("jaxgen.samplers.sample_chain(key, jaxgen.samplers.MALA(0.1), lambda x: -jnp.sum(x**2), x, draws=2)", "x",
      x=np.arange(2))  # fmt: skip
 case("jaxgen.samplers.Spread(3)")
+case("jaxgen.EnumeratedBernoulli((13,)).outcomes()")
+case("jaxgen.EnumeratedCategorical((4, 10)).outcomes()")
