@@ -27,6 +27,7 @@ from jaxgen.bijections import (
 )
 from jaxgen.core.errors import ModelError
 from jaxgen.core.methods import is_count
+from jaxgen.models.densities.conditional_normal import ConditionalNormal
 from jaxgen.models.densities.enumerated import EnumeratedBernoulli, EnumeratedCategorical
 from jaxgen.models.densities.full_normal import FullNormal
 from jaxgen.models.densities.relaxed import RelaxedBernoulli, RelaxedCategorical
@@ -35,6 +36,7 @@ from jaxgen.models.densities.von_mises_fisher import UniformSphere, VonMisesFish
 from jaxgen.models.neural.flow import Flow
 
 __all__ = [
+    "ConditionalNormal",
     "EnumeratedBernoulli",
     "EnumeratedCategorical",
     "FullNormal",

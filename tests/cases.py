@@ -205,6 +205,11 @@ def sizes(key, shape):
     return jnp.abs(jax.random.normal(key, shape))
 
 
+def near(key, shape):
+    """Means and raw log-scales that keep a normal within the plane, and wider than its grid."""
+    return 0.3 * jax.random.normal(key, shape)
+
+
 def noisy_gaussian(key):
     return moved(key, jg.NoisyGaussian.from_values([0.5, -0.5], [[1.0, 0.3], [0.3, 0.8]]))
 
@@ -348,6 +353,12 @@ def vae(prior=lambda key: jg.StandardNormal((2,)), likelihood=jg.likelihoods.ber
     return build
 
 
+def sequences_of_latents(key):
+    first, second, third = jax.random.split(key, 3)
+    x = jax.random.normal(first, (16, 3, 2))
+    return moved(second, jg.VAE.init(third, x, hmm(diagonal)(first), hidden=(4,), likelihood=jg.likelihoods.gaussian))
+
+
 def generator(key):
     first, second, third = jax.random.split(key, 3)
     x = jax.random.normal(third, (16, 2))
@@ -430,6 +441,8 @@ CASES = [
     Case("realnvp with context", realnvp(context=(3,)), PLANE, context=(3,)),
     Case("vae, bernoulli", vae()),
     Case("vae, gaussian", vae(likelihood=jg.likelihoods.gaussian)),
+    Case("vae of sequences", sequences_of_latents, length=3),
+    Case("conditional normal", lambda key: jg.posteriors.ConditionalNormal((2,)), PLANE, context=(2, 2), draw=near),
     Case("dequantized", dequantized),
     Case("generator", generator, algorithm=jg.Adversarial(critic=MLP((8, 1)))),
     # compositions

@@ -166,7 +166,7 @@ def test_networks_of_an_autoencoder_know_what_is_absent():
     assert context_optional(start)
     np.testing.assert_array_equal(start.elbo(KEY, x), start.elbo(KEY, x, context=np.full((400, 1), np.nan)))
     z = jnp.ones(1)
-    raw = start.decoder(jnp.array([1.0, 0.0, 0.0]))[0]
+    raw = start.decoder(z, jnp.zeros(2))[0]
     np.testing.assert_allclose(start.decode(z), start.scaling[0] + start.scaling[1] * raw, rtol=1e-5)
     fitted = jg.fit(KEY, start, {"x": x, "context": context}, jg.Gradient(jg.losses.negative_elbo, optax.adam(1e-2)),
                     steps=600, batch_size=400).model  # fmt: skip

@@ -30,6 +30,13 @@ from jaxgen.core.energies import (
     Shape,
     Tractable as Tractable,
 )
+from jaxgen.core.inferences import (
+    Centered as Centered,
+    Divergent as Divergent,
+    Inference as Inference,
+    Inferring as Inferring,
+    NormalDivergence as NormalDivergence,
+)
 
 
 class Kind(enum.StrEnum):
@@ -352,6 +359,7 @@ class Joining(Protocol):
 INTERNAL = (
     Checked, Labelled, Clusterable, Repairs, ParameterScales, Freezable, Recentred, Evidence, ComponentScores,
     ComponentEvidence, ComponentSteps, ComponentRepairs, ComponentPrior, ComponentCount, InColumns, Joining,
+    Divergent, NormalDivergence, Inferring,
 )  # fmt: skip
 
 
@@ -440,13 +448,6 @@ class Quantiled(Density, Protocol):
 
     def quantile(self, level: Any, *, context: Any = None) -> jax.Array:
         """Levels `[*batch]`, above 0 and below 1 `-> [*batch, *event]`, units of x."""
-
-
-class NormalDivergence(Density, Protocol):
-    """Knows its divergence from a Gaussian, which then needs no draws in a bound. Default: one draw."""
-
-    def kl_from_normal(self, mean: Any, log_scale: Any) -> jax.Array:
-        """`KL(N(mean, exp(log_scale)^2) || p)`, nats."""
 
 
 class Encoder(Protocol):

@@ -28,7 +28,7 @@ def autoencoder(key: Any, quick: bool) -> Row:
     fitted = fit(train_key, model, train, algorithm, steps=steps, batch_size=128)
     elbo, found = score(key, fitted.model, test), score(key, fitted.model, test, samples=32)
     shown = 30
-    rebuilt = fitted.model.decode(fitted.model.encode(test[:shown])[0])
+    rebuilt = fitted.model.reconstruct(test[:shown])
     times, samples = timing(rate, fitted, 1000)
     figure, axes = new_figure(2, 3.8, rows=2)
     # means are grey beside the grey pictures, samples are bits beside bits

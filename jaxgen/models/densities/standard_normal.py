@@ -52,13 +52,13 @@ class StandardNormal:
         return jax.random.normal(key, self.event_shape)
 
     def kl_from_normal(self, mean, log_scale):
-        """`KL(N(mean, scale^2) || self)` in nats, of one event: what a VAE uses in place of draws.
+        """`KL(N(mean, scale^2) || self)` of each coordinate, nats, `[*event]`: what a VAE uses in place of draws.
 
-        `sum_d (mean_d^2 + scale_d^2 - 1) / 2 - log scale_d`
+        `(mean_d^2 + scale_d^2 - 1) / 2 - log scale_d`
 
         Source: Kingma and Welling (2014), Auto-encoding variational Bayes, appendix B.
         """
-        return jnp.sum(0.5 * (mean**2 + jnp.expm1(2 * log_scale)) - log_scale)
+        return 0.5 * (mean**2 + jnp.expm1(2 * log_scale)) - log_scale
 
     def distribution(self):
         """The distrax distribution."""

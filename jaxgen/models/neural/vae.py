@@ -1,22 +1,24 @@
-"""Variational autoencoders: a density of latent vectors, seen through a network and a likelihood."""
+"""Variational autoencoders: a density of latent variables, seen through a network and a likelihood."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxgen.core.algebra import context_optional as may_lack
-from jaxgen.core.errors import ModelError
+from jaxgen.core import algebra
 from jaxgen.core.inputs import as_array
 from jaxgen.core.methods import context_shape, per_event, per_latent, per_sample
-from jaxgen.core.protocols import Density, NormalDivergence, has
-from jaxgen.core.pytree import fixed, float_type, model, name_of, part, static
+from jaxgen.core.protocols import Centered, Divergent, has
+from jaxgen.core.pytree import combine, fixed, float_type, model, part, partition, static
+from jaxgen.models.densities.conditional_normal import ConditionalNormal
+from jaxgen.nn import amortized
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
+from jaxgen.nn.steps import StepMLP
 from jaxgen.ops import likelihoods
 from jaxgen.ops.bounds import importance_bound
 from jaxgen.ops.entries import flagged
@@ -27,25 +29,31 @@ from jaxgen.ops.scaling import mean_and_scale
 class VAE:
     """The variational autoencoder: `p(x) = integral p(z) p(x | z) dz`, with an encoder `q(z | x)` to bound it.
 
-    `log p(x) >= ELBO(x) = E_q [log p(x | z)] - KL(q(z | x) || p(z))`, `q(z | x) = N(mean(x), scale(x)^2)`
+    `log p(x) >= ELBO(x) = E_q [log p(x | z)] - KL(q(z | x) || p(z))`
 
     A `Bound`: `elbo` and the tighter `iwae` are lower bounds of the log-likelihood, and noisy.
 
     Args:
-        prior: any density of vectors `[L]`: a standard normal, a mixture, a flow; it trains with the rest. One with
-            `kl_from_normal(mean, log_scale)` spares the noise of a drawn KL.
-        encoder: event to mean and raw log-scale, `[2, L]` or a pair; the log-scale is `6 tanh(raw / 6)`, so that no
-            posterior collapses to a point or overflows.
-        decoder: `[L]` to the parameters of the likelihood, `[P, *event]` or a tuple of P.
+        prior: any density of latent variables, of any event shape: a standard normal, a mixture, a flow, of sequences
+            `[None, L]` an HMM; it trains with the rest.
+        encoder: event to the posterior's context, an array of its shape or a tuple of its rows.
+        decoder: latent to the parameters of the likelihood, `[P, *event]` or a tuple of P.
         likelihood: P arrays to a distribution of one event, a module-level function: `likelihoods.bernoulli`,
             `likelihoods.gaussian`, or any function that returns a distrax distribution.
-        event_shape: shape of one event.
+        event_shape: shape of one event; `[None, ...]` of sequences of any length.
         context_shape: shape of one context, None without. Networks then take a flat vector, input and context joined.
         scaling: center and scale of the data, never trained: `(x - center) / scale` is what networks and likelihood
             see, and the bound is that of x. None for data as they are.
         context_optional: whether a context may be absent (a row of NaN; None for all): the networks see zeros in its
             place, and behind every context a number more, 1 where there was one and else 0. A prior that takes the
             context has to allow it too.
+        posterior: `q(z | c)`, any density of the prior's event shape that takes a context, whose draws can be
+            differentiated: those of `jaxgen.posteriors`, or a conditional flow. None is `ConditionalNormal`, with
+            context `[2, *latent]`: means and raw log-scales.
+        shared: numbers that the likelihood takes by keyword, such as one scale for all pixels, a scalar each; None for
+            none. They train.
+        missing: whether NaN is an entry that was not seen: the encoder sees zero in its place, and the bound is that of
+            what was seen.
 
     Source: Kingma and Welling (2014), Auto-encoding variational Bayes; Rezende, Mohamed and Wierstra (2014), Stochastic
     backpropagation and approximate inference in deep generative models.
@@ -56,8 +64,8 @@ class VAE:
         >>> vae = VAE.init(jax.random.key(1), x, jg.StandardNormal((2,)), hidden=(16,))
         >>> vae.elbo(jax.random.key(2), x).shape, vae.iwae(jax.random.key(2), x, samples=100).shape
         ((50,), (50,))
-        >>> mean, scale = vae.encode(x)
-        >>> mean.shape, vae.decode(mean).shape, vae.sample(jax.random.key(3), (5,)).shape
+        >>> z = vae.encode(x)
+        >>> z.shape, vae.decode(z).shape, vae.sample(jax.random.key(3), (5,)).shape
         ((50, 2), (50, 6), (5, 6))
     """
 
@@ -65,52 +73,68 @@ class VAE:
     encoder: Any
     decoder: Any
     likelihood: Callable[..., Any] = static()
-    event_shape: tuple[int, ...] = static()
+    event_shape: tuple[int | None, ...] = static()
     context_shape: tuple[int, ...] | None = static(default=None)
     scaling: Any = fixed(default=None)
     context_optional: bool = static(default=False)
+    posterior: Any = part(default=None)
+    shared: Any = None
+    missing: bool = static(default=False)
 
     @classmethod
     def init(
-        cls, key, x, prior: Any, *, hidden: tuple[int, ...] = (400, 400),
-        likelihood: Callable[..., Any] = likelihoods.bernoulli, activation: Callable[[Any], Any] = jax.nn.relu,
-        context_shape: tuple[int, ...] | None = None, context_optional: bool = False, standardize: bool | None = None,
+        cls, key, x, prior: Any, *, hidden: tuple[int, ...] = (400, 400), posterior: Any = None, encoder: Any = None,
+        decoder: Any = None, likelihood: Callable[..., Any] = likelihoods.bernoulli,
+        activation: Callable[[Any], Any] = jax.nn.relu, context_shape: tuple[int, ...] | None = None,
+        context_optional: bool = False, standardize: bool | None = None, missing: bool = False,
     ) -> VAE:  # fmt: skip
-        """Multilayer perceptrons for events of the data's shape.
+        """Multilayer perceptrons for events of the data's shape, or networks of your own.
 
         Args:
             key: typed key.
             x: events `[N, *event]`, for the shape, the dtype, the scaling and a check against the likelihood.
-            prior: density of vectors `[L]`, such as `StandardNormal((L,))`.
+            prior: density of latent variables, such as `StandardNormal((L,))`; of sequences `[None, L]`, an HMM for
+                example, it makes a model of sequences: networks that see one step and its neighbours.
             hidden: widths of the encoder's hidden layers; the decoder has them in reverse.
+            posterior: as in the class.
+            encoder: a network in place of the perceptron, whatever `Net.init` takes: event (and the context, flat, as
+                a second input) to as many numbers as the posterior's context has.
+            decoder: the same, latent to as many numbers as the likelihood has parameters.
             likelihood: P arrays of the event's shape to a distribution; P is read off the function's signature.
-            activation: of the networks, a module-level function.
+            activation: of the perceptrons, a module-level function.
             context_shape: shape of one context for a conditional density.
             context_optional: whether it may be absent, as in the class.
+            missing: as in the class.
             standardize: whether `scaling` is the data's mean and standard deviation; None does so for a likelihood on
                 all real numbers, such as the Gaussian.
 
         Raises:
             DataError: data that are not data, or outside the likelihood's support.
-            ModelError: a prior that is no density of vectors, or a likelihood that is no function of arrays.
+            ModelError: a prior that is no density, a posterior that is none of the same shape given a context, a
+                network whose output does not fit, or a likelihood that is no function of arrays.
         """
-        x, called = jnp.asarray(as_array(x, name="x")), "VAE.init(key, x, prior)"
-        latent = _latent_size(prior, called)
-        event = tuple(map(int, x.shape[1:]))
+        x, called = jnp.asarray(as_array(x, name="x", allow_nan=missing)), "VAE.init(key, x, prior)"
+        latent = amortized.latent_shape(prior, called)
+        event = (None, *x.shape[2:]) if None in latent else tuple(map(int, x.shape[1:]))
         context = None if context_shape is None else tuple(context_shape)
-        _check_context(prior, context, context_optional, called)
-        likelihoods.check_support(likelihood, event, x, called)
-        scaling = mean_and_scale(x) if _standardizes(likelihood, event, standardize, called) else None
+        amortized.check_context(prior, context, context_optional, None in latent, called)
+        likelihoods.check_support(likelihood, amortized.some_event(event), x, called)
+        given = amortized.posterior_context(posterior, latent, called)
+        scaling = mean_and_scale(x) if amortized.standardizes(likelihood, event, standardize, called) else None
         dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
-        extra = 0 if context is None else math.prod(context) + context_optional
-        seen = event if context is None else (math.prod(event) + extra,)
-        count = likelihoods.parameter_count(likelihood)
-        to_latent = MLP((*hidden, 2 * latent), activation, in_shape=seen, out_shape=(2, latent))
-        to_event = MLP((*hidden[::-1], count * math.prod(event)), activation, out_shape=(count, *event))
-        encoder_key, decoder_key = jax.random.split(key)
-        encoder = Net.init(encoder_key, to_latent, jnp.zeros(seen, dtype))
-        decoder = Net.init(decoder_key, to_event, jnp.zeros(latent + extra, dtype))
-        return cls(prior, encoder, decoder, likelihood, event, context, scaling, context_optional)
+        more = () if context is None else (jnp.zeros(math.prod(context) + context_optional, dtype),)
+        observed = (likelihoods.parameter_count(likelihood), *event)
+        sides: Any = ((encoder, hidden, event, given), (decoder, hidden[::-1], latent, observed))
+        nets = [
+            Net.init(key, _perceptron(*shapes, activation) if own is None else own, _some(shapes[1], dtype), *more)
+            for key, (own, *shapes) in zip(jax.random.split(key), sides, strict=True)
+        ]
+        for name, net, (_, _, start, end) in zip(("encoder", "decoder"), nets, sides, strict=True):
+            amortized.check_network(name, net, (_some(start, dtype), *more), end, called)
+        names = likelihoods.shared_names(likelihood)
+        shared = {name: jnp.zeros((), dtype) for name in names} if names else None
+        return cls(prior, nets[0], nets[1], likelihood, event, context, scaling, context_optional, posterior, shared,
+                   missing)  # fmt: skip
 
     def check_data(self, x) -> None:
         """Refuses data outside the likelihood's support, which it would score as if it knew them.
@@ -118,54 +142,81 @@ class VAE:
         Raises:
             DataError: values outside; the message names the range.
         """
-        likelihoods.check_support(self.likelihood, self.event_shape, as_array(x), "VAE.check_data(x)")
+        event = amortized.some_event(self.event_shape)
+        likelihoods.check_support(self.likelihood, event, as_array(x, allow_nan=self.missing), "VAE.check_data(x)")
 
-    def _posterior(self, x, context):
-        """Mean and log-scale of `q(z | x)`, of one event."""
+    @property
+    def latent_shape(self):
+        return tuple(self.prior.event_shape)
+
+    @property
+    def _posterior(self):
+        return ConditionalNormal(self.latent_shape) if self.posterior is None else self.posterior
+
+    def inference(self, x, *, context=None) -> Given:
+        """The terms of the bound, of one event, inside of a compiled function: what losses and bounds are made of."""
+        return Given(self, self._posterior, x, context, self._infer(x, context))
+
+    def sample_with_latent(self, key, *, context=None) -> tuple[Any, jax.Array]:
+        """A draw of `p(z, x)`, of one event, inside of a compiled function: z is an exact draw of `p(z | x)`."""
+        latent_key, event_key = jax.random.split(key)
+        z = self.prior.sample(latent_key, context=self._prior_context(context))
+        return z, self._in_units(self._observe(z, context).sample(seed=event_key))
+
+    def _infer(self, x, context):
+        """The posterior's context, of one event."""
         x = x.astype(float_type(self.encoder))
         if self.scaling is not None:
             x = (x - self.scaling[0]) / self.scaling[1]
-        mean, raw = likelihoods.apart(self.encoder(self._joined(x, context)))
-        return mean, likelihoods.bounded(raw)
+        x = amortized.as_input(self.likelihood, x, self.missing)
+        return amortized.as_context(self.encoder(x, *self._beside(context)), self._posterior.context_shape)
+
+    def _center(self, x, context, called):
+        posterior = self._posterior
+        algebra.needed(posterior, Centered, called)
+        return posterior.center(self._infer(x, context))
 
     def _observe(self, z, context):
-        """The distribution of an event, in its units, for one z."""
+        """The distribution of an event, in units of the scaling, for one z."""
         z = jnp.asarray(z, float_type(self.decoder))
-        return likelihoods.observe(self.likelihood, self.decoder(self._joined(z, context)))
+        event = tuple(len(z) if n is None else n for n in self.event_shape)
+        outputs = amortized.as_outputs(self.decoder(z, *self._beside(context)), event)
+        return likelihoods.observe(self.likelihood, outputs, self.shared)
 
     def _log_likelihood(self, x, z, context):
         """`log p(x | z)`."""
         distribution = self._observe(z, context)
-        if self.scaling is None:
-            return jnp.sum(distribution.log_prob(x))
-        center, scale = self.scaling
-        log_volume = jnp.sum(jnp.broadcast_to(jnp.log(scale), self.event_shape))
-        return jnp.sum(distribution.log_prob((x - center) / scale)) - log_volume
+        center, scale = (0.0, 1.0) if self.scaling is None else self.scaling
+        x = x if self.scaling is None else (x - center) / scale
+        log_volume = jnp.broadcast_to(jnp.log(scale), x.shape)
+        if self.missing:
+            return jnp.sum(likelihoods.seen_entries(distribution, x) - jnp.where(jnp.isnan(x), 0, log_volume))
+        score = jnp.sum(distribution.log_prob(x))
+        return score if self.scaling is None else score - jnp.sum(log_volume)
 
     def _in_units(self, x):
         return x if self.scaling is None else self.scaling[0] + self.scaling[1] * x
 
-    def _joined(self, x, context):
-        """The input of a network: x, and behind it the context where the model takes one."""
+    def _beside(self, context):
+        """Return what a network takes beside its input: the context, flat, where the model takes one."""
         if context is None:
-            return x
-        return jnp.concatenate([jnp.ravel(x), flagged(context) if self.context_optional else jnp.ravel(context)])
+            return ()
+        return (flagged(context) if self.context_optional else jnp.ravel(context),)
 
     def _prior_context(self, context):
         return None if context_shape(self.prior) is None else context
 
     @per_event
     def elbo(self, key, x, *, context=None) -> jax.Array:
-        """An unbiased estimate of the bound from one draw, nats, `[*batch, *event] -> [*batch]`."""
-        mean, log_scale = self._posterior(x, context)
-        noise = jax.random.normal(key, mean.shape, mean.dtype)
-        z = mean + jnp.exp(log_scale) * noise
-        if has(self.prior, NormalDivergence):
-            divergence = self.prior.kl_from_normal(mean, log_scale)
-        else:
-            log_prior = self.prior.log_prob(z, context=self._prior_context(context))
-            divergence = _log_posterior(noise, log_scale) - log_prior
-        return self._log_likelihood(x, z, context) - divergence
+        """An unbiased estimate of the bound from one draw, nats, `[*batch, *event] -> [*batch]`.
+
+        The divergence is exact where the posterior knows that from the prior: of a normal from a standard normal.
+        """
+        given = self.inference(x, context=context)
+        z, log_q = given.propose(key)
+        divergence = given.divergence()
+        divergence = log_q - given.log_prior(z) if divergence is None else jnp.sum(divergence)
+        return given.log_likelihood(z) - divergence
 
     @per_event
     def iwae(self, key, x, *, context=None, samples=50) -> jax.Array:
@@ -176,79 +227,122 @@ class VAE:
 
         Source: Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders, equation 8.
         """
-        mean, log_scale = self._posterior(x, context)
+        given = self.inference(x, context=context)
 
         def log_weight(key):
-            noise = jax.random.normal(key, mean.shape, mean.dtype)
-            z = mean + jnp.exp(log_scale) * noise
-            log_prior = self.prior.log_prob(z, context=self._prior_context(context))
-            return self._log_likelihood(x, z, context) + log_prior - _log_posterior(noise, log_scale)
+            z, log_q = given.propose(key)
+            return given.log_likelihood(z) + given.log_prior(z) - log_q
 
         return importance_bound(key, log_weight, samples, "VAE.iwae")
 
     @per_event
-    def encode(self, x, *, context=None) -> tuple[jax.Array, jax.Array]:
-        """Mean and scale of `q(z | x)`, `[*batch, *event] -> ([*batch, L], [*batch, L])`."""
-        mean, log_scale = self._posterior(x, context)
-        return mean, jnp.exp(log_scale)
+    def infer(self, x, *, context=None) -> jax.Array:
+        """The posterior's context for each event, `[*batch, *event] -> [*batch, *posterior.context_shape]`.
 
-    @property
-    def latent_shape(self):
-        return self.prior.event_shape
+        Of the normal posterior it is `[2, *latent]`: means and raw log-scales.
+        """
+        return self._infer(x, context)
+
+    @per_event
+    def encode(self, x, *, context=None) -> jax.Array:
+        """The center of `q(z | x)`, its mean where that is normal, `[*batch, *event] -> [*batch, *latent]`.
+
+        Raises:
+            ModelError: a posterior that has no center.
+        """
+        return self._center(x, context, "VAE.encode(x)")
+
+    @per_event
+    def sample_posterior(self, key, x, *, context=None) -> jax.Array:
+        """A draw of `q(z | x)` for each event, `[*batch, *event] -> [*batch, *latent]`."""
+        return self.inference(x, context=context).propose(key)[0]
 
     @per_latent
     def decode(self, z, *, context=None) -> jax.Array:
-        """The mean event of each latent vector, `[*batch, L] -> [*batch, *event]`."""
+        """The mean event of each latent, `[*batch, *latent] -> [*batch, *event]`."""
         return self._in_units(self._observe(z, context).mean())
 
+    @per_event
+    def reconstruct(self, x, *, context=None) -> jax.Array:
+        """The mean event at the posterior's center, `decode(encode(x))`, `[*batch, *event] -> [*batch, *event]`."""
+        return self._in_units(self._observe(self._center(x, context, "VAE.reconstruct(x)"), context).mean())
+
     @per_sample
-    def sample(self, key, shape=(), *, context=None) -> jax.Array:
+    def sample(self, key, shape=(), *, context=None, length=None) -> jax.Array:
         """Draws `[*shape, *event]`: z from the prior, then x from the likelihood."""
         latent_key, event_key = jax.random.split(key)
-        z = self.prior.sample(latent_key, context=self._prior_context(context))
+        free = {} if length is None else {"length": length}
+        z = self.prior.sample(latent_key, context=self._prior_context(context), **free)
         return self._in_units(self._observe(z, context).sample(seed=event_key))
 
 
-def _log_posterior(noise, log_scale):
-    """`log q(z | x)` at `z = mean + scale noise`."""
-    return -0.5 * jnp.sum(noise * noise) - jnp.sum(log_scale) - 0.5 * noise.size * likelihoods.LOG_2PI
+def _perceptron(hidden, start, end, activation):
+    """A perceptron from an event or a latent to an array of some shape; of sequences the same at each step."""
+    if None in start:
+        width = math.prod(n for n in end if n is not None)
+        return StepMLP((*hidden, width), activation, outputs=end[0])
+    return MLP((*hidden, math.prod(end)), activation, in_shape=start, out_shape=end)
 
 
-def _latent_size(prior: Any, called: str) -> int:
-    shape: Any = prior.event_shape if has(prior, Density) else None
-    vectors = isinstance(shape, tuple) and len(shape) == 1 and isinstance(shape[0], int)
-    if not (vectors):
-        raise ModelError(
-            "the prior is no density of vectors", called=called, expected="log_prob, sample and event_shape (L,)",
-            got=f"{type(prior).__name__} with event_shape {shape}", fix="jaxgen.StandardNormal((20,))",
-        )  # fmt: skip
-    return shape[0]
+def _some(shape, dtype):
+    """Zeros of a shape, of two steps where their number is free."""
+    return jnp.zeros([2 if n is None else n for n in shape], dtype)
 
 
-def _check_context(prior: Any, context: tuple[int, ...] | None, optional: bool, called: str) -> None:
-    if optional and (context is None or (context_shape(prior) is not None and not may_lack(prior))):
-        raise ModelError(
-            "a context cannot be absent here", called=f"{called[:-1]}, context_optional=True)",
-            expected="a context_shape, and a prior that takes no context or whose context may be absent",
-            got=f"context_shape {context}, {type(prior).__name__} with context_shape {context_shape(prior)}",
-            fix="leave out context_optional, or give a context_shape and a prior without context",
-        )  # fmt: skip
-    if context_shape(prior) not in (None, context):
-        raise ModelError(
-            "the prior takes another context than the model", called=called,
-            expected=f"context_shape {context}, or none",
-            got=f"{type(prior).__name__} with context_shape {context_shape(prior)}",
-            fix=f"context_shape = {context_shape(prior)}",
-        )  # fmt: skip
+class Given(NamedTuple):
+    """The terms of the bound of one event: see `core.protocols.Inference`.
+
+    Args:
+        vae: the model.
+        posterior: its posterior.
+        x: the event.
+        context: that of the event, None without.
+        parameters: the posterior's context, what the encoder made of x.
+        factor: of the gradient that goes through draws alone; None where gradients go all ways.
+    """
+
+    vae: VAE
+    posterior: Any
+    x: Any
+    context: Any
+    parameters: Any
+    factor: Any = None
+
+    def propose(self, key):
+        """A draw of `q(z | x)`, differentiable, and `log q(z | x)`, nats."""
+        length = {"length": self.x.shape[0]} if None in self.posterior.event_shape else {}
+        if self.factor is None:
+            return algebra.sample_and_log_prob(self.posterior, key, self.parameters, **length)
+        posterior, parameters = (_scaled(tree, self.factor) for tree in (self.posterior, self.parameters))
+        z = algebra.sample_and_log_prob(posterior, key, parameters, **length)[0]
+        return z, self.log_posterior(z)
+
+    def log_posterior(self, z):
+        """`log q(z | x)`, nats."""
+        if self.factor is None:
+            return self.posterior.log_prob(z, context=self.parameters)
+        return _scaled(self.posterior, 0.0).log_prob(z, context=_scaled(self.parameters, 0.0))
+
+    def log_prior(self, z):
+        """`log p(z)`, nats."""
+        return self.vae.prior.log_prob(z, context=self.vae._prior_context(self.context))
+
+    def log_likelihood(self, z):
+        """`log p(x | z)`, nats."""
+        return self.vae._log_likelihood(self.x, z, self.context)
+
+    def divergence(self):
+        """`KL(q(z | x) || p(z))`, nats, by coordinate where it is a sum over them; None where it is not known."""
+        known = has(self.posterior, Divergent) and self.posterior.has_divergence(self.vae.prior)
+        return self.posterior.divergence(self.vae.prior, self.parameters) if known else None
+
+    def held(self, factor):
+        """The same with the posterior's density held, and `factor` times the gradient through its draws."""
+        return self._replace(factor=factor)
 
 
-def _standardizes(likelihood: Any, event: tuple[int, ...], standardize: bool | None, called: str) -> bool:
-    limits = likelihoods.support(likelihood, event)
-    real = limits == likelihoods.REAL
-    if standardize and limits is not None and not real:
-        raise ModelError(
-            "standardised data leave the support of the likelihood", called=f"{called[:-1]}, standardize=True)",
-            expected="a likelihood on all real numbers", got=f"{name_of(likelihood)} on {limits}",
-            fix="standardize=False",
-        )  # fmt: skip
-    return real if standardize is None else standardize
+def _scaled(tree, factor):
+    """The same numbers, whose gradients are `factor` times as large."""
+    trained, rest = partition(tree)
+    stop = jax.lax.stop_gradient
+    return combine(jax.tree.map(lambda a: stop(a) + stop(factor) * (a - stop(a)), trained), rest)
