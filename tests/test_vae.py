@@ -2,10 +2,13 @@
 distrax.
 """
 
+import dataclasses
+
 import distrax
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import scipy.special
 import scipy.stats
@@ -240,3 +243,52 @@ def init(x=BITS, prior=None, **options):
 def test_errors(call, error, match):
     with pytest.raises(error, match=match):
         call()
+
+
+def test_a_gaussian_of_one_learned_scale(pca):
+    """The scale that fits best is the one that the data were drawn with."""
+    _, exact, _ = pca
+    x = exact.rvs(2000, random_state=3).astype(np.float32)
+    one = jg.likelihoods.gaussian_of_one_scale
+    start = jg.VAE.init(jax.random.key(0), x, jg.StandardNormal((L,)), hidden=(16,), likelihood=one, standardize=False)
+    algorithm = jg.Gradient(jg.losses.negative_elbo, optax.adam(5e-3))
+    fitted = jg.fit(jax.random.key(1), start, x, algorithm, steps=800, batch_size=200).model
+    assert float(jnp.exp(likelihoods.bounded(fitted.shared["raw"]))) == pytest.approx(SCALE, rel=0.1)
+
+
+def test_what_was_not_seen_is_summed_out(pca):
+    """With an encoder that is right for what it sees, the bound is the marginal likelihood; of nothing it is zero."""
+    vae, exact, x = pca
+    vae = dataclasses.replace(with_encoder_off(vae), missing=True)
+    holes = np.where(np.arange(D) % 2, np.nan, x[:6])
+    seen = np.flatnonzero(np.arange(D) % 2 == 0)
+    marginal = scipy.stats.multivariate_normal(exact.mean[seen], exact.cov[np.ix_(seen, seen)])
+    found = vae.iwae(jax.random.key(0), holes, samples=20_000)
+    # standard deviations of weights of about 3, from an encoder that was made wrong
+    np.testing.assert_allclose(found, marginal.logpdf(x[:6][:, seen]), atol=0.1)
+    nothing = vae.iwae(jax.random.key(1), np.full((1, D), np.nan), samples=20_000)
+    np.testing.assert_allclose(nothing, 0.0, atol=0.1)
+    slope = jax.grad(lambda m: m.elbo(jax.random.key(2), holes).mean(), allow_int=True)(vae)
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((slope.encoder, slope.decoder)))
+
+
+def test_sequences_with_a_chain_for_a_prior():
+    """Steps of three clusters in turn: states of the prior are those of the data, and lengths are free."""
+    rng = np.random.default_rng(0)
+    states = (np.arange(20) // 4 + rng.integers(3, size=(64, 1))) % 3
+    x = (np.array([-4.0, 0.0, 4.0])[states][..., None] * [1.0, 1e3] + rng.normal(size=(64, 20, 2)) * [0.5, 500])
+    x = x.astype(np.float32)
+    chain = jg.HMM.from_values([1 / 3] * 3, np.full((3, 3), 1 / 3), jg.DiagonalGaussian.from_values(
+        np.array([[-1.0], [0.0], [1.0]]), np.full((3, 1), 0.3)))  # fmt: skip
+    start = jg.VAE.init(jax.random.key(0), x, chain, hidden=(16,), likelihood=jg.likelihoods.gaussian)
+    assert start.scaling[0].shape == (2,)
+    algorithm = jg.Gradient(jg.losses.negative_elbo, optax.adam(1e-2))
+    model = jg.fit(jax.random.key(1), start, x, algorithm, steps=150, batch_size=32).model
+    assert model.sample(jax.random.key(2), (3,), length=7).shape == (3, 7, 2)
+    z = model.encode(x[:, :12])
+    assert z.shape == (64, 12, 1)
+    found = np.asarray(model.prior.viterbi(z)[0])
+    # each found state is one true state, for nearly all steps
+    table = np.zeros((3, 3))
+    np.add.at(table, (found.ravel(), states[:, :12].ravel()), 1)
+    assert table.max(axis=1).sum() / table.sum() > 0.9

@@ -89,7 +89,7 @@ def as_context(output: Any, shape: tuple[int | None, ...]) -> jax.Array:
 
 
 def as_outputs(output: Any, shape: tuple[int, ...]) -> Any:
-    """Return a network's output as the parameters of a likelihood, `[P, *event]` or a tuple of P arrays of that shape."""
+    """Return a network's output as the parameters of a likelihood, `[P, *event]` or a tuple of P arrays."""
     if isinstance(output, jax.Array):
         return output if output.shape[1:] == shape else output.reshape((-1, *shape))
     return tuple(part.reshape(shape) for part in output)

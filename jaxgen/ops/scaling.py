@@ -16,7 +16,7 @@ def mean_and_scale(x) -> tuple[jax.Array, jax.Array]:
     An image has one unit, its brightness: a scale for each pixel would blow up those that are nearly always blank.
 
     Args:
-        x: events `[N, *event]`.
+        x: events `[N, *event]`; NaN is an entry that was not seen, and counts nowhere.
 
     Returns:
         center and scale, both `[*event]` for scalar and vector events and `[]` for others; a coordinate that is the
@@ -30,11 +30,11 @@ def mean_and_scale(x) -> tuple[jax.Array, jax.Array]:
     x = floating(x)
     axis = 0 if x.ndim <= 2 else None
     # twice, since the mean of large numbers is only as exact as they are
-    center = jnp.mean(x, axis=axis)
-    center = center + jnp.mean(x - center, axis=axis)
-    scale = jnp.std(x - center, axis=axis)
+    center = jnp.nanmean(x, axis=axis)
+    center = center + jnp.nanmean(x - center, axis=axis)
+    scale = jnp.nanstd(x - center, axis=axis)
     # compared, because rounding gives a constant column a deviation of its last digit
-    varies = (jnp.max(x, axis=axis) > jnp.min(x, axis=axis)) & (scale > 0)
+    varies = (jnp.nanmax(x, axis=axis) > jnp.nanmin(x, axis=axis)) & (scale > 0)
     return center, jnp.where(varies, scale, 1)
 
 

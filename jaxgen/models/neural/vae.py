@@ -120,14 +120,15 @@ class VAE:
         amortized.check_context(prior, context, context_optional, None in latent, called)
         likelihoods.check_support(likelihood, amortized.some_event(event), x, called)
         given = amortized.posterior_context(posterior, latent, called)
-        scaling = mean_and_scale(x) if amortized.standardizes(likelihood, event, standardize, called) else None
+        rows = x.reshape((-1, *x.shape[2:])) if None in latent else x
+        scaling = mean_and_scale(rows) if amortized.standardizes(likelihood, event, standardize, called) else None
         dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
         more = () if context is None else (jnp.zeros(math.prod(context) + context_optional, dtype),)
         observed = (likelihoods.parameter_count(likelihood), *event)
         sides: Any = ((encoder, hidden, event, given), (decoder, hidden[::-1], latent, observed))
         nets = [
-            Net.init(key, _perceptron(*shapes, activation) if own is None else own, _some(shapes[1], dtype), *more)
-            for key, (own, *shapes) in zip(jax.random.split(key), sides, strict=True)
+            Net.init(key, own or _perceptron(widths, start, end, activation), _some(start, dtype), *more)
+            for key, (own, widths, start, end) in zip(jax.random.split(key), sides, strict=True)
         ]
         for name, net, (_, _, start, end) in zip(("encoder", "decoder"), nets, sides, strict=True):
             amortized.check_network(name, net, (_some(start, dtype), *more), end, called)
