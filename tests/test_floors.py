@@ -12,7 +12,7 @@ import jaxgen
 
 ROOT = pathlib.Path(jaxgen.__file__).parent
 FLOORS = {
-    "core": 0, "ops": 1, "nn": 2, "samplers": 2, "likelihoods": 2, "posteriors": 5,
+    "core": 0, "ops": 1, "nn": 2, "samplers": 2, "likelihoods": 2,
     "annealing": 2, "imputation": 2, "units": 3, "bijections": 3, "models": 4,
     "losses": 4, "posteriors": 5, "fit": 5, "metrics": 5, "data": 5, "recipes": 6, "selection": 6, "plot": 6,
     "report": 6, "watch": 6, "tour": 7, "cli": 8, "__main__": 9, "_version": 0,

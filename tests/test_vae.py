@@ -276,17 +276,17 @@ def test_what_was_not_seen_is_summed_out(pca):
 def test_sequences_with_a_chain_for_a_prior():
     """Numbers that a hidden chain draws, seen with noise: a chain again, whose states are as wide as both together."""
     means, chain = np.array([[-1.0], [0.0], [2.0]]), np.array([[0.8, 0.1, 0.1], [0.2, 0.6, 0.2], [0.1, 0.3, 0.6]])
-    hmm = lambda variance: jg.HMM.from_values([0.5, 0.3, 0.2], chain, jg.DiagonalGaussian.from_values(  # noqa: E731
-        means, np.full((3, 1), variance)))  # fmt: skip
-    rows = {"kernel": jnp.array([[0.9, 0.0]]), "bias": jnp.array([0.0, -0.3])}
+    hmm = lambda scale: jg.HMM.from_values([0.5, 0.3, 0.2], chain, jg.DiagonalGaussian.from_values(  # noqa: E731
+        means, np.full((3, 1), scale)))  # fmt: skip
+    rows = {"kernel": jnp.array([[0.8, 0.0]]), "bias": jnp.array([0.0, 0.0])}
     encoder = Net({"Dense_0": rows}, StepMLP((2,), outputs=2, reach=0))
     decoder = Net({"Dense_0": {"kernel": jnp.ones((1, 1)), "bias": jnp.zeros(1)}}, StepMLP((1,), reach=0))
-    vae = jg.VAE(hmm(0.5), encoder, decoder, likelihoods.GaussianOfScale(SCALE), (None, 1))
-    exact = hmm(0.5 + SCALE**2)
-    for length in (1, 4):
+    vae = jg.VAE(hmm(0.7), encoder, decoder, likelihoods.GaussianOfScale(SCALE), (None, 1))
+    exact = hmm((0.7**2 + SCALE**2) ** 0.5)
+    for length in (1, 3):
         x = exact.sample(jax.random.key(0), (5,), length=length)
         # weights of a standard deviation of about 1 at most
-        np.testing.assert_allclose(vae.iwae(jax.random.key(1), x, samples=20_000), exact.log_prob(x), atol=0.05)
+        np.testing.assert_allclose(vae.iwae(jax.random.key(1), x, samples=3000), exact.log_prob(x), atol=0.1)
     assert vae.sample(jax.random.key(2), (3,), length=7).shape == vae.reconstruct(jnp.zeros((3, 7, 1))).shape
     data = np.random.default_rng(0).normal(size=(8, 5, 2)) * [1.0, 1e6]
     start = jg.VAE.init(jax.random.key(0), data, hmm(0.5), hidden=(4,), likelihood=jg.likelihoods.gaussian)
