@@ -25,6 +25,12 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).pa
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 
+# where in Python an operation was written is in no answer, and costs a walk up the stack for each
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
+# two processes on as many cores: threads of a reference's linear algebra wait for each other, spinning
+for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
 # tracing makes and drops objects by the million: looking for cycles every 700 of them was a sixteenth of the time
 gc.set_threshold(50_000)
 

@@ -32,6 +32,17 @@ def test_programs_of_a_first_fit_are_few(start, x, bound):
     assert count <= bound
 
 
+@pytest.mark.parametrize("options", [{}, {"restarts": 2}], ids=["one", "restarts"])
+def test_a_step_is_traced_once(options, monkeypatch):
+    """Its start asks which metrics a step reports, and the loop makes it: both by one trace."""
+    traced, step = [], jg.EM.step
+    monkeypatch.setattr(jg.EM, "step", lambda *args: traced.append(1) or step(*args))
+    jax.clear_caches()
+    start = lambda key: jg.Mixture.init(key, X, 2, jg.Gaussian.init)  # noqa: E731
+    jg.fit(KEY, start if options else start(KEY), X, steps=3, tolerance=0.0, **options)
+    assert len(traced) == 1
+
+
 def dependent():
     """A column that is a multiple of another: after one step a covariance has to be raised to its floor."""
     x = np.column_stack([X, 2 * X[:, 0]])

@@ -16,7 +16,7 @@ from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
 from jaxgen.core.mesh import local_rows, spread, together
 from jaxgen.core.pytree import registered
-from jaxgen.core.rare import rare_paths_left_out
+from jaxgen.core.rare import rare_paths_left_out, without_rare_paths
 
 #: streams of random keys apart from those of the steps, which are `fold_in(key, step + 1)`
 SHUFFLES, VALIDATIONS, STARTS = 2**31 - 1, 2**31 - 2, 2**31 - 3
@@ -122,6 +122,12 @@ def guarded_step(
     )
 
 
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _step(algorithm: Any, key: Any, state: Any, batch: Batch) -> Any:
+    """A step, traced once for its shapes: the start of a fit asks what it reports, the loop makes it."""
+    return algorithm.step(key, state, batch)
+
+
 def next_batch(
     key: Any, step: Any, order: Any, data: Batch, batch_size: int | None, pieces: bool = True
 ) -> tuple[Batch, Any]:
@@ -168,7 +174,9 @@ class Loop:
 
         def one(key: Any, model: Any) -> Carry:
             state = strong(algorithm.init(jax.random.fold_in(key, 0), strong(model)))
-            shapes = jax.eval_shape(lambda k, s, b: algorithm.step(k, s, b)[1], key, state, sample)
+            # without the rare paths, which the first program of steps has not: it finds this trace again
+            with without_rare_paths():
+                shapes = jax.eval_shape(functools.partial(_step, algorithm), key, state, sample)[1]
             if monitor not in shapes:
                 raise FitError("the algorithm does not report what it monitors", expected=monitor, got=str([*shapes]))
             metrics = {name: jnp.full(s.shape, jnp.inf if jnp.issubdtype(s.dtype, jnp.floating) else 0, s.dtype)
@@ -192,7 +200,8 @@ class Loop:
             by_sums: whether it is sums, of an algorithm that is `Summed`.
         """
         algorithm = self.algorithm
-        move = (lambda key, state, sums: algorithm.advance(state, *sums)) if by_sums else algorithm.step
+        by_step = functools.partial(_step, algorithm)
+        move = (lambda key, state, sums: algorithm.advance(state, *sums)) if by_sums else by_step
         step, keys = functools.partial(guarded_step, move, algorithm.traits.monitor), self.key
         if self.lanes is not None:
             keys = jax.random.split(keys, self.lanes)
