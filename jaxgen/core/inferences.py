@@ -65,6 +65,9 @@ class Inference(Protocol):
         density is held. With 1 this is the path gradient; with the normalised weight of a draw the doubly
         reparametrised one."""
 
+    def fixed(self) -> Inference:
+        """The same with `p(x, z)` held: gradients reach the posterior alone."""
+
 
 class Inferring(Protocol):
     """A model with hidden variables and a posterior for them: losses, bounds and diagnostics are made of its terms.

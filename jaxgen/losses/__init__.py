@@ -4,11 +4,23 @@ A loss returns a scalar, or a `Loss` where it has metrics to report or fields of
 """
 
 from jaxgen.losses.base import Loss, weighted_mean
+from jaxgen.losses.bounds import cyclical, elbo, iwae
 from jaxgen.losses.denoising import denoising_score_matching
 from jaxgen.losses.likelihood import negative_elbo, nll, own
 from jaxgen.losses.variational import reverse_kl
 
-__all__ = ["Loss", "denoising_score_matching", "negative_elbo", "nll", "own", "reverse_kl", "weighted_mean"]
+__all__ = [
+    "Loss",
+    "cyclical",
+    "denoising_score_matching",
+    "elbo",
+    "iwae",
+    "negative_elbo",
+    "nll",
+    "own",
+    "reverse_kl",
+    "weighted_mean",
+]
 
 
 def __dir__() -> list[str]:

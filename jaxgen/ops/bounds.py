@@ -7,12 +7,25 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxgen.core.errors import FitError
 from jaxgen.ops.stable import logsumexp
 
 #: draws weighed at once for each event; memory does not grow with the number of draws beyond it
 CHUNK_DRAWS = 25
+
+
+def free_bits(rate: jax.Array, floor: Any) -> jax.Array:
+    """The rate with a floor for each coordinate, `sum_d max(rate_d, floor)`, nats, `[...] -> []`.
+
+    Source: Kingma et al. (2016), Improved variational inference with inverse autoregressive flow, section C.8.
+
+    Example:
+        >>> round(float(free_bits(jnp.array([0.1, 0.6]), 0.25)), 4)
+        0.85
+    """
+    return jnp.sum(jnp.maximum(rate, floor))
 
 
 def importance_bound(key: Any, log_weight: Callable[[Any], jax.Array], samples: int, called: str) -> jax.Array:

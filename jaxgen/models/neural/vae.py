@@ -341,6 +341,10 @@ class Given(NamedTuple):
         """The same with the posterior's density held, and `factor` times the gradient through its draws."""
         return self._replace(factor=factor)
 
+    def fixed(self):
+        """The same with `p(x, z)` held: gradients reach the posterior alone."""
+        return self._replace(vae=_scaled(self.vae, 0.0))
+
 
 def _scaled(tree, factor):
     """The same numbers, whose gradients are `factor` times as large."""
