@@ -380,6 +380,7 @@ case("jaxgen.EnergyModel.init(key, x, base)", "base", x=X, base=lambda: jaxgen.S
 case("jaxgen.EnergyModel.init(key, x, jaxgen.StandardNormal((2,)), network=network)", "network", x=X,
      network=lambda: MLP((4, 2)))  # fmt: skip
 case("jaxgen.Flow.init(key, x, jaxgen.StandardNormal((2,)), layers=1)", "x", x=X[:, :, None])
+case("jaxgen.Flow.init(key, x, jaxgen.StandardNormal((2,)), layers=1)", "x", x=(2, 1))
 case("jaxgen.Flow.init(key, x, base, layers=1)", "base", x=X, base=lambda: jaxgen.StandardNormal((3,)))
 case("jaxgen.Flow(base, Standardize.from_data(x)).event_shape", "base", x=X, base=lambda: jaxgen.StandardNormal((3,)))
 case("jaxgen.Flow.init(key, x, jaxgen.StandardNormal((2,)), layer, layers=1, support=circle)", "layer", x=X,

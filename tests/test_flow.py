@@ -21,6 +21,7 @@ from jaxgen.bijections import (
     Permute,
     Scan,
     Standardize,
+    simplex,
 )
 from jaxgen.core import algebra
 from jaxgen.core.exchange import as_bijector
@@ -294,6 +295,14 @@ def test_starts_as_the_standardised_base():
     flow = Flow.init(jax.random.key(0), x, jg.StandardNormal((2,)))
     expected = jg.DiagonalGaussian.from_values(np.median(x, axis=0), deciles(x)).log_prob(x)
     np.testing.assert_allclose(flow.log_prob(x), expected, atol=1e-4)
+
+
+def test_a_flow_of_a_shape_starts_as_its_base():
+    x = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    flow = jg.Flow.init(jax.random.key(0), (3,), jg.StandardNormal((3,)), layers=2)
+    np.testing.assert_allclose(flow.log_prob(x), scipy.stats.norm.logpdf(x).sum(axis=1), rtol=1e-5)
+    shares = jg.Flow.init(jax.random.key(0), (3,), jg.StandardNormal((2,)), layers=2, support=simplex)
+    np.testing.assert_allclose(shares.sample(jax.random.key(1), (9,)).sum(axis=1), 1, atol=1e-6)
 
 
 def test_flows_as_components():

@@ -121,10 +121,19 @@ def example(x: Any) -> jax.Array:
         >>> example((4, 4, 3)).shape, example(2).shape, example([[1.0, 2.0]]).shape
         ((1, 4, 4, 3), (1, 2), (1, 2))
     """
+    shape = as_shape(x)
+    return floating(x) if shape is None else jnp.zeros((1, *shape))
+
+
+def as_shape(x: Any) -> tuple[int, ...] | None:
+    """Return the shape of one event where that is what was given, `(D,)` or D alone; None of events.
+
+    Example:
+        >>> as_shape((4, 4)), as_shape(2), as_shape([[1.0, 2.0]])
+        ((4, 4), (2,), None)
+    """
     shape = (x,) if is_size(x) else x
-    if isinstance(shape, tuple) and all(map(is_size, shape)):
-        return jnp.zeros((1, *map(int, shape)))
-    return floating(x)
+    return tuple(map(int, shape)) if isinstance(shape, tuple) and all(map(is_size, shape)) else None
 
 
 def is_size(value: Any) -> bool:

@@ -19,6 +19,7 @@ from jaxgen.bijections.elementwise import finite_exp, interior, log_sigmoid_slop
 from jaxgen.core.errors import DataError, ModelError
 from jaxgen.core.exchange import as_bijector
 from jaxgen.core.inputs import as_array, concrete
+from jaxgen.core.methods import latent_shape
 from jaxgen.core.protocols import has
 from jaxgen.core.pytree import model, static
 
@@ -338,6 +339,17 @@ def to_real(support: Support, x: Any, called: str) -> tuple[Any, Any]:
             fix=_fix(support, given),
         )  # fmt: skip
     return z, layer
+
+
+def unseen_real(support: Support, x: jax.Array, called: str) -> tuple[jax.Array, Any]:
+    """The same without data, of an `x` that has a shape alone: zeros `[1, *latent]`, and the layer.
+
+    Example:
+        >>> unseen_real(simplex, jnp.zeros((1, 3)), "demo")[0].shape
+        (1, 2)
+    """
+    layer = layer_of(support, x, called)
+    return (x, None) if layer is None else (jnp.zeros((1, *latent_shape(layer)), x.dtype), layer)
 
 
 def _fix(support: Any, given: Any) -> str:

@@ -17,7 +17,7 @@ _BY_KIND = {
 _LABELS = "np.unique(data, return_inverse=True)[1]"
 _TEXT = ("np.asarray(data, dtype=float)", _LABELS)
 _OBJECTS = ("data.toarray()", "np.asarray(data, dtype=float)", "np.column_stack(list(data.values()))",
-            "np.asarray(list(data), dtype=float)")  # fmt: skip
+            "np.asarray(list(data), dtype=float)", "data.head(1000).x")  # fmt: skip
 _COLUMNS = ("data.select_dtypes('number')", "data.astype(float)", _LABELS, *_BY_KIND["M"], "data.factorize()[0]")
 
 

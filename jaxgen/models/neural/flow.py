@@ -11,9 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.bijections import Chain, Coupling, Permute, Scan, Standardize
-from jaxgen.bijections.basics import Transforming, Wrapping, as_floating, is_periodic, shared_context
+from jaxgen.bijections.basics import (
+    Transforming,
+    Wrapping,
+    as_floating,
+    as_shape,
+    example,
+    is_periodic,
+    shared_context,
+)
 from jaxgen.bijections.checks import log_det_error, outside, round_trip
-from jaxgen.bijections.supports import Support, real, to_real
+from jaxgen.bijections.supports import Support, real, to_real, unseen_real
 from jaxgen.core import algebra, latent
 from jaxgen.core.compiled import compiled_once
 from jaxgen.core.errors import FitError, JaxgenWarning, ModelError, ShapeError
@@ -130,7 +138,8 @@ class Flow:
 
         Args:
             key: typed key.
-            x: events `[N, D]`, for the standardisation, the dtype, and layers that start from data.
+            x: events `[N, D]`, for the standardisation, the dtype, and layers that start from data. Or the shape
+                `(D,)` of one, of a flow that no data are given to, as in variational inference: it starts as the base.
             base: density of events `[D]`, such as `StandardNormal((D,))`; of `[D - 1]` on the simplex.
             layer: `(key, x) -> bijection` of events `[D]`, where x are the standardised events: `Coupling.init`, or
                 `functools.partial(Coupling.init, transform=SplineTransform())`.
@@ -152,15 +161,19 @@ class Flow:
             >>> flow = Flow.init(jax.random.key(0), x, jg.StandardNormal((2,)), layers=2)
             >>> flow.log_prob(x).shape
             (100,)
+            >>> Flow.init(jax.random.key(0), (3,), jg.StandardNormal((3,)), layers=2).event_shape
+            (3,)
         """
         called = "Flow.init(key, x, base, layer)"
-        x = jnp.asarray(as_array(x, name="x"))
+        alone = as_shape(x) is not None
+        x = example(x) if alone else jnp.asarray(as_array(x, name="x"))
         if x.ndim != 2:
             raise ShapeError(
-                "these layers take vectors", called=called, expected="x [N, D]", got=f"shape {list(x.shape)}",
-                fix="np.reshape(x, (len(x), -1))",
+                "these layers take vectors", called=called, expected="x [N, D], or the shape (D,) of one",
+                got=f"shape {list(x.shape)}",
+                fix=f"({x.size},)" if alone else "np.reshape(x, (len(x), -1))",
             )  # fmt: skip
-        x, bounds = to_real(support, x, called)
+        x, bounds = unseen_real(support, x, called) if alone else to_real(support, x, called)
         size = x.shape[1]
         if layers < 1 or tuple(base.event_shape) != (size,):
             raise ModelError(
@@ -169,7 +182,7 @@ class Flow:
                 fix=f"jaxgen.StandardNormal(({size},))",
             )  # fmt: skip
         periodic = is_periodic(support)
-        stack, units = _stacked(key, x, ByValue(layer), layers, not periodic)
+        stack, units = _stacked(key, x, ByValue(layer), layers, not (periodic or alone))
         if tuple(stack.event_shape) != (size,):
             raise ModelError(
                 "the layer does not fit the data", called=called, expected=f"a bijection of events [{size}]",
