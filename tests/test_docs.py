@@ -34,14 +34,19 @@ def short(path):
     return notebook
 
 
-def test_a_kernel_runs_a_notebook():
-    notebook = short(ROOT / "notebooks" / "quickstart.ipynb")
+#: one to see that a kernel runs it, and one that sets how many devices there are before JAX is imported
+IN_KERNELS = ("quickstart", "devices")
+
+
+@pytest.mark.parametrize("name", IN_KERNELS)
+def test_a_kernel_runs_a_notebook(name):
+    notebook = short(ROOT / "notebooks" / f"{name}.ipynb")
     NotebookClient(notebook, timeout=90, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}).execute()
 
 
 # a flow of 20 steps is rightly warned of
 @pytest.mark.filterwarnings("ignore::jaxgen.core.errors.JaxgenWarning")
-@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem != "quickstart"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem not in IN_KERNELS], ids=lambda path: path.stem)
 def test_notebook_runs(path, monkeypatch):
     """The others in this process: a kernel for each would import and compile everything anew."""
     monkeypatch.chdir(ROOT)
