@@ -359,6 +359,10 @@ def sequences_of_latents(key):
     return moved(second, jg.VAE.init(third, x, hmm(diagonal)(first), hidden=(4,), likelihood=jg.likelihoods.gaussian))
 
 
+def ladder(key):
+    return moved(key, jg.Ladder.init(key, (1, 1), hidden=(8,)), 0.2)
+
+
 def generator(key):
     first, second, third = jax.random.split(key, 3)
     x = jax.random.normal(third, (16, 2))
@@ -444,6 +448,7 @@ CASES = [
     Case("vae of sequences", sequences_of_latents, length=3),
     Case("conditional normal", lambda key: jg.posteriors.ConditionalNormal((2,)), PLANE, context=(2, 2), draw=near),
     Case("dequantized", dequantized),
+    Case("ladder", ladder, PLANE, tolerance=1e-3),  # its tails reach beyond the box
     Case("generator", generator, algorithm=jg.Adversarial(critic=MLP((8, 1)))),
     # compositions
     Case("mixture of flows", mixture(realnvp()), PLANE),
