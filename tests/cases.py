@@ -222,10 +222,6 @@ def von_mises(key):
     return moved(key, jg.VonMises.from_values([0.5, -2.0], [1.0, 4.0]))
 
 
-def slight(key, shape):
-    return 0.3 * jax.random.normal(key, shape)
-
-
 def chain(key):
     move = [[0.7, 0.2, 0.1], [0.0, 0.6, 0.4], [0.3, 0.3, 0.4]]
     return moved(key, jg.MarkovChain.from_values([0.5, 0.3, 0.2], move, transition_prior=1.5))
@@ -359,6 +355,16 @@ def sequences_of_latents(key):
     return moved(second, jg.VAE.init(third, x, hmm(diagonal)(first), hidden=(4,), likelihood=jg.likelihoods.gaussian))
 
 
+def aggregate(key):
+    return jg.Aggregate(near(key, (3, 2, 2)), jnp.zeros(3), jg.posteriors.ConditionalNormal((2,)))
+
+
+def with_pseudo_inputs(key):
+    x = jax.random.bernoulli(key, 0.5, (32, 6)).astype(jnp.float32)
+    prior = jg.VampPrior.init(key, x, 3, (2,), weights=True)
+    return moved(key, jg.VAE.init(key, x, prior, hidden=(8,)), 0.1)
+
+
 def ladder(key):
     return moved(key, jg.Ladder.init(key, (1, 1), hidden=(8,)), 0.2)
 
@@ -403,7 +409,7 @@ CASES = [
     Case("punctured gaussian", punctured, PLANE),
     Case("mixture of noisy gaussians", mixture(noisy_gaussian), PLANE, context=(2,), draw=sizes),
     Case("von mises", von_mises, grid(-np.pi, np.pi, 100)),
-    Case("full normal", lambda key: jg.FullNormal((2,)), PLANE, context=(3, 2), draw=slight),
+    Case("full normal", lambda key: jg.FullNormal((2,)), PLANE, context=(3, 2), draw=near),
     Case("von mises-fisher", lambda key: jg.VonMisesFisher((2,)), CIRCLE, context=(3,)),
     Case("uniform sphere", lambda key: jg.UniformSphere((2,)), CIRCLE),
     # a temperature at which the box has all of the tails
@@ -448,6 +454,8 @@ CASES = [
     Case("vae of sequences", sequences_of_latents, length=3),
     Case("conditional normal", lambda key: jg.posteriors.ConditionalNormal((2,)), PLANE, context=(2, 2), draw=near),
     Case("dequantized", dequantized),
+    Case("aggregate posterior", aggregate, PLANE),
+    Case("vae with pseudo-inputs", with_pseudo_inputs),
     Case("ladder", ladder, PLANE, tolerance=1e-3),  # its tails reach beyond the box
     Case("generator", generator, algorithm=jg.Adversarial(critic=MLP((8, 1)))),
     # compositions

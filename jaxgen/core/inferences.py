@@ -7,6 +7,7 @@ stand with all others.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -39,6 +40,26 @@ class NormalDivergence(Protocol):
         """`KL(N(mean, exp(log_scale)^2) || p)` of each coordinate, nats, `[*event]`."""
 
 
+class Enumerated(Protocol):
+    """A discrete density of few outcomes, over which a bound sums in place of draws. Default: draws.
+
+    Law: their probabilities sum to one.
+    """
+
+    def outcomes(self) -> jax.Array:
+        """All values, `[S, *event]`."""
+
+
+class Completed(Protocol):
+    """A prior that is a density by a model's own encoder and posterior alone. Default: it is one by itself."""
+
+    @property
+    def event_shape(self) -> tuple[int | None, ...]: ...
+
+    def given(self, infer: Callable[[Any], Any], posterior: Any) -> Any:
+        """The density, from `infer`, an event to the posterior's context; once for all events of a batch."""
+
+
 class Inference(Protocol):
     """All that a bound of one event is made of: `log p(x, z)` with its two terms, and the posterior.
 
@@ -47,6 +68,9 @@ class Inference(Protocol):
 
     def propose(self, key: Any) -> tuple[Any, jax.Array]:
         """A draw of `q(z | x)`, differentiable, and `log q(z | x)`, nats."""
+
+    def expect(self, key: Any, function: Callable[[Any, Any], Any], samples: int = 1) -> Any:
+        """`E_q function(z, log q(z | x))`: the mean over so many draws, or the exact sum where q is `Enumerated`."""
 
     def log_posterior(self, z: Any) -> jax.Array:
         """`log q(z | x)`, nats."""

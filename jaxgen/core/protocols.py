@@ -32,7 +32,9 @@ from jaxgen.core.energies import (
 )
 from jaxgen.core.inferences import (
     Centered as Centered,
+    Completed as Completed,
     Divergent as Divergent,
+    Enumerated as Enumerated,
     Inference as Inference,
     Inferring as Inferring,
     NormalDivergence as NormalDivergence,
@@ -49,6 +51,7 @@ class Kind(enum.StrEnum):
 
     EXACT = "exact"
     LOWER_BOUND = "lower bound"
+    UPPER_BOUND = "upper bound"
     ESTIMATE = "estimate"
     UNNORMALISED = "unnormalised"
     NONE = "none"

@@ -2,6 +2,7 @@
 
 from jaxgen.metrics import laws, monitors
 from jaxgen.metrics.align import Aligned, align
+from jaxgen.metrics.bounds import Bounds, Simulated, bounds, simulated
 from jaxgen.metrics.bridge import Bracket, Bridged, acceptance_ratio, bar, bracket, replica_exchange
 from jaxgen.metrics.errors import standard_errors
 from jaxgen.metrics.importance import Importance, importance, pareto_k
@@ -12,12 +13,14 @@ from jaxgen.metrics.partition import PartitionEstimate, ais, energy_gap, log_lik
 
 __all__ = [
     "Aligned",
+    "Bounds",
     "Bracket",
     "Bridged",
     "Check",
     "Evidence",
     "Importance",
     "PartitionEstimate",
+    "Simulated",
     "acceptance_ratio",
     "aic",
     "ais",
@@ -25,6 +28,7 @@ __all__ = [
     "bar",
     "bic",
     "bits_per_dim",
+    "bounds",
     "bracket",
     "check",
     "energy_gap",
@@ -40,6 +44,7 @@ __all__ = [
     "replica_exchange",
     "reverse_ais",
     "score",
+    "simulated",
     "smc",
     "standard_errors",
 ]

@@ -214,8 +214,9 @@ def bounds(
     acceptance = math.nan if found.acceptance is None else float(found.acceptance.mean())
     if acceptance < STUCK:
         warnings.warn(
-            f"{called}: chains hardly moved, {acceptance:.0%} of their steps were accepted: the bounds by annealing are "
-            "no tighter than the draws they began with; more steps, or fewer leapfrogs", JaxgenWarning, stacklevel=2,
+            f"{called}: chains hardly moved, {acceptance:.0%} of their steps were accepted: the bounds by annealing "
+            "are no tighter than the draws they began with; more steps, or fewer leapfrogs",
+            JaxgenWarning, stacklevel=2,
         )  # fmt: skip
 
     def score(values: Any, kind: Kind) -> Score | None:
@@ -299,7 +300,7 @@ class _Rung:
     def log_density(self, z: Any) -> jax.Array:
         prior, likelihood = self.given.log_prior(z), self.given.log_likelihood(z)
         start = prior if self.from_prior else self.given.log_posterior(z)
-        return start + self.beta * (prior + likelihood - start)
+        return start + self.beta.astype(start.dtype) * (prior + likelihood - start)
 
     def energy(self, z: Any) -> jax.Array:
         return -jax.vmap(self.log_density)(z)

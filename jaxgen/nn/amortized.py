@@ -11,14 +11,14 @@ import jax.numpy as jnp
 from jaxgen.core.algebra import context_optional as may_lack
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.methods import context_shape, same_shape
-from jaxgen.core.protocols import Density, has
+from jaxgen.core.protocols import Completed, Density, has
 from jaxgen.core.pytree import name_of
 from jaxgen.ops import likelihoods
 
 
 def latent_shape(prior: Any, called: str) -> tuple[int | None, ...]:
     """Return the event shape of a prior, or refuse one that is no density of something."""
-    shape: Any = prior.event_shape if has(prior, Density) else None
+    shape: Any = prior.event_shape if has(prior, Density) or has(prior, Completed) else None
     known = isinstance(shape, tuple) and all(n is None or (isinstance(n, int) and n > 0) for n in shape)
     if not known or not shape or None in shape[1:]:
         raise ModelError(

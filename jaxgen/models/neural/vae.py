@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxgen.core import algebra
 from jaxgen.core.inputs import as_array
 from jaxgen.core.methods import context_shape, per_event, per_latent, per_sample
-from jaxgen.core.protocols import Centered, Divergent, has
+from jaxgen.core.protocols import Centered, Completed, Divergent, Enumerated, has
 from jaxgen.core.pytree import combine, fixed, float_type, model, part, partition, static
 from jaxgen.models.densities.conditional_normal import ConditionalNormal
 from jaxgen.nn import amortized
@@ -156,13 +156,19 @@ class VAE:
 
     def inference(self, x, *, context=None) -> Given:
         """The terms of the bound, of one event, inside of a compiled function: what losses and bounds are made of."""
-        return Given(self, self._posterior, x, context, self._infer(x, context))
+        return Given(self, self._density(context), self._posterior, x, context, self._infer(x, context))
 
     def sample_with_latent(self, key, *, context=None) -> tuple[Any, jax.Array]:
         """A draw of `p(z, x)`, of one event, inside of a compiled function: z is an exact draw of `p(z | x)`."""
         latent_key, event_key = jax.random.split(key)
-        z = self.prior.sample(latent_key, context=self._prior_context(context))
+        z = self._density(context).sample(latent_key, context=self._prior_context(context))
         return z, self._in_units(self._observe(z, context).sample(seed=event_key))
+
+    def _density(self, context):
+        """The prior, completed by the encoder where it needs that: without a context once for a whole batch."""
+        if not has(self.prior, Completed):
+            return self.prior
+        return self.prior.given(lambda u: self._infer(u, context), self._posterior)
 
     def _infer(self, x, context):
         """The posterior's context, of one event."""
@@ -211,13 +217,17 @@ class VAE:
     def elbo(self, key, x, *, context=None) -> jax.Array:
         """An unbiased estimate of the bound from one draw, nats, `[*batch, *event] -> [*batch]`.
 
-        The divergence is exact where the posterior knows that from the prior: of a normal from a standard normal.
+        The divergence is exact where the posterior knows that from the prior: of a normal from a standard normal. Where
+        the posterior has few outcomes the bound is the exact sum over them.
         """
         given = self.inference(x, context=context)
-        z, log_q = given.propose(key)
         divergence = given.divergence()
-        divergence = log_q - given.log_prior(z) if divergence is None else jnp.sum(divergence)
-        return given.log_likelihood(z) - divergence
+
+        def term(z, log_q):
+            return given.log_likelihood(z) + (given.log_prior(z) - log_q if divergence is None else 0)
+
+        bound = given.expect(key, term)
+        return bound if divergence is None else bound - jnp.sum(divergence)
 
     @per_event
     def iwae(self, key, x, *, context=None, samples=50) -> jax.Array:
@@ -273,7 +283,7 @@ class VAE:
         """Draws `[*shape, *event]`: z from the prior, then x from the likelihood."""
         latent_key, event_key = jax.random.split(key)
         free = {} if length is None else {"length": length}
-        z = self.prior.sample(latent_key, context=self._prior_context(context), **free)
+        z = self._density(context).sample(latent_key, context=self._prior_context(context), **free)
         return self._in_units(self._observe(z, context).sample(seed=event_key))
 
 
@@ -295,6 +305,7 @@ class Given(NamedTuple):
 
     Args:
         vae: the model.
+        prior: its prior, a density.
         posterior: its posterior.
         x: the event.
         context: that of the event, None without.
@@ -303,6 +314,7 @@ class Given(NamedTuple):
     """
 
     vae: VAE
+    prior: Any
     posterior: Any
     x: Any
     context: Any
@@ -318,6 +330,20 @@ class Given(NamedTuple):
         z = algebra.sample_and_log_prob(posterior, key, parameters, **length)[0]
         return z, self.log_posterior(z)
 
+    def expect(self, key, function, samples=1):
+        """`E_q function(z, log q(z | x))`: the mean over draws, or the exact sum where the posterior is enumerated."""
+        if has(self.posterior, Enumerated):
+            z = self.posterior.outcomes().astype(self.parameters.dtype)
+            log_q = jax.vmap(self.log_posterior)(z)
+            mass = jnp.exp(log_q)
+            # an outcome of no mass is nothing, whatever the function is there
+            known = lambda a: jnp.where(jnp.expand_dims(mass, range(1, a.ndim)) > 0, a, 0)  # noqa: E731
+            return jax.tree.map(lambda a: jnp.tensordot(mass, known(a), 1), jax.vmap(function)(z, log_q))
+        if samples == 1:
+            return function(*self.propose(key))
+        draws = jax.vmap(lambda key: function(*self.propose(key)))(jax.random.split(key, samples))
+        return jax.tree.map(lambda a: jnp.mean(a, axis=0), draws)
+
     def log_posterior(self, z):
         """`log q(z | x)`, nats."""
         if self.factor is None:
@@ -326,7 +352,7 @@ class Given(NamedTuple):
 
     def log_prior(self, z):
         """`log p(z)`, nats."""
-        return self.vae.prior.log_prob(z, context=self.vae._prior_context(self.context))
+        return self.prior.log_prob(z, context=self.vae._prior_context(self.context))
 
     def log_likelihood(self, z):
         """`log p(x | z)`, nats."""
@@ -334,8 +360,8 @@ class Given(NamedTuple):
 
     def divergence(self):
         """`KL(q(z | x) || p(z))`, nats, by coordinate where it is a sum over them; None where it is not known."""
-        known = has(self.posterior, Divergent) and self.posterior.has_divergence(self.vae.prior)
-        return self.posterior.divergence(self.vae.prior, self.parameters) if known else None
+        known = has(self.posterior, Divergent) and self.posterior.has_divergence(self.prior)
+        return self.posterior.divergence(self.prior, self.parameters) if known else None
 
     def held(self, factor):
         """The same with the posterior's density held, and `factor` times the gradient through its draws."""
