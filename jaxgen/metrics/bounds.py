@@ -235,7 +235,7 @@ def bounds(
 
 
 class _Numbers(NamedTuple):
-    """What is found for each event."""
+    """The numbers that are found for each event."""
 
     elbo: Any
     iwae: Any
