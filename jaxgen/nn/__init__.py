@@ -4,8 +4,11 @@ from jaxgen.nn.conv import ConvCritic, ConvGenerator
 from jaxgen.nn.made import MADE
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
+from jaxgen.nn.resnet import GridToImage, ImageToGrid, ResNetDecoder, ResNetEncoder
 
-__all__ = ["MADE", "MLP", "ConvCritic", "ConvGenerator", "Net"]
+__all__ = [
+    "MADE", "MLP", "ConvCritic", "ConvGenerator", "GridToImage", "ImageToGrid", "Net", "ResNetDecoder", "ResNetEncoder",
+]  # fmt: skip
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""Convolutional networks for small images, without batch statistics: those of a DCGAN, and one for couplings.
+"""Convolutions, and networks of them for small images: those of a DCGAN, and one for couplings. No batch statistics.
 
 Images are `[H, W]` or `[H, W, C]`. Between the smallest grid and the image stand as many halvings as both sides allow
 with at least 4 left: 8 -> 4, 28 -> 14 -> 7, 32 -> 16 -> 8 -> 4.
@@ -6,6 +6,7 @@ with at least 4 left: 8 -> 4, 28 -> 14 -> 7, 32 -> 16 -> 8 -> 4.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxgen.core.errors import ShapeError
 from jaxgen.core.files import loadable
@@ -44,11 +46,9 @@ def halvings(shape: tuple[int, ...]) -> int:
 
 @loadable
 class Conv(nn.Module):
-    """A convolution with zero padding, as one matrix product of patches: `[N, H, W, C] -> [N, H', W', features]`.
+    """A convolution with zero padding: `[N, H, W, C] -> [N, H', W', features]`, `H' = ceil(H / stride)`.
 
-    `H' = ceil(H / stride)`; what `flax.linen.Conv` computes, with parameters of the same names and shapes. Inside a
-    loop on CPU, where training runs, XLA's own convolution takes ten times as long once a gradient penalty has it
-    differentiated twice.
+    What `flax.linen.Conv` computes, with parameters of the same names and shapes.
 
     Args:
         features: output channels.
@@ -73,9 +73,39 @@ class Conv(nn.Module):
     def __call__(self, x: Any) -> Any:
         shape = (self.size, self.size, x.shape[-1], self.features)
         start = nn.initializers.zeros_init() if self.zero else nn.initializers.he_normal()
-        kernel = self.param("kernel", start, shape).reshape((-1, self.features))
+        kernel = self.param("kernel", start, shape)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-        return jnp.matmul(patches(x, self.size, self.stride), kernel, precision=self.precision) + bias
+        return convolve(x, kernel, stride=self.stride, precision=self.precision) + bias
+
+
+def convolve(x: Any, kernel: Any, *, stride: int = 1, precision: str = "default") -> jax.Array:
+    """Return the convolution `[N, H, W, C], [size, size, C, F] -> [N, H', W', F]`, by what is fast where it runs.
+
+    On a CPU it is one matrix product of patches. Training runs in a compiled loop, and in there XLA's own convolution
+    is a plain loop on CPUs, of 0.4 GFlop/s on two cores where the product reaches 10 to 50 (outside of a loop it would
+    be the faster by 2); seeds side by side, each with its own kernel, make it slower still. Elsewhere it is XLA's own,
+    on GPUs cuDNN's. Which of the two is decided for the device that a program is compiled for, which need not be the
+    default one.
+
+    Example:
+        >>> convolve(jnp.ones((1, 3, 3, 1)), jnp.ones((3, 3, 1, 1)))[0, :, :, 0].tolist()
+        [[4.0, 6.0, 4.0], [6.0, 9.0, 6.0], [4.0, 6.0, 4.0]]
+    """
+    options = {"stride": stride, "precision": precision}
+    by_product, by_own = (functools.partial(how, **options) for how in (_by_patches, _by_convolution))
+    return jax.lax.platform_dependent(x, kernel, cpu=by_product, default=by_own)
+
+
+def _by_patches(x, kernel, stride, precision):
+    rows = kernel.reshape((-1, kernel.shape[-1]))
+    return jnp.matmul(patches(x, kernel.shape[0], stride), rows, precision=precision)
+
+
+def _by_convolution(x, kernel, stride, precision):
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), "SAME", dimension_numbers=layout, precision=precision
+    )  # fmt: skip
 
 
 def patches(x: Any, size: int, stride: int) -> jax.Array:
@@ -84,9 +114,10 @@ def patches(x: Any, size: int, stride: int) -> jax.Array:
     counts = [-(-side // stride) for side in sides]
     short = [max((count - 1) * stride + size - side, 0) for count, side in zip(counts, sides, strict=True)]
     x = jnp.pad(x, ((0, 0), *((lack // 2, lack - lack // 2) for lack in short), (0, 0)))
-    rows, columns = ((count - 1) * stride + 1 for count in counts)
-    shifts = [(i, j) for i in range(size) for j in range(size)]
-    return jnp.concatenate([x[:, i : i + rows : stride, j : j + columns : stride] for i, j in shifts], axis=-1)
+    rows, columns = (np.arange(count)[:, None] * stride + np.arange(size) for count in counts)
+    # one gather, whose program is half as long to compile as that of size^2 slices, and no slower to run
+    found = x.at[:, rows[:, None, :, None], columns[None, :, None, :]].get(mode="promise_in_bounds")
+    return found.reshape((*found.shape[:3], -1))
 
 
 @loadable
