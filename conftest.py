@@ -1,6 +1,7 @@
 """Settings of the whole suite, made before JAX is imported."""
 
 import copy
+import functools
 import gc
 import importlib.metadata
 import os
@@ -92,6 +93,16 @@ def few_programs():
 
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_context():
+    """JAX lowers a file's programs in one context: to make one for each is a fifth of what a small program takes."""
+    from jax._src.interpreters import mlir
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlir, "make_ir_context", functools.cache(mlir.make_ir_context))
+        yield
 
 
 @pytest.fixture(autouse=True)

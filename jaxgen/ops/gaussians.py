@@ -52,6 +52,7 @@ def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.matmul(a, b, precision=HIGHEST)
 
 
+@compiled
 def log_diagonal(whitener: jax.Array) -> jax.Array:
     """Lower triangular matrices `[..., D, D]` with the logarithms of their diagonals: free parameters.
 
@@ -86,6 +87,7 @@ def whitener_scales(whitener: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jax.lax.rsqrt(precision), jnp.where(diagonal, 1, jnp.sqrt(precision)[..., None, :])
 
 
+@compiled
 def raw_whitener(covariance: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`log_diagonal` of the whiteners of covariances `[..., D, D]`, and whether all are symmetric positive definite."""
     whitener = inverse_cholesky(covariance)

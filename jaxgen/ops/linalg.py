@@ -233,6 +233,7 @@ def inverse_cholesky(cov: Array) -> Array:
     return _tril_inverse(_cholesky(cov))
 
 
+@compiled
 def symmetric(a: Array) -> Array:
     """True if all matrices `[..., D, D]` are symmetric, up to the rounding of numbers that were computed elsewhere.
 

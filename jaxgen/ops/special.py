@@ -8,6 +8,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxgen.core.compiled import compiled
+
 #: below this `|log ratio| / 2` a logarithm's series is used, and its terms: the first one left out is 2e-17 there
 _NEAR = 0.1
 _ATANH = tuple(2 / (2 * k + 1) for k in range(1, 8))
@@ -24,6 +26,7 @@ _FACTORIALS = tuple(math.lgamma(n + 1) - (n * math.log(n) if n else 0.0) + n for
 _RARE = 1e30
 
 
+@compiled
 def excess(u: jax.Array, log: jax.Array) -> jax.Array:
     """`u - log(1 + u)`, never negative: how far a ratio `1 + u` is from one, to full relative precision near it.
 
@@ -45,6 +48,7 @@ def excess(u: jax.Array, log: jax.Array) -> jax.Array:
     return jnp.where(near, series, u - log)
 
 
+@compiled
 def stirling_error(z: jax.Array) -> jax.Array:
     """`log Gamma(z) - ((z - 1/2) log z - z + log(2 pi) / 2)` for z > 0: what Stirling's formula leaves out.
 
@@ -68,6 +72,7 @@ class Gaps(NamedTuple):
     second: jax.Array
 
 
+@compiled
 def digamma_gaps(z: jax.Array) -> Gaps:
     """The digamma function and two derivatives, less those of the logarithm, for z > 0.
 
@@ -95,6 +100,7 @@ def digamma_gaps(z: jax.Array) -> Gaps:
     )
 
 
+@compiled
 def poisson_log_mass(x: jax.Array, rate: jax.Array, log_rate: jax.Array | None = None) -> jax.Array:
     """Return `x log rate - rate - log x!` of counts, as a deviance, so that large ones keep their digits.
 
@@ -126,6 +132,7 @@ def poisson_log_mass(x: jax.Array, rate: jax.Array, log_rate: jax.Array | None =
     return x - rate - x * log_ratio - rest
 
 
+@compiled
 def negative_binomial_log_mass(x: jax.Array, m: jax.Array, r: jax.Array) -> jax.Array:
     """Return the log-mass of counts of mean m and variance `m + m^2 / r`, one each.
 
@@ -154,6 +161,7 @@ def negative_binomial_log_mass(x: jax.Array, m: jax.Array, r: jax.Array) -> jax.
     return jnp.where(positive, value, -r * jnp.log1p(m / r))
 
 
+@compiled
 def wide_excess(u: jax.Array, log: jax.Array) -> jax.Array:
     """Return `u - log(1 + u)` from u, or from the logarithm where u is next to -1 or overflows.
 
@@ -165,6 +173,7 @@ def wide_excess(u: jax.Array, log: jax.Array) -> jax.Array:
     return excess(u, jnp.where(middle, jnp.log1p(jnp.where(middle, u, 0)), log))
 
 
+@compiled
 def beta_errors(a: jax.Array, b: jax.Array) -> jax.Array:
     """Return what Stirling's formula leaves out of minus the logarithm of the Beta function.
 
@@ -175,6 +184,7 @@ def beta_errors(a: jax.Array, b: jax.Array) -> jax.Array:
     return stirling_error(a + b) - stirling_error(a) - stirling_error(b)
 
 
+@compiled
 def beta_ratios(x: jax.Array, logit_mean: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return `x - m`, and `t - 1 - log t` for `t = x / m` and for `t = (1 - x) / (1 - m)`, m the mean.
 
@@ -189,6 +199,7 @@ def beta_ratios(x: jax.Array, logit_mean: jax.Array) -> tuple[jax.Array, jax.Arr
     return d, left, wide_excess(-d / rest, jnp.log1p(-x) + jax.nn.softplus(logit_mean))
 
 
+@compiled
 def beta_log_density(x: jax.Array, logit_mean: jax.Array, log_concentration: jax.Array) -> jax.Array:
     """Return the log-density of Beta shares, one each, as deviances, so that concentrated ones keep their digits.
 
@@ -210,6 +221,7 @@ def beta_log_density(x: jax.Array, logit_mean: jax.Array, log_concentration: jax
     return constant - s * (m * left + rest * right) - jnp.log(x) - jnp.log1p(-x)
 
 
+@compiled
 def tilted_log_density(x: jax.Array | float, logit: jax.Array) -> jax.Array:
     """Return the log-density on the unit interval that is proportional to `e^(l x)`: `l x - log((e^l - 1) / l)`.
 
