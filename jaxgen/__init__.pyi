@@ -131,6 +131,7 @@ from .models.latent.variational import VariationalMixture as VariationalMixture
 from .models.neural.flow import Flow as Flow
 from .models.neural.gan import Generator as Generator
 from .models.neural.ladder import Ladder as Ladder
+from .models.neural.semi_supervised import SemiSupervised as SemiSupervised
 from .models.neural.vae import VAE as VAE
 from .nn.net import Net as Net
 from .ops.conjugate import NormalInverseWishart as NormalInverseWishart

@@ -369,6 +369,14 @@ def ladder(key):
     return moved(key, jg.Ladder.init(key, (1, 1), hidden=(8,)), 0.2)
 
 
+def semi_supervised(key):
+    first, second = jax.random.split(key)
+    x = jax.random.normal(first, (16, 2))
+    vae = jg.VAE.init(first, x, jg.StandardNormal((1,)), hidden=(4,), likelihood=jg.likelihoods.gaussian,
+                      context_shape=(3,))  # fmt: skip
+    return moved(second, jg.SemiSupervised.init(second, x, vae, hidden=(4,)))
+
+
 def generator(key):
     first, second, third = jax.random.split(key, 3)
     x = jax.random.normal(third, (16, 2))
@@ -452,6 +460,7 @@ CASES = [
     Case("vae, bernoulli", vae()),
     Case("vae, gaussian", vae(likelihood=jg.likelihoods.gaussian)),
     Case("vae of sequences", sequences_of_latents, length=3),
+    Case("semi-supervised", semi_supervised),
     Case("conditional normal", lambda key: jg.posteriors.ConditionalNormal((2,)), PLANE, context=(2, 2), draw=near),
     Case("dequantized", dequantized),
     Case("aggregate posterior", aggregate, PLANE),

@@ -390,6 +390,12 @@ case("jaxgen.Generator.init(key, x, base)", "base", x=X, base=lambda: jaxgen.Sta
 case("jaxgen.Generator.init(key, x, jaxgen.StandardNormal((2,)), module=module)", "module", x=X, module=lambda: MLP((4,
      3)))  # fmt: skip
 case("jaxgen.VAE.init(key, x, prior)", "prior", x=BITS, prior=lambda: jaxgen.StandardNormal(()))
+case("jaxgen.VAE.init(key, x, jaxgen.StandardNormal((2,)), posterior=posterior)", "posterior", x=BITS,
+     posterior=lambda: jaxgen.posteriors.ConditionalNormal((3,)))  # fmt: skip
+case("jaxgen.SemiSupervised.init(key, x, component)", "component", x=BITS,
+     component=lambda: jaxgen.StandardNormal((3,)))  # fmt: skip
+case("jaxgen.SemiSupervised.init(key, x, component, probs=probs)", "_", x=BITS, probs=np.ones(2), component=lambda:
+     jaxgen.VAE.init(KEY, BITS, jaxgen.StandardNormal((2,)), hidden=(4,), context_shape=(2,)))  # fmt: skip
 case("jaxgen.VAE.init(key, x, prior, context_shape=context_shape)", "_", x=BITS, context_shape=None,
      prior=lambda: jaxgen.Flow.init(KEY, X, jaxgen.StandardNormal((2,)), functools.partial(Coupling.init,
      context_shape=(1,)), layers=1))  # fmt: skip
