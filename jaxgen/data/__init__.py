@@ -2,6 +2,7 @@
 
 from jaxgen.core.inputs import as_array
 from jaxgen.core.tables import Schema, Table
+from jaxgen.data.blobs import Blobs, blobs
 from jaxgen.data.readers import read, read_idx, read_npy, read_npz, read_parquet
 from jaxgen.data.sets import digits, earthquakes, fashion_mnist, old_faithful, text, weekly_returns
 from jaxgen.data.stream import Stream
@@ -15,10 +16,12 @@ from jaxgen.data.synthetic import (
 from jaxgen.data.tables import read_csv
 
 __all__ = [
+    "Blobs",
     "Schema",
     "Stream",
     "Table",
     "as_array",
+    "blobs",
     "digits",
     "earthquakes",
     "eight_gaussians",

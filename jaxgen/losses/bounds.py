@@ -40,11 +40,10 @@ class ELBO:
             given = given.held(1.0) if self.path_gradient else given
             known = None if self.path_gradient else given.divergence()
 
-            def draw(key: Any) -> tuple[jax.Array, jax.Array]:
-                z, log_q = given.propose(key)
+            def terms(z: Any, log_q: Any) -> tuple[jax.Array, jax.Array]:
                 return -given.log_likelihood(z), log_q - given.log_prior(z) if known is None else known
 
-            return jax.tree.map(lambda a: jnp.mean(a, axis=0), jax.vmap(draw)(jax.random.split(key, self.samples)))
+            return given.expect(key, terms, self.samples)
 
         distortion, rate = of_events(one, key, batch)
         distortion, rate = (mean_of_rows(a, batch.weight) for a in (distortion, rate))

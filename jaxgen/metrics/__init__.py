@@ -4,14 +4,17 @@ from jaxgen.metrics import laws, monitors
 from jaxgen.metrics.align import Aligned, align
 from jaxgen.metrics.bounds import Bounds, Simulated, bounds, simulated
 from jaxgen.metrics.bridge import Bracket, Bridged, acceptance_ratio, bar, bracket, replica_exchange
+from jaxgen.metrics.disentanglement import DCI, dci, mig, mutual_information, sap
 from jaxgen.metrics.errors import standard_errors
 from jaxgen.metrics.importance import Importance, importance, pareto_k
 from jaxgen.metrics.information import Evidence, aic, bic, entropy, evidence, icl
+from jaxgen.metrics.latents import Latents, latents, total_correlation
 from jaxgen.metrics.laws import Check, check
 from jaxgen.metrics.likelihood import bits_per_dim, perplexity, score
 from jaxgen.metrics.partition import PartitionEstimate, ais, energy_gap, log_likelihood, reverse_ais, smc
 
 __all__ = [
+    "DCI",
     "Aligned",
     "Bounds",
     "Bracket",
@@ -19,6 +22,7 @@ __all__ = [
     "Check",
     "Evidence",
     "Importance",
+    "Latents",
     "PartitionEstimate",
     "Simulated",
     "acceptance_ratio",
@@ -31,22 +35,28 @@ __all__ = [
     "bounds",
     "bracket",
     "check",
+    "dci",
     "energy_gap",
     "entropy",
     "evidence",
     "icl",
     "importance",
+    "latents",
     "laws",
     "log_likelihood",
+    "mig",
     "monitors",
+    "mutual_information",
     "pareto_k",
     "perplexity",
     "replica_exchange",
     "reverse_ais",
+    "sap",
     "score",
     "simulated",
     "smc",
     "standard_errors",
+    "total_correlation",
 ]
 
 

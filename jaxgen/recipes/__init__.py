@@ -1,6 +1,6 @@
 """Named pairs of a model and the algorithm that trains it: `model, algorithm = recipe(key, x)`, then `fit`."""
 
-from jaxgen.recipes.autoencoders import vae
+from jaxgen.recipes.autoencoders import ladder_vae, vae
 from jaxgen.recipes.coupling import iaf, maf, neural_spline_flow, realnvp
 from jaxgen.recipes.energy import rbm
 from jaxgen.recipes.games import dcgan, gan
@@ -9,8 +9,8 @@ from jaxgen.recipes.latent import gaussian_mixture, hidden_markov
 from jaxgen.recipes.unconstrained import bnaf, residual_flow
 
 __all__ = [
-    "bnaf", "dcgan", "gan", "gaussian_mixture", "glow", "hidden_markov", "iaf", "maf", "neural_spline_flow", "rbm",
-    "realnvp", "residual_flow", "vae",
+    "bnaf", "dcgan", "gan", "gaussian_mixture", "glow", "hidden_markov", "iaf", "ladder_vae", "maf",
+    "neural_spline_flow", "rbm", "realnvp", "residual_flow", "vae",
 ]  # fmt: skip
 
 
