@@ -27,7 +27,7 @@ TOGETHER = 256
 
 
 class Latents(NamedTuple):
-    """What hidden variables say of events, nats per event.
+    """The report of `latents`, nats per event.
 
     Args:
         rate: `E KL(q(z | x) || p(z))`, what the posterior says beyond the prior, and its standard error.
