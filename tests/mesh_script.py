@@ -1,7 +1,8 @@
-"""Fits on the devices of one CPU, in a process of their own: `test_mesh.py` runs it."""
+"""Fits on the devices of one CPU, in a process of their own: `test_mesh.py` runs parts of it, by their names."""
 
 import re
 import sys
+import traceback
 
 import jax
 
@@ -37,6 +38,7 @@ FITS = {
     "game": (jg.Generator.init(KEY, X, jg.StandardNormal((2,)), hidden=(4,)), X, jg.Adversarial(MLP((4, 1))),
              {"batch_size": 40}, 2),
 }  # fmt: skip
+ADVANCE = feeds.advance_chunk
 
 
 def mesh(n, kind=AxisType.Auto, names=("data",)):
@@ -59,7 +61,7 @@ def collectives(text):
 
 
 def method(name):
-    advance, texts = feeds.advance_chunk, []
+    advance, texts = ADVANCE, []
 
     def spy(*args):
         if not texts:
@@ -67,7 +69,6 @@ def method(name):
         return advance(*args)
 
     model, data, how, options, count = FITS[name]
-    feeds.advance_chunk = advance
     alone = printed(jg.fit(KEY, model, data, how, steps=6, **options))
     for n in (2, 4):
         texts.clear()
@@ -75,7 +76,6 @@ def method(name):
         fitted = jg.fit(KEY, model, data, how, steps=6, mesh=mesh(n), **options)
         np.testing.assert_allclose(printed(fitted), alone, atol=1.1e-3, err_msg=f"{name} on {n}")
     assert collectives(texts[0]) == ["all-reduce"] * count, (name, collectives(texts[0]))
-    feeds.advance_chunk = advance
 
 
 def places():
@@ -125,6 +125,11 @@ def second():
     assert not [name for name in count if "backend_compile" in name], count
 
 
-part = sys.argv[1]
-method(part) if part in FITS else {"places": places, "second": second}[part]()
-print("fine")
+for part in sys.argv[1:]:
+    try:
+        method(part) if part in FITS else {"places": places, "second": second}[part]()
+        print(f"{part} is fine")
+    except Exception:
+        print(f"in {part}:", traceback.format_exc(), file=sys.stderr)
+    finally:
+        feeds.advance_chunk = ADVANCE
