@@ -59,6 +59,7 @@ from .fit.averages import Average as Average, PowerAverage as PowerAverage
 from .fit.contrastive import ContrastiveDivergence as ContrastiveDivergence
 from .fit.driver import fit as fit
 from .fit.em import EM as EM
+from .fit.factor import FactorVAE as FactorVAE
 from .fit.fitted import Fitted as Fitted
 from .fit.gradient import Gradient as Gradient
 from .fit.greedy import fit_greedy as fit_greedy

@@ -33,6 +33,13 @@ class Divergent(Protocol):
         """`KL(q || p)` of one context, nats: by coordinate where it is a sum over them, else a scalar."""
 
 
+class Factored(Protocol):
+    """A posterior whose coordinates are independent. Default: they are not. Law: the entries sum to `log_prob`."""
+
+    def entries(self, z: Any, context: Any) -> jax.Array:
+        """`log q` of each coordinate, nats, `[*event]`, of one event and context."""
+
+
 class NormalDivergence(Protocol):
     """A prior that knows its divergence from a diagonal Gaussian. Default: one draw."""
 
@@ -65,6 +72,11 @@ class Inference(Protocol):
 
     Functions of traced arrays, for use inside of a compiled function: `jax.vmap` takes them over events.
     """
+
+    #: the posterior, a density given a context
+    posterior: Any
+    #: its context for this event, what the encoder said
+    parameters: Any
 
     def propose(self, key: Any) -> tuple[Any, jax.Array]:
         """A draw of `q(z | x)`, differentiable, and `log q(z | x)`, nats."""

@@ -35,6 +35,7 @@ from jaxgen.core.inferences import (
     Completed as Completed,
     Divergent as Divergent,
     Enumerated as Enumerated,
+    Factored as Factored,
     Inference as Inference,
     Inferring as Inferring,
     NormalDivergence as NormalDivergence,
@@ -362,7 +363,7 @@ class Joining(Protocol):
 INTERNAL = (
     Checked, Labelled, Clusterable, Repairs, ParameterScales, Freezable, Recentred, Evidence, ComponentScores,
     ComponentEvidence, ComponentSteps, ComponentRepairs, ComponentPrior, ComponentCount, InColumns, Joining,
-    Divergent, NormalDivergence, Inferring,
+    Divergent, Factored, NormalDivergence, Inferring,
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 A loss returns a scalar, or a `Loss` where it has metrics to report or fields of the model to move.
 """
 
+from jaxgen.losses.aggregate import mmd, total_correlation
 from jaxgen.losses.base import Loss, weighted_mean
 from jaxgen.losses.bounds import cyclical, elbo, iwae
 from jaxgen.losses.denoising import denoising_score_matching
@@ -15,10 +16,12 @@ __all__ = [
     "denoising_score_matching",
     "elbo",
     "iwae",
+    "mmd",
     "negative_elbo",
     "nll",
     "own",
     "reverse_kl",
+    "total_correlation",
     "weighted_mean",
 ]
 

@@ -71,6 +71,12 @@ class ConditionalNormal:
         """The standard deviations, of one context `[2, *event]` or of a batch of them."""
         return jnp.exp(bounded(jnp.take(context, 1, axis=-1 - len(self.event_shape))))
 
+    def entries(self, z, context):
+        """`log p` of each coordinate, nats, `[*event]`, of one event and context."""
+        log_scale = bounded(context[1])
+        noise = (z - context[0]) * jnp.exp(-log_scale)
+        return -0.5 * (noise * noise + LOG_2PI) - log_scale
+
     def has_divergence(self, prior) -> bool:
         """True for a prior that knows its divergence from a normal."""
         return has(prior, NormalDivergence)

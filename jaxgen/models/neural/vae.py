@@ -336,8 +336,8 @@ class Given(NamedTuple):
             z = self.posterior.outcomes().astype(self.parameters.dtype)
             log_q = jax.vmap(self.log_posterior)(z)
             mass = jnp.exp(log_q)
-            # an outcome of no mass is nothing, whatever the function is there
-            known = lambda a: jnp.where(jnp.expand_dims(mass, range(1, a.ndim)) > 0, a, 0)  # noqa: E731
+            # an outcome of no mass is nothing, whatever the function is there; a mass that is NaN stays NaN
+            known = lambda a: jnp.where(jnp.expand_dims(mass, range(1, a.ndim)) == 0, 0, a)  # noqa: E731
             return jax.tree.map(lambda a: jnp.tensordot(mass, known(a), 1), jax.vmap(function)(z, log_q))
         if samples == 1:
             return function(*self.propose(key))
@@ -369,7 +369,7 @@ class Given(NamedTuple):
 
     def fixed(self):
         """The same with `p(x, z)` held: gradients reach the posterior alone."""
-        return self._replace(vae=_scaled(self.vae, 0.0))
+        return self._replace(vae=_scaled(self.vae, 0.0), prior=_scaled(self.prior, 0.0))
 
 
 def _scaled(tree, factor):
