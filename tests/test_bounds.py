@@ -19,17 +19,17 @@ W, B, X = np.array([1.0, 2.0]), np.array([0.5, -0.5]), np.array([1.0, 1.5])
 TRUTH = -2.759558209865
 
 
-def linear(kernel, bias, module):
-    arrays = {"kernel": jnp.asarray(kernel, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}
+def linear(kernel, bias, module, dtype):
+    arrays = {"kernel": jnp.asarray(kernel, dtype), "bias": jnp.asarray(bias, dtype)}
     return Net({"Dense_0": arrays}, module)
 
 
-def vae_of(mean, variance, slope=0.0):
+def vae_of(mean, variance, slope=0.0, dtype=jnp.float32):
     """The model with `q(z | x) = N(mean + slope w . (x - b), variance)`."""
     raw = 6 * np.arctanh(0.5 * np.log(variance) / 6)
     kernel = np.stack([slope * W, np.zeros(2)], axis=1)
-    encoder = linear(kernel, [mean - slope * W @ B, raw], MLP((2,), in_shape=(2,), out_shape=(2, 1)))
-    decoder = linear(W[None], B, MLP((2,), out_shape=(1, 2)))
+    encoder = linear(kernel, [mean - slope * W @ B, raw], MLP((2,), in_shape=(2,), out_shape=(2, 1)), dtype)
+    decoder = linear(W[None], B, MLP((2,), out_shape=(1, 2)), dtype)
     return jg.VAE(jg.StandardNormal((1,)), encoder, decoder, jg.likelihoods.GaussianOfScale(0.5), (2,))
 
 
@@ -80,6 +80,36 @@ def test_annealing_brackets_the_likelihood(from_prior):
     assert many.ais_ess > 4
     assert 0.4 < many.acceptance < 0.95
     assert "upper bound" in str(many)
+
+
+def test_in_float64_every_digit_is_there():
+    with jax.enable_x64(True):
+        given = vae_of(6 / 7, 1 / 21, dtype=jnp.float64).inference(jnp.asarray(X))
+        z, log_q = given.propose(jax.random.key(0))
+        assert float(given.log_likelihood(z) + given.log_prior(z) - log_q) == pytest.approx(TRUTH, abs=1e-11)
+        off = vae_of(0.8, 0.1, dtype=jnp.float64).inference(jnp.asarray(X))
+        # the expected likelihood in closed form: what a normal of mean m and variance v leaves
+        residual = X - B - 0.8 * W
+        expected = -2 * (residual @ residual + 0.1 * W @ W) - np.log(2 * np.pi) + 2 * np.log(2)
+        assert expected - float(jnp.sum(off.divergence())) == pytest.approx(-2.9728752518, abs=1e-10)
+
+
+def test_conditional_models_and_sequences_have_bounds():
+    """Of a model with a context, and of sequences whose prior is a hidden Markov model."""
+    x, context = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32), np.eye(6, dtype=np.float32)
+    vae = jg.VAE.init(jax.random.key(0), x, jg.StandardNormal((2,)), hidden=(4,), context_shape=(6,),
+                      likelihood=jg.likelihoods.gaussian)  # fmt: skip
+    one = metrics.bounds(jax.random.key(1), vae, (x, context), samples=20, chains=4, steps=10)
+    assert one.elbo.mean < one.ais.mean
+    scales = [[1.0], [1.0]]
+    emissions = jg.DiagonalGaussian.from_values([[0.0], [2.0]], scales)
+    hmm = jg.HMM.from_values([0.5, 0.5], [[0.9, 0.1], [0.2, 0.8]], emissions)
+    steps = x.reshape(6, 2, 2)
+    sequences = jg.VAE.init(jax.random.key(0), steps, hmm, hidden=(4,), likelihood=jg.likelihoods.gaussian)
+    drawn = metrics.simulated(jax.random.key(2), sequences, 30, length=2)
+    assert drawn.z.shape == (30, 2, 1)
+    two = metrics.bounds(jax.random.key(3), sequences, drawn.x, samples=20, steps=0)
+    assert two.elbo.mean < two.iwae.mean
 
 
 def test_chains_that_stand_still_are_told():

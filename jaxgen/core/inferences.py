@@ -116,5 +116,6 @@ class Inferring(Protocol):
         """Return the terms of one event, inside of a compiled function; NaN is an entry that was not seen, where the
         model says so."""
 
-    def sample_with_latent(self, key: Any, *, context: Any = None) -> tuple[Any, jax.Array]:
-        """A draw of `p(z, x)`, of one event: z is then an exact draw of `p(z | x)`."""
+    def sample_with_latent(self, key: Any, *, context: Any = None, length: Any = None) -> tuple[Any, jax.Array]:
+        """A draw of `p(z, x)`, of one event, of so many steps where their number is free: z is then an exact draw of
+        `p(z | x)`."""

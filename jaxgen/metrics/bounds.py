@@ -98,7 +98,7 @@ class Simulated(NamedTuple):
     z: jax.Array
 
 
-def simulated(key: Any, model: Any, n: int, *, context: Any = None) -> Simulated:
+def simulated(key: Any, model: Any, n: int, *, context: Any = None, length: int | None = None) -> Simulated:
     """Draws events with the hidden variables that made them: the data whose likelihood has an upper bound.
 
     Args:
@@ -106,6 +106,7 @@ def simulated(key: Any, model: Any, n: int, *, context: Any = None) -> Simulated
         model: with hidden variables, such as a `VAE`.
         n: N, the number of events, 1 or more.
         context: `[N, *context]` of a conditional model.
+        length: steps of one event, of a model of sequences.
 
     Raises:
         ModelError: a model without hidden variables. FitError: no events.
@@ -122,13 +123,13 @@ def simulated(key: Any, model: Any, n: int, *, context: Any = None) -> Simulated
     needed(model, Inferring, called)
     if not is_count(n, 1):
         raise FitError("there is nothing to draw", called=called, expected="n of 1 or more", got=str(n))
-    return _simulated(key, widened(model), n, None if context is None else jnp.asarray(as_array(context)))
+    return _simulated(key, widened(model), n, None if context is None else jnp.asarray(as_array(context)), length)
 
 
-@functools.partial(jax.jit, static_argnames=("n",))
-def _simulated(key: Any, model: Any, n: int, context: Any) -> Simulated:
-    keys = jax.random.split(key, n)
-    z, x = jax.vmap(lambda key, context: model.sample_with_latent(key, context=context))(keys, context)
+@functools.partial(jax.jit, static_argnames=("n", "length"))
+def _simulated(key: Any, model: Any, n: int, context: Any, length: int | None) -> Simulated:
+    draw = lambda key, context: model.sample_with_latent(key, context=context, length=length)  # noqa: E731
+    z, x = jax.vmap(draw)(jax.random.split(key, n), context)
     return Simulated(x, z)
 
 
@@ -258,7 +259,9 @@ def _bounds(
         elbo, iwae, ess = _by_draws(draws, given, samples)
         if betas is None:
             return _Numbers(elbo, iwae, ess)
-        path, acceptance = _adapted(first, model, given, context, betas, chains, leapfrogs, from_prior)
+        length = len(x) if None in model.event_shape else None
+        start = _Start(model, context, length) if from_prior else None
+        path, acceptance = _adapted(first, given, start, betas, chains, leapfrogs)
         forward = ais(second, path, chains=chains, betas=betas)
         found = _Numbers(elbo, iwae, ess, forward.log_z, forward.ess, acceptance)
         if z is None:
@@ -323,42 +326,49 @@ class _Rung:
 
 @registered
 @dataclasses.dataclass(frozen=True)
+class _Start:
+    """The prior that one event's chains start from."""
+
+    model: Any
+    context: Any
+    length: int | None = dataclasses.field(metadata={"static": True})
+
+    def propose(self, key: Any) -> Any:
+        return self.model.sample_with_latent(key, context=self.context, length=self.length)
+
+
+@registered
+@dataclasses.dataclass(frozen=True)
 class _Path:
     """An `AnnealingPath` of one event from its posterior, or the prior, to `p(x, z)`, of which the integral is p(x)."""
 
-    model: Any
     given: Any
-    context: Any
+    start: Any
     betas: jax.Array
     sizes: jax.Array
     scale: jax.Array
     leapfrogs: int = dataclasses.field(metadata={"static": True})
-    from_prior: bool = dataclasses.field(metadata={"static": True})
 
     def at(self, beta: Any) -> _Rung:
         size = jnp.interp(beta, self.betas, self.sizes)
-        return _Rung(self.given, beta, size, self.scale, self.leapfrogs, self.from_prior)
+        return _Rung(self.given, beta, size, self.scale, self.leapfrogs, self.start is not None)
 
     def sample(self, key: Any, shape: Any = ()) -> jax.Array:
-        def draw(key: Any) -> jax.Array:
-            if self.from_prior:
-                return self.model.sample_with_latent(key, context=self.context)[0]
-            return self.given.propose(key)[0]
-
-        keys = jax.random.split(key, math.prod(shape))
-        return jax.tree.map(lambda a: a.reshape((*shape, *a.shape[1:])), jax.vmap(draw)(keys))
+        start = self.given if self.start is None else self.start
+        z = jax.vmap(lambda key: start.propose(key)[0])(jax.random.split(key, math.prod(shape)))
+        return z.reshape((*shape, *z.shape[1:]))
 
     def log_partition(self) -> jax.Array:
         return jnp.zeros((), self.scale.dtype)
 
 
 def _adapted(
-    key: Any, model: Any, given: Any, context: Any, betas: Any, chains: int, leapfrogs: int, from_prior: bool
+    key: Any, given: Any, start: Any, betas: Any, chains: int, leapfrogs: int
 ) -> tuple[_Path, jax.Array]:
     """The path with step sizes that a run along it found, and the acceptance of that run."""
     first, second, third = jax.random.split(key, 3)
     one = jnp.ones((), jnp.result_type(float))
-    path = _Path(model, given, context, betas, jnp.ones_like(betas), one, leapfrogs, from_prior)
+    path = _Path(given, start, betas, jnp.ones_like(betas), one, leapfrogs)
     draws = path.sample(first, (2 * CHUNK_DRAWS,))
     spread = jnp.std(draws, axis=0)
     path = dataclasses.replace(path, scale=jnp.where(spread > 0, spread, 1))

@@ -162,7 +162,9 @@ def _terms(key: Any, model: Any, x: Any, context: Any, draws: int) -> Any:
     log_q = jax.lax.map(aggregate, z, batch_size=min(TOGETHER, n))
     keys = jax.random.split(second, 1000)
     given = None if context is None else jnp.take(context, jnp.arange(1000) % n, axis=0)
-    prior = jax.vmap(lambda key, context: model.sample_with_latent(key, context=context)[0])(keys, given)
+    length = x.shape[1] if None in model.event_shape else None
+    draw = lambda key, context: model.sample_with_latent(key, context=context, length=length)[0]  # noqa: E731
+    prior = jax.vmap(draw)(keys, given)
     return (rate, distortion, log_q - log_prior), halves, prior
 
 

@@ -158,10 +158,11 @@ class VAE:
         """The terms of the bound, of one event, inside of a compiled function: what losses and bounds are made of."""
         return Given(self, self._density(context), self._posterior, x, context, self._infer(x, context))
 
-    def sample_with_latent(self, key, *, context=None) -> tuple[Any, jax.Array]:
+    def sample_with_latent(self, key, *, context=None, length=None) -> tuple[Any, jax.Array]:
         """A draw of `p(z, x)`, of one event, inside of a compiled function: z is an exact draw of `p(z | x)`."""
         latent_key, event_key = jax.random.split(key)
-        z = self._density(context).sample(latent_key, context=self._prior_context(context))
+        free = {} if length is None else {"length": length}
+        z = self._density(context).sample(latent_key, context=self._prior_context(context), **free)
         return z, self._in_units(self._observe(z, context).sample(seed=event_key))
 
     def _density(self, context):
@@ -281,10 +282,7 @@ class VAE:
     @per_sample
     def sample(self, key, shape=(), *, context=None, length=None) -> jax.Array:
         """Draws `[*shape, *event]`: z from the prior, then x from the likelihood."""
-        latent_key, event_key = jax.random.split(key)
-        free = {} if length is None else {"length": length}
-        z = self._density(context).sample(latent_key, context=self._prior_context(context), **free)
-        return self._in_units(self._observe(z, context).sample(seed=event_key))
+        return self.sample_with_latent(key, context=context, length=length)[1]
 
 
 def _perceptron(hidden, start, end, activation):
