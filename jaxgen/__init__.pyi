@@ -56,6 +56,7 @@ from .core.sequences import Sequences as Sequences
 from .core.value import algorithm as algorithm
 from .fit.adversarial import Adversarial as Adversarial
 from .fit.averages import Average as Average, PowerAverage as PowerAverage
+from .fit.behind import fit_prior as fit_prior
 from .fit.contrastive import ContrastiveDivergence as ContrastiveDivergence
 from .fit.driver import fit as fit
 from .fit.em import EM as EM
@@ -129,11 +130,13 @@ from .models.energy.rbm import RBM as RBM
 from .models.latent.mixture import Mixture as Mixture
 from .models.latent.product import Product as Product
 from .models.latent.variational import VariationalMixture as VariationalMixture
+from .models.neural.autoencoder import RAE as RAE
 from .models.neural.flow import Flow as Flow
 from .models.neural.gan import Generator as Generator
 from .models.neural.ladder import Ladder as Ladder
 from .models.neural.semi_supervised import SemiSupervised as SemiSupervised
 from .models.neural.vae import VAE as VAE
+from .models.neural.vqvae import VQVAE as VQVAE
 from .nn.net import Net as Net
 from .ops.conjugate import NormalInverseWishart as NormalInverseWishart
 from .selection import (

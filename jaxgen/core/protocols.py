@@ -171,6 +171,15 @@ class Trained(Protocol):
         """Return the loss of each event, `[*batch, *event] -> [*batch]`, nats where it is a likelihood or a bound."""
 
 
+class Stepped(Protocol):
+    """Names its own loss of a whole batch, for `fit` and `Gradient`: one that moves fields which do not train, such as
+    a codebook, or that has metrics. Default: the loss of each event by itself, `Trained`."""
+
+    def batch_loss(self, key: Key, x: Any, weight: Any, step: Any) -> tuple[jax.Array, dict[str, jax.Array], Any]:
+        """Return the mean loss of events `[N, *event]` with weights `[N]` (None: ones), its metrics, and the model with
+        moved fields, inside of a compiled function."""
+
+
 class Weighted(Bound, Protocol):
     """Estimates its likelihood without bias: a bound that can be a part of a mixture or chain.
 

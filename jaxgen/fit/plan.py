@@ -14,7 +14,7 @@ from jaxgen.core import algebra, latent
 from jaxgen.core.algorithms import Evaluated
 from jaxgen.core.errors import FitError, JaxgenWarning
 from jaxgen.core.inputs import Chunked, concrete, widened
-from jaxgen.core.protocols import Energy, Trained, has
+from jaxgen.core.protocols import Energy, Stepped, Trained, has
 from jaxgen.core.pytree import is_model
 from jaxgen.fit.checks import check_algorithm, check_counts, for_steps, no_data
 from jaxgen.fit.contrastive import ContrastiveDivergence
@@ -164,7 +164,7 @@ def choose_algorithm(model: Any) -> Any:
     Raises:
         FitError: nothing but `sample` to go by.
     """
-    if has(model, Trained):
+    if has(model, Trained) or has(model, Stepped):
         return Gradient(own)
     if latent.supports_em(model):
         return EM()

@@ -7,8 +7,16 @@ from typing import Any
 import jax
 
 from jaxgen.core.inputs import Batch
-from jaxgen.core.protocols import Trained
-from jaxgen.losses.base import HasElbo, HasLogProb, check_model, companions, mean_of_events
+from jaxgen.core.protocols import Stepped, Trained, has
+from jaxgen.losses.base import (
+    HasElbo,
+    HasLogProb,
+    Loss,
+    check_model,
+    check_unlabelled,
+    companions,
+    mean_of_events,
+)
 
 
 def nll(key: Any, model: Any, batch: Batch, step: Any = 0) -> jax.Array:
@@ -40,8 +48,10 @@ def negative_elbo(key: Any, model: Any, batch: Batch, step: Any = 0) -> jax.Arra
     return mean_of_events(-model.elbo(key, batch.x, **companions(batch)), batch, "elbo")
 
 
-def own(key: Any, model: Any, batch: Batch, step: Any = 0) -> jax.Array:
-    """Return the loss that a `Trained` model names itself: `mean_n model.loss(key, x_n, context=context_n)`.
+def own(key: Any, model: Any, batch: Batch, step: Any = 0) -> jax.Array | Loss:
+    """Return the loss that a model names itself: `mean_n model.loss(key, x_n, context=context_n)`.
+
+    Of a model whose loss is one of a whole batch (`core.protocols.Stepped`) it is that, with its metrics.
 
     Example:
         >>> import jax.numpy as jnp, jaxgen as jg
@@ -55,5 +65,8 @@ def own(key: Any, model: Any, batch: Batch, step: Any = 0) -> jax.Array:
         >>> float(own(jax.random.key(0), Median(jnp.float32(1.0)), Batch(jnp.array([0.0, 3.0]))))
         1.5
     """
+    if has(model, Stepped):
+        check_unlabelled("own", batch)
+        return Loss(*model.batch_loss(key, batch.x, batch.weight, step))
     check_model("own", model, Trained, "loss", "give the algorithm a loss: jaxgen.Gradient(jaxgen.losses.nll)")
     return mean_of_events(model.loss(key, batch.x, **companions(batch)), batch, "loss")

@@ -123,3 +123,27 @@ def as_input(likelihood: Any, x: jax.Array, missing: bool) -> jax.Array:
     if limits is not None and (limits.low, limits.high) != (0, 1) and math.isfinite(limits.high - limits.low):
         x = (x - limits.low) / (limits.high - limits.low)
     return jnp.where(jnp.isnan(x), 0, x) if missing else x
+
+
+def arrangement(prior: Any, size: int, called: str) -> tuple[int, ...]:
+    """Return the shape in which a prior takes so many latent numbers: its event's, a free length filled in.
+
+    Raises:
+        ModelError: no density of that many numbers.
+
+    Example:
+        >>> import jaxgen as jg
+        >>> chain = jg.MarkovChain.from_values([0.5, 0.5], [[0.5, 0.5], [0.5, 0.5]])
+        >>> arrangement(chain, 6, "demo"), arrangement(jg.StandardNormal((2, 3)), 6, "demo")
+        ((6,), (2, 3))
+    """
+    shape: Any = tuple(prior.event_shape) if has(prior, Density) else ()
+    known = math.prod(n for n in shape if n is not None)
+    free = shape.count(None)
+    if not shape or free > 1 or size % known or (free == 0 and known != size) or context_shape(prior) is not None:
+        raise ModelError(
+            "that is no density of the latent numbers", called=called, got=f"{type(prior).__name__} with event_shape "
+            f"{shape or None}", expected=f"log_prob, sample without context, and an event_shape of {size} numbers",
+            fix="a mixture or chain of as many, or leave the prior out",
+        )  # fmt: skip
+    return tuple(size // known if n is None else n for n in shape)

@@ -57,6 +57,36 @@ def middle_and_reach(x) -> tuple[jax.Array, jax.Array]:
     return low + reach, jnp.where(reach > 0, reach, 1)
 
 
+def standardize(x: jax.Array, scaling: tuple[jax.Array, jax.Array] | None) -> jax.Array:
+    """Return `(x - center) / scale`, or x as it is without a scaling.
+
+    Example:
+        >>> standardize(jnp.array([5.0]), (jnp.float32(1.0), jnp.float32(2.0))).tolist()
+        [2.0]
+    """
+    return x if scaling is None else (x - scaling[0]) / scaling[1]
+
+
+def in_units(y: jax.Array, scaling: tuple[jax.Array, jax.Array] | None) -> jax.Array:
+    """Return `center + scale y`, or y as it is without a scaling.
+
+    Example:
+        >>> in_units(jnp.array([2.0]), (jnp.float32(1.0), jnp.float32(2.0))).tolist()
+        [5.0]
+    """
+    return y if scaling is None else scaling[0] + scaling[1] * y
+
+
+def log_volume(scaling: tuple[jax.Array, jax.Array] | None, event_shape: tuple[int, ...]) -> jax.Array | float:
+    """Return the logarithm of the volume that one event of scale 1 has in the data's units, nats.
+
+    Example:
+        >>> round(float(log_volume((jnp.float32(1.0), jnp.float32(2.0)), (3,))), 4)
+        2.0794
+    """
+    return 0.0 if scaling is None else jnp.sum(jnp.broadcast_to(jnp.log(scaling[1]), event_shape))
+
+
 #: the bulk of a column ends so many of its scales from the center; what lies beyond is bent to within the limit
 BULK, LIMIT = 3.0, 5.0
 #: pairs of quantiles, each with its distance in standard deviations of a normal
