@@ -377,6 +377,21 @@ def semi_supervised(key):
     return moved(second, jg.SemiSupervised.init(second, x, vae, hidden=(4,)))
 
 
+def quantized(key):
+    """Codes of a prior that is not the uniform one that `init` gives."""
+    first, second, third, fourth = jax.random.split(key, 4)
+    x = jax.random.bernoulli(first, 0.5, (32, 4)).astype(jnp.float32)
+    prior = jg.Categorical(jax.random.normal(second, (2, 3)))
+    return moved(third, jg.VQVAE.init(fourth, x, 3, grid=(2,), features=2, hidden=(8,), prior=prior), 0.1)
+
+
+def regularized(key):
+    first, second, third = jax.random.split(key, 3)
+    x = jax.random.normal(first, (32, 4))
+    noise = jg.likelihoods.GaussianOfScale(0.5)
+    return moved(second, jg.RAE.init(third, x, 2, hidden=(8,), likelihood=noise, prior=gaussian(third)), 0.1)
+
+
 def generator(key):
     first, second, third = jax.random.split(key, 3)
     x = jax.random.normal(third, (16, 2))
@@ -462,6 +477,8 @@ CASES = [
     Case("vae of sequences", sequences_of_latents, length=3),
     Case("semi-supervised", semi_supervised),
     Case("conditional normal", lambda key: jg.posteriors.ConditionalNormal((2,)), PLANE, context=(2, 2), draw=near),
+    Case("quantized autoencoder", quantized),
+    Case("regularized autoencoder", regularized),
     Case("dequantized", dequantized),
     Case("aggregate posterior", aggregate, PLANE),
     Case("vae with pseudo-inputs", with_pseudo_inputs),
