@@ -159,7 +159,7 @@ class VQVAE:
         return self.grid
 
     def _vectors(self, x):
-        """What the encoder gives for one event, `[*grid, C]`."""
+        """Return what the encoder gives for one event, `[*grid, C]`."""
         return _encoded(self.encoder, x, self.scaling, self.likelihood)
 
     def _codes(self, x):
