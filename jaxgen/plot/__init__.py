@@ -6,6 +6,7 @@ Nothing here chooses a backend or shows a window: the caller's figure stays the 
 from jaxgen.plot.components import ellipses, information, responsibilities
 from jaxgen.plot.distributions import corner, histogram
 from jaxgen.plot.forecasts import forecast
+from jaxgen.plot.latents import interpolation, latent_map, reconstructions, traversals
 from jaxgen.plot.pictures import SIGNED, filters, images
 from jaxgen.plot.plane import DENSITY, data_and_samples, density, points
 from jaxgen.plot.series import decoded, states
@@ -15,7 +16,8 @@ from jaxgen.plot.training import history, metrics
 __all__ = [
     "DATA", "DENSITY", "GRID", "INK", "MARKERS", "MODEL", "PALETTE", "SIGNED", "component_colour", "corner",
     "data_and_samples", "decoded", "density", "ellipses", "filters", "forecast", "histogram", "history", "images",
-    "information", "metrics", "points", "responsibilities", "states",
+    "information", "interpolation", "latent_map", "metrics", "points", "reconstructions", "responsibilities", "states",
+    "traversals",
 ]  # fmt: skip
 
 
