@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxgen.core import remedies
 from jaxgen.core.errors import DataError, ModelError, ShapeError
+from jaxgen.core.precision import warn_of_lost_digits
 from jaxgen.core.pytree import dtype_of
 from jaxgen.core.tables import Frame, Schema, Table
 
@@ -361,7 +362,7 @@ def as_batch(
         if len(data) > len(Batch._fields):
             parts["a fifth entry"] = data[4]
     else:
-        parts, names = {"x": data}, {"x": name}
+        parts, names = {"x": data}, names | {"x": name}
     if unknown := sorted(set(map(str, parts)) - set(Batch._fields)) or (["no x"] if parts.get("x") is None else []):
         raise DataError(
             f"{name} is not a batch", called=called, got=", ".join(unknown),
@@ -382,6 +383,8 @@ def as_batch(
                 called=called, expected=f"[{batch.events}, ...]" if part != "x" else "[N, *event]",
                 got=f"shape {list(np.shape(value))}",
             )  # fmt: skip
+    warn_of_lost_digits(batch.x, names["x"], () if schema is None else schema.names)
+    warn_of_lost_digits(batch.context, names["context"])
     if batch.context is not None and absent:
         check_rows(batch.context, absent, called, f"{name}['context']")
     batch = batch._replace(label=as_label(batch.label, f"{name}['label']", called))
