@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 
+import distrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -350,8 +351,8 @@ for wrong in ([[1.0, 2.0], [2.0, 1.0]], [[1.0, 0.0], [0.5, 1.0]], [[0.0, 0.0], [
     case("jaxgen.StudentT.from_values(np.zeros(2), scale_matrix, 3.0)", "scale_matrix", scale_matrix=wrong)
     case("jaxgen.NormalWishart.from_values(np.zeros(2), scatter)", "scatter", scatter=wrong)
 case("jaxgen.NormalWishart.from_values(np.zeros(2), scatter)", "scatter", scatter=[1.0, -1.0])
-case("jaxgen.NormalWishart.from_values(np.zeros(2), np.ones(2), strength=strength, degrees=degrees)", "_",
-     strength=-1.0, degrees=0.5)  # fmt: skip
+case("jaxgen.NormalWishart.from_values(np.zeros(2), np.ones(2), strength=strength, df=df)", "_",
+     strength=-1.0, df=0.5)  # fmt: skip
 case("model.check_data(x)", "x", model=lambda: jaxgen.StudentT.init(KEY, X), x=HOLED)
 case("jaxgen.Gaussian.init(key, x)", "x", x=X[:, 0])
 case("jaxgen.LowRankGaussian.init(key, x, rank=1)", "x", x=X[:, 0])
@@ -423,6 +424,8 @@ case("hmm.forecast(state, horizon)", None, hmm=chain, state=np.log(np.full((3, 2
 case("hmm.forecast(np.log([0.5, 0.5]), 2).interval(level)", "_", hmm=chain, level=-0.5)
 case("hmm.sample_paths(key, state, horizon)", None, hmm=waves, state=np.log([0.5, 0.5]), horizon=3, lags=1, x=X[:, :1])
 case("model.quantile(level)", None, model=flow, level=0.5)
+case("model.quantile(level)", None, model=lambda: jaxgen.DistraxLeaf.from_values(
+     {"loc": jnp.zeros(2)}, lambda p: distrax.MultivariateNormalDiag(p["loc"]), (2,)), level=0.5)  # fmt: skip
 case("jaxgen.plot.corner(None, x)", "x", x=X[None])
 case("jaxgen.plot.histogram(model, x)", None, model=lambda: jaxgen.NormalWishart.init(KEY, X), x=X)
 case("jaxgen.plot.forecast(hmm.forecast(np.log([0.5, 0.5]), 2), intervals=intervals)", "_", hmm=chain,

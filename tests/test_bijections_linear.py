@@ -71,6 +71,16 @@ def test_lu_starts_as_a_permutation_and_trains_to_a_rotation():
     assert np.isfinite(gradient.log_diagonal).all()
 
 
+def test_lu_of_given_factors():
+    lower, upper = np.array([[9.0, 9, 9], [2, 9, 9], [-1, 0.5, 9]]), np.array([[9.0, 1, -2], [9, 9, 3], [9, 9, 9]])
+    layer = LULinear.from_values(lower, upper, [1.0, 0.5, 4.0], [2, 0, 1])
+    whole = (np.tril(lower, -1) + np.eye(3)) @ (np.triu(upper, 1) + np.diag([1, 0.5, 4]))
+    np.testing.assert_allclose(matrix_of(layer, 3), whole[[2, 0, 1]], rtol=1e-6)
+    for wrong in (([1.0, -1.0, 1.0], None), ([1.0, 1.0], None), ([1.0, 1.0, 1.0], [0, 0, 1])):
+        with pytest.raises(jg.ModelError, match="factors"):
+            LULinear.from_values(lower, upper, *wrong)
+
+
 @pytest.mark.parametrize(("d", "k"), [(1, 1), (3, 2), (5, 7)])
 def test_householder_is_orthogonal(d, k):
     layer = Householder.init(KEY, jnp.zeros((1, d)), reflections=k)

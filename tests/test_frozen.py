@@ -55,7 +55,7 @@ def test_a_plain_value_reads_the_field_that_it_freezes():
                 assert np.array_equal(moved, value) == (field != own), f"{name}.{plain}, {field}"
     assert {("Gaussian", "mean"), ("Gaussian", "covariance"), ("Mixture", "weights"), ("Beta", "mean"),
             ("MarkovChain", "transition"), ("Categorical", "probs"), ("StudentT", "df")} <= seen  # fmt: skip
-    assert not {("Beta", "a"), ("LinearRegression", "intercept"), ("NormalWishart", "degrees")} & seen
+    assert not {("Beta", "a"), ("LinearRegression", "intercept"), ("NormalWishart", "df")} & seen
 
 
 def two():

@@ -195,6 +195,14 @@ def test_small_images_train():
     assert samples.max() <= 16
 
 
+def test_images_with_contexts_train():
+    x, labels = jg.data.digits().images[:200].astype(np.float32), jax.nn.one_hot(jg.data.digits().labels[:200], 10)
+    start, algorithm = jg.recipes.dcgan(jax.random.key(0), x, 4, width=2, context_shape=(10,))
+    model = jg.fit(jax.random.key(1), start, (x, labels), algorithm, steps=3, batch_size=16).model
+    one, two = (model.sample(jax.random.key(2), (2,), context=jnp.eye(10)[i]) for i in (0, 1))
+    assert one.shape == (2, 8, 8) and not np.array_equal(one, two)
+
+
 def test_the_context_reaches_both_players():
     """Each of two contexts has data of its own, and so have the samples at it."""
     context = np.repeat([[-1.0], [1.0]], 200, axis=0).astype(np.float32)

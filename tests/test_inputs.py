@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jaxgen.core.errors import DataError, JaxgenError, ShapeError
+from jaxgen.core.errors import DataError, JaxgenError, JaxgenWarning, ShapeError
 from jaxgen.core.inputs import Batch, as_array, as_batch, concrete
 
 nan, inf = float("nan"), float("inf")
@@ -157,6 +157,22 @@ def test_the_edges_of_32_bits_pass():
     as_array([2**31 - 1, -(2**31)])
     as_array(np.array([2**32 - 1], np.uint64))
     as_array([3.4e38, -3.4e38])
+
+
+def test_columns_that_lose_their_digits_are_warned_of():
+    when, small = 1.7e9 + 10.0 * np.arange(1000), np.random.default_rng(0).normal(size=1000)
+    table = np.stack([when, small], axis=1)
+    for data in (table, table.astype(np.int64), when.astype(np.int32), {"x": small, "context": when[:, None]}):
+        with pytest.warns(JaxgenWarning, match=r"loses 0.4 % of its own spread"):
+            as_batch(data)
+    for data in (
+        table - np.median(table, axis=0),  # the fix
+        np.where(np.arange(2000).reshape(1000, 2) == 7, 1e12, small[:, None]),  # one far value is not the column
+        np.full((9, 1), 0.1), table.astype(np.float32), when[:1, None], np.arange(2**24)[-9:],
+    ):  # fmt: skip
+        as_batch(data)
+    with jax.enable_x64(True):
+        as_batch(table)
 
 
 def test_nan_may_be_allowed_but_infinity_never():

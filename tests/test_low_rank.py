@@ -93,7 +93,7 @@ def holes(x, share=0.2):
 
 def thought(model, x):
     """`E[(r, z) | x]` and `E[(r, z)(r, z)^T | x]` of one event, by conditioning the joint Gaussian of x, r and z."""
-    mean, factor, psi = (np.asarray(a, np.float64) for a in (model.mean, model.factor, model.psi))
+    mean, factor, psi = (np.asarray(a, np.float64) for a in (model.mean, model.factor, model.noise_variance))
     d, q = factor.shape
     latent = np.diag(np.r_[psi, np.ones(q)])  # of (r, z)
     mix = np.concatenate([np.eye(d), factor], axis=1)[~np.isnan(x)]
@@ -130,7 +130,7 @@ def test_missing_entries_as_a_full_gaussian_sees_them():
         np.testing.assert_allclose(model.impute(x), full.impute(x), rtol=1e-10)
         assert float(model.log_prob(x[1])) == 0  # nothing seen, nothing said
         ours, theirs = (jax.grad(lambda mean, f=f: jnp.sum(f(mean).log_prob(x)))(model.mean) for f in (
-            lambda mean: LowRankGaussian.from_values(mean, model.factor, model.psi, missing=True),
+            lambda mean: LowRankGaussian.from_values(mean, model.factor, model.noise_variance, missing=True),
             lambda mean: jg.Gaussian.from_values(mean, model.covariance, missing=True),
         ))  # fmt: skip
         np.testing.assert_allclose(ours, theirs, rtol=1e-9)
@@ -181,7 +181,7 @@ def test_a_mixture_ends_where_the_score_is_zero(missing):
         assert values[-1] > values[0] + 0.02
         score = slope(fitted.model, x).components
         # what 800 steps leave of the slowest direction
-        assert max(float(jnp.abs(leaf).max()) for leaf in (score.offset, score.factor, score.log_psi)) < 1e-5
+        assert max(float(jnp.abs(leaf).max()) for leaf in (score.offset, score.factor, score.log_noise)) < 1e-5
 
 
 @pytest.mark.parametrize("copies", [1, 2])
@@ -231,7 +231,8 @@ def test_held_parameters_stay_and_the_others_reach_their_maximum(name):
     with jax.enable_x64(True):
         truth = example(5, 1)  # of which no psi wants to be zero: EM would approach that forever
         x = holes(np.asarray(truth.sample(jax.random.key(0), (300,))))
-        start = LowRankGaussian.from_values(truth.mean + 0.1, 0.8 * truth.factor, truth.psi * 1.5, missing=True)
+        noise = truth.noise_variance * 1.5
+        start = LowRankGaussian.from_values(truth.mean + 0.1, 0.8 * truth.factor, noise, missing=True)
         held = frozen_leaves(start, HELD[name])
         score = slope(climb(start, x, held, 300), x)
         for field in ("offset", "factor", "log_psi"):
@@ -245,12 +246,12 @@ def test_single_entries_of_a_factor_can_be_held():
         zero = np.array([[1, 0], [1, 0], [1, 0], [0, 1], [0, 1], [0, 1]], bool)
         truth = LowRankGaussian(**{**vars(truth), "factor": jnp.where(zero, 0, truth.factor)})
         x = np.asarray(truth.sample(jax.random.key(0), (2000,)))
-        start = LowRankGaussian.from_values(truth.mean + 0.1, 0.8 * truth.factor, truth.psi * 1.5)
+        start = LowRankGaussian.from_values(truth.mean + 0.1, 0.8 * truth.factor, truth.noise_variance * 1.5)
         held = frozen_leaves(start, {})
         held = LowRankGaussian(**{**vars(held), "factor": jnp.asarray(zero)})
         score = slope(climb(start, x, held, 300), x)
         assert np.abs(np.where(zero, 0, score.factor)).max() < 1e-6
-        assert np.abs(score.log_psi).max() < 1e-6
+        assert np.abs(score.log_noise).max() < 1e-6
 
 
 def test_held_components_leave_the_others_their_whole_step():

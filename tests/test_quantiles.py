@@ -2,6 +2,7 @@
 
 import functools
 
+import distrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +12,14 @@ import scipy.special
 import scipy.stats
 
 import jaxgen as jg
+from jaxgen.core.methods import context_shape
 from jaxgen.ops.roots import reach
 from jaxgen.ops.tails import beta_cdf, gamma_tails
+
+
+def logistic(params):
+    return distrax.Logistic(params["loc"], params["scale"])
+
 
 LEVELS = np.array([1e-6, 1e-3, 0.05, 0.5, 0.9, 0.999, 1 - 1e-6], np.float32)
 ONE = np.array([1.0], np.float32)
@@ -25,6 +32,10 @@ CONTINUOUS = {
     "student": (jg.StudentT.from_values([1.0], [[4.0]], 3.0), scipy.stats.t(3, 1, 2)),
     "cauchy": (jg.StudentT.from_values([1.0], [[4.0]], 1.0), scipy.stats.cauchy(1, 2)),
     "student, light": (jg.StudentT.from_values([1.0], [[4.0]], 512.0), scipy.stats.t(512, 1, 2)),
+    # scale^2 = scatter (1 + 1 / strength) / df
+    "normal wishart": (jg.NormalWishart.from_values([1.0], [[8.0]], strength=2.0, df=3.0), scipy.stats.t(3, 1, 2)),
+    "logistic of distrax": (jg.DistraxLeaf.from_values({"loc": [1.0], "scale": [2.0]}, logistic, (1,)),
+                            scipy.stats.logistic(1, 2)),
     "laplace": (jg.Laplace.from_values([1.0], [2.0]), scipy.stats.laplace(1, 2)),
     "exponential": (jg.Exponential.from_values([2.0]), scipy.stats.expon(scale=2)),
     "log normal": (jg.LogNormal.from_values([2.0], [0.5]), scipy.stats.lognorm(0.5, scale=2)),
@@ -121,8 +132,13 @@ def test_marginals_of_correlated_coordinates():
         (jg.Gaussian.from_values(mean, cov), scipy.stats.norm(mean, scale)),
         (jg.StudentT.from_values(mean, cov, 4.0), scipy.stats.t(4, mean, scale)),
         (jg.LinearRegression.from_values([[0.0], [0.0]], mean, cov), scipy.stats.norm(mean, scale)),
-    ):
-        given = {"context": jnp.ones(1)} if isinstance(model, jg.LinearRegression) else {}
+        (jg.NoisyGaussian.from_values(mean, cov), scipy.stats.norm(mean, np.hypot(scale, 1.0))),
+        (jg.NormalWishart.from_values(mean, 4.0 * cov, strength=2.0, df=5.0),
+         scipy.stats.t(4, mean, scale * np.sqrt(4.0 * 1.5 / 4.0))),
+        (jg.NormalWishart.from_values(mean, 4.0 * scale**2, strength=2.0, df=5.0),
+         scipy.stats.t(4, mean, scale * np.sqrt(4.0 * 1.5 / 4.0))),
+    ):  # fmt: skip
+        given = {} if context_shape(model) is None else {"context": jnp.ones(context_shape(model))}
         np.testing.assert_allclose(model.quantile(0.9, **given), exact.ppf(np.float32(0.9)), rtol=1e-5)
         x = np.array([0.5, -1.5], np.float32)
         np.testing.assert_allclose(model.cdf(x, **given), exact.cdf(x), atol=1e-6)
@@ -163,6 +179,22 @@ def test_mixtures_by_roots():
     gradient = jax.grad(lambda m: move(m).quantile(0.1)[0])(jnp.array([[-3.0], [20.0]]))
     density = np.array([w * p.pdf(exact[1]) for w, p in zip(weights, parts, strict=True)])
     np.testing.assert_allclose(gradient[:, 0], density / density.sum(), atol=1e-4)
+
+
+def test_a_variational_mixture_has_those_of_its_predictive_density():
+    x = np.concatenate([np.linspace(-1, 1, 40), np.linspace(4, 9, 60)]).astype(np.float32)[:, None]
+    leaf = functools.partial(jg.NormalWishart.init, df=2.0)
+    mixture = jg.fit(jax.random.key(0), jg.VariationalMixture.init(jax.random.key(0), x, 2, leaf), x, steps=20).model
+    c = jax.tree.map(lambda a: np.asarray(a, np.float64), {n: getattr(mixture.components, n) for n in (
+        "mean", "scatter", "strength", "df")})  # fmt: skip
+    scale = np.sqrt(c["scatter"][:, 0, 0] * (1 + 1 / c["strength"]) / c["df"])
+    parts = [scipy.stats.t(*p) for p in zip(c["df"], c["mean"][:, 0], scale, strict=True)]
+    weights = np.asarray(mixture.weights, np.float64)
+    at = np.array([[-0.5], [2.0], [7.0]], np.float32)
+    shares = [weights @ [p.cdf(v) for p in parts] for v in at[:, 0]]
+    np.testing.assert_allclose(mixture.cdf(at)[:, 0], shares, atol=3e-6)
+    expected = [mixed_quantile(weights, parts, np.float64(np.float32(level))) for level in (0.05, 0.6)]
+    np.testing.assert_allclose(mixture.quantile(np.float32([0.05, 0.6]))[:, 0], expected, rtol=2e-5)
 
 
 def test_mixtures_with_steps_and_with_points():
@@ -206,6 +238,9 @@ def test_levels_and_parts_without_are_refused():
         with pytest.raises(jg.DataError, match="above 0 and below 1"):
             model.quantile(level)
     assert np.isnan(jax.jit(model.quantile)(jnp.float32(2.0))).all()
+    plane = jg.DistraxLeaf.from_values({"loc": jnp.zeros(2)}, lambda p: distrax.MultivariateNormalDiag(p["loc"]), (2,))
+    with pytest.raises(jg.ModelError, match="of its coordinates"):
+        plane.quantile(0.5)
     labels = jg.Mixture.from_components(jg.Categorical.from_values([[[0.5, 0.5]]]))
     with pytest.raises(jg.ModelError, match="quantile"):
         labels.quantile(0.5)

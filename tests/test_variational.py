@@ -150,24 +150,24 @@ def test_equals_scikit_learn_step_by_step(x, kind, stick_breaking, dtype, tolera
 # the bound
 
 
-def log_evidence(x, prior_scale, strength, degrees, prior_mean):
+def log_evidence(x, prior_scale, strength, df, prior_mean):
     """Exact, of Gaussian data under a normal-Wishart prior: Murphy (2007), Conjugate Bayesian analysis, eq. 266."""
     n, d = x.shape
     mean = x.mean(axis=0) if n else np.zeros(d)
     pull = np.outer(mean - prior_mean, mean - prior_mean) * strength * n / (strength + n)
     scale = prior_scale + (x - mean).T @ (x - mean) + pull
     log_det = [np.linalg.slogdet(s)[1] for s in (prior_scale, scale)]
-    gammas = scipy.special.multigammaln((degrees + n) / 2, d) - scipy.special.multigammaln(degrees / 2, d)
-    dets = degrees / 2 * log_det[0] - (degrees + n) / 2 * log_det[1]
+    gammas = scipy.special.multigammaln((df + n) / 2, d) - scipy.special.multigammaln(df / 2, d)
+    dets = df / 2 * log_det[0] - (df + n) / 2 * log_det[1]
     return -n * d / 2 * np.log(np.pi) + gammas + dets + d / 2 * np.log(strength / (strength + n))
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 2e-6)])
 def test_one_component_gives_the_exact_evidence(x, dtype, tolerance):
     """Per event, and after one step: the posterior of one Gaussian is exact."""
-    scale, mean, strength, degrees = np.diag([4.0, 3.0, 5.0]) + 0.5, np.array([1.0, 0.0, -2.0]), 0.3, 4.5
-    expected = log_evidence(np.asarray(x, np.float64), scale, strength, degrees, mean) / len(x)
-    leaf = functools.partial(jg.NormalWishart.init, mean=mean, strength=strength, degrees=degrees, scatter=scale)
+    scale, mean, strength, df = np.diag([4.0, 3.0, 5.0]) + 0.5, np.array([1.0, 0.0, -2.0]), 0.3, 4.5
+    expected = log_evidence(np.asarray(x, np.float64), scale, strength, df, mean) / len(x)
+    leaf = functools.partial(jg.NormalWishart.init, mean=mean, strength=strength, df=df, scatter=scale)
     with jax.enable_x64(dtype == np.float64):
         data = x.astype(dtype)
         mixture = jg.VariationalMixture.init(jax.random.key(0), data, 1, leaf, stick_breaking=False)
@@ -175,9 +175,9 @@ def test_one_component_gives_the_exact_evidence(x, dtype, tolerance):
             objective = fit(model, data, 2).history["objective"]
             np.testing.assert_allclose(objective, expected, rtol=0, atol=tolerance * 5)
         # a diagonal posterior of a full matrix can only be below
-        leaf = functools.partial(jg.NormalWishart.init_diagonal, mean=mean, strength=strength, degrees=degrees)
+        leaf = functools.partial(jg.NormalWishart.init_diagonal, mean=mean, strength=strength, df=df)
         below = leaf(jax.random.key(0), data, scatter=np.diag(scale))
-        expected = log_evidence(np.asarray(x, np.float64), np.diag(np.diag(scale)), strength, degrees, mean)
+        expected = log_evidence(np.asarray(x, np.float64), np.diag(np.diag(scale)), strength, df, mean)
         assert bound(below, data) < expected
 
 
@@ -195,16 +195,16 @@ def test_float32_bound_of_many_events(events):
 def test_bound_is_below_the_enumerated_evidence():
     """All 2^8 ways to share eight events between two components."""
     x = np.array([[-3.0], [-2.5], [-2.2], [-2.0], [2.0], [2.1], [2.6], [3.0]])
-    scale, mean, strength, degrees, concentration = np.eye(1), np.zeros(1), 0.1, 2.0, 0.7
+    scale, mean, strength, df, concentration = np.eye(1), np.zeros(1), 0.1, 2.0, 0.7
     terms = []
     for z in itertools.product((0, 1), repeat=len(x)):
         z = np.array(z)
         counts = np.array([(z == 0).sum(), (z == 1).sum()])
         log_p = scipy.special.gammaln(2 * concentration) - scipy.special.gammaln(2 * concentration + len(x))
         log_p += np.sum(scipy.special.gammaln(concentration + counts) - scipy.special.gammaln(concentration))
-        terms.append(log_p + sum(log_evidence(x[z == k], scale, strength, degrees, mean) for k in (0, 1)))
+        terms.append(log_p + sum(log_evidence(x[z == k], scale, strength, df, mean) for k in (0, 1)))
     expected = scipy.special.logsumexp(terms)
-    leaf = functools.partial(jg.NormalWishart.init, mean=mean, strength=strength, degrees=degrees, scatter=scale)
+    leaf = functools.partial(jg.NormalWishart.init, mean=mean, strength=strength, df=df, scatter=scale)
     with jax.enable_x64():
         start = jg.VariationalMixture.init(
             jax.random.key(0), x, 2, leaf, concentration=concentration, stick_breaking=False
@@ -226,16 +226,16 @@ def test_bound_equals_monte_carlo(x, kind):
         expected = bound(model, data)
         a, b = np.exp(np.asarray(model.log_sticks)).T
         one = model.components
-        components = [np.asarray(v) for v in (one.mean, one.strength, one.degrees, one.covariance)]
+        components = [np.asarray(v) for v in (one.mean, one.strength, one.df, one.covariance)]
     v = rng.beta(a, b, (draws, 3))
     stay = np.concatenate([np.ones((draws, 1)), np.cumprod(1 - v, axis=1)[:, :-1]], axis=1)
     total = np.sum(share.sum(axis=0) * np.log(v * stay), axis=1) - np.sum(scipy.special.xlogy(share, share))
     total += np.sum(scipy.stats.beta(1, 0.8).logpdf(v) - scipy.stats.beta(a, b).logpdf(v), axis=1)
     prior = np.cov(data.T) if kind == "full" else np.diag(np.var(data, axis=0, ddof=1))
     for k in range(3):
-        mean, strength, degrees, covariance = (v[k] for v in components)
-        scale = degrees * (covariance if kind == "full" else np.diag(covariance))
-        q = scipy.stats.wishart(degrees, np.linalg.inv(scale))
+        mean, strength, df, covariance = (v[k] for v in components)
+        scale = df * (covariance if kind == "full" else np.diag(covariance))
+        q = scipy.stats.wishart(df, np.linalg.inv(scale))
         p = scipy.stats.wishart(D, np.linalg.inv(prior))
         precision = q.rvs(draws, random_state=rng)
         total += np.subtract(*(density.logpdf(np.moveaxis(precision, 0, -1)) for density in (p, q)))
@@ -290,11 +290,11 @@ def test_components_that_are_not_needed_die(kind, stick_breaking):
 def test_predictive_density_equals_scipy(x, kind):
     data = x[:60]
     with jax.enable_x64():
-        model = LEAVES[kind](jax.random.key(0), data.astype(np.float64), strength=0.5, degrees=3.7)
-        strength, degrees, covariance = (np.asarray(v) for v in (model.strength, model.degrees, model.covariance))
+        model = LEAVES[kind](jax.random.key(0), data.astype(np.float64), strength=0.5, df=3.7)
+        strength, df, covariance = (np.asarray(v) for v in (model.strength, model.df, model.covariance))
         covariance = covariance if kind == "full" else np.diag(covariance)
-        excess = degrees - D + 1
-        shape = covariance * degrees * (strength + 1) / (strength * excess)
+        excess = df - D + 1
+        shape = covariance * df * (strength + 1) / (strength * excess)
         expected = scipy.stats.multivariate_t(np.asarray(model.mean), shape, df=excess).logpdf(x)
         np.testing.assert_allclose(model.log_prob(x), expected, rtol=1e-11, atol=1e-11)
         two = jg.VariationalMixture.from_components([model, jg.NormalWishart.init(jax.random.key(0), x[60:])] if
@@ -307,10 +307,10 @@ def test_predictive_density_equals_scipy(x, kind):
 
 @pytest.mark.parametrize("leaf", LEAVES.values(), ids=LEAVES)
 def test_samples_have_the_tails_of_the_predictive_density(leaf):
-    model = leaf(jax.random.key(0), np.array([[0.0, 1.0], [1.0, 0.0], [0.5, 3.0]]), degrees=1.2)
+    model = leaf(jax.random.key(0), np.array([[0.0, 1.0], [1.0, 0.0], [0.5, 3.0]]), df=1.2)
     draws = np.asarray(model.sample(jax.random.key(1), (3000,)), np.float64)
-    excess = float(model.degrees) - 1
-    shrink = float(model.degrees) * (1 + 1 / float(model.strength)) / excess
+    excess = float(model.df) - 1
+    shrink = float(model.df) * (1 + 1 / float(model.strength)) / excess
     z = (draws - np.asarray(model.mean)) @ np.asarray(
         np.diag(model.whitener) if model.diagonal else model.whitener
     ).T / shrink**0.5  # fmt: skip
@@ -455,7 +455,7 @@ INIT = functools.partial(jg.VariationalMixture.init, jax.random.key(0))
         (lambda x: INIT(x * np.nan, 2, jg.NormalWishart.init), jg.DataError, "NaN"),
         (lambda x: INIT(x[:, 0], 2, jg.NormalWishart.init), jg.ShapeError, "vectors"),
         (lambda x: INIT(x, 2, jg.NormalWishart.init, concentration=0.0), jg.ModelError, "concentration"),
-        (lambda x: INIT(x, 2, functools.partial(jg.NormalWishart.init, degrees=2.0)), jg.ModelError, "degrees > 2"),
+        (lambda x: INIT(x, 2, functools.partial(jg.NormalWishart.init, df=2.0)), jg.ModelError, "df > 2"),
         (lambda x: jg.NormalWishart.init(jax.random.key(0), x, strength=-1.0), jg.ModelError, "strength > 0"),
         (lambda x: jg.NormalWishart.init(jax.random.key(0), x, scatter=np.ones(D)), jg.ModelError, "init_diagonal"),
         (lambda x: jg.NormalWishart.init(jax.random.key(0), x, mean=np.ones(2)), jg.ModelError, "fit the mean"),

@@ -10,7 +10,7 @@ from jaxgen.bijections.basics import as_floating, check, vectors
 from jaxgen.core.compiled import compiled
 from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import as_bijector
-from jaxgen.core.inputs import as_array
+from jaxgen.core.inputs import as_array, concrete, floating
 from jaxgen.core.methods import check_key
 from jaxgen.core.pytree import fixed, model
 from jaxgen.ops.linalg import tril_inverse
@@ -90,7 +90,7 @@ class LULinear:
     Source: Kingma and Dhariwal (2018), Glow: generative flow with invertible 1x1 convolutions, section 3.2.
 
     Example:
-        >>> layer = LULinear(jnp.zeros((2, 2)), jnp.array([[0.0, 3.0], [0.0, 0.0]]), jnp.zeros(2), jnp.arange(2))
+        >>> layer = LULinear.from_values(jnp.eye(2), jnp.array([[0.0, 3.0], [0.0, 0.0]]), [1.0, 1.0])
         >>> layer.forward_and_log_det(jnp.array([1.0, 2.0]))[0].tolist()
         [7.0, 2.0]
     """
@@ -111,6 +111,41 @@ class LULinear:
         size, dtype = vectors(x, "LULinear.init(key, x)")
         zeros = jnp.zeros((size, size), dtype)
         return cls(zeros, zeros, zeros[0], jax.random.permutation(key, size).astype(jnp.int32))
+
+    @classmethod
+    def from_values(cls, lower, upper, diagonal, order=None) -> LULinear:
+        """From the factors `[D, D]`, of which the triangles count, the diagonal `[D]` of U, and P.
+
+        Args:
+            lower, upper: read below and above the diagonal.
+            diagonal: of U, positive; that of L is ones.
+            order: `[D]`, each number from 0 to D - 1 once; None leaves the coordinates in their order.
+
+        Raises:
+            ModelError: shapes that do not fit, a diagonal that is not positive, an order that is none.
+        """
+        called = "LULinear.from_values(lower, upper, diagonal)"
+        lower, upper, diagonal = (floating(v, name=n) for v, n in
+                                  ((lower, "lower"), (upper, "upper"), (diagonal, "diagonal")))  # fmt: skip
+        size = diagonal.shape[-1] if diagonal.ndim else 0
+        order = jnp.arange(size) if order is None else jnp.asarray(order)
+        shapes = (lower.shape, upper.shape, diagonal.shape, order.shape)
+        if shapes != ((size, size), (size, size), (size,), (size,)):
+            raise ModelError(
+                "the factors do not fit each other", called=called, got=", ".join(str(list(s)) for s in shapes),
+                expected="lower [D, D], upper [D, D], diagonal [D], order [D]",
+            )  # fmt: skip
+        if concrete(diagonal, order) and not (
+            (diagonal > 0).all() and (np.sort(np.asarray(order)) == np.arange(size)).all()
+        ):
+            raise ModelError("the factors make no such matrix", called=called, got=f"{diagonal}, {order}"[:120],
+                             expected=f"a positive diagonal, and an order of 0 to {size - 1}")  # fmt: skip
+        return cls(lower, upper, jnp.log(diagonal), order.astype(jnp.int32))
+
+    @property
+    def diagonal(self) -> jax.Array:
+        """The diagonal of U, `[D]`, positive."""
+        return jnp.exp(self.log_diagonal)
 
     @property
     def event_shape(self) -> tuple[int, ...]:

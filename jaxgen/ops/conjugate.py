@@ -27,9 +27,9 @@ def broadcast_prior(prior: Any, batch: tuple[int, ...]) -> Any:
 class NormalInverseWishart:
     """The prior of a Gaussian's mean and covariance.
 
-    `cov ~ InverseWishart(scatter, degrees)`, `mean | cov ~ N(mean, cov / strength)`. It weighs like `strength` events
-    at `mean` and like `degrees` events of that `scatter`; the posterior mode of a covariance is
-    `(scatter + scatter of the data) / (N + degrees + D + 2)`.
+    `cov ~ InverseWishart(scatter, df)`, `mean | cov ~ N(mean, cov / strength)`. It weighs like `strength` events
+    at `mean` and like `df` events of that `scatter`; the posterior mode of a covariance is
+    `(scatter + scatter of the data) / (N + df + D + 2)`.
 
     For a diagonal covariance each coordinate has such a prior of its own, with D = 1, and `scatter` is `[D]`.
 
@@ -37,52 +37,51 @@ class NormalInverseWishart:
         mean: `[D]`, units of x.
         strength: kappa, scalar, positive.
         scatter: `[D, D]` or `[D]`, units of x squared.
-        degrees: nu, scalar, above D - 1.
+        df: nu, scalar, above D - 1.
 
     Source: Fraley and Raftery (2007), Bayesian regularization for normal mixture estimation and model-based clustering,
     whose defaults `from_data` takes.
 
     Example:
         >>> prior = NormalInverseWishart.from_data(jnp.array([[0.0, 0.0], [2.0, 4.0]]), 2)
-        >>> prior.mean.tolist(), prior.degrees.item()
+        >>> prior.mean.tolist(), prior.df.item()
         ([1.0, 2.0], 4.0)
     """
 
     mean: jax.Array
     strength: jax.Array
     scatter: jax.Array
-    degrees: jax.Array
+    df: jax.Array
 
     @classmethod
-    def from_values(cls, mean, strength, scatter, degrees) -> NormalInverseWishart:
+    def from_values(cls, mean, strength, scatter, df) -> NormalInverseWishart:
         """From values, which are checked.
 
         Raises:
-            ModelError: shapes that differ, a strength that is not positive, too few degrees, a scatter that is not
-                positive.
+            ModelError: shapes that differ, too small a df, a strength or a scatter that is not positive.
         """
         mean, scatter = floating(mean, name="mean"), floating(scatter, name="scatter")
-        strength, degrees = (jnp.asarray(v, mean.dtype) for v in (strength, degrees))
+        strength, df = (jnp.asarray(v, mean.dtype) for v in (strength, df))
         d = mean.shape[-1]
         diagonal = scatter if scatter.ndim == 1 else jnp.diagonal(scatter)
         least = 0 if scatter.ndim == 1 else d - 1
-        fits = mean.ndim == 1 and scatter.shape in ((d,), (d, d)) and strength.ndim == degrees.ndim == 0
+        fits = mean.ndim == 1 and scatter.shape in ((d,), (d, d)) and strength.ndim == df.ndim == 0
         if not fits or (
-            concrete(mean, strength, scatter, degrees)
-            and not (strength > 0 and degrees > least and (diagonal > 0).all())
+            concrete(mean, strength, scatter, df)
+            and not (strength > 0 and df > least and (diagonal > 0).all())
         ):
             raise ModelError(
-                "that is no prior", called="NormalInverseWishart.from_values(mean, strength, scatter, degrees)",
-                expected=f"mean [D], strength > 0, scatter [D, D] or [D] positive, degrees > {least}",
-                got=f"mean {list(mean.shape)}, strength {strength}, scatter {list(scatter.shape)}, degrees {degrees}",
+                "that is no prior", called="NormalInverseWishart.from_values(mean, strength, scatter, df)",
+                expected=f"mean [D], strength > 0, scatter [D, D] or [D] positive, df > {least}",
+                got=f"mean {list(mean.shape)}, strength {strength}, scatter {list(scatter.shape)}, df {df}",
             )  # fmt: skip
-        return cls(mean, strength, scatter, degrees)
+        return cls(mean, strength, scatter, df)
 
     @classmethod
     def from_data(cls, x, k: int, *, strength: float = 0.01, diagonal: bool = False) -> NormalInverseWishart:
         """The weak prior of Fraley and Raftery (2007) for a mixture of K components.
 
-        The mean of the data, a strength of 0.01, degrees D + 2 (3 for diagonal covariances), and as scatter the
+        The mean of the data, a strength of 0.01, df D + 2 (3 for diagonal covariances), and as scatter the
         covariance of the data over `K^(2 / D)`.
         """
         x = floating(x)

@@ -14,7 +14,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import ndtri
 
+from jaxgen.ops.roots import reach
 from jaxgen.ops.special import excess, stirling_error
 
 #: parameters are raised to more than so much, where the density has the shape of a normal one; and the points and
@@ -167,6 +169,39 @@ def _beta_term(z: jax.Array, b: jax.Array, x: jax.Array, rest: jax.Array) -> jax
     errors = _joint_errors(n, z, b)
     deviance = _deviance(z, b, mode, other, _distance(mode, other, x, rest), x / mode, rest / other)
     return jnp.exp(errors - deviance) * jnp.sqrt(b / (2 * math.pi * z * n))
+
+
+def student_cdf(z: Any, df: Any) -> jax.Array:
+    """Return `P(Z <= z)` of the t density of `df` degrees of freedom, location 0 and scale 1.
+
+    Example:
+        >>> student_cdf(jnp.array([-1.0, 0.0, 1.0]), 1.0).round(4).tolist()  # Cauchy
+        [0.25, 0.5, 0.75]
+    """
+    low = _student_tail(-jnp.abs(z), df)
+    return jnp.where(z > 0, 1 - low, low)
+
+
+def student_quantile(level: Any, df: Any) -> jax.Array:
+    """Return the quantiles of the same density, levels above 0 and below 1.
+
+    Example:
+        >>> student_quantile(jnp.array([0.25, 0.5]), 1.0).round(4).tolist()
+        [-1.0, 0.0]
+    """
+    tail = jnp.minimum(level, 1 - level)
+    z = reach(lambda z: _student_tail(z, df), tail, jnp.minimum(ndtri(tail), -1), 0.0)
+    return jnp.where(level < 0.5, 1, -1) * z
+
+
+def _student_tail(z: jax.Array, df: Any) -> jax.Array:
+    """Return the probability of no more than z, which is not positive."""
+    ratio = jnp.where(z > 0, 0, z) / jnp.sqrt(df)
+    far = jnp.abs(ratio) > 1  # where the square may overflow
+    inner, outer = jnp.where(far, 0, ratio) ** 2, 1 / jnp.where(far, ratio, 1) ** 2
+    near, rest = (jnp.where(far, a, b) for a, b in ((outer / (1 + outer), 1 / (1 + inner)),
+                                                    (1 / (1 + outer), inner / (1 + inner))))  # fmt: skip
+    return jnp.where(z < 0, 0.5 * beta_cdf(df / 2, 0.5, near, rest), jnp.where(z >= 0, 0.5, z))
 
 
 def von_mises_tail(concentration: jax.Array, angle: jax.Array) -> jax.Array:

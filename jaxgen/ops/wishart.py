@@ -2,7 +2,7 @@
 
 All is written in differences that stay small: `digamma(a)` near `log a`, `log Gamma(a)` near Stirling's formula. With
 1e6 events the terms of a textbook bound are of size 1e7 and cancel to a few hundred, which float32 cannot hold; here
-nothing cancels. Scales are normalised: `C = S / degrees`, the inverse of the expected precision.
+nothing cancels. Scales are normalised: `C = S / df`, the inverse of the expected precision.
 """
 
 from __future__ import annotations
@@ -127,18 +127,18 @@ def log_gamma_divergence(prior: Array, a: Array) -> Array:
     return (prior - 0.5) * jnp.log(prior / a) + (a - prior) * digamma_remainder(a) + remainder
 
 
-def _halves(degrees: Array, d: int) -> Array:
-    """`(degrees - i) / 2` for i = 0 to d - 1, on a new last axis."""
-    return 0.5 * (degrees[..., None] - jnp.arange(d, dtype=degrees.dtype))
+def _halves(df: Array, d: int) -> Array:
+    """`(df - i) / 2` for i = 0 to d - 1, on a new last axis."""
+    return 0.5 * (df[..., None] - jnp.arange(d, dtype=df.dtype))
 
 
-def multivariate_digamma_remainder(degrees: Array, d: int) -> Array:
+def multivariate_digamma_remainder(df: Array, d: int) -> Array:
     """`E log det L` of a Wishart matrix L of expectation one.
 
-    `sum_i digamma((degrees - i) / 2) - d log(degrees / 2)`, i = 0 to d - 1
+    `sum_i digamma((df - i) / 2) - d log(df / 2)`, i = 0 to d - 1
 
     Args:
-        degrees: above d - 1, `[...]`.
+        df: above d - 1, `[...]`.
         d: size of the matrix.
 
     Example:
@@ -147,11 +147,11 @@ def multivariate_digamma_remainder(degrees: Array, d: int) -> Array:
 
     Source: Bishop (2006), Pattern Recognition and Machine Learning, B.81.
     """
-    share = jnp.log1p(-jnp.arange(d, dtype=degrees.dtype) / degrees[..., None])
-    return jnp.sum(digamma_remainder(_halves(degrees, d)) + share, axis=-1)
+    share = jnp.log1p(-jnp.arange(d, dtype=df.dtype) / df[..., None])
+    return jnp.sum(digamma_remainder(_halves(df, d)) + share, axis=-1)
 
 
-def expected_log_normal(distance: Array, log_det: Array, strength: Array, degrees: Array, d: int) -> Array:
+def expected_log_normal(distance: Array, log_det: Array, strength: Array, df: Array, d: int) -> Array:
     """The expectation of a Gaussian log-density under a normal-Wishart posterior of its mean and precision.
 
     `E log N(x | mean, L^-1) = (E log det L - d log 2 pi - d / strength - (x - m)^T E[L] (x - m)) / 2`
@@ -160,7 +160,7 @@ def expected_log_normal(distance: Array, log_det: Array, strength: Array, degree
         distance: `(x - m)^T C^-1 (x - m)`, with C the normalised scale, `[...]`.
         log_det: `log det C^-1 / 2`.
         strength: of the mean, in events.
-        degrees: of freedom, above d - 1.
+        df: of freedom, above d - 1.
         d: coordinates of x.
 
     Example:
@@ -170,14 +170,14 @@ def expected_log_normal(distance: Array, log_det: Array, strength: Array, degree
 
     Source: Bishop (2006), Pattern Recognition and Machine Learning, 10.64 and 10.65.
     """
-    spread = d * math.log(2 * math.pi) + d / strength - multivariate_digamma_remainder(degrees, d)
+    spread = d * math.log(2 * math.pi) + d / strength - multivariate_digamma_remainder(df, d)
     return log_det - 0.5 * (spread + distance)
 
 
 def log_student(distance: Array, log_det: Array, strength: Array, excess: Array, d: int) -> Array:
     """The posterior predictive density of a Gaussian under a normal-Wishart posterior: a Student-t.
 
-    `t(x | m, C degrees (strength + 1) / (strength excess), excess)`, with `excess = degrees - d + 1`
+    `t(x | m, C df (strength + 1) / (strength excess), excess)`, with `excess = df - d + 1`
 
     Args:
         distance: `(x - m)^T C^-1 (x - m)`, with C the normalised scale, `[...]`.
@@ -193,10 +193,10 @@ def log_student(distance: Array, log_det: Array, strength: Array, excess: Array,
 
     Source: Bishop (2006), Pattern Recognition and Machine Learning, 10.81 and 10.82.
     """
-    degrees = excess + (d - 1)
-    shrink = degrees * (1 + 1 / strength)
+    df = excess + (d - 1)
+    shrink = df * (1 + 1 / strength)
     norm = log_gamma_ratio(0.5 * excess, 0.5 * d) - 0.5 * d * (jnp.log(shrink) + math.log(math.pi))
-    return norm + log_det - 0.5 * (degrees + 1) * jnp.log1p(distance / shrink)
+    return norm + log_det - 0.5 * (df + 1) * jnp.log1p(distance / shrink)
 
 
 def kl_normal_wishart(
@@ -206,8 +206,8 @@ def kl_normal_wishart(
     prior_log_det: Array,
     strength: Array,
     prior_strength: Array,
-    degrees: Array,
-    prior_degrees: Array,
+    df: Array,
+    prior_df: Array,
     d: int,
 ) -> Array:
     """`KL(q || p)` of two normal-Wishart densities, in nats.
@@ -218,7 +218,7 @@ def kl_normal_wishart(
         log_det: `log det C^-1 / 2`.
         prior_log_det: `log det S0^-1 / 2`.
         strength, prior_strength: of the mean under q and p, in events.
-        degrees, prior_degrees: of freedom under q and p.
+        df, prior_df: of freedom under q and p.
         d: coordinates.
 
     Example:
@@ -230,9 +230,9 @@ def kl_normal_wishart(
     """
     ratio = prior_strength / strength
     mean = 0.5 * (d * (ratio - 1 - jnp.log(ratio)) + prior_strength * distance)
-    shape = jnp.sum(log_gamma_divergence(_halves(prior_degrees, d), _halves(degrees, d)), axis=-1)
-    scale = 0.5 * (trace - prior_degrees * d)
-    return mean + shape + scale + prior_degrees * (prior_log_det - log_det + 0.5 * d * jnp.log(degrees))
+    shape = jnp.sum(log_gamma_divergence(_halves(prior_df, d), _halves(df, d)), axis=-1)
+    scale = 0.5 * (trace - prior_df * d)
+    return mean + shape + scale + prior_df * (prior_log_det - log_det + 0.5 * d * jnp.log(df))
 
 
 def expected_log_stick(log_a: Array, log_b: Array) -> tuple[Array, Array]:

@@ -50,8 +50,9 @@ def gan(
 
 
 def dcgan(
-    key: Any, x: Any, latent: int = 64, *, width: int = 32, average: Any = DCGAN_AVERAGE
-) -> tuple[Generator, Adversarial]:
+    key: Any, x: Any, latent: int = 64, *, width: int = 32, context_shape: tuple[int, ...] | None = None,
+    average: Any = DCGAN_AVERAGE,
+) -> tuple[Generator, Adversarial]:  # fmt: skip
     """A generative adversarial network of convolutions, for images. On a CPU `gan` is many times faster.
 
     Args:
@@ -59,6 +60,7 @@ def dcgan(
         x: images `[N, H, W]` or `[N, H, W, C]`, sides of 4 or more.
         latent: number of noise dimensions.
         width: channels of the largest grid.
+        context_shape: shape of one context `[C]`, for images that depend on it, which the critic sees too.
         average: of the generator's iterates, which is the fitted model; None keeps none.
 
     Raises:
@@ -75,5 +77,6 @@ def dcgan(
     """
     x = as_array(x)
     event = tuple(map(int, x.shape[1:]))
-    model = Generator.init(key, x, StandardNormal((latent,)), module=ConvGenerator(event, width))
+    model = Generator.init(key, x, StandardNormal((latent,)), module=ConvGenerator(event, width),
+                           context_shape=context_shape)  # fmt: skip
     return model, Adversarial(ConvCritic(event, width), average=average)

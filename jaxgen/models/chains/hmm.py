@@ -146,19 +146,22 @@ class HMM:
             refuse_leaf(x, error, called)
 
     @classmethod
-    def from_values(cls, initial, transition, emissions, *, tie=None, backend=None, **chain: Any) -> HMM:
+    def from_values(
+        cls, initial, transition, emissions, *, tie=None, backend=None, initial_prior=None, transition_prior=None,
+        stationary: bool = False,
+    ) -> HMM:  # fmt: skip
         """From probabilities `[K]` and `[K, K]`, exact zeros included, and emissions: one batch, or a sequence of K.
 
         Args:
             initial: None is uniform.
-            tie, backend: as in the class.
-            chain: `initial_prior`, `transition_prior`, `stationary`, as in `MarkovChain`.
+            tie, backend: as in the class; the others as in `MarkovChain`.
 
         Raises:
             ModelError: rows that are no probabilities, or shapes that do not belong together.
         """
-        walk = MarkovChain.from_values(initial, transition, **chain)
-        return cls.from_chain(walk, emissions, tie=tie, backend=backend)
+        own = MarkovChain.from_values(initial, transition, initial_prior=initial_prior,
+                                      transition_prior=transition_prior, stationary=stationary)  # fmt: skip
+        return cls.from_chain(own, emissions, tie=tie, backend=backend)
 
     @classmethod
     def from_chain(cls, chain, emissions, *, tie=None, backend=None) -> HMM:
@@ -186,7 +189,7 @@ class HMM:
         return cls(chain, emissions, tie, backend)
 
     @classmethod
-    def from_mixture(cls, mixture, *, stickiness: float = 0.9, **chain: Any) -> HMM:
+    def from_mixture(cls, mixture, *, stickiness=0.9, initial_prior=None, transition_prior=None, stationary=False):
         """A start from a fitted mixture: its components emit, its weights are where the chain starts and goes to.
 
         Example:
@@ -197,7 +200,8 @@ class HMM:
         """
         weight = jnp.exp(log_normalize(mixture.logits)[0])
         transition = stickiness * jnp.eye(len(weight), dtype=weight.dtype) + (1 - stickiness) * weight
-        return cls(MarkovChain.from_values(weight, transition, **chain), mixture.components, None, None)
+        return cls.from_values(weight, transition, mixture.components, initial_prior=initial_prior,
+                               transition_prior=transition_prior, stationary=stationary)  # fmt: skip
 
     @property
     def event_shape(self):

@@ -190,7 +190,7 @@ class DiagonalGaussian:
             alive, at, strength = jnp.ones(first.shape, bool), self._prior_mean(self.prior), self.prior.strength
             shift = (first + strength * at) / (weight + strength)
             scatter = second - shift * (2 * first - weight * shift) + strength * (shift - at) ** 2 + self.prior.scatter
-            count = weight + self.prior.degrees + 3
+            count = weight + self.prior.df + 3
         floor = self.floor
         if self.spherical:
             scatter, count = (jnp.broadcast_to(jnp.sum(a), a.shape) for a in (scatter, count))
@@ -225,7 +225,7 @@ class DiagonalGaussian:
         if self.prior is None:
             return jnp.zeros((), self.log_scale.dtype)
         fit = self.prior.scatter + self.prior.strength * self._prior_mean(self.prior) ** 2
-        return -jnp.sum((self.prior.degrees + 3) * self._log_scale + 0.5 * fit * jnp.exp(-2 * self._log_scale))
+        return -jnp.sum((self.prior.df + 3) * self._log_scale + 0.5 * fit * jnp.exp(-2 * self._log_scale))
 
     columns = staticmethod(gaussians.diagonal_columns)
 

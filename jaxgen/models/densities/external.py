@@ -13,9 +13,10 @@ from jaxgen.core.compiled import compiled
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import distrax
 from jaxgen.core.inputs import floating
-from jaxgen.core.methods import per_event, per_sample, weighted_events
+from jaxgen.core.methods import per_event, per_level, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops.linalg import inverse_cholesky
+from jaxgen.ops.roots import reach
 from jaxgen.ops.stable import has_mass
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -144,6 +145,34 @@ class DistraxLeaf:
     def log_prob(self, x, *, context=None) -> jax.Array:
         """Nats, `[*batch, *event] -> [*batch]`."""
         return self._log_prob(self.params, x)
+
+    def _numbers(self, called):
+        """The distribution, refused where it has no distribution function of each coordinate."""
+        distribution = self._checked(self.params, called)
+        try:
+            if distribution.event_shape == ():
+                jax.eval_shape(lambda: distribution.cdf(jnp.zeros(self.event_shape)))
+                return distribution
+        except NotImplementedError:
+            pass
+        raise ModelError(
+            "the distribution has no distribution function of its coordinates", called=f"DistraxLeaf.{called}",
+            expected="a distribution of numbers with cdf", got=type(distribution).__name__,
+            fix="np.quantile(model.sample(key, (100_000,)), level, axis=0)",
+        )  # fmt: skip
+
+    @per_event
+    def cdf(self, x, *, context=None) -> jax.Array:
+        """Return `P(X <= x)` of each coordinate by itself, `[*batch, *event]` both, of a distribution of numbers."""
+        return self._numbers("cdf(x)").cdf(x)
+
+    @per_level
+    def quantile(self, level, *, context=None) -> jax.Array:
+        """Return quantiles of each coordinate by itself, levels `[*batch] -> [*batch, *event]`."""
+        distribution = self._numbers("quantile(level)")
+        # one draw is about where the mass is, whatever the unit
+        near = distribution.sample(seed=jax.random.key(0), sample_shape=(2,)).astype(level.dtype)
+        return reach(distribution.cdf, jnp.broadcast_to(level, self.event_shape), near.min(axis=0), near.max(axis=0))
 
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:

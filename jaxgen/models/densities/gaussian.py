@@ -224,7 +224,7 @@ class Gaussian:
             scatter, count = (jnp.broadcast_to(jnp.sum(a, axis=0), a.shape) for a in (scatter, count))
             counted = jnp.broadcast_to(jnp.any(alive), alive.shape)
         if self.prior is not None:
-            scatter, count = scatter + self.prior.scatter, count + self.prior.degrees + shift.shape[-1] + 1
+            scatter, count = scatter + self.prior.scatter, count + self.prior.df + shift.shape[-1] + 1
         covariance = scatter / jnp.where(counted, count, 1)[:, None, None]
         whitener, singular = gaussians.floored_whitener(covariance, self.floor)
         offset = jnp.where(alive[:, None], self.offset + shift, self.offset)
@@ -281,7 +281,7 @@ class Gaussian:
         if self.prior is None:
             return jnp.zeros((), self.raw.dtype)
         fit = jnp.sum(matmul(self.whitener, self.prior.scatter) * self.whitener)
-        return (self.prior.degrees + self.offset.shape[-1] + 1) * jnp.trace(self.raw) - 0.5 * fit
+        return (self.prior.df + self.offset.shape[-1] + 1) * jnp.trace(self.raw) - 0.5 * fit
 
     columns = staticmethod(gaussians.full_columns)
 

@@ -92,7 +92,7 @@ class LowRankGaussian:
     Args:
         offset: `[D]`, the mean relative to `origin`.
         factor: `[D, q]`, F.
-        log_psi: `[D]`, logarithm of the variances of the noise.
+        log_noise: `[D]`, log psi, the logarithm of the variances of the noise.
         origin: `[D]`, a point amid the data, never trained: data far from zero lose no digits to float32.
         floor: `[D]`, the smallest psi, units of x squared; never trained.
         missing: NaN in an event is an entry that was not seen, and is integrated out, exactly.
@@ -117,7 +117,7 @@ class LowRankGaussian:
 
     offset: jax.Array
     factor: jax.Array
-    log_psi: jax.Array
+    log_noise: jax.Array
     origin: jax.Array = fixed()
     floor: jax.Array = fixed(default=0.0)
     missing: bool = static(default=False)
@@ -163,24 +163,27 @@ class LowRankGaussian:
         return cls(jnp.zeros_like(origin), scale[:, None] * factor, jnp.log(psi), origin, floor, missing)
 
     @classmethod
-    def from_values(cls, mean, factor, psi, *, floor=0.0, missing: bool = False) -> LowRankGaussian:
+    def from_values(cls, mean, factor, noise_variance, *, floor=0.0, missing: bool = False) -> LowRankGaussian:
         """From means `[*K, D]`, factors `[*K, D, q]` and variances of the noise `[*K, D]`.
 
         Raises:
-            ModelError: a psi that is not positive, or shapes that do not fit.
+            ModelError: a variance that is not positive, or shapes that do not fit.
         """
-        mean, factor, psi = (floating(v, name=n) for v, n in ((mean, "mean"), (factor, "factor"), (psi, "psi")))
-        if factor.ndim < 2 or mean.shape != factor.shape[:-1] or psi.shape != mean.shape:
+        mean, factor = floating(mean, name="mean"), floating(factor, name="factor")
+        noise_variance = floating(noise_variance, name="noise_variance")
+        if factor.ndim < 2 or mean.shape != factor.shape[:-1] or noise_variance.shape != mean.shape:
             raise ModelError(
-                "the shapes do not fit", called="LowRankGaussian.from_values(mean, factor, psi)",
-                expected="mean [*K, D], factor [*K, D, q] and psi [*K, D]",
-                got=f"shapes {list(mean.shape)}, {list(factor.shape)} and {list(psi.shape)}",
+                "the shapes do not fit", called="LowRankGaussian.from_values(mean, factor, noise_variance)",
+                expected="mean [*K, D], factor [*K, D, q] and noise_variance [*K, D]",
+                got=f"shapes {list(mean.shape)}, {list(factor.shape)} and {list(noise_variance.shape)}",
             )  # fmt: skip
-        if concrete(psi) and not (psi > 0).all():
-            raise ModelError("psi holds variances", called="LowRankGaussian.from_values(mean, factor, psi)",
-                             expected="positive numbers", got=f"{psi}"[:80])  # fmt: skip
+        if concrete(noise_variance) and not (noise_variance > 0).all():
+            raise ModelError(
+                "a variance is positive", called="LowRankGaussian.from_values(mean, factor, noise_variance)",
+                expected="positive numbers", got=f"{noise_variance}"[:80],
+            )  # fmt: skip
         floor = jnp.broadcast_to(jnp.asarray(floor, mean.dtype), mean.shape)
-        return cls(jnp.zeros_like(mean), factor, jnp.log(psi), mean, floor, missing)
+        return cls(jnp.zeros_like(mean), factor, jnp.log(noise_variance), mean, floor, missing)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -209,20 +212,20 @@ class LowRankGaussian:
         return jnp.diagonal(self.covariance, axis1=-2, axis2=-1)
 
     @property
-    def psi(self) -> jax.Array:
+    def noise_variance(self) -> jax.Array:
         """Variances of the noise, `[*K, D]`, units of x squared."""
-        return jnp.exp(self.log_psi)
+        return jnp.exp(self.log_noise)
 
     @property
     def covariance(self) -> jax.Array:
         """`F F^T + diag(psi)`, `[*K, D, D]`, units of x squared."""
-        noise = self.psi[..., None] * jnp.eye(self.psi.shape[-1], dtype=self.psi.dtype)
+        noise = self.noise_variance[..., None] * jnp.eye(self.noise_variance.shape[-1], dtype=self.noise_variance.dtype)
         return matmul(self.factor, jnp.swapaxes(self.factor, -1, -2)) + noise
 
     @property
     def _deviation(self):
         """Standard deviations, `[*K, D]`."""
-        return jnp.sqrt(self.psi + jnp.sum(self.factor**2, axis=-1))
+        return jnp.sqrt(self.noise_variance + jnp.sum(self.factor**2, axis=-1))
 
     def check_data(self, x) -> None:
         """Refuses NaN, unless missing entries are allowed, with a DataError."""
@@ -230,18 +233,18 @@ class LowRankGaussian:
 
     def _blocks(self):
         """`_orthonormal` of all coordinates, of K models at once."""
-        return _orthonormal(self.factor * jnp.exp(-0.5 * self.log_psi)[..., None])
+        return _orthonormal(self.factor * jnp.exp(-0.5 * self.log_noise)[..., None])
 
     def _explain(self, x, blocks=None):
         """`Explained` of events `[*batch, D]`, with `_blocks()`; of one event `[D]` where entries may be missing."""
         d = (x - self.origin) - self.offset
-        volume = -0.5 * (self.log_psi + LOG_2PI)
+        volume = -0.5 * (self.log_noise + LOG_2PI)
         if self.missing:
             seen = ~jnp.isnan(x)
             d, volume = jnp.where(seen, d, 0), jnp.where(seen, volume, 0)
-            scaled = self.factor * jnp.exp(-0.5 * self.log_psi)[:, None]
+            scaled = self.factor * jnp.exp(-0.5 * self.log_noise)[:, None]
             blocks = _orthonormal(jnp.where(seen[:, None], scaled, 0))
-        d = d * jnp.exp(-0.5 * self.log_psi)
+        d = d * jnp.exp(-0.5 * self.log_noise)
         top, bottom = self._blocks() if blocks is None else blocks
         # what [d; 0] has of the columns of [scaled; I], and what it has not: the noise, and minus the factors
         within = matmul(d, top)
@@ -279,7 +282,7 @@ class LowRankGaussian:
     def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws `[*shape, D]`."""
         draws = jax.random.normal(key, (self.rank + self.offset.size,), self.offset.dtype)
-        return self.mean + matmul(self.factor, draws[: self.rank]) + jnp.exp(0.5 * self.log_psi) * draws[self.rank :]
+        return self.mean + matmul(self.factor, draws[: self.rank]) + jnp.exp(0.5 * self.log_noise) * draws[self.rank :]
 
     @weighted_events
     def e_step(self, x, weight=None):
@@ -287,7 +290,7 @@ class LowRankGaussian:
         return self._expect(x, weight)
 
     def _expect(self, x, weight, blocks=None):
-        scale = jnp.exp(0.5 * self.log_psi)
+        scale = jnp.exp(0.5 * self.log_noise)
         if self.missing:
             factors, noise, log_prob, top, bottom = jax.vmap(self._explain)(x)
             unseen = jnp.isnan(x)
@@ -335,15 +338,15 @@ class LowRankGaussian:
         lowest = jnp.maximum(jnp.maximum(self.floor, limits.tiny), limits.eps * jnp.sum(factor**2, axis=1))
         singular = jnp.any(psi < lowest)
         offset = self.offset + mean + matmul(self.factor, factors)
-        log_psi = jnp.log(jnp.maximum(psi, lowest))
-        new = LowRankGaussian(offset, factor, log_psi, self.origin, self.floor, self.missing)
-        finite = jnp.isfinite(jnp.sum(offset) + jnp.sum(factor) + jnp.sum(log_psi))  # squares that overflow
+        log_noise = jnp.log(jnp.maximum(psi, lowest))
+        new = LowRankGaussian(offset, factor, log_noise, self.origin, self.floor, self.missing)
+        finite = jnp.isfinite(jnp.sum(offset) + jnp.sum(factor) + jnp.sum(log_noise))  # squares that overflow
         kept = jax.tree.map(lambda new, old: jnp.where(alive & finite, new, old), new, self)
         return kept, (~(alive & finite & regular) | singular).astype(jnp.int32)
 
     def parameter_scales(self):
         """Means and factors move in standard deviations of the noise."""
-        noise = jnp.sqrt(self.psi)
+        noise = jnp.sqrt(self.noise_variance)
         return {"offset": noise, "factor": noise[..., None]}
 
     def freeze(self, statistics, frozen):
@@ -418,16 +421,17 @@ class LowRankGaussian:
                              expected=f"fewer than {len(chosen)} indices", got=str(len(chosen)))  # fmt: skip
         known, left = self._part(chosen), self._part(rest)
         top, bottom = known._blocks()
-        d = jnp.exp(-0.5 * known.log_psi) * ((jnp.asarray(values, self.offset.dtype) - known.origin) - known.offset)
+        d = jnp.exp(-0.5 * known.log_noise) * ((jnp.asarray(values, self.offset.dtype) - known.origin) - known.offset)
         within = jnp.sum(top * d[..., None], axis=-2)
         factors = jnp.sum(bottom * within[..., None, :], axis=-1)
         offset = left.offset + jnp.sum(left.factor * factors[..., None, :], axis=-1)
         factor = matmul(left.factor, bottom)
-        return LowRankGaussian(offset, factor, left.log_psi, left.origin, left.floor, self.missing)
+        return LowRankGaussian(offset, factor, left.log_noise, left.origin, left.floor, self.missing)
 
     def _part(self, chosen):
-        offset, log_psi, origin, floor = (a[..., chosen] for a in (self.offset, self.log_psi, self.origin, self.floor))
-        return LowRankGaussian(offset, self.factor[..., chosen, :], log_psi, origin, floor, self.missing)
+        parts = (self.offset, self.log_noise, self.origin, self.floor)
+        offset, log_noise, origin, floor = (part[..., chosen] for part in parts)
+        return LowRankGaussian(offset, self.factor[..., chosen, :], log_noise, origin, floor, self.missing)
 
     def distribution(self):
         """The distrax distribution."""

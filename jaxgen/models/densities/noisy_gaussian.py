@@ -7,11 +7,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import ndtr, ndtri
 
 from jaxgen.core.compiled import compiled, compiled_by_trace
 from jaxgen.core.errors import DataError, ShapeError
 from jaxgen.core.inputs import as_array, concrete, floating
-from jaxgen.core.methods import per_event, per_sample, weighted_events
+from jaxgen.core.methods import per_event, per_level, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops import linalg, scales
 from jaxgen.ops.gaussians import (
@@ -177,6 +178,20 @@ class NoisyGaussian:
         whitener = linalg.inverse_cholesky(self.covariance + self._noise(context))
         z, _ = self._scored(self._residual(x), whitener)
         return self.mean + matmul(self.covariance, matmul(whitener.T, z))
+
+    def _seen_scale(self, context):
+        """Return standard deviations of what is seen of one event, `[D]`."""
+        return jnp.sqrt(self.variance + jnp.diagonal(self._noise(context), axis1=-2, axis2=-1))
+
+    @per_event
+    def cdf(self, x, *, context=None) -> jax.Array:
+        """Return `P(X <= x)` of each coordinate seen through its noise, `[*batch, D] -> [*batch, D]`."""
+        return ndtr(self._residual(x) / self._seen_scale(context))
+
+    @per_level
+    def quantile(self, level, *, context=None) -> jax.Array:
+        """Return quantiles of each coordinate seen through its noise, levels `[*batch] -> [*batch, D]`."""
+        return self.mean + self._seen_scale(context) * ndtri(level)
 
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:

@@ -19,10 +19,11 @@ from jaxgen.core.compiled import compiled
 from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.inputs import as_array, concrete, floating
-from jaxgen.core.methods import per_event, per_sample, weighted_events
+from jaxgen.core.methods import per_event, per_level, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model
 from jaxgen.ops import linalg, scales, wishart
 from jaxgen.ops.gaussians import log_diagonal, ridge, whitener_scales
+from jaxgen.ops.tails import student_cdf, student_quantile
 
 HIGHEST = jax.lax.Precision.HIGHEST
 #: ridge on the default scatter of data in which a column is constant or follows from others, as a share of variances
@@ -82,18 +83,18 @@ def _spread(x, size, diagonal):
 class NormalWishart:
     """A Gaussian whose mean and precision are not known: their normal-Wishart posterior.
 
-    `q(mu, L) = N(mu | mean, (strength L)^-1) Wishart(L | S^-1, degrees)`
+    `q(mu, L) = N(mu | mean, (strength L)^-1) Wishart(L | S^-1, df)`
 
-    The predictive density is a Student-t with `degrees - D + 1` degrees of freedom. One step of `EM` on data is the
+    The predictive density is a Student-t with `df - D + 1` degrees of freedom. One step of `EM` on data is the
     exact posterior, and its next `objective` their exact log evidence per event. With a diagonal scatter S it is the
     best of that form (scikit-learn's `diag`), and the objective a lower bound.
 
     Args:
         offset: `[D]`, the mean relative to `origin`.
-        raw: `[D, D]`, the lower triangular `W` with `W^T W = E[L] = degrees S^-1` and the logarithm of its diagonal; or
+        raw: `[D, D]`, the lower triangular `W` with `W^T W = E[L] = df S^-1` and the logarithm of its diagonal; or
             `[D]`, the logarithm of a diagonal one.
         log_strength: scalar, of the mean, in events.
-        log_excess: scalar, `log(degrees - (D - 1))`.
+        log_excess: scalar, `log(df - (D - 1))`.
         origin: `[D]`, a point amid the data: data far from zero lose no digits to float32.
         prior_offset: `[D]`, the prior mean relative to `origin`.
         prior_tril: the Cholesky factor of the prior's S, `[D, D]`, or `[D]`.
@@ -107,7 +108,7 @@ class NormalWishart:
     Example:
         >>> x = jnp.array([[0.0], [1.0], [2.0]])
         >>> posterior = NormalWishart.init(jax.random.key(0), x)
-        >>> round(float(posterior.strength), 4), round(float(posterior.degrees), 4)
+        >>> round(float(posterior.strength), 4), round(float(posterior.df), 4)
         (4.0, 4.0)
         >>> posterior.mean.tolist(), posterior.covariance.round(4).tolist()
         ([1.0], [[0.75]])
@@ -124,7 +125,7 @@ class NormalWishart:
     prior_excess: jax.Array = fixed()
 
     @classmethod
-    def init(cls, key, x, *, mean=None, strength=1.0, degrees=None, scatter=None) -> NormalWishart:
+    def init(cls, key, x, *, mean=None, strength=1.0, df=None, scatter=None) -> NormalWishart:
         """The posterior of data `[N, D]` with a full scatter; priors not given are those of scikit-learn.
 
         Args:
@@ -132,22 +133,22 @@ class NormalWishart:
             x: events `[N, D]`.
             mean: `[D]`, the prior mean; None is that of the data.
             strength: of the prior mean, in events.
-            degrees: of freedom of the prior, above D - 1; None is D.
-            scatter: `[D, D]`, about `degrees` times the covariance that is expected of a component; None is the data's
+            df: of freedom of the prior, above D - 1; None is D.
+            scatter: `[D, D]`, about `df` times the covariance that is expected of a component; None is the data's
                 covariance.
 
         Raises:
             ModelError: values that make no prior. ShapeError: data that are not `[N, D]`.
         """
-        return cls._init(x, mean, strength, degrees, scatter, False)
+        return cls._init(x, mean, strength, df, scatter, False)
 
     @classmethod
-    def init_diagonal(cls, key, x, *, mean=None, strength=1.0, degrees=None, scatter=None) -> NormalWishart:
+    def init_diagonal(cls, key, x, *, mean=None, strength=1.0, df=None, scatter=None) -> NormalWishart:
         """As `init` with a diagonal scatter, `[D]`; None is the data's variances."""
-        return cls._init(x, mean, strength, degrees, scatter, True)
+        return cls._init(x, mean, strength, df, scatter, True)
 
     @classmethod
-    def _init(cls, x, mean, strength, degrees, scatter, diagonal):
+    def _init(cls, x, mean, strength, df, scatter, diagonal):
         x = floating(x)
         if x.ndim != 2:
             raise ShapeError(
@@ -163,29 +164,29 @@ class NormalWishart:
                 fix="init takes a matrix, init_diagonal a vector",
             )  # fmt: skip
         given = _spread(x - origin, scales.columns(x).scale, diagonal) if given is None else given
-        prior = cls.from_values(origin if mean is None else mean, given, strength=strength, degrees=degrees)
+        prior = cls.from_values(origin if mean is None else mean, given, strength=strength, df=df)
         # moments around the data, wherever the prior has its mean
         start = dataclasses.replace(prior, origin=origin, prior_offset=prior.origin - origin)
         return start.m_step(start.e_step(x, jnp.ones(x.shape[0], x.dtype))[0])
 
     @classmethod
-    def from_values(cls, mean, scatter, *, strength=1.0, degrees=None) -> NormalWishart:
+    def from_values(cls, mean, scatter, *, strength=1.0, df=None) -> NormalWishart:
         """A posterior that has seen nothing: the prior itself, as fields that train and as those that do not.
 
         Args:
             mean: `[*K, D]`.
             scatter: S, `[*K, D, D]`, or `[*K, D]` for a diagonal one.
             strength: positive, `[*K]` or one number.
-            degrees: above D - 1, `[*K]` or one number; None is D.
+            df: above D - 1, `[*K]` or one number; None is D.
 
         Raises:
             ModelError: a scatter that is not symmetric positive definite, numbers out of range, shapes that do not fit.
 
         Example:
-            >>> NormalWishart.from_values([0.0, 0.0], [2.0, 4.0], degrees=2.0).covariance.round(4).tolist()
+            >>> NormalWishart.from_values([0.0, 0.0], [2.0, 4.0], df=2.0).covariance.round(4).tolist()
             [1.0, 2.0]
         """
-        called = "NormalWishart.from_values(mean, scatter, strength=..., degrees=...)"
+        called = "NormalWishart.from_values(mean, scatter, strength=..., df=...)"
         mean = floating(mean, name="mean")
         scatter = as_array(scatter, name="scatter")
         d = mean.shape[-1] if mean.ndim else 0
@@ -196,13 +197,13 @@ class NormalWishart:
                 expected="mean [*K, D], scatter [*K, D, D] or [*K, D]",
             )  # fmt: skip
         diagonal = scatter.ndim == mean.ndim
-        degrees = d if degrees is None else degrees
+        df = d if df is None else df
         # values that can be seen are checked, also while a mixture's start is being compiled
-        known = concrete(strength, degrees)
-        if known and not (np.all(np.asarray(strength) > 0) and np.all(np.asarray(degrees) > d - 1)):
+        known = concrete(strength, df)
+        if known and not (np.all(np.asarray(strength) > 0) and np.all(np.asarray(df) > d - 1)):
             raise ModelError(
-                "a prior out of range", called=called, expected=f"strength > 0, degrees > {d - 1} (D - 1)",
-                got=f"strength {strength}, degrees {degrees}", fix=f"strength, degrees = (1.0, {d})",
+                "a prior out of range", called=called, expected=f"strength > 0, df > {d - 1} (D - 1)",
+                got=f"strength {strength}, df {df}", fix=f"strength, df = (1.0, {d})",
             )  # fmt: skip
         if concrete(scatter) and not _positive(np.asarray(scatter, np.float64), diagonal):
             raise ModelError(
@@ -210,12 +211,12 @@ class NormalWishart:
                 fix="np.maximum(scatter, 1e-6)" if diagonal else ridge("scatter", scatter),
                 expected="a positive definite matrix, or positive numbers", got=f"{scatter}"[:200],
             )  # fmt: skip
-        strength, degrees = (jnp.broadcast_to(jnp.asarray(v, mean.dtype), mean.shape[:-1]) for v in (strength, degrees))
+        strength, df = (jnp.broadcast_to(jnp.asarray(v, mean.dtype), mean.shape[:-1]) for v in (strength, df))
         scatter = jnp.asarray(scatter, mean.dtype)
         tril = jnp.sqrt(scatter) if diagonal else linalg.cholesky(scatter)
-        root = jnp.sqrt(degrees)[..., None]
+        root = jnp.sqrt(df)[..., None]
         raw = jnp.log(root / tril) if diagonal else log_diagonal(root[..., None] * linalg.tril_inverse(tril))
-        excess = degrees - (d - 1)
+        excess = df - (d - 1)
         zero = jnp.zeros_like(mean)
         return cls(zero, raw, jnp.log(strength), jnp.log(excess), mean, zero, tril, strength, excess)
 
@@ -245,14 +246,14 @@ class NormalWishart:
         return jnp.exp(self.log_strength)
 
     @property
-    def degrees(self) -> jax.Array:
+    def df(self) -> jax.Array:
         """Degrees of freedom, `[*K]`."""
         return jnp.exp(self.log_excess) + (self.offset.shape[-1] - 1)
 
     @property
     def scatter(self) -> jax.Array:
-        """S, `degrees` times the covariance, `[*K, D, D]` or `[*K, D]`, units of x squared."""
-        return self.covariance * self.degrees[(..., *[None] * (1 if self.diagonal else 2))]
+        """S, `df` times the covariance, `[*K, D, D]` or `[*K, D]`, units of x squared."""
+        return self.covariance * self.df[(..., *[None] * (1 if self.diagonal else 2))]
 
     @property
     def whitener(self) -> jax.Array:
@@ -295,13 +296,13 @@ class NormalWishart:
     def _predictive(self, distance):
         """Log density at squared distances `[*K, ...]`."""
         values = (self._log_det, self.strength, jnp.exp(self.log_excess))
-        log_det, strength, degrees = (v.reshape(v.shape + (1,) * (distance.ndim - v.ndim)) for v in values)
-        return wishart.log_student(distance, log_det, strength, degrees, self.offset.shape[-1])
+        log_det, strength, df = (v.reshape(v.shape + (1,) * (distance.ndim - v.ndim)) for v in values)
+        return wishart.log_student(distance, log_det, strength, df, self.offset.shape[-1])
 
     def _expected(self, distance):
-        values = (self._log_det, self.strength, self.degrees)
-        log_det, strength, degrees = (v.reshape(v.shape + (1,) * (distance.ndim - v.ndim)) for v in values)
-        return wishart.expected_log_normal(distance, log_det, strength, degrees, self.offset.shape[-1])
+        values = (self._log_det, self.strength, self.df)
+        log_det, strength, df = (v.reshape(v.shape + (1,) * (distance.ndim - v.ndim)) for v in values)
+        return wishart.expected_log_normal(distance, log_det, strength, df, self.offset.shape[-1])
 
     @per_event
     def log_prob(self, x, *, context=None) -> jax.Array:
@@ -313,6 +314,23 @@ class NormalWishart:
         """`E_q log N(x | mu, L^-1)`: nats, `[*batch, D] -> [*batch]`."""
         return self._expected(self._distance(x))
 
+    @property
+    def _predictive_scales(self):
+        """Scales of the coordinates of the predictive t density by themselves, `[D]`."""
+        factor = self.scale_tril if self.diagonal else jnp.linalg.norm(self.scale_tril, axis=-1)
+        return factor * jnp.sqrt(self.df * (1 + 1 / self.strength) / jnp.exp(self.log_excess))
+
+    @per_event
+    def cdf(self, x, *, context=None) -> jax.Array:
+        """Return `P(X <= x)` of each coordinate of the predictive density, `[*batch, D] -> [*batch, D]`."""
+        return student_cdf(self._residual(x) / self._predictive_scales, jnp.exp(self.log_excess))
+
+    @per_level
+    def quantile(self, level, *, context=None) -> jax.Array:
+        """Return quantiles of each coordinate of the predictive density, levels `[*batch] -> [*batch, D]`."""
+        z = student_quantile(level, jnp.exp(self.log_excess))
+        return self.mean + self._predictive_scales * z
+
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws of the posterior predictive density, `[*shape, D]`."""
@@ -322,7 +340,7 @@ class NormalWishart:
         excess = jnp.exp(self.log_excess)
         # log: a chi-square of few degrees of freedom can be smaller than the smallest number
         log_chi = math.log(2) + jax.random.loggamma(second, 0.5 * excess, dtype=self.offset.dtype)
-        return self.mean + noise * jnp.exp(0.5 * (jnp.log(self.degrees * (1 + 1 / self.strength)) - log_chi))
+        return self.mean + noise * jnp.exp(0.5 * (jnp.log(self.df * (1 + 1 / self.strength)) - log_chi))
 
     @weighted_events
     def e_step(self, x, weight=None):
@@ -346,17 +364,17 @@ class NormalWishart:
         pull = self.prior_offset - self.offset
         shift = (self.prior_strength * pull + first) / strength
         prior = square(self.prior_tril) if self.diagonal else _product(self.prior_tril, self.prior_tril.T)
-        degrees = excess + (len(shift) - 1)
+        df = excess + (len(shift) - 1)
         # in this order: the update itself, then its two small corrections
-        covariance = (prior + (second + (self.prior_strength * square(pull) - strength * square(shift)))) / degrees
+        covariance = (prior + (second + (self.prior_strength * square(pull) - strength * square(shift)))) / df
         if self.diagonal:
             regular = jnp.asarray(True)
             # the exact update is never below the prior
-            raw = -0.5 * jnp.log(jnp.maximum(covariance, prior / degrees))
+            raw = -0.5 * jnp.log(jnp.maximum(covariance, prior / df))
         else:
             whitener = linalg.inverse_cholesky(covariance)
             regular = jnp.isfinite(whitener).all()
-            alone = jnp.maximum(_diagonal(covariance), _diagonal(prior) / degrees)
+            alone = jnp.maximum(_diagonal(covariance), _diagonal(prior) / df)
             raw = jnp.where(regular, log_diagonal(whitener), jnp.diag(-0.5 * jnp.log(alone)))
         new = dataclasses.replace(
             self, offset=self.offset + shift, raw=raw, log_strength=jnp.log(strength), log_excess=jnp.log(excess)
@@ -372,7 +390,7 @@ class NormalWishart:
         prior_log_det = -jnp.sum(jnp.log(tril if self.diagonal else _diagonal(tril)))
         return -wishart.kl_normal_wishart(
             jnp.sum(pull * pull), jnp.sum(spread * spread), self._log_det, prior_log_det, self.strength,
-            self.prior_strength, self.degrees, self.prior_excess + (d - 1), d,
+            self.prior_strength, self.df, self.prior_excess + (d - 1), d,
         )  # fmt: skip
 
     def parameter_scales(self):

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import ndtri
 
 from jaxgen.core import algebra
 from jaxgen.core.compiled import compiled, compiled_by_trace
@@ -28,9 +27,8 @@ from jaxgen.ops.gaussians import (
     ridge,
     whitener_scales,
 )
-from jaxgen.ops.roots import reach
 from jaxgen.ops.stable import has_mass
-from jaxgen.ops.tails import beta_cdf
+from jaxgen.ops.tails import student_cdf, student_quantile
 
 #: where the M-step looks for degrees of freedom: draws of less leave float32 too often, and more is a Gaussian (the
 #: log-densities differ by less than (D + 1)^2 / 4 df near the bulk)
@@ -232,15 +230,6 @@ class StudentT:
         """Scales of the coordinates by themselves, `[*K, D]`."""
         return jnp.linalg.norm(linalg.tril_inverse(self.whitener), axis=-1)
 
-    def _tail(self, z):
-        """Return the probability of no more than z, not positive, in units of the scale."""
-        ratio = jnp.where(z > 0, 0, z) / jnp.sqrt(self.df)
-        far = jnp.abs(ratio) > 1  # where the square may overflow
-        inner, outer = jnp.where(far, 0, ratio) ** 2, 1 / jnp.where(far, ratio, 1) ** 2
-        near, rest = (jnp.where(far, a, b) for a, b in ((outer / (1 + outer), 1 / (1 + inner)),
-                                                        (1 / (1 + outer), inner / (1 + inner))))  # fmt: skip
-        return jnp.where(z < 0, 0.5 * beta_cdf(self.df / 2, 0.5, near, rest), jnp.where(z >= 0, 0.5, z))
-
     def _residual(self, x):
         return (x - self.origin) - self.offset
 
@@ -266,15 +255,12 @@ class StudentT:
     @per_event
     def cdf(self, x, *, context=None) -> jax.Array:
         """Return `P(X <= x)` of each coordinate by itself, `[*batch, D] -> [*batch, D]`."""
-        z = self._residual(x) / self._scales
-        return jnp.where(z > 0, 1 - self._tail(-jnp.abs(z)), self._tail(-jnp.abs(z)))
+        return student_cdf(self._residual(x) / self._scales, self.df)
 
     @per_level
     def quantile(self, level, *, context=None) -> jax.Array:
         """Return quantiles of each coordinate by itself, levels `[*batch] -> [*batch, D]`."""
-        tail = jnp.minimum(level, 1 - level)
-        z = reach(self._tail, tail, jnp.minimum(ndtri(tail), -1), 0.0)
-        return self.location + jnp.where(level < 0.5, 1, -1) * self._scales * z
+        return self.location + self._scales * student_quantile(level, self.df)
 
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:

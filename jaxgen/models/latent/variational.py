@@ -16,11 +16,12 @@ from jaxgen.core.compiled import compiled, compiled_once
 from jaxgen.core.errors import ModelError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.inputs import as_array, concrete, floating
-from jaxgen.core.methods import per_batch, per_sample, weighted_events
+from jaxgen.core.methods import per_batch, per_event, per_level, per_sample, weighted_events
 from jaxgen.core.protocols import Located
 from jaxgen.core.pytree import fixed, float_type, model, parts
 from jaxgen.core.value import ByValue
 from jaxgen.ops import wishart
+from jaxgen.ops.mixing import mixed_cdf, mixed_quantile
 from jaxgen.ops.stable import logsumexp, shares, softmax
 from jaxgen.ops.starts import START_STEPS, cluster_shares
 
@@ -212,6 +213,16 @@ class VariationalMixture:
     def predict(self, x, *, context=None) -> jax.Array:
         """The likeliest component, `[*batch, *event] -> [*batch]` int32."""
         return jnp.argmax(self._joint(x), axis=0).astype(jnp.int32)
+
+    @per_event
+    def cdf(self, x, *, context=None) -> jax.Array:
+        """Return `P(X <= x)` of each coordinate of the predictive density, `[*batch, *event]` both."""
+        return mixed_cdf(self.weights, self.components, x, context, "VariationalMixture.cdf(x)")
+
+    @per_level
+    def quantile(self, level, *, context=None) -> jax.Array:
+        """Return quantiles of each coordinate of the predictive density, levels `[*batch] -> [*batch, *event]`."""
+        return mixed_quantile(self.weights, self.components, level, context, "VariationalMixture.quantile(level)")
 
     @per_sample
     def sample(self, key, shape=(), *, context=None) -> jax.Array:
