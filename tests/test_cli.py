@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import sys
 
 import jax
 import numpy as np
@@ -186,16 +187,18 @@ def test_dates_and_codes_of_another_file_are_read_as_the_models(folder, capsys):
     assert float(capsys.readouterr().out.split()[0]) == pytest.approx(float(model.log_prob(days[20:]).mean()), abs=1e-3)
 
 
+def test_parquet_without_its_reader(folder, people, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (folder / "people.parquet").write_bytes(b"PAR1")
+    assert cli.main(["score", people, str(folder / "people.parquet")]) == 2
+    assert "pip install pandas pyarrow" in capsys.readouterr().err
+
+
 def test_parquet(folder, people, capsys):
+    pytest.importorskip("pyarrow")  # of the test extra, as polars
     capsys.readouterr()
     PEOPLE.to_csv(folder / "whole.csv", index=False)
-    try:
-        PEOPLE.to_parquet(folder / "people.parquet")
-    except ImportError:
-        (folder / "people.parquet").write_bytes(b"PAR1")
-        assert cli.main(["score", people, str(folder / "people.parquet")]) == 2
-        assert "pip install pandas pyarrow" in capsys.readouterr().err
-        return
+    PEOPLE.to_parquet(folder / "people.parquet")
     for name in ("people.parquet", "whole.csv"):
         assert cli.main(["score", people, str(folder / name)]) == 0
     assert len(set(capsys.readouterr().out.splitlines())) == 1

@@ -201,7 +201,7 @@ def test_steps_in_float32_never_decrease(copies):
 HELD = {
     "offset": {"offset": True}, "part of the offset": {"offset": (True, False, False, True, False)},
     "factor": {"factor": True}, "rows of the factor": {"factor": (False, True, False, False, False)},
-    "psi": {"log_psi": True}, "offset and rows": {"offset": True, "factor": (True, True, False, False, False)},
+    "psi": {"log_noise": True}, "offset and rows": {"offset": True, "factor": (True, True, False, False, False)},
     "parts of both": {"offset": (False, True) + (False,) * 3, "factor": (True,) + (False,) * 4},
 }  # fmt: skip
 
@@ -235,7 +235,7 @@ def test_held_parameters_stay_and_the_others_reach_their_maximum(name):
         start = LowRankGaussian.from_values(truth.mean + 0.1, 0.8 * truth.factor, noise, missing=True)
         held = frozen_leaves(start, HELD[name])
         score = slope(climb(start, x, held, 300), x)
-        for field in ("offset", "factor", "log_psi"):
+        for field in ("offset", "factor", "log_noise"):
             assert np.abs(np.where(getattr(held, field), 0, getattr(score, field))).max() < 1e-6, field
 
 
@@ -259,7 +259,7 @@ def test_held_components_leave_the_others_their_whole_step():
     with jax.enable_x64(True):
         both = algebra.stack([example(), example(seed=3)])
         statistics = algebra.component_e_step(both, x, np.ones((2, 50)))
-        held = frozen_leaves(both, {"offset": (True, False), "factor": (True, False), "log_psi": (True, False)})
+        held = frozen_leaves(both, {"offset": (True, False), "factor": (True, False), "log_noise": (True, False)})
         new = jax.jit(lambda s: latent.component_maximize(both, latent.component_freeze(both, s, held))[0])(statistics)
         free = algebra.take(both, 1).m_step(algebra.take(statistics, 1))
         for a, b in zip(jax.tree.leaves(algebra.take(new, 1)), jax.tree.leaves(free), strict=True):
