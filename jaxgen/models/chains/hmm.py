@@ -203,18 +203,16 @@ class HMM:
         return cls.from_values(weight, transition, mixture.components, initial_prior=initial_prior,
                                transition_prior=transition_prior, stationary=stationary)  # fmt: skip
 
-    @property
-    def event_shape(self):
-        return (None, *algebra.element(self.emissions).event_shape)
+    event_shape = property(lambda self: (None, *algebra.element(self.emissions).event_shape))
+    initial_prior = property(lambda self: self.chain.initial_prior, doc="That of the chain, `[K]`, or None.")
+    transition_prior = property(lambda self: self.chain.transition_prior, doc="That of the chain, `[K, K]`, or None.")
+    stationary = property(lambda self: self.chain.stationary, doc="True if the chain starts in its stationary state.")
+    _emission_context = property(lambda self: context_shape(algebra.element(self.emissions)))
 
     @property
     def context_shape(self):
         own = [shape for shape in (context_shape(self.chain), self._emission_context) if shape is not None]
         return (None, *own[0]) if own else None
-
-    @property
-    def _emission_context(self):
-        return context_shape(algebra.element(self.emissions))
 
     @property
     def joins(self) -> bool:
