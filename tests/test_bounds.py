@@ -82,6 +82,26 @@ def test_annealing_brackets_the_likelihood(from_prior):
     assert "upper bound" in str(many)
 
 
+def test_the_space_of_the_data_is_printed():
+    grey = np.random.default_rng(0).random((40, 6)).astype(np.float32)
+    bits, again = (jg.data.binarized(seed, grey) for seed in (7, 7))
+    np.testing.assert_array_equal(bits.x, again.x)
+    assert set(np.unique(bits.x)) == {0.0, 1.0}
+    assert (bits.x != jg.data.binarized(8, grey).x).any()
+    vae = jg.VAE.init(jax.random.key(0), bits.x, jg.StandardNormal((2,)), hidden=(4,))
+    found = metrics.bounds(jax.random.key(1), vae, bits, samples=5, steps=0)
+    assert found.space == found.elbo.space == "bits, Bernoulli(x) of seed 7"
+    assert str(found).count("seed 7") == 1
+    assert "of bits, Bernoulli(x) of seed 7" in str(jg.score(jax.random.key(1), vae, bits))
+    whole = np.arange(256).reshape(4, 64)
+    numbers = jg.data.dequantized(0, whole)
+    np.testing.assert_array_equal(np.floor(np.asarray(numbers.x, np.float64) * 256), whole)
+    for call in (lambda: jg.data.binarized(0, 2 * whole), lambda: jg.data.dequantized(0, grey),
+                 lambda: jg.data.binarized(0.5, grey)):  # fmt: skip
+        with pytest.raises(jg.DataError):
+            call()
+
+
 def test_in_float64_every_digit_is_there():
     with jax.enable_x64(True):
         given = vae_of(6 / 7, 1 / 21, dtype=jnp.float64).inference(jnp.asarray(X))

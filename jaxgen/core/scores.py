@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxgen.core import markup
 from jaxgen.core.protocols import Kind
@@ -19,6 +19,25 @@ def plus_minus(value: float, error: float) -> str:
     return f"{value:.4f} ± {error:.4f}" if math.isfinite(error) else f"{value:.4f}"
 
 
+class Measured(NamedTuple):
+    """Data that say in words what they are measured in: numbers of data in different spaces are not compared.
+
+    `data.binarized` and `data.dequantized` make some; `jaxgen.score` and `metrics.bounds` take them, and print it.
+
+    Args:
+        x: events `[N, *event]`.
+        space: what was done to get them, and by which seed.
+    """
+
+    x: Any
+    space: str
+
+
+def as_measured(data: Any, space: str = "") -> tuple[Any, str]:
+    """Return data and what they are measured in, as they say or as told."""
+    return (data.x, space or data.space) if isinstance(data, Measured) else (data, space)
+
+
 class Score(NamedTuple):
     """A mean over events that says what kind of number it is.
 
@@ -28,6 +47,7 @@ class Score(NamedTuple):
         kind: what the number means.
         events: how many events.
         low, high: of an estimate that was bracketed, the bounds that it lies between, nats; None of all others.
+        space: in words what the data are measured in, where they say so (`data.binarized`).
 
     Example:
         >>> print(Score(-84.5, 0.2, Kind.ESTIMATE, 100, -84.6, -84.4))
@@ -42,11 +62,13 @@ class Score(NamedTuple):
     events: int
     low: float | None = None
     high: float | None = None
+    space: str = ""
 
     def __str__(self) -> str:
         within = "" if self.low is None else f" in [{self.low:.4f}, {self.high:.4f}]"
         about = f"{self.kind}, {self.events} event{'s' * (self.events != 1)}"
         about += "" if math.isfinite(self.standard_error) else ", no standard error"
+        about += f", of {self.space}" if self.space else ""
         return f"{plus_minus(self.mean, self.standard_error)}{within} nats per event ({about})"
 
     def __repr__(self) -> str:
@@ -56,4 +78,5 @@ class Score(NamedTuple):
         rows = [("nats per event", plus_minus(self.mean, self.standard_error)), ("kind", self.kind),
                 ("events", self.events)]  # fmt: skip
         within = [] if self.low is None else [("bounds", f"{self.low:.4f} to {self.high:.4f}")]
-        return markup.table([*rows, *within], "Score")
+        space = [("space", self.space)] if self.space else []
+        return markup.table([*rows, *within, *space], "Score")

@@ -3,6 +3,7 @@
 from jaxgen.core.inputs import as_array
 from jaxgen.core.tables import Schema, Table
 from jaxgen.data.blobs import Blobs, blobs
+from jaxgen.data.measured import Measured, binarized, dequantized
 from jaxgen.data.readers import read, read_idx, read_npy, read_npz, read_parquet
 from jaxgen.data.sets import digits, earthquakes, fashion_mnist, old_faithful, text, weekly_returns
 from jaxgen.data.stream import Stream
@@ -17,11 +18,14 @@ from jaxgen.data.tables import read_csv
 
 __all__ = [
     "Blobs",
+    "Measured",
     "Schema",
     "Stream",
     "Table",
     "as_array",
+    "binarized",
     "blobs",
+    "dequantized",
     "digits",
     "earthquakes",
     "eight_gaussians",

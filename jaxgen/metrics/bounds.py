@@ -20,7 +20,7 @@ from jaxgen.core.inputs import as_array, as_batch, widened
 from jaxgen.core.methods import batch_axes, check_key, is_count, latent_shape
 from jaxgen.core.protocols import Inferring, Kind
 from jaxgen.core.pytree import registered
-from jaxgen.core.scores import Score
+from jaxgen.core.scores import Score, as_measured
 from jaxgen.metrics.partition import ais, estimated, reverse_ais
 from jaxgen.ops.bounds import CHUNK_DRAWS
 from jaxgen.ops.samplers import HMC
@@ -79,7 +79,7 @@ class Bounds(NamedTuple):
             rows.append((f"AIS-{self.steps}", self.ais, chains))
         if self.reverse_ais is not None:
             rows.append(("reverse AIS", self.reverse_ais, f", gap {self.gap:.4f}"))
-        lines = [f"{name:<12}{score}{more}" for name, score, more in rows]
+        lines = [f"{name:<12}{score._replace(space='')}{more}" for name, score, more in rows]
         return "\n".join([*lines, *([f"{'x':<12}{self.space}"] if self.space else [])])
 
     def __repr__(self) -> str:
@@ -153,7 +153,7 @@ def bounds(
     Args:
         key: typed key.
         model: with hidden variables of real numbers, such as a `VAE`.
-        data: an array `[N, *event]`, or a tuple `(x, context)`, or a dict of them.
+        data: an array `[N, *event]`, or a tuple `(x, context)`, or a dict of them; or what `data.binarized` made.
         samples: S, draws of the posterior for each event.
         chains: C, for each event, 2 or more.
         steps: densities on the way from q to p; 0 leaves annealing out.
@@ -162,8 +162,8 @@ def bounds(
         from_prior: anneals from the prior in place of the posterior, for one that misses modes.
         z: `[N, *latent]`, an exact draw of `p(z | x)` for each event, as `simulated` draws it together with x; the
             upper bound needs it.
-        space: in words what x is measured in, such as "pixels, binarised by bernoulli(x / 255), seed 0": bounds of
-            data in different spaces are not compared. It is printed.
+        space: in words what x is measured in, where the data do not say it: bounds of data in different spaces are not
+            compared. It is printed.
 
     Returns:
         `Bounds`. Chains that hardly moved are also a `JaxgenWarning`.
@@ -194,7 +194,7 @@ def bounds(
             expected="samples >= 1, chains >= 2, steps >= 0, leapfrogs >= 1",
             got=f"samples={samples}, chains={chains}, steps={steps}, leapfrogs={leapfrogs}",
         )  # fmt: skip
-    model = widened(model)
+    model, (data, space) = widened(model), as_measured(data, space)
     absent, missing = absent_axes(model), latent.accepts_missing(model)
     batch = as_batch(data, missing=missing, unseen=latent.unseen(model), schema=latent.schema(model), absent=absent)
     if len(batch_axes(np.shape(batch.x), model.event_shape, called, "data")) != 1:
@@ -225,7 +225,7 @@ def bounds(
             return None
         n = len(values)
         error = float(np.std(values, ddof=1) / math.sqrt(n)) if n > 1 else math.nan
-        return Score(float(values.mean()), error, kind, n)
+        return Score(float(values.mean()), error, kind, n, space=space)
 
     return Bounds(
         score(found.elbo, Kind.LOWER_BOUND), score(found.iwae, Kind.LOWER_BOUND),  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from jaxgen.core.errors import DataError, FitError, ModelError
 from jaxgen.core.inputs import Batch, Chunked, as_batch, widened
 from jaxgen.core.methods import batch_axes, check_key
 from jaxgen.core.protocols import Annealed, Energy, Kind, Tractable, Weighted, has
-from jaxgen.core.scores import Score
+from jaxgen.core.scores import Score, as_measured
 from jaxgen.metrics.bridge import bracket
 
 #: events scored at once, and scalars of data times samples at once: what keeps the memory of a wide network small
@@ -42,7 +42,7 @@ def score(key: Any, model: Any, data: Any, *, samples: int = 1) -> Score:
         key: typed key; not used where the number is exact.
         model: a `Density`, `Bound` or `Energy`.
         data: an array `[N, *event]`, `Sequences`, a tuple `(x, context, weight)` or a dict of them; or a `data.Stream`,
-            which is read once through.
+            which is read once through, or what `data.binarized` made, whose space is printed.
         samples: draws per event for a bound: the importance weighted bound of so many where the model has `iwae`,
             else the mean of so many draws of the bound.
 
@@ -65,13 +65,13 @@ def score(key: Any, model: Any, data: Any, *, samples: int = 1) -> Score:
     check_key(key, called)
     if samples < 1:
         raise FitError("a bound needs draws", called=called, expected="samples=1 or more", got=f"samples={samples}")
-    model = widened(model)
+    model, (data, space) = widened(model), as_measured(data)
     number, cost, kind = _asked(model, samples, called)
     chunks = enumerate(data) if isinstance(data, Chunked) else [(None, data)]
     found = [_scored(number, key if i is None else jax.random.fold_in(key, i), model, part, cost, called)
              for i, part in chunks]  # fmt: skip
     values, weight = (np.concatenate(rows) for rows in zip(*found, strict=True))
-    result = _mean(values, weight, kind)
+    result = _mean(values, weight, kind)._replace(space=space)
     return result if kind is not Kind.UNNORMALISED else _normalised_energy(key, model, result)
 
 
@@ -212,7 +212,7 @@ def _normalised_energy(key: Any, model: Any, score: Score) -> Score:
         return score
     found, mean = bracket(key, model), score.mean
     error = math.hypot(score.standard_error, found.standard_error)
-    return Score(mean - found.log_z, error, found.kind, score.events, mean - found.high, mean - found.low)
+    return Score(mean - found.log_z, error, found.kind, score.events, mean - found.high, mean - found.low, score.space)
 
 
 def _minus_energy(key: Any, model: Any, x: Any, context: Any) -> jax.Array:
