@@ -264,3 +264,17 @@ def test_data_outside_of_the_support_are_refused(likelihood, x, says, fix):
 def test_what_does_not_fit_is_refused(call, match):
     with pytest.raises(jg.ModelError, match=match):
         call()
+
+
+@pytest.mark.parametrize("name", ["gaussian of one scale", "logistic mixture", "negative binomial"])
+def test_a_vae_takes_them(name, tmp_path):
+    likelihood, x, _, _ = CASES[name]
+    x = jnp.asarray(np.stack([x, x[::-1]]), jnp.float32)
+    vae = jg.VAE.init(KEY, x, jg.StandardNormal((2,)), hidden=(4,), likelihood=likelihood)
+    slope = jax.grad(lambda vae: vae.elbo(KEY, x).mean(), allow_int=True)(vae)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((slope.encoder, slope.decoder, slope.shared)))
+    likelihoods.check_support(likelihood, (6,), vae.sample(KEY, (20,)), "test")
+    jg.save(vae, tmp_path / "vae")
+    loaded = jg.load(tmp_path / "vae")
+    assert loaded.likelihood == likelihood
+    np.testing.assert_array_equal(loaded.elbo(KEY, x), vae.elbo(KEY, x))
