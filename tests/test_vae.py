@@ -273,6 +273,27 @@ def test_what_was_not_seen_is_summed_out(pca):
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((slope.encoder, slope.decoder)))
 
 
+def test_what_was_not_seen_is_filled_in(pca):
+    """The conditional mean and spread of a joint normal; what was seen stays as it is."""
+    vae, exact, x = pca
+    vae = dataclasses.replace(with_encoder_off(vae), missing=True)
+    hidden, seen = np.array([1, 3]), np.array([0, 2, 4])
+    holes = x[:3].copy()
+    holes[:, hidden] = np.nan
+    gain = exact.cov[np.ix_(hidden, seen)] @ np.linalg.inv(exact.cov[np.ix_(seen, seen)])
+    mean = exact.mean[hidden] + (x[:3][:, seen] - exact.mean[seen]) @ gain.T
+    spread = np.sqrt(np.diag(exact.cov[np.ix_(hidden, hidden)] - gain @ exact.cov[np.ix_(seen, hidden)]))
+    filled = np.asarray(vae.impute(jax.random.key(0), holes, samples=20_000))
+    np.testing.assert_array_equal(filled[:, seen], x[:3][:, seen])
+    np.testing.assert_allclose(filled[:, hidden], mean, atol=0.05)
+    draws = np.asarray(vae.complete(jax.random.key(1), np.repeat(holes[:1], 3000, axis=0), samples=200))[:, hidden]
+    # three standard errors of 3000 draws, and the bias of 200 weights
+    np.testing.assert_allclose(draws.mean(0), mean[0], atol=0.1)
+    np.testing.assert_allclose(draws.std(0), spread, rtol=0.08)
+    with pytest.raises(jg.ModelError, match="missing=True"):
+        pca[0].impute(jax.random.key(0), x[:1])
+
+
 def test_sequences_with_a_chain_for_a_prior():
     """Numbers that a hidden chain draws, seen with noise: a chain again, whose states are as wide as both together."""
     means, chain = np.array([[-1.0], [0.0], [2.0]]), np.array([[0.8, 0.1, 0.1], [0.2, 0.6, 0.2], [0.1, 0.3, 0.6]])

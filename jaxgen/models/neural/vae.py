@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.core import algebra
+from jaxgen.core.errors import ModelError
 from jaxgen.core.inputs import as_array
 from jaxgen.core.methods import context_shape, per_event, per_latent, per_sample
 from jaxgen.core.protocols import Centered, Completed, Divergent, Enumerated, has
@@ -278,6 +279,45 @@ class VAE:
     def reconstruct(self, x, *, context=None) -> jax.Array:
         """The mean event at the posterior's center, `decode(encode(x))`, `[*batch, *event] -> [*batch, *event]`."""
         return self._in_units(self._observe(self._center(x, context, "VAE.reconstruct(x)"), context).mean())
+
+    @per_event
+    def impute(self, key, x, *, context=None, samples=50) -> jax.Array:
+        """Events whose entries not seen are their means given those seen, `[*batch, *event] -> [*batch, *event]`.
+
+        `sum_s w_s E[x | z_s] / sum_s w_s`, `w = p(x_seen, z) / q(z | x_seen)`, over `samples` draws (static); it tends
+        to `E[x | x_seen]` with more of them. For a model with `missing=True`.
+
+        Source: Mattei and Frellsen (2019), MIWAE: deep generative modelling and imputation of incomplete data.
+        """
+        z, weight = self._weighed(key, x, context, samples)
+        means = jax.vmap(lambda z: self._in_units(self._observe(z, context).mean()))(z)
+        return jnp.where(jnp.isnan(x), jnp.tensordot(weight, means, 1), x)
+
+    @per_event
+    def complete(self, key, x, *, context=None, samples=50) -> jax.Array:
+        """Events whose entries not seen are drawn given those seen, `[*batch, *event] -> [*batch, *event]`.
+
+        One of `samples` latents is drawn by its weight, then the entries by the likelihood: repeat an event for several
+        independent draws, whose spread says how much is known. See `impute`.
+        """
+        draw_key, choice_key, event_key = jax.random.split(key, 3)
+        z, weight = self._weighed(draw_key, x, context, samples)
+        chosen = z[jax.random.choice(choice_key, len(weight), p=weight)]
+        drawn = self._in_units(self._observe(chosen, context).sample(seed=event_key))
+        return jnp.where(jnp.isnan(x), drawn, x)
+
+    def _weighed(self, key, x, context, samples):
+        """Draws of the posterior given what was seen `[S, *latent]`, and their weights, which sum to one."""
+        if not self.missing or samples < 1:
+            raise ModelError(
+                "the model has no entries that were not seen", called="VAE.impute(key, x)",
+                expected="missing=True, and samples of 1 or more", got=f"missing={self.missing}, samples={samples}",
+                fix="dataclasses.replace(vae, missing=True)",
+            )  # fmt: skip
+        given = self.inference(x, context=context)
+        z, log_q = jax.vmap(given.propose)(jax.random.split(key, samples))
+        log_weight = jax.vmap(lambda z: given.log_likelihood(z) + given.log_prior(z))(z) - log_q
+        return z, jax.nn.softmax(log_weight)
 
     @per_sample
     def sample(self, key, shape=(), *, context=None, length=None) -> jax.Array:
