@@ -288,6 +288,18 @@ case("synthetic.two_moons(key, 3)", "key", key=0)
 
 # metrics and pictures
 case("jaxgen.score(key, model, data)", "data", model=gaussian, data=X[0])
+
+# hidden variables
+latents = lambda: jaxgen.VAE.init(KEY, BITS, jaxgen.StandardNormal((2,)), hidden=(4,))  # noqa: E731
+case("jaxgen.data.binarized(0, x)", "x", x=BITS * 255)
+case("jaxgen.data.dequantized(0, x)", "x", x=BITS * 0.5)
+case(run(", algorithm=jaxgen.FactorVAE(critic)"), "critic", model=latents, data=BITS, critic=MLP((2,)))
+case("jaxgen.metrics.bounds(key, vae, data, samples=2, steps=0)", "data", vae=latents, data=BITS[0])
+case("jaxgen.metrics.sap(codes, x[:, 0, :2])", "codes", codes=BITS[:, :, None], x=X[:len(BITS), None])
+case("vae.impute(key, x)", "vae", vae=latents, x=BITS)
+case("jaxgen.plot.latent_map(z)", None, z=X[:, :1])
+case("jaxgen.plot.traversals(vae, z)", "z", vae=lambda: jaxgen.VAE.init(
+     KEY, np.zeros((4, 2, 3)), jaxgen.StandardNormal((2,)), hidden=(4,)), z=X[:, :2])  # fmt: skip
 case("jaxgen.bic(model, data)", "data", model=gaussian, data=X[0])
 case("jaxgen.bic(model, data)", model=machine, data=BITS)
 case("jaxgen.icl(model, data)", model=gaussian, data=X)
@@ -427,7 +439,7 @@ case("model.quantile(level)", None, model=flow, level=0.5)
 case("model.quantile(level)", None, model=lambda: jaxgen.DistraxLeaf.from_values(
      {"loc": jnp.zeros(2)}, lambda p: distrax.MultivariateNormalDiag(p["loc"]), (2,)), level=0.5)  # fmt: skip
 case("jaxgen.plot.corner(None, x)", "x", x=X[None])
-case("jaxgen.plot.histogram(model, x)", None, model=lambda: jaxgen.NormalWishart.init(KEY, X), x=X)
+case("jaxgen.plot.histogram(model, x)", None, model=lambda: jaxgen.RBM.init(KEY, BITS, 2), x=BITS)
 case("jaxgen.plot.forecast(hmm.forecast(np.log([0.5, 0.5]), 2), intervals=intervals)", "_", hmm=chain,
      intervals=(2.0,))  # fmt: skip
 

@@ -110,7 +110,7 @@ class FactorVAE:
             raise FitError(
                 "the model has no latent vector", called=called, expected="a VAE whose prior has events [L]",
                 got=f"{type(model).__name__} with latent_shape {shape}",
-                fix="a prior of vectors, such as jaxgen.StandardNormal((10,))",
+                fix="a model whose prior has vectors for its events",
             )  # fmt: skip
         dtype = float_type(partition(model)[0])
         critic = self.critic if is_model(self.critic) else Net.init(key, self.critic, jnp.zeros(shape, dtype))

@@ -162,12 +162,12 @@ class SemiSupervised:
         return free if label is None else jnp.where(label >= 0, given[label], free), log_q
 
     @per_event
-    def elbo(self, key, x, *, label=None) -> jax.Array:
+    def elbo(self, key, x, *, label=None, context=None) -> jax.Array:
         """The bound on `log p(x, y)` with a label and on `log p(x)` without, nats, `[*batch, *event] -> [*batch]`."""
         return self._terms(key, x, label)[0]
 
     @per_event
-    def iwae(self, key, x, *, label=None, samples=50) -> jax.Array:
+    def iwae(self, key, x, *, label=None, context=None, samples=50) -> jax.Array:
         """The logarithm of an unbiased estimate of p(x), or of p(x, y) with a label, nats, `[*batch]`.
 
         `log sum_y p(y) p^(x | y)`, with estimates of `samples` draws for each label; the classifier has no part in it.
@@ -182,7 +182,7 @@ class SemiSupervised:
         )  # fmt: skip
 
     @per_event
-    def loss(self, key, x, *, label=None) -> jax.Array:
+    def loss(self, key, x, *, label=None, context=None) -> jax.Array:
         """Minus the bound, and `alpha` times `-log q(y | x)` where there is a label, nats, `[*batch]`."""
         bound, log_q = self._terms(key, x, label)
         return -bound if label is None else -bound - self.alpha * jnp.where(label >= 0, log_q[label], 0)
@@ -201,7 +201,7 @@ class SemiSupervised:
         return jax.nn.softmax(self._joint(key, x, samples))
 
     @per_sample
-    def sample(self, key, shape=(), *, label=None) -> jax.Array:
+    def sample(self, key, shape=(), *, label=None, context=None) -> jax.Array:
         """Draws `[*shape, *event]`, of the labels given or of any."""
         label_key, event_key = jax.random.split(key)
         drawn = jax.random.categorical(label_key, self.logits, mode="high")
