@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from jaxgen.core.errors import DataError, ShapeError
 from jaxgen.core.inputs import as_array
 from jaxgen.plot.pictures import images
-from jaxgen.plot.style import DATA, INK, clean, component_colour, dot_size
+from jaxgen.plot.style import DATA, INK, MARKERS, PALETTE, clean, component_colour, dot_size
 
 
 def latent_map(z: Any, ax: Axes | None = None, *, label: Any = None) -> Axes:
@@ -48,9 +48,16 @@ def latent_map(z: Any, ax: Axes | None = None, *, label: Any = None) -> Axes:
         rows = z[label == k] if k >= 0 else z[label < 0]
         colour = DATA if k < 0 else component_colour(k)
         name = None if k < 0 else str(k)
-        ax.scatter(rows[:, 0], rows[:, 1], s=dot_size(len(z)), color=colour, linewidths=0, label=name)
+        # ten classes are more than there are colours: those beyond have another mark
+        marker = MARKERS[max(k, 0) // len(PALETTE) % len(MARKERS)]
+        ax.scatter(
+            rows[:, 0], rows[:, 1], s=dot_size(len(z)), color=colour, marker=marker, linewidths=0, label=name
+        )  # fmt: skip
     if known:
-        ax.legend(frameon=False, fontsize=9, markerscale=3, handletextpad=0.1, labelcolor=INK)
+        ax.legend(
+            frameon=False, fontsize=9, markerscale=3, handletextpad=0.1, labelcolor=INK, loc="upper left",
+            bbox_to_anchor=(1.0, 1.0),
+        )  # fmt: skip
     names = ("first latent", "second latent") if named else ("first principal latent", "second principal latent")
     ax.set_xlabel(names[0])
     ax.set_ylabel(names[1])
