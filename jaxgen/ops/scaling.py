@@ -77,14 +77,18 @@ def in_units(y: jax.Array, scaling: tuple[jax.Array, jax.Array] | None) -> jax.A
     return y if scaling is None else scaling[0] + scaling[1] * y
 
 
-def log_volume(scaling: tuple[jax.Array, jax.Array] | None, event_shape: tuple[int, ...]) -> jax.Array | float:
+def log_volume(
+    scaling: tuple[jax.Array, jax.Array] | None, event_shape: tuple[int, ...], where: jax.Array | None = None
+) -> jax.Array | float:
     """Return the logarithm of the volume that one event of scale 1 has in the data's units, nats.
+
+    With `where`, bools of that shape, it is that of the entries where they are True.
 
     Example:
         >>> round(float(log_volume((jnp.float32(1.0), jnp.float32(2.0)), (3,))), 4)
         2.0794
     """
-    return 0.0 if scaling is None else jnp.sum(jnp.broadcast_to(jnp.log(scaling[1]), event_shape))
+    return 0.0 if scaling is None else jnp.sum(jnp.broadcast_to(jnp.log(scaling[1]), event_shape), where=where)
 
 
 #: the bulk of a column ends so many of its scales from the center; what lies beyond is bent to within the limit

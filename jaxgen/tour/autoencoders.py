@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxgen import data, plot, recipes
 from jaxgen.fit.driver import fit
@@ -39,6 +40,13 @@ def autoencoder(key: Any, quick: bool) -> Row:
         axes.flat, "held-out pictures, grey", "means of pixels, from the bits below left",
         "held-out data: bits drawn from the grey", "samples: bits",
     )  # fmt: skip
+    z = fitted.model.encode(test)
+    room, (left, right) = new_figure(2, 3.6)
+    plot.latent_map(z, left, label=np.asarray(d.labels)[d.test][: len(test)])
+    # the coordinates that say most: whose means move the most from picture to picture
+    order = np.argsort(-np.var(np.asarray(z), axis=0))[:6].tolist()
+    plot.traversals(fitted.model, z[3], right, coordinates=order, steps=9)
+    add_titles((left, right), "held-out pictures, by class", "from one picture along six coordinates")
     curve, ax = new_figure(1, 2.6)
     plot.history(fitted, "loss", ax)
     baseline = score(key, Bernoulli.init(start, train, prior=1.5), test)
@@ -53,6 +61,11 @@ def autoencoder(key: Any, quick: bool) -> Row:
             drawn(
                 figure, "Above: held-out pictures, and what remains of them after 20 numbers that the encoder saw in "
                 "their bits. Below: these bits, and bits drawn from the model.",
+            ),
+            drawn(
+                room, "Left: where the encoder puts the held-out pictures, along the two directions in which they "
+                "differ most. Right: what the decoder makes of a picture's 20 numbers when one of them goes from 2.5 "
+                "below to 2.5 above.",
             ),
             drawn(curve, "Training: minus the bound of each batch, and its running mean."),
         ],

@@ -16,7 +16,7 @@ from jaxgen.core.methods import context_shape, is_count, per_event, per_sample
 from jaxgen.core.pytree import fixed, float_type, model, part, static
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
-from jaxgen.ops.scaling import mean_and_scale
+from jaxgen.ops.scaling import mean_and_scale, standardize
 from jaxgen.ops.stable import logsumexp
 
 
@@ -143,9 +143,7 @@ class SemiSupervised:
 
     def _log_guess(self, x):
         """`log q(y | x)`, `[K]`, of one event."""
-        x = x.astype(float_type(self.classifier))
-        if self.scaling is not None:
-            x = (x - self.scaling[0]) / self.scaling[1]
+        x = standardize(x.astype(float_type(self.classifier)), self.scaling)
         return jax.nn.log_softmax(self.classifier(x))
 
     def _given_each(self, key, x, number):

@@ -23,7 +23,7 @@ from jaxgen.nn.steps import StepMLP
 from jaxgen.ops import likelihoods
 from jaxgen.ops.bounds import importance_bound
 from jaxgen.ops.entries import flagged
-from jaxgen.ops.scaling import mean_and_scale
+from jaxgen.ops.scaling import in_units, log_volume, mean_and_scale, standardize
 
 
 @model
@@ -164,7 +164,7 @@ class VAE:
         latent_key, event_key = jax.random.split(key)
         free = {} if length is None else {"length": length}
         z = self._density(context).sample(latent_key, context=self._prior_context(context), **free)
-        return z, self._in_units(self._observe(z, context).sample(seed=event_key))
+        return z, in_units(self._observe(z, context).sample(seed=event_key), self.scaling)
 
     def _density(self, context):
         """The prior, completed by the encoder where it needs that: without a context once for a whole batch."""
@@ -174,9 +174,7 @@ class VAE:
 
     def _infer(self, x, context):
         """The posterior's context, of one event."""
-        x = x.astype(float_type(self.encoder))
-        if self.scaling is not None:
-            x = (x - self.scaling[0]) / self.scaling[1]
+        x = standardize(x.astype(float_type(self.encoder)), self.scaling)
         x = amortized.as_input(self.likelihood, x, self.missing)
         return amortized.as_context(self.encoder(x, *self._beside(context)), self._posterior.context_shape)
 
@@ -195,16 +193,11 @@ class VAE:
     def _log_likelihood(self, x, z, context):
         """`log p(x | z)`."""
         distribution = self._observe(z, context)
-        center, scale = (0.0, 1.0) if self.scaling is None else self.scaling
-        x = x if self.scaling is None else (x - center) / scale
-        log_volume = jnp.broadcast_to(jnp.log(scale), x.shape)
-        if self.missing:
-            return jnp.sum(likelihoods.seen_entries(distribution, x) - jnp.where(jnp.isnan(x), 0, log_volume))
-        score = jnp.sum(distribution.log_prob(x))
-        return score if self.scaling is None else score - jnp.sum(log_volume)
-
-    def _in_units(self, x):
-        return x if self.scaling is None else self.scaling[0] + self.scaling[1] * x
+        x = standardize(x, self.scaling)
+        if not self.missing:
+            return jnp.sum(distribution.log_prob(x)) - log_volume(self.scaling, x.shape)
+        score = jnp.sum(likelihoods.seen_entries(distribution, x))
+        return score - log_volume(self.scaling, x.shape, where=~jnp.isnan(x))
 
     def _beside(self, context):
         """Return what a network takes beside its input: the context, flat, where the model takes one."""
@@ -273,12 +266,12 @@ class VAE:
     @per_latent
     def decode(self, z, *, context=None) -> jax.Array:
         """The mean event of each latent, `[*batch, *latent] -> [*batch, *event]`."""
-        return self._in_units(self._observe(z, context).mean())
+        return in_units(self._observe(z, context).mean(), self.scaling)
 
     @per_event
     def reconstruct(self, x, *, context=None) -> jax.Array:
         """The mean event at the posterior's center, `decode(encode(x))`, `[*batch, *event] -> [*batch, *event]`."""
-        return self._in_units(self._observe(self._center(x, context, "VAE.reconstruct(x)"), context).mean())
+        return in_units(self._observe(self._center(x, context, "VAE.reconstruct(x)"), context).mean(), self.scaling)
 
     @per_event
     def impute(self, key, x, *, context=None, samples=50) -> jax.Array:
@@ -290,7 +283,7 @@ class VAE:
         Source: Mattei and Frellsen (2019), MIWAE: deep generative modelling and imputation of incomplete data.
         """
         z, weight = self._weighed(key, x, context, samples)
-        means = jax.vmap(lambda z: self._in_units(self._observe(z, context).mean()))(z)
+        means = jax.vmap(lambda z: in_units(self._observe(z, context).mean(), self.scaling))(z)
         return jnp.where(jnp.isnan(x), jnp.tensordot(weight, means, 1), x)
 
     @per_event
@@ -303,7 +296,7 @@ class VAE:
         draw_key, choice_key, event_key = jax.random.split(key, 3)
         z, weight = self._weighed(draw_key, x, context, samples)
         chosen = z[jax.random.choice(choice_key, len(weight), p=weight)]
-        drawn = self._in_units(self._observe(chosen, context).sample(seed=event_key))
+        drawn = in_units(self._observe(chosen, context).sample(seed=event_key), self.scaling)
         return jnp.where(jnp.isnan(x), drawn, x)
 
     def _weighed(self, key, x, context, samples):
