@@ -207,8 +207,8 @@ def test_a_second_look_compiles_nothing(case, part):
 
 #: what is called inside of checked methods and of EM only; and the exchange, where another library computes
 INSIDE = {
-    "inference", "sample_with_latent", "center", "scale", "divergence", "has_divergence", "columns", "ready",
-    "distribution", "bijector",
+    "inference", "sample_with_latent", "center", "scale", "divergence", "has_divergence", "entries", "columns",
+    "ready", "distribution", "bijector",
 }  # fmt: skip
 
 
