@@ -14,6 +14,7 @@ from jaxgen.nn.net import Net
 from jaxgen.ops import likelihoods
 
 KEY = jax.random.key(0)
+WEIGHTED = {"x": np.zeros((4, 2)), "weight": np.ones(4)}
 
 
 def model(noise):
@@ -96,6 +97,7 @@ def test_a_critic_finds_the_total_correlation_and_lowers_it():
         (lambda: total_correlation(9)(KEY, model(0.5), Batch(jnp.zeros((1, 2))), 0), "not known"),
         (lambda: mmd()(KEY, model(0.5), Batch(jnp.zeros((1, 2))), 0), "unweighted"),
         (lambda: jg.FactorVAE(MLP((2,))).init(KEY, model(0.5)), "one number"),
+        (lambda: jg.fit(KEY, model(0.5), WEIGHTED, jg.FactorVAE(MLP((1,))), steps=1), "weights would not"),
         (lambda: jg.FactorVAE(MLP((1,))).init(KEY, jg.StandardNormal((2,))), "latent vector"),
         (lambda: elbo()(KEY, jg.StandardNormal((2,)), Batch(jnp.zeros((1, 2))), 0), "inference"),
     ],

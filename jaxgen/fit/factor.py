@@ -125,6 +125,12 @@ class FactorVAE:
 
     def step(self, key: Any, state: FactorState, batch: Batch) -> tuple[FactorState, dict[str, jax.Array]]:
         """Return the state after one update of the model and one of the critic, and the metrics."""
+        if batch.weight is not None:
+            raise FitError(
+                "weights would not be looked at", called="FactorVAE(critic).step(key, state, batch)", got="weights",
+                expected="events without weights, whose coordinates are shuffled over the batch",
+                fix="leave the weights out",
+            )  # fmt: skip
         own, other = self._descents()
         bound_key, draw_key, shuffle_key = jax.random.split(key, 3)
         critic = state.critic.iterate

@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.annealing import ladder
-from jaxgen.core import latent
-from jaxgen.core.algebra import absent_axes, needed
+from jaxgen.core.algebra import needed
 from jaxgen.core.errors import DataError, FitError, JaxgenWarning
-from jaxgen.core.inputs import as_array, as_batch, widened
+from jaxgen.core.inputs import as_array, widened
 from jaxgen.core.methods import batch_axes, check_key, is_count, latent_shape
 from jaxgen.core.protocols import Inferring, Kind
 from jaxgen.core.pytree import registered
 from jaxgen.core.scores import Score, as_measured
+from jaxgen.metrics.events import events_of
 from jaxgen.metrics.partition import ais, estimated, reverse_ais
 from jaxgen.ops.bounds import CHUNK_DRAWS
 from jaxgen.ops.samplers import HMC
@@ -195,14 +195,7 @@ def bounds(
             got=f"samples={samples}, chains={chains}, steps={steps}, leapfrogs={leapfrogs}",
         )  # fmt: skip
     model, (data, space) = widened(model), as_measured(data, space)
-    absent, missing = absent_axes(model), latent.accepts_missing(model)
-    batch = as_batch(data, missing=missing, unseen=latent.unseen(model), schema=latent.schema(model), absent=absent)
-    if len(batch_axes(np.shape(batch.x), model.event_shape, called, "data")) != 1:
-        raise DataError(
-            "data need one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",
-            got=f"shape {list(np.shape(batch.x))}", fix="np.asarray(data)[None] for one event",
-        )  # fmt: skip
-    latent.check_data(model, batch.x)
+    batch = events_of(model, data, called)
     if z is not None:
         z = jnp.asarray(as_array(z, name="z", called=called))
         if batch_axes(z.shape, latent_shape(model), called, "z") != (batch.events,):

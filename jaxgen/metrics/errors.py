@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import algebra, latent
+from jaxgen.core import latent
 from jaxgen.core.errors import DataError, FitError, ModelError
-from jaxgen.core.inputs import Batch, as_batch
-from jaxgen.core.methods import batch_axes
+from jaxgen.core.inputs import Batch
 from jaxgen.core.pytree import combine, partition
 from jaxgen.core.value import ByValue
+from jaxgen.metrics.events import events_of
 
 #: scalars of data in a chunk, and of data times directions at once: what keeps memory small
 CHUNK_SCALARS = 2**20
@@ -154,16 +154,9 @@ def _double(tree: Any) -> Any:
 
 
 def _batch(model: Any, data: Any, called: str) -> Batch:
-    batch = as_batch(data, called=called, missing=latent.accepts_missing(model), unseen=latent.unseen(model),
-                     schema=latent.schema(model), absent=algebra.absent_axes(model))  # fmt: skip
-    if len(batch_axes(np.shape(batch.x), model.event_shape, called, "data")) != 1:
-        raise DataError(
-            "data need one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",
-            got=f"shape {list(np.shape(batch.x))}", fix="np.asarray(data)[None] for one event",
-        )  # fmt: skip
+    batch = events_of(model, data, called)
     if batch.label is not None:
         raise DataError("labels would not be looked at", called=called, expected="x, context, weight", got="a label")
-    latent.check_data(model, batch.x)
     return batch if batch.weight is not None else batch._replace(weight=np.ones(batch.events))
 
 

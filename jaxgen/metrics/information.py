@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import algebra, latent
+from jaxgen.core import latent
 from jaxgen.core.errors import DataError, FitError, ModelError
-from jaxgen.core.inputs import Batch, as_batch
-from jaxgen.core.methods import batch_axes, check_key
+from jaxgen.core.inputs import Batch
+from jaxgen.core.methods import check_key
 from jaxgen.core.protocols import Classifier, Kind, Sequential, has
 from jaxgen.core.scores import Score
 from jaxgen.core.sequences import Sequences
+from jaxgen.metrics.events import events_of
 
 #: events scored at once, and scalars of data at once: what keeps memory small
 CHUNK_EVENTS = 2**14
@@ -153,16 +154,9 @@ def evidence(
             "the model classifies nothing", called=called, got=type(model).__name__, fix="jaxgen.bic(model, data)",
             expected="responsibilities, of a mixture, or path_entropy, of a hidden Markov model",
         )  # fmt: skip
-    batch = as_batch(data, called=called, missing=latent.accepts_missing(model), unseen=latent.unseen(model),
-                     schema=latent.schema(model), absent=algebra.absent_axes(model))  # fmt: skip
-    if len(batch_axes(np.shape(batch.x), model.event_shape, called, "data")) != 1:
-        raise DataError(
-            "data need one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",
-            got=f"shape {list(np.shape(batch.x))}", fix="np.asarray(data)[None] for one event",
-        )  # fmt: skip
+    batch = events_of(model, data, called)
     if batch.label is not None:
         raise DataError("a criterion takes no labels", called=called, expected="x, context and weight", got="a label")
-    latent.check_data(model, batch.x)
     weight = np.ones(batch.events) if batch.weight is None else np.asarray(batch.weight, np.float64)
     counts = weight > 0  # weight 0 silences even an impossible event
 

@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core import latent
-from jaxgen.core.algebra import absent_axes, needed
+from jaxgen.core.algebra import needed
 from jaxgen.core.errors import DataError, FitError, JaxgenWarning
-from jaxgen.core.inputs import as_array, as_batch, widened
-from jaxgen.core.methods import batch_axes, check_key, is_count
+from jaxgen.core.inputs import as_array, widened
+from jaxgen.core.methods import check_key, is_count
 from jaxgen.core.protocols import Inferring
 from jaxgen.core.scores import plus_minus
+from jaxgen.metrics.events import events_of
 from jaxgen.ops.stable import logsumexp
 
 #: the share of the prior's variance that the posterior means of an active unit move by (Burda, Grosse and Salakhutdinov
@@ -100,14 +100,9 @@ def latents(key: Any, model: Any, data: Any, *, draws: int = 10) -> Latents:
     if not is_count(draws, 2):
         raise FitError("means need draws", called=called, expected="draws of 2 or more", got=str(draws))
     model = widened(model)
-    missing, absent = latent.accepts_missing(model), absent_axes(model)
-    batch = as_batch(data, missing=missing, unseen=latent.unseen(model), schema=latent.schema(model), absent=absent)
-    if len(batch_axes(np.shape(batch.x), model.event_shape, called, "data")) != 1 or batch.events < 2:
-        raise DataError(
-            "data need one leading axis of events, two or more", called=called, expected=f"[N, {model.event_shape}]",
-            got=f"shape {list(np.shape(batch.x))}",
-        )  # fmt: skip
-    latent.check_data(model, batch.x)
+    batch = events_of(model, data, called)
+    if batch.events < 2:
+        raise DataError("one event has no spread", called=called, expected="two events or more", got="one")
     x, context = (None if a is None else jnp.asarray(a) for a in (batch.x, batch.context))
     terms, halves, prior = jax.tree.map(lambda a: np.asarray(a, np.float64), _terms(key, model, x, context, draws))
     (rate, rate_error), (distortion, distortion_error), (gap, error) = map(_mean, terms)

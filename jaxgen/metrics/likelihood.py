@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import latent
-from jaxgen.core.algebra import absent_axes
 from jaxgen.core.errors import DataError, FitError, ModelError
-from jaxgen.core.inputs import Batch, Chunked, as_batch, widened
-from jaxgen.core.methods import batch_axes, check_key
+from jaxgen.core.inputs import Batch, Chunked, widened
+from jaxgen.core.methods import check_key
 from jaxgen.core.protocols import Annealed, Energy, Kind, Tractable, Weighted, has
 from jaxgen.core.scores import Score, as_measured
 from jaxgen.metrics.bridge import bracket
+from jaxgen.metrics.events import events_of
 
 #: events scored at once, and scalars of data times samples at once: what keeps the memory of a wide network small
 CHUNK_EVENTS = 2048
@@ -94,14 +94,7 @@ def _scored(
     number: Callable[..., jax.Array], key: Any, model: Any, data: Any, cost: int, called: str
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return the number of each event, and its weight, `[N]` float64 both."""
-    batch = as_batch(data, missing=latent.accepts_missing(model), unseen=latent.unseen(model),
-                     schema=latent.schema(model), absent=absent_axes(model))  # fmt: skip
-    if len(batch_axes(np.shape(batch.x), model.event_shape, called, "data")) != 1:
-        raise DataError(
-            "data need one leading axis of events", called=called, expected=f"[N, {model.event_shape}]",
-            got=f"shape {list(np.shape(batch.x))}", fix="np.asarray(data)[None] for one event",
-        )  # fmt: skip
-    latent.check_data(model, batch.x)
+    batch = events_of(model, data, called)
     values = _chunked(number, key, model, batch, cost)
     return values, np.ones(len(values)) if batch.weight is None else np.asarray(batch.weight, np.float64)
 
