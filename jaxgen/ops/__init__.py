@@ -8,6 +8,7 @@ from jaxgen.ops import (
     likelihoods,
     linalg,
     noise,
+    resize,
     roots,
     samplers,
     scaling,
@@ -16,8 +17,8 @@ from jaxgen.ops import (
 )
 
 __all__ = [
-    "chains", "chunks", "graphs", "kmeans", "likelihoods", "linalg", "noise", "roots", "samplers", "scaling",
-    "splines", "stable",
+    "chains", "chunks", "graphs", "kmeans", "likelihoods", "linalg", "noise", "resize", "roots", "samplers",
+    "scaling", "splines", "stable",
 ]  # fmt: skip
 
 
