@@ -36,7 +36,7 @@ def pil_bicubic(now: int, then: int) -> np.ndarray:
 
 
 def torch_bilinear(now: int, then: int) -> np.ndarray:
-    """Weights of torch's bilinear `interpolate` with `align_corners=False`: pixel centres, no wider where images shrink.
+    """Weights of torch's bilinear `interpolate`, `align_corners=False`: by pixel centres, no wider where they shrink.
 
     Example:
         >>> torch_bilinear(2, 4).tolist()
