@@ -10,6 +10,7 @@ from . import (
     posteriors as posteriors,
     recipes as recipes,
     samplers as samplers,
+    tasks as tasks,
     units as units,
     watch as watch,
 )

@@ -119,3 +119,10 @@ class Inferring(Protocol):
     def sample_with_latent(self, key: Any, *, context: Any = None, length: Any = None) -> tuple[Any, jax.Array]:
         """A draw of `p(z, x)`, of one event, of so many steps where their number is free: z is then an exact draw of
         `p(z | x)`."""
+
+
+class Reconstructing(Protocol):
+    """Makes events anew from their own latents: an autoencoder."""
+
+    def reconstruct(self, x: Any, *, context: Any = None) -> jax.Array:
+        """The mean event at the latent of each, `[*batch, *event] -> [*batch, *event]`."""

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 
+from jaxgen.core.closed import Entropic as Entropic, Marginal as Marginal, Relative as Relative
 from jaxgen.core.energies import (
     Annealed as Annealed,
     Energy as Energy,
@@ -39,6 +40,7 @@ from jaxgen.core.inferences import (
     Inference as Inference,
     Inferring as Inferring,
     NormalDivergence as NormalDivergence,
+    Reconstructing as Reconstructing,
 )
 
 
@@ -404,6 +406,9 @@ class Sequential(Density, Protocol):
 
     def path_entropy(self, x: Any, *, context: Any = None) -> jax.Array:
         """`H(z | x)`, nats."""
+
+    def filter(self, x: Any, *, context: Any = None) -> Any:
+        """Has `log_evidence [*batch, T]`, `log p(x_t | x_<t)`, nats, 0 beyond the length."""
 
 
 class Chain(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jaxgen.core.errors import ModelError, ShapeError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.inputs import as_batch, as_events, concrete, floating, probabilities
 from jaxgen.core.methods import context_shape, per_batch, per_event, per_level, per_sample, weighted_events
-from jaxgen.core.protocols import Located, LocatedGiven
+from jaxgen.core.protocols import Located, LocatedGiven, Marginal
 from jaxgen.core.pytree import fixed, float_type, model, parts
 from jaxgen.core.sequences import opened, shown_to
 from jaxgen.core.value import ByValue
@@ -23,13 +23,6 @@ from jaxgen.ops.chains import transitions
 from jaxgen.ops.mixing import mixed_cdf, mixed_quantile
 from jaxgen.ops.stable import logsumexp, shares, softmax
 from jaxgen.ops.starts import START_STEPS, check_trains_by_em, cluster_shares, start_of_kinds
-
-
-class Marginal(Protocol):
-    """Knows the density of some of its coordinates, `marginal(indices)`, and of the others given their values."""
-
-    marginal: Any
-    condition: Any
 
 
 class MixtureStatistics(NamedTuple):

@@ -1,0 +1,17 @@
+"""The things that generative models are used for: small functions over capabilities, for every family that has them."""
+
+from jaxgen.tasks import conformal
+from jaxgen.tasks.anomalies import Anomalies, anomaly
+from jaxgen.tasks.attribution import Attribution, attribution
+from jaxgen.tasks.robust import Trimmed
+from jaxgen.tasks.scores import LatentDensity, LikelihoodRatio, Reconstruction, Surprise, Typicality
+from jaxgen.tasks.streams import Alarm, AlarmInfo, AlarmState, step_surprise
+
+__all__ = [
+    "Alarm", "AlarmInfo", "AlarmState", "Anomalies", "Attribution", "LatentDensity", "LikelihoodRatio",
+    "Reconstruction", "Surprise", "Trimmed", "Typicality", "anomaly", "attribution", "conformal", "step_surprise",
+]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return __all__

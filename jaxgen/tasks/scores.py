@@ -1,0 +1,241 @@
+"""Scores of strangeness: values that turn a model and events into one number an event, high where it is strange.
+
+A score is any function `(key, model, x) -> [N]`; these are callable, hash by value, and say what they need of the model
+by the protocols. No score looks at the events that it is calibrated on, so conformal p-values hold for all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen.core import latent
+from jaxgen.core.errors import FitError, ModelError
+from jaxgen.core.inputs import widened
+from jaxgen.core.methods import check_key, is_count
+from jaxgen.core.protocols import Encoder, Energy, Inferring, Reconstructing, Weighted, has
+from jaxgen.core.value import algorithm
+from jaxgen.metrics.events import events_of
+
+#: events scored at once, and scalars of data times draws at once
+CHUNK_EVENTS = 4096
+CHUNK_SCALARS = 2**20
+
+
+@algorithm
+class Surprise:
+    """Score events by minus their log-likelihood, or by what the model has in its place.
+
+    `s(x) = -log p(x)` of a `Density`; minus the bound of `samples` draws of a `Bound`; the energy of an `Energy`, which
+    is the same up to a constant. In nats.
+
+    Args:
+        samples: draws an event of a model that has a bound only: importance weighted where it can be.
+
+    Raises:
+        ModelError: a model without any of these. DataError, ShapeError: events that do not fit the model.
+
+    Example:
+        >>> import jaxgen as jg
+        >>> Surprise()(jax.random.key(0), jg.StandardNormal((1,)), [[0.0], [2.0]]).round(4).tolist()
+        [0.9189, 2.9189]
+    """
+
+    samples: int = 20
+
+    def __call__(self, key: Any, model: Any, x: Any) -> np.ndarray:
+        called = f"Surprise()(key, {type(model).__name__}, x)"
+        if not is_count(self.samples, 1):
+            raise FitError("a bound needs draws", called=called, expected="samples >= 1", got=repr(self.samples))
+        return _chunked(self._number(model, called), key, model, x, called, self.samples)
+
+    def _number(self, model: Any, called: str) -> Callable[..., Any]:
+        if latent.has_density(model):
+            return lambda key, x, context: -model.log_prob(x, context=context)
+        if latent.has_bound(model) and has(model, Weighted):
+            return lambda key, x, context: -model.iwae(key, x, samples=self.samples, context=context)
+        if latent.has_bound(model):
+            keys = lambda key: jax.random.split(key, self.samples)  # noqa: E731
+            return lambda key, x, context: -sum(model.elbo(k, x, context=context) for k in keys(key)) / self.samples
+        if has(model, Energy):
+            return lambda key, x, context: model.energy(x)
+        raise ModelError(
+            "the model says nothing of how likely an event is", called=called, got=type(model).__name__,
+            expected="log_prob, elbo or energy",
+        )  # fmt: skip
+
+
+@algorithm
+class Typicality:
+    """Score events by how far their surprise is from what the model's own draws have.
+
+    `s(x) = |-log p(x) - H|`, H the mean surprise of draws of the model: an event may be strange by being too likely.
+
+    Args:
+        samples: draws of the model for H.
+        surprise: of what it is the distance.
+        length: steps of the draws, of a model of sequences.
+
+    Source: Nalisnick, Matsukawa, Teh and Lakshminarayanan (2019), Detecting out-of-distribution inputs to deep
+    generative models using typicality.
+
+    Example:
+        >>> import jaxgen as jg
+        >>> score = Typicality(samples=2000)(jax.random.key(0), jg.StandardNormal((100,)), [[0.0] * 100, [1.0] * 100])
+        >>> bool(score[0] > 40 and score[1] < 2)  # the mode of 100 coordinates is not what they look like
+        True
+    """
+
+    samples: int = 1000
+    surprise: Any = Surprise()
+    length: int | None = None
+
+    def __call__(self, key: Any, model: Any, x: Any) -> np.ndarray:
+        called = f"Typicality()(key, {type(model).__name__}, x)"
+        check_key(key, called)
+        if not is_count(self.samples, 1):
+            raise FitError("a mean needs draws", called=called, expected="samples >= 1", got=repr(self.samples))
+        draw, own, score = jax.random.split(key, 3)
+        options = {} if self.length is None else {"length": self.length}
+        usual = self.surprise(own, model, model.sample(draw, (self.samples,), **options))
+        return np.abs(self.surprise(score, model, x) - usual.mean())
+
+
+@algorithm
+class LikelihoodRatio:
+    """Score events by how much better a background model explains them.
+
+    `s(x) = log p_background(x) - log p(x)`: what makes all events of a kind likely cancels.
+
+    Args:
+        background: a model of the same events, of something more general: of all data, of perturbed events, of
+            independent columns.
+        surprise: how both are scored.
+
+    Source: Ren et al. (2019), Likelihood ratios for out-of-distribution detection.
+
+    Example:
+        >>> import jaxgen as jg
+        >>> ratio = LikelihoodRatio(jg.DiagonalGaussian.from_values(jnp.zeros(1), jnp.full(1, 10.0)))
+        >>> bool(np.diff(ratio(jax.random.key(0), jg.StandardNormal((1,)), [[0.0], [5.0]]))[0] > 0)
+        True
+    """
+
+    background: Any
+    surprise: Any = Surprise()
+
+    def __call__(self, key: Any, model: Any, x: Any) -> np.ndarray:
+        first, second = jax.random.split(key)
+        return self.surprise(first, model, x) - self.surprise(second, self.background, x)
+
+
+@algorithm
+class Reconstruction:
+    """Score events by their distance to what an autoencoder makes of them.
+
+    `s(x) = mean_d ((x_d - r_d(x)) / unit_d)^2`
+
+    Args:
+        unit: a number or an array that broadcasts to an event: what a distance of one is in each column; None is 1, for
+            columns of one unit, such as pixels.
+
+    Raises:
+        ModelError: a model without `reconstruct`.
+
+    Example:
+        >>> import jaxgen as jg
+        >>> x = jax.random.bernoulli(jax.random.key(0), 0.3, (50, 4))
+        >>> vae = jg.VAE.init(jax.random.key(1), x, jg.StandardNormal((2,)), hidden=(8,))
+        >>> Reconstruction()(jax.random.key(2), vae, x).shape
+        (50,)
+    """
+
+    unit: Any = None
+
+    def __call__(self, key: Any, model: Any, x: Any) -> np.ndarray:
+        called = f"Reconstruction()(key, {type(model).__name__}, x)"
+        _needed(model, Reconstructing, "reconstruct(x)", called)
+        unit = 1.0 if self.unit is None else jnp.asarray(self.unit)
+
+        def distance(key: Any, x: Any, context: Any) -> jax.Array:
+            away = (x - model.reconstruct(x, context=context)) / unit
+            return jnp.mean(away.reshape(len(away), -1) ** 2, axis=1)
+
+        return _chunked(distance, key, model, x, called)
+
+
+@algorithm
+class LatentDensity:
+    """Score events by how rare their latent is.
+
+    `s(x) = -log p(z)`, `z = encode(x)`: where a posterior of them is known with the model's own prior at its center, as
+    of a VAE; or with a density of latents of your own, as `fit_prior` fits one.
+
+    Args:
+        density: a density of `encode(x)`; None takes the model's own prior.
+
+    Raises:
+        ModelError: a model without `encode`, or without a prior where no density is given.
+
+    Example:
+        >>> import jaxgen as jg
+        >>> x = jax.random.bernoulli(jax.random.key(0), 0.3, (50, 4))
+        >>> vae = jg.VAE.init(jax.random.key(1), x, jg.StandardNormal((2,)), hidden=(8,))
+        >>> LatentDensity()(jax.random.key(2), vae, x).shape
+        (50,)
+    """
+
+    density: Any = None
+
+    def __call__(self, key: Any, model: Any, x: Any) -> np.ndarray:
+        called = f"LatentDensity()(key, {type(model).__name__}, x)"
+        _needed(model, Encoder, "encode(x)", called)
+        if self.density is not None:
+            return _chunked(lambda key, x, context: -self.density.log_prob(_encoded(model, x, context)), key, model, x,
+                            called)  # fmt: skip
+        _needed(model, Inferring, "a prior of its own, or LatentDensity(density)", called)
+
+        return _chunked(lambda key, x, context: _rarity(model, x, context), key, model, x, called)
+
+
+@jax.jit
+def _rarity(model: Any, x: Any, context: Any) -> jax.Array:
+    """`-log p(z)` at the latents of events, by the model's own prior."""
+
+    def one(x: Any, context: Any) -> jax.Array:
+        return -model.inference(x, context=context).log_prior(model.encode(x, context=context))
+
+    return jax.vmap(one, in_axes=(0, None if context is None else 0))(x, context)
+
+
+def _encoded(model: Any, x: Any, context: Any) -> jax.Array:
+    return model.encode(x) if context is None else model.encode(x, context=context)
+
+
+def _needed(model: Any, capability: Any, expected: str, called: str) -> None:
+    if not has(model, capability):
+        raise ModelError("the model cannot be scored so", called=called, expected=expected, got=type(model).__name__,
+                         fix="another score, such as Surprise()")  # fmt: skip
+
+
+def _chunked(
+    number: Callable[..., Any], key: Any, model: Any, x: Any, called: str, draws: int = 1
+) -> np.ndarray:
+    """`number(key, x, context)` of every event, `[N]` float64, a chunk of equal size at a time."""
+    check_key(key, called)
+    batch = events_of(model, x, called)
+    n = batch.events
+    scalars = max(1, math.prod(np.shape(batch.x)[1:]) * draws)
+    chunks = -(-n // max(1, min(CHUNK_EVENTS, CHUNK_SCALARS // scalars)))
+    size = -(-n // chunks)
+    values = np.empty(n, np.float64)
+    for i in range(chunks):
+        start = min(i * size, n - size)  # the last chunk is moved back: one compiled program for all
+        part = jax.tree.map(lambda a, s=start: jnp.asarray(widened(a[s : s + size])), (batch.x, batch.context))
+        values[start : start + size] = number(jax.random.fold_in(key, i), *part)
+    return values
