@@ -1,6 +1,7 @@
 from . import (
     bijections as bijections,
     data as data,
+    games as games,
     likelihoods as likelihoods,
     losses as losses,
     metrics as metrics,

@@ -15,7 +15,7 @@ FLOORS = {
     "core": 0, "ops": 1, "nn": 2, "samplers": 2, "likelihoods": 2,
     "annealing": 2, "imputation": 2, "units": 3, "bijections": 3, "models": 4,
     "losses": 4, "posteriors": 5, "fit": 5, "metrics": 5, "data": 5, "recipes": 6, "selection": 6, "plot": 6,
-    "tasks": 6, "report": 6, "watch": 6, "tour": 7, "cli": 8, "__main__": 9, "_version": 0,
+    "tasks": 6, "report": 6, "watch": 6, "games": 6, "tour": 7, "cli": 8, "__main__": 9, "_version": 0,
 }  # fmt: skip
 #: folders whose files build on each other; a file of `models` is one family and imports no other but a chain, a density
 #: and the product, which is what a table of several kinds of columns has for a model
@@ -99,7 +99,7 @@ def test_front_door_opens():
         assert getattr(jaxgen, name) is not None
 
 
-@pytest.mark.parametrize("name", ["units", "samplers", "likelihoods", "posteriors", "watch"])
+@pytest.mark.parametrize("name", ["units", "samplers", "likelihoods", "posteriors", "watch", "games"])
 def test_modules_are_there_before_anything_else_was_imported(name):
     """A module that only some other import brings along would be missing for who asks for it first."""
     subprocess.run([sys.executable, "-c", f"from jaxgen import {name}"], check=True, cwd=ROOT.parent)

@@ -13,7 +13,9 @@ from test_laws import Compilations
 import jaxgen as jg
 from jaxgen.core.methods import per_sample
 from jaxgen.core.pytree import fixed, model
-from jaxgen.fit.adversarial import Players, steepness
+from jaxgen.fit.orders import Alternating, Players
+from jaxgen.losses.critics import R1, R2, steepness
+from jaxgen.losses.games import Hinge
 from jaxgen.nn.conv import Conv, ConvCritic, ConvGenerator, halvings
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
@@ -74,25 +76,26 @@ def test_penalty_equals_finite_differences():
     with jax.enable_x64(True):
         x = jax.random.normal(jax.random.key(0), (5, 3), jnp.float64)
         critic = Net.init(jax.random.key(1), MLP((8, 1), jnp.tanh), x)
-        output, slope = steepness(critic, x)
+        output, slope = steepness(lambda x: critic(x)[:, 0], x)
         step = 1e-5
         ends = [critic(x[:, None] + sign * step * jnp.eye(3))[..., 0] for sign in (1, -1)]
         expected = (((ends[0] - ends[1]) / (2 * step)) ** 2).sum(-1)
         np.testing.assert_allclose(output, critic(x)[:, 0])
         # central differences: error of order step^2 in float64
         np.testing.assert_allclose(slope, expected, rtol=1e-7)
-        assert steepness(critic, x, weight=0.0)[1].tolist() == [0.0] * 5
 
 
 @pytest.mark.parametrize("fake_weight", [0.2, 0.0])
 def test_one_step_by_hand(ring, fake_weight):
     """Plain gradient descent on both players, against the losses written out."""
     start, x, rate = generator(ring), ring[:64], 0.1
-    game = jg.Adversarial(CRITIC, optax.sgd(rate), optax.sgd(rate), penalty=0.5, fake_penalty=fake_weight, average=None)
+    penalties = (R1(0.5), R2(fake_weight)) if fake_weight else (R1(0.5),)
+    game = jg.Adversarial(CRITIC, optax.sgd(rate), optax.sgd(rate), penalties=penalties, average=None)
     state = game.init(jax.random.key(2), start)
     key = jax.random.key(3)
     new, metrics = jax.jit(game.step)(key, state, jg.Batch(x))
-    generator_key, critic_key = jax.random.split(key, 2)
+    # the first of each player's keys is that of its samples
+    generator_key, critic_key = (jax.random.split(one, 3)[0] for one in jax.random.split(key, 2))
     real, fake = start.standardize(x), start.standardize(start.sample(critic_key, (64,)))
 
     @jax.jit
@@ -135,7 +138,7 @@ def test_units_of_the_data_do_not_matter(ring):
 
 
 def test_average_is_the_model(ring):
-    fitted = jg.fit(jax.random.key(2), generator(ring), ring, jg.Adversarial(CRITIC, critic_steps=2), steps=20)
+    fitted = jg.fit(jax.random.key(2), generator(ring), ring, jg.Adversarial(CRITIC, order=Alternating(2)), steps=20)
     state = fitted.state
     players = (state.model, state.generator.averages["average"], state.generator.iterate)
     model, average, last = (m.net.params["Dense_0"]["kernel"] for m in players)
@@ -157,7 +160,8 @@ def test_weights_of_one_change_nothing(ring):
 
 def test_rebuilt_game_compiles_nothing(ring):
     def run(seed):
-        game = jg.Adversarial(MLP((8, 1)), optax.adam(1e-3, b1=0.5), optax.adam(2e-3), penalty=0.3)
+        penalties = (R1(0.3), R2(0.3, every=2))
+        game = jg.Adversarial(MLP((8, 1)), optax.adam(1e-3, b1=0.5), optax.adam(2e-3), penalties=penalties)
         start = jg.Generator.init(jax.random.key(seed), ring, jg.StandardNormal((2,)), hidden=(8,))
         return jg.fit(jax.random.key(seed), start, ring, game, steps=3, batch_size=32)
 
@@ -169,7 +173,7 @@ def test_rebuilt_game_compiles_nothing(ring):
 
 def test_short_run_finds_the_ring(ring):
     start = jg.Generator.init(jax.random.key(1), ring, jg.StandardNormal((2,)), hidden=(64, 64))
-    game = jg.Adversarial(MLP((64, 64, 1)), penalty=0.1, average=jg.Average(0.99))
+    game = jg.Adversarial(MLP((64, 64, 1)), penalties=(R1(0.1), R2(0.1)), average=jg.Average(0.99))
     fitted = jg.fit(jax.random.key(2), start, ring, game, steps=1500, batch_size=128)
 
     def on_a_mode(model):
@@ -208,7 +212,7 @@ def test_the_context_reaches_both_players():
     context = np.repeat([[-1.0], [1.0]], 200, axis=0).astype(np.float32)
     x = (4 * context + 0.5 * np.random.default_rng(0).normal(size=(400, 2))).astype(np.float32)
     start = generator(x, hidden=(32,), context_shape=(1,))
-    game = jg.Adversarial(MLP((32, 1), jax.nn.leaky_relu), penalty=0.1, average=jg.Average(0.9))
+    game = jg.Adversarial(MLP((32, 1), jax.nn.leaky_relu), penalties=(R1(0.1), R2(0.1)), average=jg.Average(0.9))
     fitted = jg.fit(jax.random.key(2), start, (x, context), game, steps=800, batch_size=100)
     for side in (-1.0, 1.0):
         drawn = np.asarray(fitted.model.sample(jax.random.key(1), (500,), context=jnp.array([side])))
@@ -256,7 +260,7 @@ class Slope:
 
 def test_the_field_of_the_simplest_game():
     """One point against a line, data at zero: Mescheder et al. (2018), the Dirac GAN, with both penalties."""
-    game = jg.Adversarial(Slope(jnp.zeros(1), jnp.zeros(())), penalty=0.3)
+    game = jg.Adversarial(Slope(jnp.zeros(1), jnp.zeros(())), penalties=(R1(0.3), R2(0.3)))
     batch, sigmoid = jg.Batch(jnp.zeros((4, 1))), lambda a: 1 / (1 + np.exp(-a))
 
     def field(theta, psi):
@@ -274,7 +278,7 @@ def test_the_field_of_the_simplest_game():
 
 def test_a_critic_of_any_kind_whose_fixed_fields_move():
     critic = Slope(jnp.ones(1), jnp.zeros(()))
-    game = jg.Adversarial(critic, optax.sgd(0.1), optax.sgd(0.1), critic_steps=3, average=None)
+    game = jg.Adversarial(critic, optax.sgd(0.1), optax.sgd(0.1), order=Alternating(3), average=None)
     fitted = jg.fit(jax.random.key(0), Place(jnp.ones(1)), np.zeros((8, 1), np.float32), game, steps=5)
     critic = fitted.state.critic.model
     assert float(critic.rows) == 3 * 5 * 8
@@ -291,10 +295,18 @@ def play(model=None, critic=CRITIC, **options):
         (lambda: play(critic=MLP((3,))), jg.FitError, "one number"),
         (lambda: play(jg.StandardNormal((2,))), jg.FitError, "nothing to train"),
         (lambda: play(MLP((2,))), jg.FitError, "no generator"),
-        (lambda: play(penalty=-1.0), jg.FitError, "out of range"),
+        (lambda: play(penalties=(R1(-1.0),)), jg.FitError, "out of range"),
+        (lambda: play(penalties=(R1(1.0, every=0),)), jg.FitError, "out of range"),
+        (lambda: play(penalties=R1(1.0)), jg.FitError, "a tuple"),
+        (lambda: play(penalties=(R1,)), jg.FitError, "no penalty"),
+        (lambda: play(game=Hinge), jg.FitError, "no game"),
+        (lambda: play(order="alternating"), jg.FitError, "no order"),
+        (lambda: play(augment=0.5), jg.FitError, "changes no images"),
+        (lambda: play(critic=Slope(jnp.ones(3), jnp.zeros(()))), jg.FitError, r"critic\(x\) of shapes \[2, 2\]"),
+        (lambda: play(jg.Poisson.from_values([1.0, 2.0])), jg.FitError, "no gradient"),
         (lambda: play(critic=Slope(jnp.ones(2), jnp.zeros(())), model=generator(np.eye(2), context_shape=(3,))),
          jg.FitError, r"critic\(x, context\)"),
-        (lambda: play(critic_steps=0), jg.FitError, "out of range"),
+        (lambda: play(order=Alternating(0)), jg.FitError, "without moves"),
         (lambda: play(average=jg.Average(1.0)), jg.FitError, "out of range"),
         (lambda: play(critic=CRITIC.apply), jg.ModelError, "flax.linen.Module"),
         (lambda: generator(np.zeros((0, 2))), jg.DataError, "empty"),

@@ -45,8 +45,10 @@ class Traits:
 class Algorithm(Protocol):
     """A pair of pure functions, held in a frozen dataclass that hashes by value.
 
-    A state has a field or property `model`. What else an algorithm can do it says by having the methods of `Evaluated`,
-    `Scheduled`, `Prepared`, `Arranged` and `Summed`.
+    A state has a field or property `model`. A metric `diverged` that is true ends the fit.
+
+    What else an algorithm can do it says by having the methods of `Evaluated`, `Scheduled`, `Prepared`, `Arranged`,
+    `Reviewed` and `Summed`.
     """
 
     @property
@@ -90,6 +92,14 @@ class Arranged(Protocol):
 
     def arrange(self, model: Any, batch: Any) -> Any:
         """Return the `Batch` of the same events, rearranged before anything is compiled."""
+
+
+@runtime_checkable
+class Reviewed(Protocol):
+    """An algorithm that can tell from the history of a fit that it went wrong, of which `fit` warns."""
+
+    def review(self, history: Any) -> str:
+        """Return what went wrong, in words; empty where nothing did. Metrics are numpy arrays of steps, one or more."""
 
 
 @runtime_checkable

@@ -474,6 +474,13 @@ class Encoder(Protocol):
     def encode(self, x: Any) -> jax.Array: ...
 
 
+class Decoder(Protocol):
+    """Maps latent vectors to the events that they stand for."""
+
+    def decode(self, z: Any, *, context: Any = None) -> jax.Array:
+        """`[*batch, *latent] -> [*batch, *event]`."""
+
+
 class Completing(Protocol):
     """Fills in what was not seen of an event."""
 

@@ -6,22 +6,33 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxgen.core.algebra import context_optional
 from jaxgen.core.algorithms import Traits
-from jaxgen.core.errors import FitError
 from jaxgen.core.inputs import Batch
-from jaxgen.core.mesh import apart, beside, spread
 from jaxgen.core.methods import context_shape
-from jaxgen.core.protocols import Implicit, Scaled, has
+from jaxgen.core.protocols import has
 from jaxgen.core.pytree import combine, float_type, is_model, partition
 from jaxgen.core.value import algorithm
+from jaxgen.fit.augmentation import Adaptive
 from jaxgen.fit.averages import Average
-from jaxgen.fit.descent import Descent, Player, for_steps, resolved
-from jaxgen.losses import weighted_mean
+from jaxgen.fit.descent import Descent, Player, for_steps, global_norm, resolved
+from jaxgen.fit.game_checks import check_critic, check_names, check_options, check_reach
+from jaxgen.fit.orders import Alternating, Order, Players, Turns
+from jaxgen.fit.sides import Comparison, Samples, Sides
+from jaxgen.losses.base import LossFunction, measured, weighted_mean
+from jaxgen.losses.critics import R1, R2, Penalty, penalised
+from jaxgen.losses.games import Game, NonSaturating, margins
 from jaxgen.nn.net import Net
 
 #: steps of a game, unless it is told
 STEPS = 10_000
+#: of samples to data: a ratio of standard deviations below which, at the end, a game has collapsed, and above which it
+#: has diverged; and the size of a critic's outputs above which it has, where every probability is 0 or 1
+COLLAPSED, ESCAPED, SATURATED = 0.1, 1e3, 1e4
+#: last steps of a fit that a warning of collapse looks at
+LAST = 100
 
 
 class MovingCritic(Protocol):
@@ -32,11 +43,18 @@ class MovingCritic(Protocol):
         ...
 
 
-class Players(NamedTuple):
-    """A pair of values, one for each of the two players: models, or gradients of their trained leaves."""
+class Carried(NamedTuple):
+    """The numbers that a game carries from one update of the critic to the next.
 
-    generator: Any
-    critic: Any
+    Args:
+        updates: of the critic so far, int32.
+        memories: of the penalties, in their order.
+        probability: of each change of an image, where that adapts; else 1.
+    """
+
+    updates: jax.Array
+    memories: tuple[Any, ...]
+    probability: jax.Array
 
 
 class AdversarialState(NamedTuple):
@@ -44,12 +62,18 @@ class AdversarialState(NamedTuple):
 
     generator: Player
     critic: Player
+    carried: Carried
     steps: jax.Array
 
     @property
     def model(self) -> Any:
         """The first average of the generators where one is kept, else the last."""
         return self.generator.model
+
+    @property
+    def players(self) -> Players:
+        """Both models as they are now."""
+        return Players(self.generator.iterate, self.critic.iterate)
 
 
 def default_optimizer() -> Any:
@@ -64,31 +88,49 @@ def default_optimizer() -> Any:
 
 @algorithm
 class Adversarial:
-    """The non-saturating logistic game with zero-centred gradient penalties.
+    """A game of a model, which draws samples, against a critic, which tells them from data.
 
-    The critic D minimises `mean s(-D(x)) + mean s(D(x')) + (penalty / 2) (mean |grad D(x)|^2 + mean |grad D(x')|^2)`
-    and the generator `mean s(-D(x'))`, with `s(a) = log(1 + exp(a))`, data x and samples x'. The penalty on the data is
-    known as R1, that on the samples as R2; with them the game converges locally, which without them it does not. With
-    contexts c the critic sees `D(x, c)`, and each sample is drawn at the context of an event of the batch.
+    The critic D minimises `game.critic(D(x), D(x'))` plus the penalties, and the model `game.generator(D(x), D(x'))`,
+    with data x and samples x'. By default that is the non-saturating logistic game with zero-centred gradient penalties
+    on data and samples; with them the game converges locally, which without them it does not. With contexts c the
+    critic sees `D(x, c)`, and each sample is drawn at the context of an event of the batch.
+
+    Any model trains whose samples are differentiable in its parameters: a `Generator`, a flow, a `VAE` (by the mean
+    events of draws of its prior).
 
     Args:
         critic: event to one number, a linen module or any model that is called as `critic(x)`, `[N, *event] -> [N]` or
             `[N, 1]`, and `critic(x, context)` where there are contexts. It sees `model.standardize(x)` where the model
-            has that, so that the penalty does not depend on the units of the data. Its fixed fields stay, unless it is
-            a `MovingCritic`.
+            has that, so that a penalty does not depend on the units of the data. Its fixed fields stay, unless it is a
+            `MovingCritic`, such as `nn.Spectral`.
         generator_optimizer: any optax transformation; None is Adam(1e-3) with decay rates 0 and 0.99. Or a function of
-            `steps`, as in `Gradient`.
+            `steps`, as in `Gradient`. Step sizes of the two may differ (two time scales), and
+            `optax.optimistic_gradient_descent` is the optimistic gradient.
         critic_optimizer: the same for the critic.
-        penalty: weight of R1, per squared unit; larger is smoother, safer and slower.
-        fake_penalty: weight of R2; None is that of R1, 0 saves a third of the critic's work.
-        critic_steps: updates of the critic for one of the generator, each with new samples, on the batch of the step.
+        game: two losses, such as `games.Relativistic()`, or your own.
+        penalties: such as `games.R1(1.0)`, added to the critic's loss.
+        order: of moves, `Alternating(critic_steps)`, `Simultaneous()` or `Extragradient()` of `games`.
+        augment: `(key, x) -> x`, changes of what the critic sees on both sides, such as `ops.augment.augmented`, or
+            `games.Adaptive(...)`; None for none.
+        sides: what the critic compares, of `games`: `Samples()`, `Latents()` (an adversarial autoencoder) or
+            `Pairs()` (a bidirectional network).
+        also: a loss `(key, model, batch, step)` that the model descends besides the game, such as `losses.elbo()`,
+            which makes of a `VAE` the network of Larsen et al. (2016), with the error of pixels; None for none.
+        also_weight: what that is multiplied with.
         average: an average of the generator's iterates, which is then the fitted model, or a dict of several, as in
             `Gradient`; None keeps none.
         steps: how many `fit` makes at most unless it is told; None is 10,000.
 
-    Metrics: `generator_loss`, `critic_loss` without the penalties, which is 2 log 2 where the critic is at a loss;
-    `penalty`, the penalties' sum; `real_logit` and `fake_logit`, mean outputs of the critic. None says how good the
-    samples are: look at them, or compare statistics.
+    Metrics: `generator_loss` and `critic_loss` of the game alone; `penalty`, the penalties' sum; `real_logit` and
+    `fake_logit`, mean outputs of the critic; `critic_accuracy`, the share of data and samples taken for what they are
+    (of pairs ranked right, in a game of differences), and `critic_confidence`, what a critic whose outputs are log-odds
+    expects that to be: they agree where it is calibrated; `generator_gradient` and `critic_gradient`, norms; `spread`,
+    the standard deviation of samples over that of data, far below 1 where samples collapse; with `Adaptive` its
+    `augmentation` and `overfitting`; with `also` its metrics. None says how good the samples are: look at them, or
+    compare statistics.
+
+    A step after which samples or outputs of the critic have left all bounds ends the fit with `Status.DIVERGED`; a fit
+    that ends with a spread below 0.1 warns.
 
     Source: Goodfellow et al. (2014), Generative adversarial nets, for the losses; Mescheder, Geiger and Nowozin (2018),
     Which training methods for GANs do actually converge?, equation 9 for R1 and R2; Roth et al. (2017) for both
@@ -99,17 +141,22 @@ class Adversarial:
         >>> from jaxgen.nn.mlp import MLP
         >>> x = jg.data.eight_gaussians(jax.random.key(0), 1000)
         >>> start = jg.Generator.init(jax.random.key(1), x, jg.StandardNormal((2,)), hidden=(16,))
-        >>> fitted = jg.fit(jax.random.key(2), start, x, Adversarial(MLP((16, 1))), steps=10)
-        >>> sorted(fitted.history)
-        ['critic_loss', 'fake_logit', 'generator_loss', 'penalty', 'real_logit']
+        >>> game = Adversarial(MLP((16, 1)), game=jg.games.Relativistic())
+        >>> fitted = jg.fit(jax.random.key(2), start, x, game, steps=10)
+        >>> fitted.history["critic_loss"].shape, round(float(fitted.history["critic_loss"][0]), 2)
+        ((10,), 0.69)
     """
 
     critic: Any
     generator_optimizer: Any = None
     critic_optimizer: Any = None
-    penalty: float = 1.0
-    fake_penalty: float | None = None
-    critic_steps: int = 1
+    game: Game = NonSaturating()
+    penalties: tuple[Penalty, ...] = (R1(1.0), R2(1.0))
+    order: Order = Alternating()
+    augment: Any = None
+    sides: Comparison = Samples()
+    also: LossFunction | None = None
+    also_weight: float = 1.0
     average: Any = Average(0.999)
     steps: int | None = None
 
@@ -132,63 +179,70 @@ class Adversarial:
         """Return the state before the first step, with a critic drawn from the key where that is a linen module.
 
         Raises:
-            FitError: a model that cannot be sampled or has a free length; a critic whose output is not one number an
-                event; options out of range.
+            FitError: a model that cannot be sampled, has a free length, or whose samples have no gradient in anything
+                that trains; a critic whose output is not one number an event; options that are none.
         """
         called = f"Adversarial(critic).init(key, {type(model).__name__})"
-        self._check(model, called)
+        check_options(self.game, self.penalties, self.order, self.augment, self.sides, self.also)
+        self.sides.check(model, called)
         of_generator, of_critic = self._descents()
         generator = of_generator.start(model, called)
-        dtype = float_type(partition(model)[0])
-        context = context_shape(model)
-        one = [jnp.zeros(shape, dtype) for shape in (model.event_shape, context) if shape is not None]
-        critic = self.critic if is_model(self.critic) else Net.init(key, self.critic, *one)
-        _check_critic(critic, [jax.ShapeDtypeStruct((2, *a.shape), dtype) for a in one], called)
-        return AdversarialState(generator, of_critic.start(critic, called), jnp.zeros((), jnp.int32))
+        inputs = self._inputs(model)
+        check_reach(self.sides, model, self._example(model), called)
+        zeros = [jnp.zeros(one.shape[1:], one.dtype) for one in inputs]
+        critic = self.critic if is_model(self.critic) else Net.init(key, self.critic, *zeros)
+        check_critic(critic, inputs, called)
+        return AdversarialState(generator, of_critic.start(critic, called), self.start(), jnp.zeros((), jnp.int32))
 
-    def _check(self, model: Any, called: str) -> None:
-        if not isinstance(model, Implicit) or None in model.event_shape:
-            raise FitError(
-                "the model is no generator", called=called, got=repr(model)[:300],
-                expected="sample(key, shape) of events of one shape",
-            )  # fmt: skip
-        weights = (self.penalty, 0.0 if self.fake_penalty is None else self.fake_penalty)
-        if self.critic_steps < 1 or min(weights) < 0:
-            raise FitError(
-                "an option of the game is out of range", called="Adversarial(...)",
-                expected="penalties of 0 or more, critic_steps of 1 or more",
-                got=f"penalties {weights}, critic_steps {self.critic_steps}",
-            )  # fmt: skip
+    def start(self) -> Carried:
+        """Return what the game carries before the first step."""
+        adapts = isinstance(self.augment, Adaptive)
+        memories = tuple(penalty.start() for penalty in self.penalties)
+        return Carried(jnp.zeros((), jnp.int32), memories, jnp.float32(0.0 if adapts else 1.0))
+
+    def _example(self, model: Any) -> Batch:
+        """A batch of two events in the abstract."""
+        dtype = float_type(partition(model)[0])
+        shapes = [None if shape is None else (2, *shape) for shape in (model.event_shape, context_shape(model))]
+        return Batch(*(None if shape is None else jax.ShapeDtypeStruct(shape, dtype) for shape in shapes))
+
+    def _inputs(self, model: Any) -> tuple[Any, ...]:
+        """What a critic is called with, in the abstract, of two events."""
+        return jax.eval_shape(self.sides, jax.random.key(0), model, self._example(model)).real
 
     def step(self, key: Any, state: AdversarialState, batch: Batch) -> tuple[AdversarialState, dict[str, jax.Array]]:
-        """Return the state after `critic_steps` updates of the critic and one of the generator, and the metrics."""
+        """Return the state after the moves of one step, in their order, and the metrics."""
         of_generator, of_critic = self._descents()
-        keys = jax.random.split(key, self.critic_steps + 1)
-        generator = state.generator.iterate
+        batch = told(state.generator.iterate, batch)
 
-        def improve(critic: Player, key: Any) -> Any:
-            gradient, report = self._critic_field(key, Players(generator, critic.iterate), batch)
-            moved = None
-            if has(critic.iterate, MovingCritic):
-                moved = critic.iterate.moved(*_seen(generator, batch.x, batch.context))
-            return of_critic.descend(critic, gradient, state.steps, moved), report
+        def generator(key: Any, now: Players, carried: Carried) -> Any:
+            gradient, report, moved = self._generator_field(key, now, batch, carried, state.steps)
+            norm = global_norm(state.generator.per_scale(gradient))
+            return (gradient, moved), {**report, "generator_gradient": norm}
 
-        critic, reports = jax.lax.scan(improve, state.critic, keys[1:])
-        gradient, loss = self._generator_field(keys[0], Players(generator, critic.iterate), batch)
-        last = jax.tree.map(lambda report: report[-1], reports)
-        new = AdversarialState(of_generator.descend(state.generator, gradient, state.steps), critic, state.steps + 1)
-        return new, {"generator_loss": loss, **last}
+        def critic(key: Any, now: Players, carried: Carried) -> Any:
+            gradient, report, (moved, after) = self._critic_field(key, now, batch, carried)
+            return (gradient, moved), {**report, "critic_gradient": global_norm(gradient)}, after
 
-    def field(self, key: Any, players: Players, batch: Batch) -> Players:
+        turns = Turns(
+            generator, critic,
+            lambda player, way: of_generator.descend(player, way[0], state.steps, way[1]),
+            lambda player, way: of_critic.descend(player, way[0], state.steps, way[1]),
+        )  # fmt: skip
+        players, carried, report = self.order(key, turns, Players(state.generator, state.critic), state.carried)
+        return AdversarialState(*players, carried, state.steps + 1), report
+
+    def field(self, key: Any, players: Players, batch: Batch, carried: Carried | None = None) -> Players:
         """Return the vector field of the game: the gradient of each player's loss in its own trained leaves.
 
         A pure function of both players, where they are now: the eigenvalues of its Jacobian, which are `jvp`s of it,
-        tell whether the game turns, converges or diverges.
+        tell whether the game turns, converges or diverges; `metrics.games.spectrum` has those of whole steps.
 
         Args:
             key: typed key of the samples.
             players: two models.
             batch: events.
+            carried: of a state; None is that before the first step.
 
         Returns:
             Gradients, trees of the players with None in place of what does not train.
@@ -203,110 +257,116 @@ class Adversarial:
             >>> field.critic.params["Dense_0"]["bias"].shape
             (16,)
         """
-        keys = jax.random.split(key, self.critic_steps + 1)
-        gradient, _ = self._generator_field(keys[0], players, batch)
-        return Players(gradient, self._critic_field(keys[1], players, batch)[0])
+        keys, batch = jax.random.split(key), told(players.generator, batch)
+        carried = self.start() if carried is None else carried
+        own = self._generator_field(keys[0], players, batch, carried, jnp.zeros((), jnp.int32))[0]
+        return Players(own, self._critic_field(keys[1], players, batch, carried)[0])
 
-    def _generator_field(self, key: Any, players: Players, batch: Batch) -> tuple[Any, jax.Array]:
+    def review(self, history: dict[str, np.ndarray]) -> str:
+        """Return what went wrong in a fit, in words; empty where nothing did."""
+        if history["diverged"][-1]:
+            return "the game diverged: samples or outputs of the critic left all bounds; try larger penalties"
+        spread = history["spread"][-LAST:].mean()
+        if spread < COLLAPSED:
+            return (
+                f"the samples have collapsed: over the last steps their standard deviation was {spread:.2g} of the "
+                "data's; try games.Relativistic(), other penalties, or smaller steps"
+            )
+        return ""
+
+    def _generator_field(self, key: Any, players: Players, batch: Batch, carried: Carried, step: Any) -> Any:
+        """The gradient of the generator's loss, metrics, and the model with other fixed fields or None."""
+        side_key, change_key, also_key = jax.random.split(key, 3)
         trained, rest = partition(players.generator)
 
-        def loss(trained: Any) -> jax.Array:
-            fake = _samples(key, combine(trained, rest), batch)
-            return weighted_mean(jax.nn.softplus(-_logits(players.critic, *fake)), _fake_weight(batch))
+        def loss(trained: Any) -> Any:
+            model = combine(trained, rest)
+            sides = self._changed(change_key, self.sides(side_key, model, batch), carried)
+            real, fake = (logits(players.critic, *inputs) for inputs in (sides.real, sides.fake))
+            value = self.game.generator(real, fake, sides.real_weight, sides.fake_weight)
+            if self.sides.both:  # its outputs on the side of the data are to be taken for those of samples
+                value += self.game.generator(-fake, -real, sides.fake_weight, sides.real_weight)
+            if self.also is None:
+                return value, ({"generator_loss": value}, None)
+            found = measured(self.also, also_key, model, batch, step)
+            check_names(found.metrics)
+            report = {**found.metrics, "generator_loss": value}
+            return value + self.also_weight * found.value, (report, found.moved)
 
-        value, gradient = jax.value_and_grad(loss)(trained)
-        return gradient, value
+        gradient, (report, moved) = jax.grad(loss, has_aux=True)(trained)
+        return gradient, report, moved
 
-    def _critic_field(self, key: Any, players: Players, batch: Batch) -> tuple[Any, dict[str, jax.Array]]:
-        real = _seen(players.generator, batch.x, batch.context)
-        fake = _samples(key, players.generator, batch)  # no stopped gradient: the field has derivatives in both
-        fake_penalty = self.penalty if self.fake_penalty is None else self.fake_penalty
+    def _critic_field(self, key: Any, players: Players, batch: Batch, carried: Carried) -> Any:
+        """The gradient of the critic's loss, metrics, and the critic with other fixed fields and what is carried on."""
+        side_key, change_key, penalty_key = jax.random.split(key, 3)
+        # no stopped gradient: the field has derivatives in both
+        shown = self.sides(side_key, players.generator, batch)
+        sides = self._changed(change_key, shown, carried)
         trained, rest = partition(players.critic)
-        weight, fake_weight = batch.weight, _fake_weight(batch)
+        weights = (sides.real_weight, sides.fake_weight)
 
         def loss(trained: Any) -> Any:
-            judged = _judge(combine(trained, rest), real, fake, self.penalty, fake_penalty)
-            (real_logit, real_steepness), (fake_logit, fake_steepness) = judged
-            game = weighted_mean(jax.nn.softplus(-real_logit), weight)
-            game += weighted_mean(jax.nn.softplus(fake_logit), fake_weight)
-            steep = self.penalty * weighted_mean(real_steepness, weight)
-            penalty = 0.5 * (steep + fake_penalty * weighted_mean(fake_steepness, fake_weight))
-            report = {
-                "critic_loss": game, "penalty": penalty, "fake_logit": weighted_mean(fake_logit, fake_weight),
-                "real_logit": weighted_mean(real_logit, weight),
-            }  # fmt: skip
-            return game + penalty, report
+            critic = combine(trained, rest)
+            judged, penalty, memories = penalised(
+                penalty_key, lambda *inputs: logits(critic, *inputs), sides.real, sides.fake, self.penalties,
+                carried.memories, carried.updates, *weights,
+            )  # fmt: skip
+            game = self.game.critic(judged.real_logit, judged.fake_logit, *weights)
+            return game + penalty, (judged.real_logit, judged.fake_logit, game, penalty, memories)
 
-        return jax.grad(loss, has_aux=True)(trained)
+        gradient, (real, fake, game, penalty, memories) = jax.grad(loss, has_aux=True)(trained)
+        edges = margins(self.game, real, fake)
+        over_both = lambda score: 0.5 * sum(  # noqa: E731
+            weighted_mean(score(edge), weight) for edge, weight in zip(edges, weights, strict=True)
+        )
+        spread = relative_spread(shown)
+        report = {
+            "critic_loss": game, "penalty": penalty, "spread": spread,
+            "real_logit": weighted_mean(real, weights[0]), "fake_logit": weighted_mean(fake, weights[1]),
+            "critic_accuracy": over_both(lambda edge: 0.5 + 0.5 * jnp.sign(edge)),
+            "critic_confidence": over_both(lambda edge: jax.nn.sigmoid(jnp.abs(edge))),
+            "diverged": (spread > ESCAPED) | (over_both(jnp.abs) > SATURATED),
+        }  # fmt: skip
+        probability = carried.probability
+        if isinstance(self.augment, Adaptive):
+            overfitting = weighted_mean(jnp.sign(edges[0]), weights[0])
+            report |= {"augmentation": probability, "overfitting": overfitting}
+            probability = self.augment.adapted(probability, overfitting, len(real))
+        moved = players.critic.moved(*sides.real) if has(players.critic, MovingCritic) else None
+        return gradient, report, (moved, Carried(carried.updates + 1, memories, probability))
 
-
-def steepness(critic: Any, x: jax.Array, *context: jax.Array, weight: float = 1.0) -> tuple[jax.Array, jax.Array]:
-    """Return a critic's outputs and the squared norm of its gradient at each event, `[N]` both.
-
-    `|grad_x D(x)|^2`; zeros, at no cost, where `weight` is 0.
-
-    Example:
-        >>> output, slope = steepness(lambda x: 3 * x[:, 0], jnp.ones((2, 5)))
-        >>> output.tolist(), slope.tolist()
-        ([3.0, 3.0], [9.0, 9.0])
-    """
-    if weight == 0:
-        output = _logits(critic, x, *context)
-        return output, jnp.zeros_like(output)
-    # an output depends on its own event only, so one backward pass serves the whole batch
-    output, pull = jax.vjp(lambda x: _logits(critic, x, *context), x)
-    (gradient,) = pull(jnp.ones_like(output))
-    return output, jnp.sum(jnp.square(gradient.reshape((len(x), -1))), axis=1)
-
-
-def _judge(critic: Any, real: Any, fake: Any, real_weight: float, fake_weight: float) -> Any:
-    """`steepness` of data and samples, each an event and maybe a context."""
-    if real_weight == 0 or fake_weight == 0:
-        return steepness(critic, *real, weight=real_weight), steepness(critic, *fake, weight=fake_weight)
-    # together: half the program, and matrix products of twice the rows
-    both = steepness(critic, *(beside(*pair) for pair in zip(real, fake, strict=True)))
-    return tuple(zip(*(apart(values, len(real[0])) for values in both), strict=True))
+    def _changed(self, key: Any, sides: Sides, carried: Carried) -> Sides:
+        """The sides after the changes of images."""
+        if self.augment is None:
+            return sides
+        more = (carried.probability,) if isinstance(self.augment, Adaptive) else ()
+        change = lambda key, inputs: (self.augment(key, inputs[0], *more), *inputs[1:])  # noqa: E731
+        keys = jax.random.split(key)
+        return sides._replace(real=change(keys[0], sides.real), fake=change(keys[1], sides.fake))
 
 
-def _logits(critic: Any, x: jax.Array, *context: jax.Array) -> jax.Array:
+def told(model: Any, batch: Batch) -> Batch:
+    """Return a batch with a row of NaN for each context, where all are absent."""
+    if batch.context is not None or not context_optional(model):
+        return batch
+    shape = (batch.events, *context_shape(model))  # type: ignore[misc]
+    return batch._replace(context=jnp.full(shape, jnp.nan, float_type(partition(model)[0])))
+
+
+def logits(critic: Any, x: jax.Array, *context: jax.Array) -> jax.Array:
+    """Return a critic's outputs, `[N]`."""
     return critic(x, *context).reshape(len(x))
 
 
-def _samples(key: Any, generator: Any, batch: Batch) -> tuple[jax.Array, ...]:
-    """As many samples as the batch has events, each at the context of one, as a critic sees them."""
-    x = spread(generator.sample(key, (len(batch.x),), context=batch.context))
-    return _seen(generator, x, batch.context)
+def relative_spread(sides: Sides) -> jax.Array:
+    """Return the standard deviation of samples, over all coordinates, as a multiple of that of data; 1 where these are
+    all the same."""
 
+    def scatter(x: jax.Array, weight: Any) -> jax.Array:
+        flat = x.reshape((len(x), -1))
+        mean = jax.vmap(lambda column: weighted_mean(column, weight), in_axes=1)
+        return jnp.sum(mean(jnp.square(flat - mean(flat))))
 
-def _fake_weight(batch: Batch) -> Any:
-    """Samples weigh the same, but at a context they weigh as much as the event that it came from."""
-    return None if batch.context is None else batch.weight
-
-
-def _seen(generator: Any, x: Any, context: Any) -> tuple[jax.Array, ...]:
-    """Return a critic's arguments: events in the model's units and floating type, and contexts where there are any."""
-    dtype = float_type(partition(generator)[0])
-    given = {} if context is None else {"context": context}
-    x = (generator.standardize(x, **given) if has(generator, Scaled) else x).astype(dtype)
-    if context is None:
-        return (x,)
-    return x, context.astype(dtype) if jnp.issubdtype(context.dtype, jnp.floating) else context
-
-
-def _check_critic(critic: Any, inputs: list[Any], called: str) -> None:
-    """Refuses a critic that cannot be called, or does not give one number an event."""
-    arguments = "critic(x)" if len(inputs) == 1 else "critic(x, context)"
-    try:
-        made = jax.eval_shape(lambda critic, *inputs: critic(*inputs), critic, *inputs).shape
-    except TypeError as error:
-        raise FitError(
-            f"the critic cannot be called as {arguments}", called=called, got=str(error)[:200],
-            expected=f"a model or a linen module that takes {arguments}",
-        ) from None  # fmt: skip
-    if made not in ((2,), (2, 1)):
-        shapes = ", ".join(str(list(one.shape)) for one in inputs)
-        raise FitError(
-            "the critic does not give one number an event", called=called, got=f"{shapes} -> {list(made)}",
-            expected="[*batch, *event] -> [*batch] or [*batch, 1]",
-            fix=f"jaxgen.nn.mlp.MLP((128, 1), in_shape={inputs[0].shape[1:]})",
-        )  # fmt: skip
+    data, samples = scatter(sides.real[0], sides.real_weight), scatter(sides.fake[0], sides.fake_weight)
+    varied = data > 0
+    return jnp.where(varied, jnp.sqrt(samples / jnp.where(varied, data, 1)), 1)

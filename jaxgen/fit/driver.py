@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from jaxgen.core import algebra
-from jaxgen.core.algorithms import Algorithm
+from jaxgen.core.algorithms import Algorithm, Reviewed
 from jaxgen.core.errors import FitError, JaxgenWarning
 from jaxgen.core.methods import check_key
 from jaxgen.core.protocols import Key
@@ -294,7 +294,7 @@ class Run:
         statuses = np.asarray(carry.status)
         if not (statuses == Status.RUNNING).any():
             failed = (statuses == Status.NON_FINITE).all()
-            self.status = Status.NON_FINITE if failed else Status(int(statuses[statuses < Status.NON_FINITE].min()))
+            self.status = Status.NON_FINITE if failed else Status(int(statuses[statuses != Status.NON_FINITE].min()))
         elif self.plan.feed.ended:
             self.status = Status.EXHAUSTED
 
@@ -332,6 +332,10 @@ class Run:
             model, models = algebra.take(model, top), model
         if repaired[top]:
             warnings.warn(_repairs(repaired[top]), JaxgenWarning, stacklevel=3)
+        if isinstance(self.plan.algorithm, Reviewed) and self.step and not failed[top]:
+            one = {name: rows[top] if restarts else rows for name, rows in history.items()}
+            if fault := self.plan.algorithm.review(one):
+                warnings.warn(fault, JaxgenWarning, stacklevel=3)
         timing = (self.clock.compiling, self.clock.working)
         return Fitted(model, self.status, self.step, history, state, scores, models, failure, *timing)
 

@@ -53,6 +53,7 @@ class Status(enum.IntEnum):
     INTERRUPTED = 5, "interrupted from the keyboard; the model is that of the last finished chunk of steps"
     NON_FINITE = 6, "a metric or a parameter was not finite; the model is that before the failing step"
     STOPPED = 7, "a watcher ended the fit"
+    DIVERGED = 8, "the algorithm found that its numbers leave all bounds; the model is that after the last step"
 
 
 class Carry(NamedTuple):
@@ -92,7 +93,8 @@ def guarded_step(
 ) -> tuple[Any, jax.Array, dict[str, jax.Array]]:  # fmt: skip
     """One step of one fit, by `move(key, state, batch)`.
 
-    A step that is not finite, and every step after the end, leaves the state as it was.
+    A step that is not finite, and every step after the end, leaves the state as it was. One whose metrics have a
+    `diverged` that is true is the last.
 
     The metrics of a step that is not finite, and of those after it, are NaN: what was not measured is no number.
     """
@@ -104,6 +106,7 @@ def guarded_step(
     # a last digit that goes to and fro is no change; a tolerance of zero asks for all steps
     rounding = jnp.where(tolerance > 0, 2 * jnp.finfo(watched.dtype).eps * jnp.abs(watched), 0)
     outcome = jnp.where((change < tolerance) | (change < rounding), Status.CONVERGED, Status.RUNNING)
+    outcome = jnp.where(new_metrics.get("diverged", False), Status.DIVERGED, outcome)
     outcome = jnp.where(good, outcome, Status.NON_FINITE).astype(jnp.int32)
 
     def keep(new: jax.Array, old: jax.Array) -> jax.Array:

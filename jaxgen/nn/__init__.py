@@ -5,9 +5,11 @@ from jaxgen.nn.made import MADE
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
 from jaxgen.nn.resnet import GridToImage, ImageToGrid, ResNetDecoder, ResNetEncoder
+from jaxgen.nn.spectral import Spectral
 
 __all__ = [
     "MADE", "MLP", "ConvCritic", "ConvGenerator", "GridToImage", "ImageToGrid", "Net", "ResNetDecoder", "ResNetEncoder",
+    "Spectral",
 ]  # fmt: skip
 
 

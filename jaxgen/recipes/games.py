@@ -9,33 +9,46 @@ import jax
 from jaxgen.core.inputs import as_array
 from jaxgen.fit.adversarial import Adversarial
 from jaxgen.fit.averages import Average
+from jaxgen.losses.critics import R1, R2
+from jaxgen.losses.games import Relativistic
 from jaxgen.models.densities.standard_normal import StandardNormal
 from jaxgen.models.neural.gan import Generator
 from jaxgen.nn.conv import ConvCritic, ConvGenerator
 from jaxgen.nn.mlp import MLP
+from jaxgen.recipes import optimizers
 
 #: of the generators of `gan` and `dcgan`
-GAN_AVERAGE, DCGAN_AVERAGE = Average(0.995), Average(0.999)
+GAN_AVERAGE, DCGAN_AVERAGE = Average(0.999), Average(0.999)
+#: the weight of the gradient penalties of `gan`, and its steps unless it is told
+GAN_PENALTY, GAN_STEPS = 0.3, 6000
 
 
 def gan(
-    key: Any, x: Any, latent: int = 32, *, hidden: tuple[int, ...] = (256, 256),
-    context_shape: tuple[int, ...] | None = None, average: Any = GAN_AVERAGE,
+    key: Any, x: Any, latent: int = 32, *, hidden: tuple[int, ...] = (128, 128), penalty: float = GAN_PENALTY,
+    step_size: float = 1e-3, context_shape: tuple[int, ...] | None = None, average: Any = GAN_AVERAGE,
+    steps: int = GAN_STEPS,
 ) -> tuple[Generator, Adversarial]:  # fmt: skip
     """A generative adversarial network of multilayer perceptrons, both with the same hidden widths.
+
+    The relativistic game with zero-centred gradient penalties on data and samples, a smooth critic, and step sizes that
+    fall to the end.
 
     Args:
         key: typed key.
         x: events `[N, *event]`.
         latent: number of noise dimensions.
         hidden: widths of the hidden layers.
+        penalty: weight of `R1` and of `R2`; larger is smoother and safer.
+        step_size: of both players' Adam at the start.
         context_shape: shape of one context `[C]`, for samples that depend on it, which the critic sees too.
         average: of the generator's iterates, which is the fitted model; None keeps none.
+        steps: how many `fit` makes at most unless it is told.
 
     Raises:
         DataError: data that are not data.
 
-    Source: Goodfellow et al. (2014), Generative adversarial nets.
+    Source: Goodfellow et al. (2014), Generative adversarial nets; Huang et al. (2024), The GAN is dead; long live the
+    GAN! A modern baseline GAN, for game, penalties and steps that fall.
 
     Example:
         >>> import jax, jaxgen as jg
@@ -46,7 +59,11 @@ def gan(
     """
     x = as_array(x)
     model = Generator.init(key, x, StandardNormal((latent,)), hidden=hidden, context_shape=context_shape)
-    return model, Adversarial(MLP((*hidden, 1), jax.nn.leaky_relu, in_shape=model.event_shape), average=average)
+    critic, falling = MLP((*hidden, 1), jax.nn.silu, in_shape=model.event_shape), optimizers.of_two_players(step_size)
+    return model, Adversarial(
+        critic, falling, falling, game=Relativistic(), penalties=(R1(penalty), R2(penalty)), average=average,
+        steps=steps,
+    )  # fmt: skip
 
 
 def dcgan(

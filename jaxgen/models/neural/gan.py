@@ -14,8 +14,10 @@ from jaxgen.core.inputs import as_array
 from jaxgen.core.methods import context_shape, per_event, per_latent, per_sample
 from jaxgen.core.protocols import Implicit, has
 from jaxgen.core.pytree import fixed, float_type, model, part, static
+from jaxgen.nn import amortized
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
+from jaxgen.ops.entries import flagged
 from jaxgen.ops.scaling import mean_and_scale, middle_and_reach
 
 
@@ -34,6 +36,9 @@ class Generator:
         event_shape: shape of one event.
         scaling: center and scale of the data, never trained; a critic sees `standardize(x) = (x - center) / scale`.
         context_shape: shape of one context, None without.
+        context_optional: whether a context may be absent (a row of NaN; None for all): the network takes contexts flat,
+            sees zeros in place of one that is absent, and behind every context a number more, 1 where there was one and
+            else 0.
 
     Source: Goodfellow et al. (2014), Generative adversarial nets.
 
@@ -50,12 +55,13 @@ class Generator:
     event_shape: tuple[int, ...] = static()
     scaling: Any = fixed()
     context_shape: tuple[int, ...] | None = static(default=None)
+    context_optional: bool = static(default=False)
 
     @classmethod
     def init(
         cls, key, x, base: Any, *, hidden: tuple[int, ...] = (128, 128),
         activation: Callable[[Any], Any] = jax.nn.relu, module: Any = None,
-        context_shape: tuple[int, ...] | None = None,
+        context_shape: tuple[int, ...] | None = None, context_optional: bool = False,
     ) -> Generator:  # fmt: skip
         """A network for events of the data's shape, in the data's units.
 
@@ -71,10 +77,11 @@ class Generator:
             module: a linen module `[L] -> [*event]` in place of the perceptron, such as `ConvGenerator((8, 8))`; with a
                 context one of two inputs.
             context_shape: shape of one context, for samples that depend on it.
+            context_optional: whether it may be absent, as in the class.
 
         Raises:
-            DataError: data that are not data. ModelError: a base that draws no vectors, or a module that draws events
-                of another shape.
+            DataError: data that are not data. ModelError: a base that draws no vectors, a module that draws events of
+                another shape, or no context that could be absent.
         """
         x, called = jnp.asarray(as_array(x, name="x")), "Generator.init(key, x, base)"
         event, latent = tuple(map(int, x.shape[1:])), _latent_shape(base, called)
@@ -82,7 +89,9 @@ class Generator:
         if module is None:
             module = MLP((*hidden, math.prod(event)), activation, out_shape=event)
         context = None if context_shape is None else tuple(context_shape)
-        inputs = [jnp.zeros(shape, dtype) for shape in (latent, context) if shape is not None]
+        amortized.check_context(base, context, context_optional, False, called)
+        seen = (math.prod(context) + 1,) if context_optional and context is not None else context
+        inputs = [jnp.zeros(shape, dtype) for shape in (latent, seen) if shape is not None]
         net = Net.init(key, module, *inputs)
         made = jax.eval_shape(net, *inputs).shape
         if made != event:
@@ -91,7 +100,7 @@ class Generator:
                 expected=f"shape {list(event)}", fix=f"jaxgen.nn.mlp.MLP((64, {math.prod(event)}), out_shape={event})",
             )  # fmt: skip
         scaling = mean_and_scale(x) if len(event) < 2 else middle_and_reach(x)
-        return cls(base, net, event, scaling, context)
+        return cls(base, net, event, scaling, context, context_optional)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -99,6 +108,8 @@ class Generator:
 
     def _draw(self, z, context):
         # a base without parameters draws in its own dtype
+        if context is not None and self.context_optional:
+            context = flagged(context)
         inputs = (jnp.asarray(z, float_type(self.net)), *(() if context is None else (context,)))
         return self.scaling[0] + self.scaling[1] * self.net(*inputs)
 
