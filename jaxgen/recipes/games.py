@@ -20,7 +20,7 @@ from jaxgen.recipes import optimizers
 #: of the generators of `gan` and `dcgan`
 GAN_AVERAGE, DCGAN_AVERAGE = Average(0.999), Average(0.999)
 #: the weight of the gradient penalties of `gan`, and its steps unless it is told
-GAN_PENALTY, GAN_STEPS = 0.3, 6000
+GAN_PENALTY, GAN_STEPS = 0.2, 6000
 
 
 def gan(
