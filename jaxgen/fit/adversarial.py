@@ -207,7 +207,7 @@ class Adversarial:
         return Batch(*(None if shape is None else jax.ShapeDtypeStruct(shape, dtype) for shape in shapes))
 
     def _inputs(self, model: Any) -> tuple[Any, ...]:
-        """What a critic is called with, in the abstract, of two events."""
+        """Return what a critic is called with, in the abstract, of two events."""
         return jax.eval_shape(self.sides, jax.random.key(0), model, self._example(model)).real
 
     def step(self, key: Any, state: AdversarialState, batch: Batch) -> tuple[AdversarialState, dict[str, jax.Array]]:
