@@ -15,13 +15,13 @@ FLOORS = {
     "core": 0, "ops": 1, "nn": 2, "samplers": 2, "likelihoods": 2,
     "annealing": 2, "imputation": 2, "units": 3, "bijections": 3, "models": 4,
     "losses": 4, "posteriors": 5, "fit": 5, "metrics": 5, "data": 5, "recipes": 6, "selection": 6, "plot": 6,
-    "tasks": 6, "report": 6, "watch": 6, "games": 6, "tour": 7, "cli": 8, "__main__": 9, "_version": 0,
+    "tasks": 6, "report": 6, "watch": 6, "games": 6, "sklearn": 7, "tour": 7, "cli": 8, "__main__": 9, "_version": 0,
 }  # fmt: skip
 #: folders whose files build on each other; a file of `models` is one family and imports no other but a chain, a density
 #: and the product, which is what a table of several kinds of columns has for a model
 LAYERED = {
     "core", "ops", "nn", "units", "bijections", "losses", "fit", "metrics", "data", "plot", "recipes", "selection",
-    "tasks", "tour", "cli",
+    "tasks", "sklearn", "tour", "cli",
 }  # fmt: skip
 PARTS = ("jaxgen.models.chains.", "jaxgen.models.densities.", "jaxgen.models.latent.product")
 FILES = sorted(p for p in ROOT.rglob("*.py") if p.name != "__init__.py")

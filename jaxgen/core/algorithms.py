@@ -104,10 +104,12 @@ class Reviewed(Protocol):
 
 @runtime_checkable
 class Summed(Protocol):
-    """An algorithm whose step is a function of sums over events: `advance(state, *sum_n expect(model, batch_n))`."""
+    """An algorithm whose step is made of sums over events: `advance(key, state, *sum_n expect(model, batch_n))`."""
 
     def expect(self, model: Any, batch: Any) -> tuple[Any, jax.Array, jax.Array]:
         """Return statistics, their log-likelihood in nats and their weight, all three additive over events."""
 
-    def advance(self, state: Any, statistics: Any, total: Any, weight: Any) -> tuple[Any, dict[str, jax.Array]]:
+    def advance(
+        self, key: Key, state: Any, statistics: Any, total: Any, weight: Any
+    ) -> tuple[Any, dict[str, jax.Array]]:
         """Return the state after one step from the sums over all events, and scalar metrics."""

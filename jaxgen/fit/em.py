@@ -65,6 +65,8 @@ class EM:
         frozen: what stays as it is, `{path: True}` or `{path: bools}`: `{"components.mean": True}` keeps the means of a
             mixture of Gaussians, `{"components": (True, False)}` all of its first component; `["chain", "emissions"]`
             is `True` for each. The other parameters take their maximum given those.
+        amend: `(key, model, statistics) -> statistics`, what the M-step gets in place of the sums over all events, a
+            frozen value: a ridge, or noise for privacy. The objective may then fall, and no step is taken back.
 
     Data may have labels, `dict(x=x, label=y)`: of an event whose component is known, -1 of others. Its likelihood is
     then that of event and label.
@@ -86,6 +88,7 @@ class EM:
 
     chunk: int | None = None
     frozen: Any = None
+    amend: Any = None
     traits = Traits("objective", full_batch=True, labels=True, steps=200, tolerance=1e-6, summed=True)
 
     def init(self, key: Any, model: Any) -> EMState:
@@ -128,22 +131,26 @@ class EM:
         model, batch = state.model, self._prepared(state.model, batch)
         form, x = fast.ready(model, batch.x)
         if not isinstance(x, fast.Events):
-            return self._accepted(state, *self.maximize(model, *self._expect(model, form, batch)))
+            return self._accepted(state, *self.maximize(key, model, *self._expect(model, form, batch)))
 
         def attempt(precise: Any) -> tuple[Any, dict[str, jax.Array], jax.Array]:
             given = batch._replace(x=dataclasses.replace(x, precise=precise))
-            new, metrics = self.maximize(model, *self._expect(model, form, given))
+            new, metrics = self.maximize(key, model, *self._expect(model, form, given))
             # sums by columns are too coarse for components that turn out narrow: then they are made again without
             return new, metrics, fast.ready(new, x)[1].precise & ~precise
 
         return self._accepted(state, *_until_fine(attempt, x.precise))
 
-    def advance(self, state: EMState, statistics: Any, total: Any, weight: Any) -> tuple[EMState, dict[str, jax.Array]]:
+    def advance(
+        self, key: Any, state: EMState, statistics: Any, total: Any, weight: Any
+    ) -> tuple[EMState, dict[str, jax.Array]]:
         """One step, from statistics, log-likelihood and weight of all events."""
-        return self._accepted(state, *self.maximize(state.model, statistics, total, weight))
+        return self._accepted(state, *self.maximize(key, state.model, statistics, total, weight))
 
     def _accepted(self, state: EMState, new: Any, metrics: Any) -> tuple[EMState, dict[str, jax.Array]]:
         """The state after a step, or that before the last one where the last one lost."""
+        if self.amend is not None:
+            return EMState(new, state.model, metrics, state.stalled), metrics
         value, last = metrics["objective"], state.metrics["objective"]
         slack = ROUNDINGS * jnp.finfo(value.dtype).eps * jnp.maximum(1, jnp.abs(last))
         lost = jnp.isfinite(value) & (value < last - slack)  # what is not finite ends the fit, with a word
@@ -152,9 +159,12 @@ class EM:
         metrics = choose(lost, state.metrics, metrics)
         return EMState(kept, choose(lost, state.before, state.model), metrics, state.stalled | lost), metrics
 
-    def maximize(self, model: Any, statistics: Any, total: Any, weight: Any) -> tuple[Any, dict[str, jax.Array]]:
+    def maximize(
+        self, key: Any, model: Any, statistics: Any, total: Any, weight: Any
+    ) -> tuple[Any, dict[str, jax.Array]]:
         """The M-step, on statistics, log-likelihood and weight of all events: the model, and metrics."""
         held = self._held(model)
+        statistics = statistics if self.amend is None else self.amend(key, model, statistics)
         seen = statistics if held is None else latent.freeze(model, statistics, held)
         new, repaired = latent.maximize(model, seen)
         objective = (total + latent.log_prior(model)) / weight

@@ -204,7 +204,7 @@ class Loop:
         """
         algorithm = self.algorithm
         by_step = functools.partial(_step, algorithm)
-        move = (lambda key, state, sums: algorithm.advance(state, *sums)) if by_sums else by_step
+        move = (lambda key, state, sums: algorithm.advance(key, state, *sums)) if by_sums else by_step
         step, keys = functools.partial(guarded_step, move, algorithm.traits.monitor), self.key
         if self.lanes is not None:
             keys = jax.random.split(keys, self.lanes)

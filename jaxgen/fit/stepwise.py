@@ -123,7 +123,7 @@ class StepwiseEM:
         events = (1 / ((1 - rate) ** 2 / state.events + rate**2 / weight)).astype(state.events.dtype)
         scale = events if self.events is None else jnp.asarray(self.events, events.dtype)
         scaled = jax.tree.map(lambda s: (s * scale).astype(s.dtype), average)
-        model, metrics = em.maximize(state.model, scaled, total / weight * scale, scale)
+        model, metrics = em.maximize(key, state.model, scaled, total / weight * scale, scale)
         # what was counted around the old means goes on being added to
         average = latent.recentre(model, state.model, average)
         return StepwiseState(model, average, state.steps + 1, events), metrics

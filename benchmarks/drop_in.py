@@ -1,0 +1,82 @@
+"""The tests that scikit-learn and hmmlearn have for their own estimators, run on this library's.
+
+    python benchmarks/drop_in.py
+
+It finds the test files of the installed packages and lets them import our classes for theirs; nothing of them is copied.
+Left out are tests of private functions, which a drop-in need not have; each with its reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import re
+
+import pytest
+import sklearn.mixture
+from common import report
+
+import jaxgen.sklearn
+
+PRIVATE = "calls private functions or methods of scikit-learn's own implementation"
+ARRAY_API = "hands over arrays of other libraries, which scikit-learn has behind a switch"
+#: by file: our classes in place of theirs, and what is left out, with the reason
+SUITES = {
+    "sklearn.mixture.tests.test_gaussian_mixture": (
+        sklearn.mixture, "GaussianMixture", {
+            "test_suffstat_sk_full": PRIVATE, "test_suffstat_sk_tied": PRIVATE, "test_suffstat_sk_diag": PRIVATE,
+            "test_gaussian_suffstat_sk_spherical": PRIVATE, "test_compute_log_det_cholesky": PRIVATE,
+            "test_gaussian_mixture_log_probabilities": PRIVATE,
+            "test_gaussian_mixture_estimate_log_prob_resp": PRIVATE, "test_gaussian_mixture_n_parameters": PRIVATE,
+            "test_gaussian_mixture_aic_bic": PRIVATE, "test_gaussian_mixture_precisions_init": PRIVATE,
+            "test_gaussian_mixture_all_init_does_not_estimate_gaussian_parameters": PRIVATE,
+            "test_gaussian_mixture_array_api_compliance": ARRAY_API,
+            "test_gaussian_mixture_raises_where_array_api_not_implemented": ARRAY_API,
+        },
+    ),
+}  # fmt: skip
+
+
+class Outcomes:
+    """A plugin of pytest that leaves tests out and keeps what became of the others."""
+
+    def __init__(self, left_out: dict[str, str]) -> None:
+        self.left_out, self.outcome = left_out, collections.defaultdict(set)
+
+    def pytest_collection_modifyitems(self, config, items):
+        left = [item for item in items if re.sub(r"\[.*", "", item.name) in self.left_out]
+        items[:] = [item for item in items if item not in left]
+
+    def pytest_runtest_logreport(self, report):
+        if report.when == "call" or report.outcome != "passed":
+            self.outcome[re.sub(r"\[.*", "", report.nodeid.split("::")[-1])].add(report.outcome)
+
+
+def run(name: str) -> dict[str, object]:
+    """The number of tests of a file that pass, of those that are asked, and the names of the others."""
+    module, theirs, left_out = SUITES[name]
+    kept = getattr(module, theirs)
+    setattr(module, theirs, getattr(jaxgen.sklearn, theirs))
+    outcomes = Outcomes(left_out)
+    try:
+        pytest.main(["-q", "--pyargs", name, "-p", "no:cacheprovider", "-n", "0"], plugins=[outcomes])
+    finally:
+        setattr(module, theirs, kept)
+    passed = [test for test, found in outcomes.outcome.items() if "failed" not in found and "passed" in found]
+    return {
+        "passed": len(passed), "asked": len(outcomes.outcome), "left out": left_out,
+        "skipped": [test for test, found in outcomes.outcome.items() if found == {"skipped"}],
+        "failed": [test for test, found in outcomes.outcome.items() if "failed" in found],
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help="a part of a file's name")
+    options = parser.parse_args()
+    names = [name for name in SUITES if options.only is None or options.only in name]
+    report("drop_in", {name: run(name) for name in names})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,14 @@
+"""Estimators for people who live in scikit-learn: `pip install jaxgen[sklearn]`, `import jaxgen.sklearn`."""
+
+try:
+    import sklearn as _sklearn  # noqa: F401
+except ImportError as error:
+    raise ImportError("jaxgen.sklearn needs scikit-learn: pip install 'jaxgen[sklearn]'") from error
+
+from jaxgen.sklearn.mixture import GaussianMixture
+
+__all__ = ["GaussianMixture"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,60 @@
+"""Constructor arguments of estimators, checked when they are fitted, as scikit-learn's conventions ask."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+
+class Rule(NamedTuple):
+    """The values that an argument may have: a test, and it in words."""
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+def _is_number(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def integer(low: int) -> Rule:
+    """Return the rule of integers from `low` on."""
+    return Rule(lambda value: _is_number(value, numbers.Integral) and value >= low, f"an int in the range [{low}, inf)")
+
+
+def real(low: float = -math.inf, *, above: bool = False) -> Rule:
+    """Return the rule of numbers from `low` on, or above it."""
+    words = f"a float in the range {'(' if above else '['}{low}, inf)"
+    return Rule(lambda value: _is_number(value, numbers.Real) and (value > low if above else value >= low), words)
+
+
+def one_of(*values: Any) -> Rule:
+    """Return the rule of a few values."""
+    return Rule(lambda value: any(value is one or value == one for one in values), f"one of {{{', '.join(map(repr, values))}}}")
+
+
+def optional(rule: Rule) -> Rule:
+    """Return a rule that None keeps too."""
+    return Rule(lambda value: value is None or rule.holds(value), f"{rule.words} or None")
+
+
+def check_options(estimator: Any, rules: Mapping[str, Rule]) -> None:
+    """Refuse arguments that break their rule.
+
+    Raises:
+        ValueError: the name, what was expected and what came.
+
+    Example:
+        >>> check_options(type("E", (), {"k": 0}), {"k": integer(1)})
+        Traceback (most recent call last):
+        ...
+        ValueError: The 'k' parameter of type must be an int in the range [1, inf). Got 0 instead.
+    """
+    for name, rule in rules.items():
+        value = estimator.get_params(deep=False)[name] if hasattr(estimator, "get_params") else vars(estimator)[name]
+        if not rule.holds(value):
+            raise ValueError(
+                f"The {name!r} parameter of {type(estimator).__name__} must be {rule.words}. Got {value!r} instead."
+            )
