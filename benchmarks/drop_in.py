@@ -2,8 +2,8 @@
 
     python benchmarks/drop_in.py
 
-It finds the test files of the installed packages and lets them import our classes for theirs; nothing of them is copied.
-Left out are tests of private functions, which a drop-in need not have; each with its reason.
+It finds the test files of the installed packages and lets them import our classes for theirs; nothing is copied. Left
+out are tests of private functions, which a drop-in need not have; each with its reason.
 """
 
 from __future__ import annotations
@@ -34,6 +34,12 @@ SUITES = {
             "test_gaussian_mixture_raises_where_array_api_not_implemented": ARRAY_API,
         },
     ),
+    "sklearn.mixture.tests.test_bayesian_mixture": (
+        sklearn.mixture, "BayesianGaussianMixture", {
+            "test_log_dirichlet_norm": PRIVATE, "test_log_wishart_norm": PRIVATE, "test_compare_covar_type": PRIVATE,
+        },
+    ),
+    "sklearn.mixture.tests.test_mixture": (sklearn.mixture, "GaussianMixture", {}),
 }  # fmt: skip
 
 

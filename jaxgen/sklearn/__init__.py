@@ -5,9 +5,10 @@ try:
 except ImportError as error:
     raise ImportError("jaxgen.sklearn needs scikit-learn: pip install 'jaxgen[sklearn]'") from error
 
+from jaxgen.sklearn.bayesian import BayesianGaussianMixture
 from jaxgen.sklearn.mixture import GaussianMixture
 
-__all__ = ["GaussianMixture"]
+__all__ = ["BayesianGaussianMixture", "GaussianMixture"]
 
 
 def __dir__() -> list[str]:

@@ -7,7 +7,7 @@ runs once is not worth its compilation.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -72,6 +72,19 @@ def cholesky_of(covariances: np.ndarray, kind: str) -> np.ndarray:
     return np.swapaxes(_inverse(lower), -1, -2)
 
 
+def check_positive(matrices: np.ndarray, kind: str) -> None:
+    """Refuse precisions, or covariances, that are none.
+
+    Raises:
+        ValueError: not positive, or not symmetric and positive definite.
+    """
+    if kind in ("diag", "spherical"):
+        if not (matrices > 0).all():
+            raise ValueError(f"'{kind} precision' should be positive")
+    elif not np.allclose(matrices, np.swapaxes(matrices, -1, -2)) or not (np.linalg.eigvalsh(matrices) > 0).all():
+        raise ValueError(f"'{kind} precision' should be symmetric, positive-definite")
+
+
 def precision_cholesky(precisions: np.ndarray, kind: str) -> np.ndarray:
     """Return the Cholesky factors of precisions, which are positive definite."""
     if kind in ("diag", "spherical"):
@@ -103,7 +116,7 @@ def covariances(cholesky: np.ndarray, kind: str) -> np.ndarray:
 
 def mixture_of(parameters: Parameters, kind: str) -> jg.Mixture:
     """Return the mixture with these parameters."""
-    weights, means, cholesky = parameters
+    weights, means, cholesky = (cast(Any, one) for one in parameters)
     zeros = np.zeros_like(means)
     if kind in ("diag", "spherical"):
         factors = np.broadcast_to(cholesky if kind == "diag" else cholesky[:, None], means.shape)
@@ -111,7 +124,7 @@ def mixture_of(parameters: Parameters, kind: str) -> jg.Mixture:
     else:
         whitener = np.swapaxes(cholesky, -1, -2)
         diagonal = np.diagonal(whitener, axis1=-2, axis2=-1)
-        raw = np.tril(whitener, -1) + np.log(diagonal)[..., None] * np.eye(means.shape[1], dtype=means.dtype)
+        raw: Any = np.tril(whitener, -1) + np.log(diagonal)[..., None] * np.eye(means.shape[1], dtype=means.dtype)
         raw = np.broadcast_to(raw, (*means.shape, means.shape[1]))
         components = jg.Gaussian(zeros, raw, means, zeros, None, kind == "tied")
     with np.errstate(divide="ignore"):  # the logarithm of a weight of zero

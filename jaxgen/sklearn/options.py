@@ -32,7 +32,8 @@ def real(low: float = -math.inf, *, above: bool = False) -> Rule:
 
 def one_of(*values: Any) -> Rule:
     """Return the rule of a few values."""
-    return Rule(lambda value: any(value is one or value == one for one in values), f"one of {{{', '.join(map(repr, values))}}}")
+    words = f"one of {{{', '.join(map(repr, values))}}}"
+    return Rule(lambda value: isinstance(value, type(values[0])) and value in values, words)
 
 
 def optional(rule: Rule) -> Rule:
@@ -47,13 +48,16 @@ def check_options(estimator: Any, rules: Mapping[str, Rule]) -> None:
         ValueError: the name, what was expected and what came.
 
     Example:
-        >>> check_options(type("E", (), {"k": 0}), {"k": integer(1)})
+        >>> class Estimator:
+        ...     def __init__(self, k):
+        ...         self.k = k
+        >>> check_options(Estimator(0), {"k": integer(1)})
         Traceback (most recent call last):
         ...
-        ValueError: The 'k' parameter of type must be an int in the range [1, inf). Got 0 instead.
+        ValueError: The 'k' parameter of Estimator must be an int in the range [1, inf). Got 0 instead.
     """
     for name, rule in rules.items():
-        value = estimator.get_params(deep=False)[name] if hasattr(estimator, "get_params") else vars(estimator)[name]
+        value = vars(estimator)[name]
         if not rule.holds(value):
             raise ValueError(
                 f"The {name!r} parameter of {type(estimator).__name__} must be {rule.words}. Got {value!r} instead."
