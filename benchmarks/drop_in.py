@@ -12,6 +12,7 @@ import argparse
 import collections
 import re
 
+import hmmlearn.hmm
 import pytest
 import sklearn.mixture
 from common import report
@@ -19,6 +20,7 @@ from common import report
 import jaxgen.sklearn
 
 PRIVATE = "calls private functions or methods of scikit-learn's own implementation"
+FAILS = "asks that one of two implementations fails on an outlier"
 ARRAY_API = "hands over arrays of other libraries, which scikit-learn has behind a switch"
 #: by file: our classes in place of theirs, and what is left out, with the reason
 SUITES = {
@@ -40,6 +42,13 @@ SUITES = {
         },
     ),
     "sklearn.mixture.tests.test_mixture": (sklearn.mixture, "GaussianMixture", {}),
+    "hmmlearn.tests.test_gaussian_hmm": (
+        hmmlearn.hmm, "GaussianHMM", {"test_underflow_from_scaling": FAILS},
+    ),
+    "hmmlearn.tests.test_categorical_hmm": (
+        hmmlearn.hmm, "CategoricalHMM", {"test__check_and_set_categorical_n_features": PRIVATE},
+    ),
+    "hmmlearn.tests.test_poisson_hmm": (hmmlearn.hmm, "PoissonHMM", {}),
 }  # fmt: skip
 
 

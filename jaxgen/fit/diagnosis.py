@@ -41,7 +41,7 @@ def of_pass(algorithm: Any, key: Any, state: Any, chunks: Callable[[], Iterator[
     """The same of a step that is a pass over a source."""
     zero = zero_sums(algorithm, None, state.model, next(chunks()))
     sums = fold_pass(chunks(), functools.partial(add_chunk, algorithm, None, state.model), zero)
-    new, metrics = jax.jit(algorithm.advance)(state, *sums[0])
+    new, metrics = jax.jit(algorithm.advance)(key, state, *sums[0])
     name, parts, masks = "", [], []
     for chunk in chunks():
         name, values = _numbers(key, state.model, chunk)

@@ -6,9 +6,10 @@ except ImportError as error:
     raise ImportError("jaxgen.sklearn needs scikit-learn: pip install 'jaxgen[sklearn]'") from error
 
 from jaxgen.sklearn.bayesian import BayesianGaussianMixture
+from jaxgen.sklearn.hmm import CategoricalHMM, GaussianHMM, PoissonHMM
 from jaxgen.sklearn.mixture import GaussianMixture
 
-__all__ = ["BayesianGaussianMixture", "GaussianMixture"]
+__all__ = ["BayesianGaussianMixture", "CategoricalHMM", "GaussianHMM", "GaussianMixture", "PoissonHMM"]
 
 
 def __dir__() -> list[str]:

@@ -55,24 +55,29 @@ def covariances_of(
     return scatter / mass[:, None, None] + ridge * np.eye(d, dtype=X.dtype)
 
 
-def cholesky_of(covariances: np.ndarray, kind: str) -> np.ndarray:
+def cholesky_of(covariances: np.ndarray, kind: str, called: str = SINGULAR) -> np.ndarray:
     """Return the Cholesky factors of the precisions.
 
+    Args:
+        covariances: in the shape of their kind.
+        kind: of the covariances.
+        called: the error of a covariance that is not positive definite.
+
     Raises:
-        ValueError: a covariance that is not positive definite.
+        ValueError: such a covariance.
     """
     if kind in ("diag", "spherical"):
         if not (covariances > 0).all():
-            raise ValueError(SINGULAR)
+            raise ValueError(called)
         return 1 / np.sqrt(covariances)
     try:
         lower = np.linalg.cholesky(covariances)
     except np.linalg.LinAlgError:
-        raise ValueError(SINGULAR) from None
+        raise ValueError(called) from None
     return np.swapaxes(_inverse(lower), -1, -2)
 
 
-def check_positive(matrices: np.ndarray, kind: str) -> None:
+def check_positive(matrices: np.ndarray, kind: str, name: str = "precision") -> None:
     """Refuse precisions, or covariances, that are none.
 
     Raises:
@@ -80,9 +85,9 @@ def check_positive(matrices: np.ndarray, kind: str) -> None:
     """
     if kind in ("diag", "spherical"):
         if not (matrices > 0).all():
-            raise ValueError(f"'{kind} precision' should be positive")
+            raise ValueError(f"'{kind} {name}' should be positive")
     elif not np.allclose(matrices, np.swapaxes(matrices, -1, -2)) or not (np.linalg.eigvalsh(matrices) > 0).all():
-        raise ValueError(f"'{kind} precision' should be symmetric, positive-definite")
+        raise ValueError(f"'{kind} {name}' should be symmetric, positive-definite")
 
 
 def precision_cholesky(precisions: np.ndarray, kind: str) -> np.ndarray:

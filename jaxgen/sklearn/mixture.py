@@ -20,9 +20,10 @@ class Ridge:
     """A variance that is added to each of a mixture's Gaussians in every M-step: `cov = S / n + variance I`.
 
     Example:
+        >>> import jax
         >>> start = jg.Mixture.from_components([jg.Gaussian.from_values([1.0], [[1.0]])])
         >>> fitted = jg.fit(jax.random.key(0), start, np.array([[0.0], [2.0]]), jg.EM(amend=Ridge(0.5)), steps=1)
-        >>> fitted.model.components.covariance.tolist()
+        >>> fitted.model.components.covariance.round(4).tolist()
         [[[1.5]]]
     """
 
