@@ -161,13 +161,13 @@ class Slope:
         return x @ self.slope
 
 
-def dirac(penalty, order, optimizer=None, **options):
-    """The Dirac GAN: one point against a line, data at zero; its state near the solution, and a batch."""
+def dirac(penalty, order, optimizer=None, at=0.005, **options):
+    """The Dirac GAN: one point against a line, data at zero; its state near the solution, or at it, and a batch."""
     optimizer = optax.sgd(0.1) if optimizer is None else optimizer
     penalties = (R1(penalty),) if penalty else ()
-    critic = Slope(jnp.full(1, 0.01))
+    critic = Slope(jnp.full(1, 2 * at))
     game = jg.Adversarial(critic, optimizer, optimizer, penalties=penalties, order=order, average=None, **options)
-    return game, game.init(jax.random.key(0), Place(jnp.full(1, 0.005))), jg.Batch(jnp.zeros((2, 1)))
+    return game, game.init(jax.random.key(0), Place(jnp.full(1, at))), jg.Batch(jnp.zeros((2, 1)))
 
 
 def play(game, state, batch, steps):

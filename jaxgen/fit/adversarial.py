@@ -236,7 +236,7 @@ class Adversarial:
         """Return the vector field of the game: the gradient of each player's loss in its own trained leaves.
 
         A pure function of both players, where they are now: the eigenvalues of its Jacobian, which are `jvp`s of it,
-        tell whether the game turns, converges or diverges; `metrics.games.spectrum` has those of whole steps.
+        tell whether the game turns, converges or diverges; `metrics.spectrum` has those of whole steps.
 
         Args:
             key: typed key of the samples.

@@ -6,6 +6,7 @@ from jaxgen.metrics.bounds import Bounds, Simulated, bounds, simulated
 from jaxgen.metrics.bridge import Bracket, Bridged, acceptance_ratio, bar, bracket, replica_exchange
 from jaxgen.metrics.disentanglement import DCI, dci, mig, mutual_information, sap
 from jaxgen.metrics.errors import standard_errors
+from jaxgen.metrics.games import Calibration, Modes, Spectrum, calibration, modes, spectrum
 from jaxgen.metrics.importance import Importance, importance, pareto_k
 from jaxgen.metrics.information import Evidence, aic, bic, entropy, evidence, icl
 from jaxgen.metrics.latents import Latents, latents, total_correlation
@@ -19,12 +20,15 @@ __all__ = [
     "Bounds",
     "Bracket",
     "Bridged",
+    "Calibration",
     "Check",
     "Evidence",
     "Importance",
     "Latents",
+    "Modes",
     "PartitionEstimate",
     "Simulated",
+    "Spectrum",
     "acceptance_ratio",
     "aic",
     "ais",
@@ -34,6 +38,7 @@ __all__ = [
     "bits_per_dim",
     "bounds",
     "bracket",
+    "calibration",
     "check",
     "dci",
     "energy_gap",
@@ -45,6 +50,7 @@ __all__ = [
     "laws",
     "log_likelihood",
     "mig",
+    "modes",
     "monitors",
     "mutual_information",
     "pareto_k",
@@ -55,6 +61,7 @@ __all__ = [
     "score",
     "simulated",
     "smc",
+    "spectrum",
     "standard_errors",
     "total_correlation",
 ]

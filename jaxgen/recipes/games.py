@@ -39,7 +39,7 @@ def gan(
         latent: number of noise dimensions.
         hidden: widths of the hidden layers.
         penalty: weight of `R1` and of `R2`; larger is smoother and safer.
-        step_size: of both players' Adam at the start.
+        step_size: of the generator's Adam at the start; the critic's is twice that.
         context_shape: shape of one context `[C]`, for samples that depend on it, which the critic sees too.
         average: of the generator's iterates, which is the fitted model; None keeps none.
         steps: how many `fit` makes at most unless it is told.
@@ -59,10 +59,11 @@ def gan(
     """
     x = as_array(x)
     model = Generator.init(key, x, StandardNormal((latent,)), hidden=hidden, context_shape=context_shape)
-    critic, falling = MLP((*hidden, 1), jax.nn.silu, in_shape=model.event_shape), optimizers.of_two_players(step_size)
+    critic = MLP((*hidden, 1), jax.nn.silu, in_shape=model.event_shape)
+    # the critic has to be near its best for the generator to see how wide a mode is
+    own, opposed = (optimizers.of_two_players(size) for size in (step_size, 2 * step_size))
     return model, Adversarial(
-        critic, falling, falling, game=Relativistic(), penalties=(R1(penalty), R2(penalty)), average=average,
-        steps=steps,
+        critic, own, opposed, game=Relativistic(), penalties=(R1(penalty), R2(penalty)), average=average, steps=steps,
     )  # fmt: skip
 
 

@@ -3,13 +3,15 @@
 from jaxgen.tasks import conformal
 from jaxgen.tasks.anomalies import Anomalies, anomaly
 from jaxgen.tasks.attribution import Attribution, attribution
+from jaxgen.tasks.ratio import Ratio, ratio
 from jaxgen.tasks.robust import Trimmed
 from jaxgen.tasks.scores import LatentDensity, LikelihoodRatio, Reconstruction, Surprise, Typicality
 from jaxgen.tasks.streams import Alarm, AlarmInfo, AlarmState, step_surprise
 
 __all__ = [
     "Alarm", "AlarmInfo", "AlarmState", "Anomalies", "Attribution", "LatentDensity", "LikelihoodRatio",
-    "Reconstruction", "Surprise", "Trimmed", "Typicality", "anomaly", "attribution", "conformal", "step_surprise",
+    "Ratio", "Reconstruction", "Surprise", "Trimmed", "Typicality", "anomaly", "attribution", "conformal", "ratio",
+    "step_surprise",
 ]  # fmt: skip
 
 
