@@ -97,7 +97,7 @@ def spectrum(key: Any, algorithm: Any, state: Any, batch: Batch, *, size: int = 
 
 
 def _moving(state: Any) -> tuple[Any, Any]:
-    """What a step moves of both players, and all the rest."""
+    """Return what a step moves of both players, and all the rest."""
     players = (state.generator, state.critic)
     halves = [partition((player.iterate, player.moments)) for player in players]
     return [trained for trained, _ in halves], [rest for _, rest in halves]

@@ -168,7 +168,7 @@ def ratio(key: Any, p: Any, q: Any, *, critic: Any = None, steps: int = 2000, dr
 
 
 def _halves(key: Any, side: Any, name: str, called: str) -> tuple[Any, Any]:
-    """What training draws from, and what estimates are made on."""
+    """Return what training draws from, and what estimates are made on."""
     if is_model(side):
         shape = side.event_shape if has(side, Implicit) and context_shape(side) is None else (None,)
         if None in shape:
