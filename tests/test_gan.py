@@ -72,6 +72,15 @@ def test_convolution_equals_flax(size, stride, shape):
     np.testing.assert_allclose(jax.jit(net)(x), peer, atol=1e-5)  # sums of up to 27 products of order one
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 5, 4), (1, 1, 1, 2)])
+def test_convolution_of_a_doubled_grid_equals_flax(shape):
+    x = jax.random.normal(jax.random.key(0), shape)
+    net = Net.init(jax.random.key(1), Conv(5, double=True), shape)
+    twice = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+    peer = nn.Conv(5, (3, 3), precision="highest").apply({"params": net.params}, twice)
+    np.testing.assert_allclose(jax.jit(net)(x), peer, atol=1e-5)  # sums of up to 36 products of order one
+
+
 def test_penalty_equals_finite_differences():
     with jax.enable_x64(True):
         x = jax.random.normal(jax.random.key(0), (5, 3), jnp.float64)
@@ -316,6 +325,7 @@ def play(model=None, critic=CRITIC, **options):
         (lambda: jg.fit(jax.random.key(0), generator(np.eye(2)), np.eye(2)), jg.FitError, "Adversarial"),
         (lambda: halvings((3, 8)), jg.ShapeError, "no image"),
         (lambda: halvings((16,)), jg.ShapeError, "no image"),
+        (lambda: Conv(2, 5, double=True).init(jax.random.key(0), jnp.zeros((1, 4, 4, 1))), jg.ShapeError, "3 by 3"),
         (lambda: ConvCritic((8, 8)).init(jax.random.key(0), jnp.zeros((8, 9))), jg.ShapeError, "critic"),
     ],
 )

@@ -114,7 +114,7 @@ def _put(state: Any, moving: Any) -> Any:
 
 
 class Calibration(NamedTuple):
-    """How far a critic's outputs are the log-odds that they should be.
+    """The distance of a critic's outputs from the log-odds that they should be.
 
     Args:
         error: mean over events of the distance between confidence and share, the expected calibration error.

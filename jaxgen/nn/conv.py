@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxgen.core.errors import ShapeError
 from jaxgen.core.files import loadable
+from jaxgen.ops.doubled import convolve_doubled
 
 #: smallest side of the grid that a generator starts from and a critic ends with
 SMALLEST = 4
@@ -56,6 +57,7 @@ class Conv(nn.Module):
         stride: in both directions.
         zero: start at zero.
         precision: of the matrix product: "highest" is float32 on every device, "default" the device's own.
+        double: convolve the grid doubled by repetition, `[N, 2 H, 2 W, features]`; of size 3 and stride 1.
 
     Example:
         >>> from jaxgen.nn.net import Net
@@ -68,6 +70,7 @@ class Conv(nn.Module):
     stride: int = 1
     zero: bool = False
     precision: str = "default"
+    double: bool = False
 
     @nn.compact
     def __call__(self, x: Any) -> Any:
@@ -75,6 +78,8 @@ class Conv(nn.Module):
         start = nn.initializers.zeros_init() if self.zero else nn.initializers.he_normal()
         kernel = self.param("kernel", start, shape)
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        if self.double:
+            return convolve_doubled(x, kernel, precision=self.precision) + bias
         return convolve(x, kernel, stride=self.stride, precision=self.precision) + bias
 
 
@@ -162,8 +167,7 @@ class ConvGenerator(nn.Module):
         x = self.activation(nn.Dense(height * width * channels, kernel_init=nn.initializers.he_normal())(z))
         x = x.reshape((math.prod(batch), height, width, channels))
         for level in reversed(range(levels)):
-            x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-            x = self.activation(Conv(self.width << level)(x))
+            x = self.activation(Conv(self.width << level, double=True)(x))
         colors = self.out_shape[2] if len(self.out_shape) == 3 else 1
         x = Conv(colors)(x)
         return self.head(x).reshape((*batch, *self.out_shape))
