@@ -283,9 +283,11 @@ case(run(", algorithm=algorithm"), "algorithm", model=field, data=np.sign(X),
      algorithm=jaxgen.ContrastiveDivergence(negative=jaxgen.Persistent(4, reuse=True)))  # fmt: skip
 case(run(", algorithm=jaxgen.Adversarial(critic)"), "critic", model=lambda: jaxgen.Generator.init(KEY, X,
      jaxgen.StandardNormal((2,))), data=X, critic=lambda: MLP((4, 2)))  # fmt: skip
-playing = "jaxgen.Adversarial(critic, {0}={0}).init(KEY, model)"
-opponents = {"critic": lambda: MLP((4, 1)), "model": lambda: jaxgen.Generator.init(KEY, X, jaxgen.StandardNormal((2,)),
-             hidden=(4,))}  # fmt: skip
+playing = "jaxgen.Adversarial(critic, {0}={0}).init(key, model)"
+opponents = {
+    "key": KEY, "critic": lambda: MLP((4, 1)),
+    "model": lambda: jaxgen.Generator.init(KEY, X, jaxgen.StandardNormal((2,)), hidden=(4,)),
+}  # fmt: skip
 case(playing.format("game"), game="hinge", **opponents)
 case(playing.format("order"), order=jaxgen.games.Alternating(0), **opponents)
 case(playing.format("sides"), sides=jaxgen.games.Latents(), **opponents)

@@ -326,3 +326,23 @@ def test_contexts_may_be_absent():
         assert np.isfinite(fitted.model.sample(jax.random.key(2), (4,))).all()
     assert jax.tree.leaves(fitted.state.critic.model.params)[1].shape == (2 + 3, 8), "event, context, and a flag"
     assert Players(1, 2).critic == 2
+
+
+@pytest.mark.parametrize("codes", [None, 1])
+def test_codes_are_read_off_samples(codes):
+    """The mutual-information term of an InfoGAN, by the normal densities that it is made of."""
+    x = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    vae = jg.VAE.init(jax.random.key(0), x, jg.StandardNormal((2,)), hidden=(8,), likelihood=jg.likelihoods.gaussian)
+    key, batch, loss = jax.random.key(1), jg.Batch(jnp.asarray(x)), jg.losses.recognition(codes)
+    value, slope = jax.jit(jax.value_and_grad(lambda vae: loss(key, vae, batch, 0)))(vae)
+    z = jax.vmap(lambda key: vae.sample_with_latent(key)[0])(jax.random.split(key, 50))
+    context = vae.infer(vae.decode(z))
+    # the posterior's own density, one coordinate at a time
+    scores = jax.vmap(jg.posteriors.ConditionalNormal((2,)).entries)(z, context)
+    assert float(value) == pytest.approx(-float(scores[:, :codes].sum(1).mean()), rel=1e-5)
+    whole = jg.posteriors.ConditionalNormal((2,)).log_prob(z, context=context)
+    np.testing.assert_allclose(scores.sum(1), whole, rtol=1e-4, atol=1e-5)
+    for net in (slope.encoder, slope.decoder):
+        assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(net))
+    with pytest.raises(jg.FitError, match="counted"):
+        jg.losses.recognition(0)

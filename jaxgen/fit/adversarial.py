@@ -363,9 +363,13 @@ def relative_spread(sides: Sides) -> jax.Array:
     all the same."""
 
     def scatter(x: jax.Array, weight: Any) -> jax.Array:
-        flat = x.reshape((len(x), -1))
-        mean = jax.vmap(lambda column: weighted_mean(column, weight), in_axes=1)
-        return jnp.sum(mean(jnp.square(flat - mean(flat))))
+        # of pairs, whose differences need no mean: what devices share is added once
+        pairs = len(x) // 2
+        flat = x[: 2 * pairs].reshape((pairs, 2, -1))
+        square = jnp.sum(jnp.square(flat[:, 0] - flat[:, 1]), axis=1)
+        both = jnp.ones(pairs, x.dtype) if weight is None else jnp.prod(weight[: 2 * pairs].reshape((pairs, 2)), axis=1)
+        total = jnp.sum(both)
+        return jnp.sum(jnp.where(both > 0, both * square, 0)) / jnp.where(total > 0, total, 1)
 
     data, samples = scatter(sides.real[0], sides.real_weight), scatter(sides.fake[0], sides.fake_weight)
     varied = data > 0

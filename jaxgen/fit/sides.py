@@ -172,5 +172,6 @@ def _check_inferring(model: Any, called: str) -> None:
     if not (has(model, Inferring) and has(model, Decoder)) or None in model.event_shape:
         raise FitError(
             "the model has no posterior to compare", called=called, got=repr(model)[:300],
-            expected="a model with hidden variables and events of one shape, such as a VAE", fix="sides = Samples()",
+            expected="a model with hidden variables and events of one shape, such as a VAE",
+            fix="sides = jaxgen.games.Samples()",
         )  # fmt: skip
