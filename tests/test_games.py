@@ -328,6 +328,15 @@ def test_contexts_may_be_absent():
     assert Players(1, 2).critic == 2
 
 
+def test_a_further_loss_has_names_of_its_own():
+    x = jnp.zeros((4, 2))
+    start = jg.Generator.init(jax.random.key(1), x, jg.StandardNormal((2,)), hidden=(4,))
+    other = lambda key, model, batch, step: jg.losses.Loss(jnp.zeros(()), {"spread": jnp.zeros(())})  # noqa: E731
+    game = jg.Adversarial(MLP((4, 1)), also=other)
+    with pytest.raises(jg.FitError, match="name of the game's"):
+        jax.eval_shape(game.step, jax.random.key(0), game.init(jax.random.key(0), start), jg.Batch(x))
+
+
 @pytest.mark.parametrize("codes", [None, 1])
 def test_codes_are_read_off_samples(codes):
     """The mutual-information term of an InfoGAN, by the normal densities that it is made of."""

@@ -313,6 +313,8 @@ def play(model=None, critic=CRITIC, **options):
         (lambda: play(augment=0.5), jg.FitError, "changes no images"),
         (lambda: play(critic=Slope(jnp.ones(3), jnp.zeros(()))), jg.FitError, r"critic\(x\) of shapes \[2, 2\]"),
         (lambda: play(jg.Poisson.from_values([1.0, 2.0])), jg.FitError, "no gradient"),
+        (lambda: jg.fit(jax.random.key(0), generator(np.eye(2)), np.full((4, 2), np.nan), jg.Adversarial(CRITIC)),
+         jg.DataError, "NaN"),
         (lambda: play(critic=Slope(jnp.ones(2), jnp.zeros(())), model=generator(np.eye(2), context_shape=(3,))),
          jg.FitError, r"critic\(x, context\)"),
         (lambda: play(order=Alternating(0)), jg.FitError, "without moves"),

@@ -35,7 +35,7 @@ def adversarial_digits(key: Any, quick: bool) -> Row:
         data="digits 8x8, grey", kind=Kind.NONE, unit="image", held_out=None, baselines={},
         timing=times,
         text="A generator from 32 numbers of noise to an image, trained against a critic, both multilayer perceptrons, "
-        f"by {fitted.steps} steps of the non-saturating game with gradient penalties. A generator has samples and no "
+        f"by {fitted.steps} steps of the relativistic game with gradient penalties. A generator has samples and no "
         "density, so there is no likelihood to report: look at the samples. They come from the moving average of the "
         "generator over the training.",
         pictures=[drawn(figure, "Held-out digits, and samples.")],
