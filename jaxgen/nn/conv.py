@@ -6,7 +6,6 @@ with at least 4 left: 8 -> 4, 28 -> 14 -> 7, 32 -> 16 -> 8 -> 4.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -14,10 +13,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxgen.core.errors import ShapeError
 from jaxgen.core.files import loadable
+from jaxgen.ops.convolutions import convolve
 from jaxgen.ops.doubled import convolve_doubled
 
 #: smallest side of the grid that a generator starts from and a critic ends with
@@ -83,48 +82,6 @@ class Conv(nn.Module):
         return convolve(x, kernel, stride=self.stride, precision=self.precision) + bias
 
 
-def convolve(x: Any, kernel: Any, *, stride: int = 1, precision: str = "default") -> jax.Array:
-    """Return the convolution `[N, H, W, C], [size, size, C, F] -> [N, H', W', F]`, by what is fast where it runs.
-
-    On a CPU it is one matrix product of patches. Training runs in a compiled loop, and in there XLA's own convolution
-    is a plain loop on CPUs, of 0.4 GFlop/s on two cores where the product reaches 10 to 50 (outside of a loop it would
-    be the faster by 2); seeds side by side, each with its own kernel, make it slower still. Elsewhere it is XLA's own,
-    on GPUs cuDNN's. Which of the two is decided for the device that a program is compiled for, which need not be the
-    default one.
-
-    Example:
-        >>> convolve(jnp.ones((1, 3, 3, 1)), jnp.ones((3, 3, 1, 1)))[0, :, :, 0].tolist()
-        [[4.0, 6.0, 4.0], [6.0, 9.0, 6.0], [4.0, 6.0, 4.0]]
-    """
-    options = {"stride": stride, "precision": precision}
-    by_product, by_own = (functools.partial(how, **options) for how in (_by_patches, _by_convolution))
-    return jax.lax.platform_dependent(x, kernel, cpu=by_product, default=by_own)
-
-
-def _by_patches(x, kernel, stride, precision):
-    rows = kernel.reshape((-1, kernel.shape[-1]))
-    return jnp.matmul(patches(x, kernel.shape[0], stride), rows, precision=precision)
-
-
-def _by_convolution(x, kernel, stride, precision):
-    layout = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), "SAME", dimension_numbers=layout, precision=precision
-    )  # fmt: skip
-
-
-def patches(x: Any, size: int, stride: int) -> jax.Array:
-    """The neighbourhoods that a convolution sees, `[N, H, W, C] -> [N, H', W', size * size * C]`, zeros outside."""
-    sides = x.shape[1:3]
-    counts = [-(-side // stride) for side in sides]
-    short = [max((count - 1) * stride + size - side, 0) for count, side in zip(counts, sides, strict=True)]
-    x = jnp.pad(x, ((0, 0), *((lack // 2, lack - lack // 2) for lack in short), (0, 0)))
-    rows, columns = (np.arange(count)[:, None] * stride + np.arange(size) for count in counts)
-    # one gather, whose program is half as long to compile as that of size^2 slices, and no slower to run
-    found = x.at[:, rows[:, None, :, None], columns[None, :, None, :]].get(mode="promise_in_bounds")
-    return found.reshape((*found.shape[:3], -1))
-
-
 @loadable
 class ConvGenerator(nn.Module):
     """Noise to an image: a dense layer to the smallest grid, then doubled grids with a convolution after each.
@@ -175,7 +132,7 @@ class ConvGenerator(nn.Module):
 
 @loadable
 class ConvCritic(nn.Module):
-    """An image to one number: convolutions of stride two to the smallest grid, then a dense layer.
+    """An image to one number, or to features: convolutions of stride two to the smallest grid, then a dense layer.
 
     `[*batch, *in_shape] -> [*batch]`; called with more, such as a context `[*batch, C]`, it sees that as C channels
     more, the same at all pixels.
@@ -184,6 +141,7 @@ class ConvCritic(nn.Module):
         in_shape: `(H, W)` or `(H, W, C)`.
         width: channels of the first convolution; they double with each halving.
         activation: elementwise, a module-level function; leaky, so that a generator always has a gradient to follow.
+        features: F numbers in place of one, `[*batch, F]`: a body of `ProjectionCritic` or `ClassifierCritic`.
 
     Source: as `ConvGenerator`.
 
@@ -197,6 +155,7 @@ class ConvCritic(nn.Module):
     in_shape: tuple[int, ...]
     width: int = 32
     activation: Callable[[Any], Any] = jax.nn.leaky_relu
+    features: int | None = None
 
     @nn.compact
     def __call__(self, x: Any, *more: Any) -> Any:
@@ -214,7 +173,8 @@ class ConvCritic(nn.Module):
         x = self.activation(Conv(self.width)(x))
         for level in range(1, levels + 1):
             x = self.activation(Conv(self.width << level, stride=2)(x))
-        return nn.Dense(1)(x.reshape((len(x), -1))).reshape(batch)
+        out = () if self.features is None else (self.features,)
+        return nn.Dense(math.prod(out))(x.reshape((len(x), -1))).reshape((*batch, *out))
 
 
 @loadable

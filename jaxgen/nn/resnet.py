@@ -48,10 +48,14 @@ def grid_shape(image: tuple[int, ...], depth: int | None = None) -> tuple[int, i
 
 
 class Norm(nn.Module):
-    """Group normalisation: of each event by itself, in groups of two channels or more."""
+    """Group normalisation: of each event by itself, in groups of two channels or more; or nothing at all."""
+
+    norm: bool = True
 
     @nn.compact
     def __call__(self, x: Any) -> Any:
+        if not self.norm:
+            return x
         groups = math.gcd(x.shape[-1] // 2 or 1, 8)
         # the variance as the mean square of what is left of the mean: that of squares less the square cancels
         return nn.GroupNorm(num_groups=groups, use_fast_variance=False)(x)
@@ -64,14 +68,15 @@ class Block(nn.Module):
     """
 
     activation: Callable[[Any], Any]
+    norm: bool = True
 
     @nn.compact
     def __call__(self, x: Any, *more: Any) -> Any:
         channels = x.shape[-1]
-        inner = Conv(channels)(self.activation(Norm()(x)))
+        inner = Conv(channels)(self.activation(Norm(self.norm)(x)))
         if more:
             inner = inner + nn.Dense(channels)(jnp.concatenate(more, axis=-1))[:, None, None]
-        return x + Conv(channels, zero=True)(self.activation(Norm()(inner)))
+        return x + Conv(channels, zero=True)(self.activation(Norm(self.norm)(inner)))
 
 
 def _doubled(x):
@@ -107,6 +112,7 @@ class ImageToGrid(nn.Module):
         blocks: residual blocks after each halving.
         depth: number of halvings; None is as many as leave 4 pixels: 28 -> 14 -> 7.
         activation: elementwise, a module-level function.
+        norm: group normalisation, of each event by itself.
 
     Raises:
         ShapeError: an image that cannot be halved so often.
@@ -127,6 +133,7 @@ class ImageToGrid(nn.Module):
     blocks: int = 1
     depth: int | None = None
     activation: Callable[[Any], Any] = jax.nn.silu
+    norm: bool = True
 
     @nn.compact
     def __call__(self, x: Any, *more: Any) -> Any:
@@ -136,8 +143,8 @@ class ImageToGrid(nn.Module):
         for level in range((self.in_shape[0] // height).bit_length() - 1):
             x = Conv(self.width << level, size=4, stride=2)(x)
             for _ in range(self.blocks):
-                x = Block(self.activation)(x, *more)
-        x = Conv(self.features, size=1)(self.activation(Norm()(x)))
+                x = Block(self.activation, self.norm)(x, *more)
+        x = Conv(self.features, size=1)(self.activation(Norm(self.norm)(x)))
         return x.reshape((*batch, *x.shape[1:]))
 
 
@@ -153,6 +160,7 @@ class GridToImage(nn.Module):
         blocks: residual blocks before each doubling.
         depth: number of doublings, as in `ImageToGrid`.
         activation: elementwise, a module-level function.
+        norm: group normalisation, of each event by itself.
 
     Raises:
         ShapeError: an image that cannot be halved so often, or a grid of another size.
@@ -171,6 +179,7 @@ class GridToImage(nn.Module):
     blocks: int = 1
     depth: int | None = None
     activation: Callable[[Any], Any] = jax.nn.silu
+    norm: bool = True
 
     @nn.compact
     def __call__(self, x: Any, *more: Any) -> Any:
@@ -181,10 +190,10 @@ class GridToImage(nn.Module):
         x = Conv(self.width << levels - 1)(x)
         for level in reversed(range(levels)):
             for _ in range(self.blocks):
-                x = Block(self.activation)(x, *more)
+                x = Block(self.activation, self.norm)(x, *more)
             if level:
                 x = _doubled(Conv(4 * (self.width << level - 1))(x))
-        x = self.activation(Norm()(x))
+        x = self.activation(Norm(self.norm)(x))
         x = _doubled(Conv(4 * count * math.prod(image[2:]))(x))
         x = x.reshape((*x.shape[:3], count, *image[2:]))
         return jnp.moveaxis(x, 3, 1).reshape((*batch, *self.out_shape))
@@ -203,6 +212,7 @@ class ResNetEncoder(nn.Module):
         blocks: residual blocks after each halving.
         depth: number of halvings; None is as many as leave 4 pixels.
         activation: elementwise, a module-level function.
+        norm: group normalisation, of each event by itself.
 
     Raises:
         ShapeError: an image that cannot be halved so often.
@@ -222,11 +232,12 @@ class ResNetEncoder(nn.Module):
     blocks: int = 1
     depth: int | None = None
     activation: Callable[[Any], Any] = jax.nn.silu
+    norm: bool = True
 
     @nn.compact
     def __call__(self, x: Any, *more: Any) -> Any:
         grid = ImageToGrid(
-            self.in_shape, self.width, self.width, self.blocks, self.depth, self.activation
+            self.in_shape, self.width, self.width, self.blocks, self.depth, self.activation, self.norm
         )(x, *more)  # fmt: skip
         batch = grid.shape[:-3]
         x = self.activation(grid).reshape((*batch, math.prod(grid.shape[-3:])))
@@ -246,6 +257,7 @@ class ResNetDecoder(nn.Module):
         blocks: residual blocks before each doubling.
         depth: number of doublings; None is as many as leave 4 pixels.
         activation: elementwise, a module-level function.
+        norm: group normalisation, of each event by itself.
 
     Raises:
         ShapeError: an image that cannot be halved so often.
@@ -264,10 +276,13 @@ class ResNetDecoder(nn.Module):
     blocks: int = 1
     depth: int | None = None
     activation: Callable[[Any], Any] = jax.nn.silu
+    norm: bool = True
 
     @nn.compact
     def __call__(self, z: Any, *more: Any) -> Any:
         height, width = grid_shape(self.out_shape[1:], self.depth)
         x = jnp.concatenate([z, *more], axis=-1)
         x = nn.Dense(height * width * self.width)(x).reshape((*x.shape[:-1], height, width, self.width))
-        return GridToImage(self.out_shape, self.width, self.blocks, self.depth, self.activation)(x, *more)
+        return GridToImage(
+            self.out_shape, self.width, self.blocks, self.depth, self.activation, self.norm
+        )(x, *more)  # fmt: skip

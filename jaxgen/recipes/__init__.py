@@ -7,11 +7,12 @@ from jaxgen.recipes.games import dcgan, gan
 from jaxgen.recipes.image_flows import glow
 from jaxgen.recipes.latent import gaussian_mixture, hidden_markov
 from jaxgen.recipes.stages import rae, vqvae
+from jaxgen.recipes.styles import grown, style_gan, truncated
 from jaxgen.recipes.unconstrained import bnaf, residual_flow
 
 __all__ = [
-    "bnaf", "dcgan", "gan", "gaussian_mixture", "glow", "hidden_markov", "iaf", "ladder_vae", "maf",
-    "neural_spline_flow", "rae", "rbm", "realnvp", "residual_flow", "vae", "vqvae",
+    "bnaf", "dcgan", "gan", "gaussian_mixture", "glow", "grown", "hidden_markov", "iaf", "ladder_vae", "maf",
+    "neural_spline_flow", "rae", "rbm", "realnvp", "residual_flow", "style_gan", "truncated", "vae", "vqvae",
 ]  # fmt: skip
 
 
