@@ -6,93 +6,23 @@ only because parameters are zero.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from case import Case, every, grid, moved
 
 import jaxgen as jg
 from jaxgen.bijections import Coupling, Interval, Vmap
 from jaxgen.core import algebra
 from jaxgen.core.exchange import distrax
 from jaxgen.core.files import loadable
-from jaxgen.core.pytree import combine, partition
+from jaxgen.nn.critics import ProjectionCritic
 from jaxgen.nn.mlp import MLP
 from jaxgen.ops.conjugate import NormalInverseWishart
-
-
-def moved(key, model, scale=0.3):
-    """The model with noise added to every trained leaf."""
-    trained, rest = partition(model)
-    return combine(_noisy(key, trained, scale), rest)
-
-
-@jax.jit
-def _noisy(key, trained, scale):
-    leaves, tree = jax.tree.flatten(trained)
-    noise = [scale * jax.random.normal(k, leaf.shape, leaf.dtype)
-             for k, leaf in zip(jax.random.split(key, len(leaves)), leaves, strict=True)]  # fmt: skip
-    moved = [jnp.where(jnp.isfinite(leaf), leaf + n, leaf) for leaf, n in zip(leaves, noise, strict=True)]
-    return jax.tree.unflatten(tree, moved)
-
-
-def as_dtype(model, dtype):
-    """The model with its floating leaves in another precision."""
-    return jax.tree.map(lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a, model)
-
-
-def grid(low, high, n, dims=2):
-    """A midpoint grid over a box: points and the volume of a cell, for integrals of densities that fall to zero."""
-    step = (high - low) / n
-    axis = low + step * (np.arange(n) + 0.5)
-    return np.stack(np.meshgrid(*[axis] * dims, indexing="ij"), -1).reshape(-1, dims), step**dims
-
-
-def every(values, shape):
-    """All arrays of a shape with entries of a finite set, and the volume 1 of each."""
-    size = int(np.prod(shape))
-    return np.array(list(itertools.product(values, repeat=size))).reshape(-1, *shape), 1.0
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Case:
-    """One model under the laws.
-
-    Args:
-        name: of the test.
-        make: `key -> model`.
-        space: the whole space as `(points, cell volume)`, for sums and integrals; None where it is too large.
-        length: the free length of its events.
-        context: shape of the context, or None.
-        draw: `(key, shape) -> contexts`; None draws normal ones.
-        algorithm: what trains it; None is the default of its protocol.
-        tolerance: of integrals over `space`, nats; of quadrature, not of arithmetic.
-    """
-
-    name: str
-    make: Callable[[Any], Any]
-    space: tuple[np.ndarray, float] | None = None
-    length: int | None = None
-    context: tuple[int, ...] | None = None
-    draw: Callable[[Any, tuple[int, ...]], Any] | None = None
-    algorithm: Any = None
-    tolerance: float = 1e-4
-
-    def contexts(self, key, n):
-        return None if self.context is None else (self.draw or jax.random.normal)(key, (n, *self.context))
-
-    def events(self, key, model, n):
-        """`n` events of the model's own, and their contexts."""
-        first, second = jax.random.split(key)
-        context = self.contexts(first, n)
-        options = {} if self.length is None else {"length": self.length}
-        return model.sample(second, (n,), context=context, **options), context
 
 
 def gaussian(key):
@@ -398,6 +328,13 @@ def generator(key):
     return moved(first, jg.Generator.init(second, x, jg.StandardNormal((2,)), hidden=(8,)), 0.1)
 
 
+def conditional_generator(key):
+    first, second, third = jax.random.split(key, 3)
+    x = jax.random.normal(third, (16, 2))
+    options = {"hidden": (8,), "context_shape": (3,), "context_optional": True}
+    return moved(first, jg.Generator.init(second, x, jg.StandardNormal((2,)), **options), 0.1)
+
+
 PLANE = grid(-12.0, 12.0, 200)
 ANGLES = 2 * np.pi * (np.arange(4000) + 0.5) / 4000
 CIRCLE = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1), 2 * np.pi / 4000
@@ -484,6 +421,8 @@ CASES = [
     Case("vae with pseudo-inputs", with_pseudo_inputs),
     Case("ladder", ladder, PLANE, tolerance=1e-3),  # its tails reach beyond the box
     Case("generator", generator, algorithm=jg.Adversarial(critic=MLP((8, 1)))),
+    Case("conditional generator", conditional_generator, context=(3,),
+         algorithm=jg.Adversarial(critic=ProjectionCritic(MLP((8, 8))))),
     # compositions
     Case("mixture of flows", mixture(realnvp()), PLANE),
     Case("mixture of conditional flows", mixture(realnvp(context=(3,))), PLANE, context=(3,)),

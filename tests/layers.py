@@ -6,7 +6,8 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from cases import batch_of, moved
+from case import moved
+from cases import batch_of
 
 from jaxgen.bijections import (
     Affine,

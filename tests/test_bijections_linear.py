@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import moved
+from case import moved
 
 import jaxgen as jg
 from jaxgen.bijections import (

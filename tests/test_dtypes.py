@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pandas as pd
 import pytest
-from cases import as_dtype
+from case import as_dtype
 
 import jaxgen as jg
 from jaxgen.core.inputs import widened

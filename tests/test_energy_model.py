@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 import scipy.stats
-from cases import moved
+from case import moved
 
 import jaxgen as jg
 from jaxgen.fit.negative import Persistent, Replay

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import CASES, as_dtype
+from case import as_dtype
+from cases import CASES
 
 import jaxgen as jg
 from jaxgen.core.frozen import WHOLE, field_of, frozen_leaves

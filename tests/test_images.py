@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import moved
+from case import moved
 from flax import linen
 
 import jaxgen as jg

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from cases import moved
+from case import moved
 
 import jaxgen as jg
 

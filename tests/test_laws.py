@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from cases import CASES, Case, as_dtype
+from case import Case, as_dtype
+from cases import CASES
 from fits import heard
 from layers import BIJECTIONS
 

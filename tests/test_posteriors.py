@@ -9,7 +9,7 @@ import pytest
 import scipy.integrate
 import scipy.special
 import scipy.stats
-from cases import grid, moved
+from case import grid, moved
 
 import jaxgen as jg
 from jaxgen.ops import spheres

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import as_dtype, grid
+from case import as_dtype, grid
 
 import jaxgen as jg
 from jaxgen.bijections import BlockAutoregressive, Inverse, Planar, Radial, Residual, Sylvester

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import every
+from case import every
 
 import jaxgen as jg
 
