@@ -146,13 +146,13 @@ def _check_range(images: Any, white: float, called: str) -> None:
         raise DataError(
             "the images are outside of their range", called=called, expected=f"0 for black to white={white}",
             got=f"from {low:.4g} to {high:.4g}",
-            fix="images.clip(0, white), or (images + 1) / 2 of images from -1 to 1" if low < -slack or other is None
-            else f"white={other}",
+            fix="clip them, or scale images from -1 to 1 by (images + 1) / 2" if low < -slack or other is None
+            else f"say white={other}",
         )  # fmt: skip
     if white > 1 and 0 < high <= 1:
         raise DataError(
             "the images are nearly black", called=called, expected=f"0 for black to white={white}",
-            got=f"no pixel above {high:.4g}", fix="white=1",
+            got=f"no pixel above {high:.4g}", fix="say white=1",
         )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ class Inception:
           called:   Inception.from_file('nowhere.npz')
           expected: a file of 472 arrays there; without a path at ~/.cache/jaxgen/inception-2015-12-05.npz
           got:      no file nowhere.npz
-          fix:      benchmarks/convert_inception.py makes it of pt_inception-2015-12-05-6726825d.pth
+          fix:      make it by benchmarks/convert_inception.py from pt_inception-2015-12-05-6726825d.pth
     """
 
     net: Net
@@ -72,7 +72,7 @@ class Inception:
             raise FileError(
                 "there are no weights of InceptionV3", called=called, got=f"no file {place}",
                 expected=f"a file of 472 arrays there; without a path at {PLACE}",
-                fix="benchmarks/convert_inception.py makes it of pt_inception-2015-12-05-6726825d.pth",
+                fix="make it by benchmarks/convert_inception.py from pt_inception-2015-12-05-6726825d.pth",
             )  # fmt: skip
         with np.load(place, allow_pickle=False) as arrays:
             return cls(Net(nested(dict(arrays), called), InceptionV3()), kernel, white)
