@@ -22,7 +22,7 @@ def seen():
 
 
 def test_it_names_clothes_and_digits(seen):
-    assert (seen[1].argmax(axis=1) == CLOTHES.labels[CLOTHES.test] + 10).mean() > 0.87
+    assert (seen[1].argmax(axis=1) == CLOTHES.labels[CLOTHES.test] + 10).mean() > 0.89  # 91 % of all 10,000
     assert [CLASSES[k + 10] for k in range(10)] == list(CLOTHES.names)
     np.testing.assert_allclose(seen[1].sum(axis=1), 1, rtol=1e-5)
     digits = grey_classes(DIGITS.images[DIGITS.test], white=16)

@@ -1,6 +1,7 @@
 """Features of small grey images, from a classifier that ships inside the package: digits and clothes.
 
-What a Fréchet distance, a count of modes or an inception score of 28 by 28 images is made of. Its weights were made by
+What a Fréchet distance, a count of modes or an inception score of 28 by 28 images is made of. Of the test images of
+MNIST it names 99.1 % as they are, of Fashion-MNIST's 91.0 %, of the small digits' 97.3 %. Its weights were made by
 `benchmarks/build_features.py`, and are read once, when they are first needed.
 """
 
@@ -21,7 +22,7 @@ from jaxgen.core.inputs import as_array, concrete
 from jaxgen.ops.convolutions import convolve
 
 #: sha256 of the file of weights that this version of the code goes with
-SHA256 = "0aa266aaa5250dd07d7519ccf07e6426283d6a8831c128643d556374f8c352ac"
+SHA256 = "be223be4a264375d73e8e0b74ebcf368b23c4be5427030d762bb16404c7bd434"
 #: digits 0 to 9, then the classes of Fashion-MNIST
 CLASSES = (
     *map(str, range(10)),
