@@ -141,6 +141,32 @@ def test_scores_are_what_they_say():
     assert bound.shape == (200,) and np.isfinite(bound).all()
 
 
+# ---- the detector
+
+
+def test_detector_finds_strangers_in_any_units():
+    x = np.exp(np.asarray(jax.random.normal(KEY, (120, 3)))) * [1, 1, 0] + [0, 0, 5]  # skewed, and a constant column
+    strange = np.array([[1.0, 40.0, 5.0], [1.0, 1.0, 9.0], [-3.0, 1.0, 5.0]])
+    found = jg.tasks.detector(KEY, x)
+    usual = np.asarray(found.strangeness(x))
+    assert (np.asarray(found.strangeness(strange)) > np.quantile(usual, 0.99)).all()
+    units = np.array([1e3, 1e-3, 2.0])
+    again = jg.tasks.detector(KEY, x * units)
+    np.testing.assert_allclose(again.strangeness(strange * units), found.strangeness(strange), rtol=0.02)
+    result = jg.tasks.anomaly(KEY, found, strange, reference=x)
+    np.testing.assert_allclose(result.scores, found.strangeness(strange), rtol=1e-5)
+    assert result.rejected.all()
+
+
+def test_detector_refuses_clearly():
+    with pytest.raises(jg.DataError, match="not finite"):
+        jg.tasks.detector(KEY, [[np.nan, 1.0], [1.0, 2.0]])
+    with pytest.raises(jg.ShapeError, match="table"):
+        jg.tasks.detector(KEY, [1.0, 2.0])
+    with pytest.raises(jg.DataError, match="2 or more"):
+        jg.tasks.detector(KEY, [[1.0, 2.0]])
+
+
 # ---- attribution
 
 

@@ -21,18 +21,23 @@ class Marginal(Protocol):
         """The density of the others, in their order, given those at `indices`, `values [len(indices)]`."""
 
 
-class Entropic(Protocol):
-    """Knows its entropy. Default: the mean surprise of draws. Law: it is that."""
+class NormalMoments(Protocol):
+    """Is a normal density. Default: entropies and divergences are means over draws. Law: `log_prob` is that of its
+    moments."""
 
-    def closed_entropy(self) -> jax.Array:
-        """`-E log p(x)`, nats."""
+    def normal_moments(self) -> tuple[jax.Array, jax.Array]:
+        """Mean `[D]` and covariance `[D, D]` of the flat event."""
 
 
-class Relative(Protocol):
-    """Knows its divergence from some densities. Default: the mean of `log p - log q` over draws. Law: it is that."""
+class LabelProbabilities(Protocol):
+    """Is a density of independent labels. Default: as of `NormalMoments`. Law: `log_prob` is the sum of its entries."""
 
-    def has_divergence_from(self, other: Any) -> bool:
-        """True for the densities that it knows."""
+    def label_log_probs(self) -> jax.Array:
+        """`log p(x_d = v)`, nats, `[*event, V]`."""
 
-    def divergence_from(self, other: Any) -> jax.Array:
-        """`KL(self || other)`, nats."""
+
+class Strange(Protocol):
+    """Says of events how strange they are, and nothing else. Default: their surprise."""
+
+    def strangeness(self, x: Any) -> jax.Array:
+        """`[*batch, *event] -> [*batch]`, high is strange."""

@@ -19,7 +19,12 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 
-from jaxgen.core.closed import Entropic as Entropic, Marginal as Marginal, Relative as Relative
+from jaxgen.core.closed import (
+    LabelProbabilities as LabelProbabilities,
+    Marginal as Marginal,
+    NormalMoments as NormalMoments,
+    Strange as Strange,
+)
 from jaxgen.core.energies import (
     Annealed as Annealed,
     Energy as Energy,

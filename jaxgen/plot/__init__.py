@@ -3,6 +3,7 @@
 Nothing here chooses a backend or shows a window: the caller's figure stays the caller's.
 """
 
+from jaxgen.plot.comparison import comparison
 from jaxgen.plot.components import ellipses, information, responsibilities
 from jaxgen.plot.distributions import corner, histogram
 from jaxgen.plot.forecasts import forecast
@@ -14,7 +15,8 @@ from jaxgen.plot.style import DATA, GRID, INK, MARKERS, MODEL, PALETTE, componen
 from jaxgen.plot.training import history, metrics
 
 __all__ = [
-    "DATA", "DENSITY", "GRID", "INK", "MARKERS", "MODEL", "PALETTE", "SIGNED", "component_colour", "corner",
+    "DATA", "DENSITY", "GRID", "INK", "MARKERS", "MODEL", "PALETTE", "SIGNED", "comparison", "component_colour",
+    "corner",
     "data_and_samples", "decoded", "density", "ellipses", "filters", "forecast", "histogram", "history", "images",
     "information", "interpolation", "latent_map", "metrics", "points", "reconstructions", "responsibilities", "states",
     "traversals",

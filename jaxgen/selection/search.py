@@ -20,6 +20,7 @@ from jaxgen.core.methods import check_key
 from jaxgen.core.sequences import opened, shown_to
 from jaxgen.core.tables import Schema
 from jaxgen.core.value import ByValue
+from jaxgen.data.folds import split_folds
 from jaxgen.fit.checks import check_counts
 from jaxgen.fit.loop import Status
 from jaxgen.fit.progress import make_bar, watched
@@ -27,7 +28,7 @@ from jaxgen.metrics.information import Evidence, evidence, observations, posteri
 from jaxgen.models.densities.diagonal_gaussian import DiagonalGaussian
 from jaxgen.models.densities.gaussian import Gaussian
 from jaxgen.models.latent.product import Product
-from jaxgen.selection.folds import cross_validate, mean_nats, split_folds, unseen_evidence
+from jaxgen.selection.folds import cross_validate, mean_nats, unseen_evidence
 from jaxgen.selection.restarts import Found, fit_family, fit_mixtures, padded_width
 from jaxgen.selection.table import Candidate, Selection
 

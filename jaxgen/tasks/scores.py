@@ -18,7 +18,7 @@ from jaxgen.core import latent
 from jaxgen.core.errors import FitError, ModelError
 from jaxgen.core.inputs import widened
 from jaxgen.core.methods import check_key, is_count
-from jaxgen.core.protocols import Encoder, Energy, Inferring, Reconstructing, Weighted, has
+from jaxgen.core.protocols import Encoder, Energy, Inferring, Reconstructing, Strange, Weighted, has
 from jaxgen.core.value import algorithm
 from jaxgen.metrics.events import events_of
 
@@ -32,7 +32,7 @@ class Surprise:
     """Score events by minus their log-likelihood, or by what the model has in its place.
 
     `s(x) = -log p(x)` of a `Density`; minus the bound of `samples` draws of a `Bound`; the energy of an `Energy`, which
-    is the same up to a constant. In nats.
+    is the same up to a constant. In nats. Of a `detector`, which is no density, how strange it finds them.
 
     Args:
         samples: draws an event of a model that has a bound only: importance weighted where it can be.
@@ -55,6 +55,8 @@ class Surprise:
         return _chunked(self._number(model, called), key, model, x, called, self.samples)
 
     def _number(self, model: Any, called: str) -> Callable[..., Any]:
+        if has(model, Strange):
+            return lambda key, x, context: model.strangeness(x)
         if latent.has_density(model):
             return lambda key, x, context: -model.log_prob(x, context=context)
         if latent.has_bound(model) and has(model, Weighted):
@@ -66,7 +68,7 @@ class Surprise:
             return lambda key, x, context: model.energy(x)
         raise ModelError(
             "the model says nothing of how likely an event is", called=called, got=type(model).__name__,
-            expected="log_prob, elbo or energy",
+            expected="log_prob, elbo, energy or strangeness",
         )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from jaxgen.core.inputs import concrete, floating
 from jaxgen.core.methods import per_batch, per_event, per_level, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops import entries
+from jaxgen.ops.coordinates import chosen_and_rest
 from jaxgen.ops.stable import has_mass
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -153,6 +154,26 @@ class Bernoulli:
     def completed(self, x, expected):
         """Bits with those that were not seen at the likelier value of what was expected."""
         return jnp.where(jnp.isnan(x), (expected > 0.5).astype(x.dtype), x)
+
+    def label_log_probs(self):
+        """`log p(x_d = v)`, nats, `[*event, 2]`."""
+        return -jax.nn.softplus(jnp.stack([self.logits, -self.logits], axis=-1))
+
+    def marginal(self, indices) -> Bernoulli:
+        """The density of some columns, those at `indices` (static), in their order."""
+        return self._columns(chosen_and_rest(indices, self._count(), "Bernoulli.marginal(indices)")[0])
+
+    def condition(self, indices, values) -> Bernoulli:
+        """The density of the other columns; those at `indices` say nothing of them."""
+        return self._columns(chosen_and_rest(indices, self._count(), "Bernoulli.condition(indices, values)")[1])
+
+    def _count(self):
+        """Columns of an event, 0 where it is one value; also of K models."""
+        return sum(self.logits.shape[-1:])
+
+    def _columns(self, chosen):
+        prior = None if self.prior is None else self.prior[..., chosen, :]
+        return dataclasses.replace(self, logits=self.logits[..., chosen], prior=prior)
 
     @weighted_events
     def e_step(self, x, weight=None):

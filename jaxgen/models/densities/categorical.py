@@ -20,6 +20,7 @@ from jaxgen.core.methods import per_batch, per_event, per_sample, weighted_event
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops import entries
 from jaxgen.ops.chunks import sum_over_chunks
+from jaxgen.ops.coordinates import chosen_and_rest
 from jaxgen.ops.stable import has_mass, log_normalize, softmax
 
 #: events counted one after the other: a float32 counter stops at 2^24, and rounds fractions long before
@@ -159,6 +160,26 @@ class Categorical:
     def completed(self, x, expected):
         """Labels with those that were not seen at the likeliest of what was expected."""
         return jnp.where(jnp.isnan(x), jnp.argmax(expected, axis=-1).astype(x.dtype), x)
+
+    def label_log_probs(self):
+        """`log p(x_d = v)`, nats, `[*event, V]`."""
+        return self.log_probs
+
+    def marginal(self, indices) -> Categorical:
+        """The density of some columns, those at `indices` (static), in their order."""
+        return self._columns(chosen_and_rest(indices, self._count(), "Categorical.marginal(indices)")[0])
+
+    def condition(self, indices, values) -> Categorical:
+        """The density of the other columns; those at `indices` say nothing of them."""
+        return self._columns(chosen_and_rest(indices, self._count(), "Categorical.condition(indices, values)")[1])
+
+    def _count(self):
+        """Columns of an event, 0 where it is one value; also of K models."""
+        return sum(self.logits.shape[:-1][-1:])
+
+    def _columns(self, chosen):
+        prior = None if self.prior is None else self.prior[..., chosen, :]
+        return dataclasses.replace(self, logits=self.logits[..., chosen, :], prior=prior)
 
     @weighted_events
     def e_step(self, x, weight=None):

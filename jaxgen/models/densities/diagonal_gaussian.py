@@ -246,6 +246,10 @@ class DiagonalGaussian:
             return jax.lax.map(lambda pair: pair[0]._moments(x, pair[1]), (self, weight))
         return gaussians.diagonal_moments(x, self.origin, self.offset, weight)
 
+    def normal_moments(self):
+        """Mean `[D]` and covariance `[D, D]`."""
+        return self.mean, self.covariance
+
     @compiled_by_trace
     def marginal(self, indices) -> DiagonalGaussian:
         """The density of some coordinates, those at `indices` (static), in their order."""

@@ -310,6 +310,10 @@ class Gaussian:
             return jax.lax.map(lambda pair: pair[0]._moments(x, pair[1]), (self._shared(), weight))
         return gaussians.full_moments(x, self.origin, self.offset, weight)
 
+    def normal_moments(self):
+        """Mean `[D]` and covariance `[D, D]`."""
+        return self.mean, self.covariance
+
     @compiled_by_trace
     def marginal(self, indices) -> Gaussian:
         """The density of some coordinates, those at `indices` (static), in their order."""

@@ -404,6 +404,10 @@ class LowRankGaussian:
             return jax.lax.map(lambda pair: pair[0]._expect(x, pair[1])[0], (self, weight))
         return gaussians.each(lambda one, *given: one._expect(x, *given)[0], self, weight, self._blocks())
 
+    def normal_moments(self):
+        """Mean `[D]` and covariance `[D, D]`."""
+        return self.mean, self.covariance
+
     @compiled_by_trace
     def marginal(self, indices) -> LowRankGaussian:
         """The density of some coordinates, those at `indices` (static), in their order."""

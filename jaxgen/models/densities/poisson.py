@@ -21,6 +21,7 @@ from jaxgen.core.inputs import as_array, concrete
 from jaxgen.core.methods import per_event, per_level, per_sample, weighted_events
 from jaxgen.core.pytree import fixed, model, static
 from jaxgen.ops import entries
+from jaxgen.ops.coordinates import chosen_and_rest
 from jaxgen.ops.roots import reach
 from jaxgen.ops.special import poisson_log_mass
 from jaxgen.ops.stable import has_mass
@@ -144,6 +145,22 @@ class Poisson:
     def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws `[*shape, *event]` int32."""
         return jax.random.poisson(key, self.rate, dtype=jnp.int32)
+
+    def marginal(self, indices) -> Poisson:
+        """The density of some columns, those at `indices` (static), in their order."""
+        return self._columns(chosen_and_rest(indices, self._count(), "Poisson.marginal(indices)")[0])
+
+    def condition(self, indices, values) -> Poisson:
+        """The density of the other columns; those at `indices` say nothing of them."""
+        return self._columns(chosen_and_rest(indices, self._count(), "Poisson.condition(indices, values)")[1])
+
+    def _count(self):
+        """Columns of an event, 0 where it is one value; also of K models."""
+        return sum(self.log_rate.shape[-1:])
+
+    def _columns(self, chosen):
+        prior = None if self.prior is None else self.prior[..., chosen, :]
+        return dataclasses.replace(self, log_rate=self.log_rate[..., chosen], prior=prior)
 
     @weighted_events
     def e_step(self, x, weight=None):

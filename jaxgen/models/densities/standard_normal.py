@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import ndtr, ndtri
@@ -50,6 +52,11 @@ class StandardNormal:
     def sample(self, key, shape=(), *, context=None) -> jax.Array:
         """Draws `[*shape, *event]`."""
         return jax.random.normal(key, self.event_shape)
+
+    def normal_moments(self):
+        """Zeros `[D]` and the identity `[D, D]`, of the flat event."""
+        size = math.prod(self.event_shape)
+        return jnp.zeros(size), jnp.eye(size)
 
     def kl_from_normal(self, mean, log_scale):
         """`KL(N(mean, scale^2) || self)` of each coordinate, nats, `[*event]`: what a VAE uses in place of draws.
