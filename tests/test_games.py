@@ -16,6 +16,7 @@ from jaxgen.fit.orders import Alternating, Extragradient, Players, Simultaneous
 from jaxgen.fit.sides import Latents, Pairs
 from jaxgen.losses import critics, games
 from jaxgen.losses.critics import R1, R2, Consistency, Interpolated, LeCam, judge
+from jaxgen.nn.conv import ConvCritic
 from jaxgen.nn.mlp import MLP
 from jaxgen.nn.net import Net
 from jaxgen.nn.spectral import Spectral
@@ -123,6 +124,16 @@ def test_spectral_norm():
     slope = jax.grad(lambda net: dataclasses.replace(critic, net=net).norms()["Dense_0/kernel"])(critic.net)
     left, _, right = np.linalg.svd(np.asarray(kernel))
     np.testing.assert_allclose(slope.params["Dense_0"]["kernel"], np.outer(left[:, 0], right[0]), atol=1e-5)
+
+
+def test_spectral_norms_of_convolutions():
+    critic = Spectral.init(jax.random.key(0), ConvCritic((8, 8), width=2), (8, 8))
+    critic = jax.jit(lambda one: jax.lax.fori_loop(0, 200, lambda _, c: c.moved(), one))(critic)
+    assert sorted(critic.norms()) == ["Conv_0/kernel", "Conv_1/kernel", "Dense_0/kernel"]
+    for name, norm in critic.norms().items():
+        kernel = np.asarray(critic.net.params[name.split("/")[0]]["kernel"])
+        # two singular values may be close, and the power method slow to tell them
+        assert float(norm) == pytest.approx(np.linalg.norm(kernel.reshape((-1, kernel.shape[-1])), 2), rel=1e-3)
 
 
 def test_a_spectral_critic_plays():

@@ -147,12 +147,15 @@ def test_units_of_the_data_do_not_matter(ring):
 
 
 def test_average_is_the_model(ring):
-    fitted = jg.fit(jax.random.key(2), generator(ring), ring, jg.Adversarial(CRITIC, order=Alternating(2)), steps=20)
+    averages = {"slow": jg.Average(0.999), "power": jg.PowerAverage(0.1)}
+    game = jg.Adversarial(CRITIC, order=Alternating(2), average=averages)
+    fitted = jg.fit(jax.random.key(2), generator(ring), ring, game, steps=20)
     state = fitted.state
-    players = (state.model, state.generator.averages["average"], state.generator.iterate)
-    model, average, last = (m.net.params["Dense_0"]["kernel"] for m in players)
-    np.testing.assert_array_equal(model, average)
+    players = (state.model, *state.generator.averages.values(), state.generator.iterate)
+    model, slow, power, last = (m.net.params["Dense_0"]["kernel"] for m in players)
+    np.testing.assert_array_equal(model, slow)
     assert not np.array_equal(model, last)
+    assert 0 < np.abs(power - last).max() < np.abs(slow - last).max(), "a tenth of 20 steps, and most of them"
     np.testing.assert_array_equal(fitted.model.scaling[1], generator(ring).scaling[1])
     assert type(state.critic.model) is Net
     assert int(state.steps) == 20
