@@ -6,6 +6,7 @@ only because parameters are zero.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 
@@ -335,6 +336,16 @@ def conditional_generator(key):
     return moved(first, jg.Generator.init(second, x, jg.StandardNormal((2,)), **options), 0.1)
 
 
+def bounded_slope(key):
+    made = generator(key)
+    return dataclasses.replace(made, net=jg.nn.Spectral.init(key, MLP((8, 2)), (2,)))
+
+
+def tilted_by_a_ratio(key):
+    made = energies(key)
+    return dataclasses.replace(made, net=jg.tasks.Ratio(made.net, (jnp.zeros(2), jnp.ones(2)), (2,)))
+
+
 PLANE = grid(-12.0, 12.0, 200)
 ANGLES = 2 * np.pi * (np.arange(4000) + 0.5) / 4000
 CIRCLE = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1), 2 * np.pi / 4000
@@ -423,6 +434,8 @@ CASES = [
     Case("generator", generator, algorithm=jg.Adversarial(critic=MLP((8, 1)))),
     Case("conditional generator", conditional_generator, context=(3,),
          algorithm=jg.Adversarial(critic=ProjectionCritic(MLP((8, 8))))),
+    Case("generator of bounded slope", bounded_slope, algorithm=jg.Adversarial(critic=MLP((8, 1)))),
+    Case("energy of a ratio", tilted_by_a_ratio, algorithm=jg.ContrastiveDivergence(optax.adam(1e-3), chains=8)),
     # compositions
     Case("mixture of flows", mixture(realnvp()), PLANE),
     Case("mixture of conditional flows", mixture(realnvp(context=(3,))), PLANE, context=(3,)),

@@ -1,6 +1,7 @@
 """Free functions on arrays: numerics without models, usable alone."""
 
 from jaxgen.ops import (
+    augment,
     chains,
     chunks,
     graphs,
@@ -17,7 +18,7 @@ from jaxgen.ops import (
 )
 
 __all__ = [
-    "chains", "chunks", "graphs", "kmeans", "likelihoods", "linalg", "noise", "resize", "roots", "samplers",
+    "augment", "chains", "chunks", "graphs", "kmeans", "likelihoods", "linalg", "noise", "resize", "roots", "samplers",
     "scaling", "splines", "stable",
 ]  # fmt: skip
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +48,7 @@ class Ratio:
         kl: `KL(p || q)`, and its standard error.
         reverse_kl: `KL(q || p)`, and its standard error.
         accuracy: the share of draws that are told rightly, and its standard error.
+        sides: what it is trained on, while it is.
     """
 
     critic: Any
@@ -56,11 +58,17 @@ class Ratio:
     kl: Any = fixed(default=None)
     reverse_kl: Any = fixed(default=None)
     accuracy: Any = fixed(default=None)
+    sides: Any = fixed(default=None)
 
     @per_batch
     def log_ratio(self, x) -> jax.Array:
         """`log p(x) - log q(x)`, nats, `[*batch, *event] -> [*batch]`."""
-        return _logits(self.critic, self.scaling, x)
+        return self(x)
+
+    def __call__(self, x) -> jax.Array:
+        """The same unchecked, as a network: of `ratio(key, q, p)` the one that tilts q to p in an `EnergyModel`."""
+        x = standardize(jnp.asarray(x, dtype_of(self.scaling[0])), self.scaling)
+        return self.critic(x).reshape(x.shape[: x.ndim - len(self.event_shape)])
 
     @property
     def value(self) -> tuple[jax.Array, jax.Array]:
@@ -73,31 +81,13 @@ class Ratio:
         return "\n".join(f"{name:<12}{plus_minus(*map(float, value))}" for name, value in rows)
 
 
-@model
-class _Trial:
-    """A critic in training, with the two sides that it sees."""
-
-    critic: Any
-    p: Any = fixed()
-    q: Any = fixed()
-    scaling: Any = fixed()
-    event_shape: tuple[int, ...] = static()
-
-    def sample(self, key, shape=(), *, context=None):
-        """Draws of the first side."""
-        return _draws(key, self.p, math.prod(shape)).reshape((*shape, *self.event_shape))
-
-
 @algorithm
 class _LogOdds:
-    """Minus the log-likelihood of which side draws came from."""
+    """Minus the log-likelihood of which side draws came from; the batch stands for nothing."""
 
-    data: ClassVar[bool] = False
-
-    def __call__(self, key: Any, trial: _Trial, batch: Batch, step: Any) -> jax.Array:
+    def __call__(self, key: Any, found: Ratio, batch: Batch, step: Any) -> jax.Array:
         keys = jax.random.split(key)
-        sides = (_draws(one, side, BATCH) for one, side in zip(keys, (trial.p, trial.q), strict=True))
-        return Minimax().critic(*(_logits(trial.critic, trial.scaling, x) for x in sides))
+        return Minimax().critic(*(found(_draws(one, side, BATCH)) for one, side in zip(keys, found.sides, strict=True)))
 
 
 def ratio(key: Any, p: Any, q: Any, *, critic: Any = None, steps: int = 2000, draws: int = 50_000) -> Ratio:
@@ -154,17 +144,18 @@ def ratio(key: Any, p: Any, q: Any, *, critic: Any = None, steps: int = 2000, dr
     module = MLP((64, 64, 1), jax.nn.silu, in_shape=shape) if critic is None else critic
     critic = module if is_model(module) else Net.init(net_key, module, example)
     check_critic(critic, (jax.ShapeDtypeStruct((2, *shape), example.dtype),), called)
-    trial = _Trial(critic, sides[0][0], sides[1][0], scaling, shape)
+    start = Ratio(critic, scaling, shape, sides=(sides[0][0], sides[1][0]))
     algorithm = Gradient(_LogOdds(), _falling, average=PowerAverage(0.1))
-    trained = fit(fit_key, trial, None, algorithm, steps=steps, progress=False).model.critic
-    real, fake = (np.asarray(_outputs(trained, scaling, x), np.float64) for x in held)
+    trained = fit(fit_key, start, example[None], algorithm, steps=steps, progress=False).model
+    found = dataclasses.replace(trained, sides=None)
+    real, fake = (np.asarray(found.log_ratio(x), np.float64) for x in held)
     told = [np.sign(real) / 2 + 0.5, np.sign(-fake) / 2 + 0.5]
     half = math.log(2) / 2
     terms = {
         "jsd": ([half - np.logaddexp(0, -real) / 2, half - np.logaddexp(0, fake) / 2]),
         "kl": [real], "reverse_kl": [-fake], "accuracy": [one / 2 for one in told],
     }  # fmt: skip
-    return Ratio(trained, scaling, shape, **{name: _estimate(values) for name, values in terms.items()})
+    return dataclasses.replace(found, **{name: _estimate(values) for name, values in terms.items()})
 
 
 def _halves(key: Any, side: Any, name: str, called: str) -> tuple[Any, Any]:
@@ -193,13 +184,6 @@ def _draws(key: Any, side: Any, n: int) -> jax.Array:
     if is_model(side):
         return side.sample(key, (n,))
     return side[jax.random.randint(key, (n,), 0, len(side))]
-
-
-def _logits(critic: Any, scaling: Any, x: jax.Array) -> jax.Array:
-    return critic(standardize(jnp.asarray(x, dtype_of(scaling[0])), scaling)).reshape(len(x))
-
-
-_outputs = jax.jit(_logits)
 
 
 def _estimate(values: list[np.ndarray]) -> tuple[jax.Array, jax.Array]:
