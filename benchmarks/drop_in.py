@@ -1,6 +1,8 @@
 """The tests that scikit-learn and hmmlearn have for their own estimators, run on this library's.
 
-    python benchmarks/drop_in.py
+    python benchmarks/drop_in.py            # all files
+    python benchmarks/drop_in.py --only hmm # those whose names have that in them
+    python benchmarks/drop_in.py estimators # check_estimator on every estimator
 
 It finds the test files of the installed packages and lets them import our classes for theirs; nothing is copied. Left
 out are tests of private functions, which a drop-in need not have; each with its reason.
@@ -11,11 +13,13 @@ from __future__ import annotations
 import argparse
 import collections
 import re
+import warnings
 
 import hmmlearn.hmm
 import pytest
 import sklearn.mixture
 from common import report
+from sklearn.utils.estimator_checks import check_estimator
 
 import jaxgen.sklearn
 
@@ -85,10 +89,31 @@ def run(name: str) -> dict[str, object]:
     }  # fmt: skip
 
 
+#: with few steps: what is checked are conventions, on some fifty small data sets each
+ESTIMATORS = {
+    "GaussianMixture": {}, "BayesianGaussianMixture": {}, "Imputer": {}, "GenerativeClassifier": {},
+    "FlowDensity": {"n_layers": 1, "hidden": (4,), "max_iter": 3},
+}  # fmt: skip
+
+
+def conventions(name: str) -> dict[str, object]:
+    """The number of `check_estimator`'s checks that pass, and the names of the others."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        estimator = getattr(jaxgen.sklearn, name)(**ESTIMATORS[name])
+        found = check_estimator(estimator, on_fail=None, on_skip=None)
+    kinds = {kind: [one["check_name"] for one in found if one["status"] == kind] for kind in ("failed", "skipped")}
+    return {"passed": sum(one["status"] == "passed" for one in found), **kinds}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", help="a part of a file's name")
+    parser.add_argument("what", nargs="?", default="tests", choices=["tests", "estimators"])
+    parser.add_argument("--only", help="a part of a name")
     options = parser.parse_args()
+    if options.what == "estimators":
+        names = [name for name in ESTIMATORS if options.only is None or options.only in name]
+        return report("estimators", {name: conventions(name) for name in names})
     names = [name for name in SUITES if options.only is None or options.only in name]
     report("drop_in", {name: run(name) for name in names})
 

@@ -159,12 +159,40 @@ def save(model: Any, path: str | os.PathLike[str], *, schema: Any = None) -> Non
             "only models are saved", called="save(model, path)", expected="an @model instance",
             got=type(model).__name__, fix="jaxgen.save(fitted.model, path) saves the model of a fit",
         )  # fmt: skip
-    arrays: dict[str, Any] = {}
-    description = _encode(model, "", arrays)
+    arrays, description = taken_apart(model)
     if schema is not None:
         description["schema"] = _encode_static(schema, "schema")
-    # a plain number is saved in the precision in which it is computed with
-    write_arrays(path, {k: np.asarray(v, dtype=jnp.result_type(v)) for k, v in arrays.items()}, description)
+    write_arrays(path, arrays, description)
+
+
+def taken_apart(model: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return a model as arrays by name, and a description that JSON can hold; `put_together` is the way back.
+
+    Example:
+        >>> import jaxgen as jg
+        >>> arrays, description = taken_apart(jg.Poisson.from_values([2.0]))
+        >>> list(arrays), put_together(arrays, description).rate.round(4).tolist()
+        (['log_rate'], [2.0])
+    """
+    arrays: dict[str, Any] = {}
+    description = _encode(model, "", arrays)
+    # a plain number is kept in the precision in which it is computed with
+    return {name: np.asarray(value, dtype=jnp.result_type(value)) for name, value in arrays.items()}, description
+
+
+def put_together(arrays: dict[str, np.ndarray], description: dict[str, Any]) -> Any:
+    """Return the model that `taken_apart` took apart.
+
+    Raises:
+        FileError: arrays and description that do not belong together.
+    """
+    arrays = dict(arrays)
+    loaded = _decode(description, arrays, 0)
+    if arrays:
+        raise FileError("the file has arrays that its description does not name", got=", ".join(sorted(arrays)[:5]))
+    if not is_model(loaded):
+        raise FileError("the file describes no model", got=type(loaded).__name__)
+    return loaded
 
 
 def load(path: str | os.PathLike[str], *, like: Any = None) -> Any:
@@ -185,11 +213,7 @@ def load(path: str | os.PathLike[str], *, like: Any = None) -> Any:
     if like is not None:
         return _fill(like, arrays, description, called)
     try:
-        loaded = _decode(description, arrays, 0)
-        if arrays:
-            raise FileError("the file has arrays that its description does not name", got=", ".join(sorted(arrays)[:5]))
-        if not is_model(loaded):
-            raise FileError("the file describes no model", got=type(loaded).__name__)
+        loaded = put_together(arrays, description)
         _try_out(loaded)
     except JaxgenError as error:
         raise FileError(

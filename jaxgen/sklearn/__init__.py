@@ -6,10 +6,22 @@ except ImportError as error:
     raise ImportError("jaxgen.sklearn needs scikit-learn: pip install 'jaxgen[sklearn]'") from error
 
 from jaxgen.sklearn.bayesian import BayesianGaussianMixture
+from jaxgen.sklearn.classify import GenerativeClassifier
+from jaxgen.sklearn.densities import FlowDensity
 from jaxgen.sklearn.hmm import CategoricalHMM, GaussianHMM, PoissonHMM
+from jaxgen.sklearn.impute import Imputer
 from jaxgen.sklearn.mixture import GaussianMixture
 
-__all__ = ["BayesianGaussianMixture", "CategoricalHMM", "GaussianHMM", "GaussianMixture", "PoissonHMM"]
+__all__ = [
+    "BayesianGaussianMixture",
+    "CategoricalHMM",
+    "FlowDensity",
+    "GaussianHMM",
+    "GaussianMixture",
+    "GenerativeClassifier",
+    "Imputer",
+    "PoissonHMM",
+]
 
 
 def __dir__() -> list[str]:
