@@ -96,14 +96,21 @@ ESTIMATORS = {
 }  # fmt: skip
 
 
+#: what cannot hold, with the reason
+EXPECTED = {
+    "FlowDensity": {"check_sample_weight_equivalence_on_dense_data": "it steps along random batches of events"},
+}
+
+
 def conventions(name: str) -> dict[str, object]:
     """The number of `check_estimator`'s checks that pass, and the names of the others."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         estimator = getattr(jaxgen.sklearn, name)(**ESTIMATORS[name])
-        found = check_estimator(estimator, on_fail=None, on_skip=None)
+        found = check_estimator(estimator, on_fail=None, on_skip=None, expected_failed_checks=EXPECTED.get(name, {}))
     kinds = {kind: [one["check_name"] for one in found if one["status"] == kind] for kind in ("failed", "skipped")}
-    return {"passed": sum(one["status"] == "passed" for one in found), **kinds}
+    passed = sum(one["status"] == "passed" for one in found)
+    return {"passed": passed, **kinds, "expected to fail": EXPECTED.get(name, {})}
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -17,6 +18,8 @@ from jaxgen.sklearn.arrays import by_rows, checked_weight, key_of, precision_of
 from jaxgen.sklearn.models import DTYPES, ModelEstimator
 from jaxgen.sklearn.options import check_options, integer, one_of, optional, real
 
+#: the smallest variance of a component, as a share of its column's
+FLOOR = 1e-6
 LEAVES: dict[str, Any] = {"full": jg.Gaussian.init, "diag": jg.DiagonalGaussian.init}
 
 
@@ -38,6 +41,7 @@ class GenerativeClassifier(ClassifierMixin, ModelEstimator):
 
     Attributes:
         classes_: the labels.
+        n_iter_: steps of the class that took most.
         priors_: `[C]`.
         model_: a `jaxgen.Mixture` of one mixture for each class.
         n_features_in_, feature_names_in_: of the data.
@@ -90,10 +94,20 @@ class GenerativeClassifier(ClassifierMixin, ModelEstimator):
             raise ValueError(f"classes without weight: {self.classes_[mass <= 0].tolist()}")
         self.priors_ = mass / mass.sum() if self.priors is None else self._checked_priors()
         key = key_of(self.random_state)
+        floor = self._floor(X, weight)
         with precision_of(X.dtype):
-            parts = [self._part(jax.random.fold_in(key, c), X, weight * (label == c)) for c in range(len(mass))]
-            self.model_ = jg.Mixture.from_components(parts, jnp.asarray(self.priors_, X.dtype))
+            fits = [self._part(jax.random.fold_in(key, c), X, weight * (label == c), floor) for c in range(len(mass))]
+            self.model_ = jg.Mixture.from_components([one.model for one in fits], jnp.asarray(self.priors_, X.dtype))
+        self.n_iter_ = max(1, *(one.steps for one in fits))
         return self
+
+    def _floor(self, X: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """The smallest variances: a share of each column's own, of weighted events as of repeated ones."""
+        wide = X.astype(np.float64)
+        mean = np.average(wide, axis=0, weights=weight)
+        variance = np.average((wide - mean) ** 2, axis=0, weights=weight)
+        variance = np.where(variance > 0, variance, np.where(mean == 0, 1, mean**2))
+        return np.maximum(FLOOR * variance, np.finfo(X.dtype).tiny).astype(X.dtype)
 
     def _checked_priors(self) -> np.ndarray:
         priors = np.asarray(self.priors, float)
@@ -105,13 +119,14 @@ class GenerativeClassifier(ClassifierMixin, ModelEstimator):
             )
         return priors
 
-    def _part(self, key, X, weight):
-        """The mixture of one class: all events with weights, so that one program serves every class."""
-        leaf, k = LEAVES[self.covariance_type], int(self.n_components)
+    def _part(self, key, X, weight, floor):
+        """The fit of one class: all events with weights, so that one program serves every class."""
         start, train = jax.random.split(key)
-        model = jg.Mixture.init(start, X, k, leaf, weight=weight)
+        model = jg.Mixture.init(start, X, int(self.n_components), LEAVES[self.covariance_type], weight=weight)
+        floors = jnp.broadcast_to(floor, model.components.floor.shape)
+        model = dataclasses.replace(model, components=dataclasses.replace(model.components, floor=floors))
         return jg.fit(train, model, (X, None, weight), jg.EM(), steps=int(self.max_iter), tolerance=float(self.tol),
-                      progress=False).model  # fmt: skip
+                      progress=False)  # fmt: skip
 
     def predict_proba(self, X) -> np.ndarray:
         """Return the probability of each class given the event, `[N, C]`."""
