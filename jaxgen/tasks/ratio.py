@@ -146,8 +146,9 @@ def ratio(key: Any, p: Any, q: Any, *, critic: Any = None, steps: int = 2000, dr
     check_critic(critic, (jax.ShapeDtypeStruct((2, *shape), example.dtype),), called)
     start = Ratio(critic, scaling, shape, sides=(sides[0][0], sides[1][0]))
     algorithm = Gradient(_LogOdds(), _falling, average=PowerAverage(0.1))
-    trained = fit(fit_key, start, example[None], algorithm, steps=steps, progress=False).model
-    found = dataclasses.replace(trained, sides=None)
+    # a model that can be called looks to a type checker like a function that makes one
+    trained: Any = fit(fit_key, start, example[None], algorithm, steps=steps, progress=False).model
+    found: Ratio = dataclasses.replace(trained, sides=None)
     real, fake = (np.asarray(found.log_ratio(x), np.float64) for x in held)
     told = [np.sign(real) / 2 + 0.5, np.sign(-fake) / 2 + 0.5]
     half = math.log(2) / 2
