@@ -17,7 +17,7 @@ from jaxgen.core.protocols import INTERNAL, Valued, has, members
 T = TypeVar("T")
 
 #: where the package's public names are; those of all its other files are names of `jaxgen` itself
-NAMESPACES = ("bijections", "likelihoods", "nn", "posteriors", "samplers", "tasks", "units")
+NAMESPACES = ("bijections", "likelihoods", "metrics", "nn", "posteriors", "samplers", "tasks", "units")
 #: the field that a property reads as plain values, by the property's name, where log_, logit_ or _logits do not tell
 PLAIN = {
     "mean": "offset", "location": "offset", "covariance": "raw", "scale_matrix": "raw", "probs": "logits",

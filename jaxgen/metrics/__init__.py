@@ -1,11 +1,12 @@
 """Measures of models: likelihoods that say their kind, information criteria, entropy, partition functions, units."""
 
-from jaxgen.metrics import laws, monitors
+from jaxgen.metrics import laws, monitors, samples
 from jaxgen.metrics.align import Aligned, align
 from jaxgen.metrics.bounds import Bounds, Simulated, bounds, simulated
 from jaxgen.metrics.bridge import Bracket, Bridged, acceptance_ratio, bar, bracket, replica_exchange
 from jaxgen.metrics.disentanglement import DCI, dci, mig, mutual_information, sap
 from jaxgen.metrics.errors import standard_errors
+from jaxgen.metrics.evaluate import Evaluation, Measure, evaluate
 from jaxgen.metrics.games import Calibration, Modes, Spectrum, calibration, modes, spectrum
 from jaxgen.metrics.importance import Importance, importance, pareto_k
 from jaxgen.metrics.information import Evidence, aic, bic, entropy, evidence, icl
@@ -13,6 +14,8 @@ from jaxgen.metrics.latents import Latents, latents, total_correlation
 from jaxgen.metrics.laws import Check, check
 from jaxgen.metrics.likelihood import bits_per_dim, perplexity, score
 from jaxgen.metrics.partition import PartitionEstimate, ais, energy_gap, log_likelihood, reverse_ais, smc
+from jaxgen.metrics.predictive import Coverage, Uniform, coverage, expected_coverage, pit, sbc, tarp
+from jaxgen.metrics.samples.frechet import FeatureMoments, Moments
 
 __all__ = [
     "DCI",
@@ -22,13 +25,19 @@ __all__ = [
     "Bridged",
     "Calibration",
     "Check",
+    "Coverage",
+    "Evaluation",
     "Evidence",
+    "FeatureMoments",
     "Importance",
     "Latents",
+    "Measure",
     "Modes",
+    "Moments",
     "PartitionEstimate",
     "Simulated",
     "Spectrum",
+    "Uniform",
     "acceptance_ratio",
     "aic",
     "ais",
@@ -40,10 +49,13 @@ __all__ = [
     "bracket",
     "calibration",
     "check",
+    "coverage",
     "dci",
     "energy_gap",
     "entropy",
+    "evaluate",
     "evidence",
+    "expected_coverage",
     "icl",
     "importance",
     "latents",
@@ -55,14 +67,18 @@ __all__ = [
     "mutual_information",
     "pareto_k",
     "perplexity",
+    "pit",
     "replica_exchange",
     "reverse_ais",
+    "samples",
     "sap",
+    "sbc",
     "score",
     "simulated",
     "smc",
     "spectrum",
     "standard_errors",
+    "tarp",
     "total_correlation",
 ]
 

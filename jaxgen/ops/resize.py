@@ -87,7 +87,7 @@ def resize(images: Any, size: tuple[int, int], kernel: Kernel) -> jax.Array:
     if images.ndim < 3 or len(size) != 2 or min(size) < 1:
         raise ShapeError(
             "no images to resize", called=f"resize(images, {size}, kernel)", expected="[..., height, width, channels]",
-            got=f"shape {list(images.shape)}", fix="images[..., None] for grey ones",
+            got=f"shape {list(images.shape)}", fix="give grey images an axis of one channel",
         )  # fmt: skip
     rows, columns = (
         jnp.asarray(_weights(kernel, now, then), images.dtype)

@@ -10,16 +10,16 @@ from jaxgen.plot.forecasts import forecast
 from jaxgen.plot.latents import interpolation, latent_map, reconstructions, traversals
 from jaxgen.plot.pictures import SIGNED, filters, images
 from jaxgen.plot.plane import DENSITY, data_and_samples, density, points
+from jaxgen.plot.samples import calibration, samples_side_by_side
 from jaxgen.plot.series import decoded, states
 from jaxgen.plot.style import DATA, GRID, INK, MARKERS, MODEL, PALETTE, component_colour
 from jaxgen.plot.training import history, metrics
 
 __all__ = [
-    "DATA", "DENSITY", "GRID", "INK", "MARKERS", "MODEL", "PALETTE", "SIGNED", "comparison", "component_colour",
-    "corner",
-    "data_and_samples", "decoded", "density", "ellipses", "filters", "forecast", "histogram", "history", "images",
-    "information", "interpolation", "latent_map", "metrics", "points", "reconstructions", "responsibilities", "states",
-    "traversals",
+    "DATA", "DENSITY", "GRID", "INK", "MARKERS", "MODEL", "PALETTE", "SIGNED", "calibration", "comparison",
+    "component_colour", "corner", "data_and_samples", "decoded", "density", "ellipses", "filters", "forecast",
+    "histogram", "history", "images", "information", "interpolation", "latent_map", "metrics", "points",
+    "reconstructions", "responsibilities", "samples_side_by_side", "states", "traversals",
 ]  # fmt: skip
 
 
