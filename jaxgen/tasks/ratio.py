@@ -156,7 +156,8 @@ def ratio(key: Any, p: Any, q: Any, *, critic: Any = None, steps: int = 2000, dr
         "jsd": ([half - np.logaddexp(0, -real) / 2, half - np.logaddexp(0, fake) / 2]),
         "kl": [real], "reverse_kl": [-fake], "accuracy": [one / 2 for one in told],
     }  # fmt: skip
-    return dataclasses.replace(found, **{name: _estimate(values) for name, values in terms.items()})
+    estimates: dict[str, Any] = {name: _estimate(values) for name, values in terms.items()}
+    return dataclasses.replace(found, **estimates)
 
 
 def _halves(key: Any, side: Any, name: str, called: str) -> tuple[Any, Any]:
