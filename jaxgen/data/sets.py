@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxgen.core.tables import Table
-from jaxgen.data.readers import read_npz
+from jaxgen.data.opening import refusing
 from jaxgen.data.tables import read_csv
 
 
@@ -197,8 +197,13 @@ def text() -> Text:
 
 
 def _arrays(name: str) -> dict[str, np.ndarray]:
-    with resources.as_file(resources.files("jaxgen.data") / "files" / name) as path:
-        return read_npz(path)
+    """The arrays of a file of the package, which is packed by LZMA: `read_npz`, for anyone's files, takes no such."""
+    with (
+        resources.as_file(resources.files("jaxgen.data") / "files" / name) as path,
+        refusing(f"data, from {name} of the package", "the file as it was installed"),
+        np.load(path, allow_pickle=False) as arrays,
+    ):
+        return dict(arrays)
 
 
 def _table(name: str) -> Table:
