@@ -5,6 +5,7 @@ import functools
 import os
 
 import distrax
+import flax.linen
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,39 +26,19 @@ from jaxgen.bijections import (
     simplex,
 )
 from jaxgen.data import Stream, read, read_csv, read_idx, read_npy, read_npz, synthetic
+from jaxgen.metrics.features import grey_features
 from jaxgen.nn.mlp import MLP
 from jaxgen.ops import chains, linalg
 
 #: what fixes and calls may name
 NAMES = {
-    "jaxgen": jaxgen,
-    "jax": jax,
-    "jnp": jnp,
-    "np": np,
-    "numpy": np,
-    "optax": optax,
-    "os": os,
-    "nn": nn,
-    "units": units,
-    "dataclasses": dataclasses,
-    "functools": functools,
-    "chains": chains,
-    "linalg": linalg,
-    "synthetic": synthetic,
-    "Stream": Stream,
-    "read": read,
-    "read_csv": read_csv,
-    "read_idx": read_idx,
-    "read_npy": read_npy,
-    "read_npz": read_npz,
-    "MLP": MLP,
-    "Coupling": Coupling,
-    "CircularSplineTransform": CircularSplineTransform,
-    "Interval": Interval, "Permute": Permute,
-    "Standardize": Standardize,
-    "circle": circle,
-    "conv1x1": conv1x1,
-}
+    "jaxgen": jaxgen, "jax": jax, "jnp": jnp, "np": np, "numpy": np, "optax": optax, "os": os, "nn": nn,
+    "units": units, "dataclasses": dataclasses, "functools": functools, "chains": chains, "linalg": linalg,
+    "synthetic": synthetic, "Stream": Stream, "read": read, "read_csv": read_csv, "read_idx": read_idx,
+    "read_npy": read_npy, "read_npz": read_npz, "MLP": MLP, "Coupling": Coupling, "grey_features": grey_features,
+    "CircularSplineTransform": CircularSplineTransform, "Interval": Interval, "Permute": Permute,
+    "Standardize": Standardize, "circle": circle, "conv1x1": conv1x1,
+}  # fmt: skip
 KEY = jax.random.key(0)
 nan = np.nan
 X = np.random.default_rng(0).normal(size=(12, 2)).astype(np.float32)
@@ -294,6 +275,11 @@ case(playing.format("sides"), sides=jaxgen.games.Latents(), **opponents)
 case(playing.format("augment"), augment=0.5, **opponents)
 for penalties in (jaxgen.games.R1(1.0), (jaxgen.games.R1(-1.0),), (10.0,)):
     case(playing.format("penalties"), penalties=penalties, **opponents)
+case(run(", algorithm=algorithm"), "algorithm", model=gaussian, data=X, algorithm=jaxgen.tasks.Trimmed(1.5))
+case("jaxgen.losses.recognition()(key, model, jaxgen.Batch(x), 0)", "model", model=gaussian, x=X)
+case("loss(key, model, jaxgen.Batch(x), 0)", "loss", x=BITS, loss=jaxgen.losses.recognition(1), model=lambda:
+     jaxgen.VAE.init(KEY, BITS, plane(), hidden=(2,), posterior=jaxgen.LinearRegression.from_values(
+         np.zeros((2, 4)), np.zeros(2), np.eye(2))))  # fmt: skip
 case("Stream(source)", source=lambda: {"y": X}, x=X, weight=np.ones(12))
 case("synthetic.two_moons(key, 3)", "key", key=0)
 
@@ -328,6 +314,16 @@ case("jaxgen.metrics.reverse_ais(key, model, x, steps=2)", "_", model=machine, x
 case("jaxgen.metrics.log_likelihood(model, x)", x=X,
      model=lambda: jaxgen.EnergyModel.init(KEY, X, plane(), network=MLP((1,), zero_last=True), moves=1))  # fmt: skip
 case("jaxgen.metrics.log_likelihood(model, x, 3.0)", model=machine, x=BITS)
+case("jaxgen.metrics.spectrum(key, play(optimizer), play(optimizer).init(key, model), jaxgen.Batch(x), size=1)",
+     "optimizer", x=X, optimizer=optax.adam(0.1), model=lambda: jaxgen.Generator.init(KEY, X, plane(), hidden=()),
+     play=lambda: lambda optimizer: jaxgen.Adversarial(MLP((1,), zero_last=True), optimizer, optimizer,
+                                                       order=jaxgen.games.Simultaneous()))  # fmt: skip
+for white, grey in ((1, 9.0), (9, 1.0)):
+    case(f"grey_features(images, white={white})", None, images=np.full((1, 28, 28), grey))
+case("jaxgen.tasks.attribution(model, x)", "model", x=BITS.astype(int),
+     model=lambda: jaxgen.NegativeBinomial.from_values([1.0, 2.0], [1.0, 1.0]))  # fmt: skip
+case("jaxgen.tasks.multi_information(key, model, samples=2)", "model",
+     model=lambda: jaxgen.Laplace.from_values([0.0, 0.0], [1.0, 1.0]))  # fmt: skip
 case("jaxgen.metrics.bits_per_dim(score, 2)", score=lambda: jaxgen.metrics.likelihood.Score(1.0, 1.0,
      jaxgen.metrics.likelihood.Kind.UNNORMALISED, 3), model=machine, x=BITS)  # fmt: skip
 case("jaxgen.metrics.monitors.exact(key, model, jaxgen.core.inputs.as_batch(x))", model=gaussian, x=X)
@@ -413,6 +409,8 @@ case("flow.check(key, x)", "x", flow=flow, x=X[0])
 case("jaxgen.Generator.init(key, x, base)", "base", x=X, base=lambda: jaxgen.StandardNormal(()))
 case("jaxgen.Generator.init(key, x, jaxgen.StandardNormal((2,)), module=module)", "module", x=X, module=lambda: MLP((4,
      3)))  # fmt: skip
+case("jaxgen.Generator.init(key, x, base, module=module)", "base", x=np.zeros((2, 4, 4)), base=plane,
+     module=nn.StyleGenerator((4, 4), latent=1, noise=False, width=1, style=1, mapping=1))  # fmt: skip
 case("jaxgen.VAE.init(key, x, prior)", "prior", x=BITS, prior=lambda: jaxgen.StandardNormal(()))
 case("jaxgen.VAE.init(key, x, jaxgen.StandardNormal((2,)), posterior=posterior)", "posterior", x=BITS,
      posterior=lambda: jaxgen.posteriors.ConditionalNormal((3,)))  # fmt: skip
@@ -461,6 +459,7 @@ case("conv1x1(key, x)", "x", x=np.zeros((2, 4, 4)))
 case("Permute.from_values(order)", "order", order=[0, 0, 1])
 case("jaxgen.Net.init(key, module, (3,))", module=3)
 case("jaxgen.Net.init(key, MLP(features, out_shape=(3,)), (2,))", "_", features=(4, 2))
+case("nn.Spectral.init(key, module, (2,))", "module", module=flax.linen.LayerNorm())
 case("units.Group.of(3)")
 for layer, data in (
     ("Bernoulli.zeros(2)", X),

@@ -1,5 +1,7 @@
 """Anomaly detection: conformal guarantees by hand and in many draws, scores, attribution, robust fits, streams."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -186,6 +188,9 @@ def test_attribution_is_the_exact_conditional():
         jg.tasks.attribution(unseen, x).values,
         -stats.norm.logpdf(x, np.asarray(unseen.mean), np.asarray(unseen.scale)), rtol=1e-4, atol=1e-4,
     )  # fmt: skip
+    counts = dataclasses.replace(jg.Poisson.from_values([1.0, 5.0]), missing=True)
+    values = jg.tasks.attribution(counts, np.array([[0, 9], [3, 4]])).values  # whole numbers
+    np.testing.assert_allclose(values, -stats.poisson.logpmf([[0, 9], [3, 4]], [1.0, 5.0]), rtol=1e-4)
 
 
 def test_attribution_by_gradients_has_no_units():

@@ -24,7 +24,8 @@ class Recognition:
         if not (has(model, Inferring) and has(model, Decoder)):
             raise FitError(
                 "the model has no posterior to read codes off", called="losses.recognition()", got=repr(model)[:200],
-                expected="a model with hidden variables, such as a VAE", fix="jaxgen.VAE.init(key, x, prior)",
+                expected="a model with hidden variables, such as a VAE",
+                fix="jaxgen.VAE.init(key, x, jaxgen.StandardNormal((2,)), likelihood=jaxgen.likelihoods.gaussian)",
             )  # fmt: skip
         axis = None if batch.context is None else 0
         draw = jax.vmap(lambda key, context: model.sample_with_latent(key, context=context)[0], in_axes=(0, axis))

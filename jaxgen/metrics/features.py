@@ -133,12 +133,12 @@ def _evaluated(images: Any, white: float, name: str) -> tuple[jax.Array, jax.Arr
             got=f"shape {list(images.shape)}", fix="crop, pad or resize them; colours have no place here",
         )  # fmt: skip
     if concrete(images):
-        _check_range(images, white, called)
+        _check_range(images, white, called, name)
     features, logits = _run(_weights(), jnp.asarray(images).reshape((-1, height, width)), white)
     return features.reshape((*batch, -1)), logits.reshape((*batch, -1))
 
 
-def _check_range(images: Any, white: float, called: str) -> None:
+def _check_range(images: Any, white: float, called: str, name: str) -> None:
     """Refuses pixels that are none on this scale, or that look as if they were on that from 0 to 1."""
     low, high = float(images.min()), float(images.max())
     slack = 1e-4 * white  # the rounding of a generator that ends in a tanh
@@ -148,12 +148,12 @@ def _check_range(images: Any, white: float, called: str) -> None:
             "the images are outside of their range", called=called, expected=f"0 for black to white={white}",
             got=f"from {low:.4g} to {high:.4g}",
             fix="clip them, or scale images from -1 to 1 by (images + 1) / 2" if low < -slack or other is None
-            else f"say white={other}",
+            else f"{name}(images, white={other})",
         )  # fmt: skip
     if white > 1 and 0 < high <= 1:
         raise DataError(
             "the images are nearly black", called=called, expected=f"0 for black to white={white}",
-            got=f"no pixel above {high:.4g}", fix="say white=1",
+            got=f"no pixel above {high:.4g}", fix=f"{name}(images, white=1)",
         )  # fmt: skip
 
 

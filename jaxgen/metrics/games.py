@@ -89,7 +89,7 @@ def spectrum(key: Any, algorithm: Any, state: Any, batch: Batch, *, size: int = 
             raise FitError(
                 "the step has no derivative here", called=called, got="a product that is not finite",
                 expected="a step that is differentiable in parameters and moments: Adam's is not where a parameter has "
-                "had no gradient", fix="optax.sgd, or Adam with eps_root=1e-8",
+                "had no gradient", fix="optax.adam(1e-3, eps_root=1e-8), or optax.sgd(1e-3)",
             )  # fmt: skip
         return image
 
@@ -214,7 +214,7 @@ def modes(samples: Any, classify: Callable[[Any], Any], labels: Any, *, least: f
         if one.ndim != 1 or not one.size or not np.issubdtype(one.dtype, np.integer) or one.min() < 0:
             raise DataError(
                 "classes are whole numbers from 0", called=called, expected=f"{name} [N], ints",
-                got=f"{one.dtype} of shape {list(one.shape)}", fix=f"np.argmax({name}, axis=-1), of probabilities",
+                got=f"{one.dtype} of shape {list(one.shape)}", fix="of probabilities, the argmax over the last axis",
             )  # fmt: skip
     classes = int(told.max()) + 1
     if classes < 2 or seen.max() >= classes:

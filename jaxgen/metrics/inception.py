@@ -104,7 +104,7 @@ class Inception:
         if concrete(images) and not (images.min() >= 0 and images.max() <= self.white):
             raise DataError(
                 "the images are outside of their range", called=called, got=f"from {images.min()} to {images.max()}",
-                expected=f"0 for black to white={self.white}", fix="another white=, or clip them",
+                expected=f"0 for black to white={self.white}", fix="clip them, or read the weights with their white",
             )  # fmt: skip
         chunks = (jnp.asarray(images[i : i + CHUNK]) for i in range(0, len(images), CHUNK))
         parts = [_through(self.net, chunk, self.white, self.kernel) for chunk in chunks]

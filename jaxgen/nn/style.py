@@ -189,7 +189,7 @@ class StyleGenerator(nn.Module):
         if z.shape[-1] != length:
             raise ShapeError(
                 "the noise does not fit the generator", called="StyleGenerator(...)(z)", got=f"shape {list(z.shape)}",
-                expected=f"[*batch, {length}]", fix=f"a base of as many numbers, jaxgen.StandardNormal(({length},))",
+                expected=f"[*batch, {length}]", fix=f"jaxgen.StandardNormal(({length},)), a base of as many numbers",
             )  # fmt: skip
         n = math.prod(batch)
         z = z.reshape((n, length))

@@ -29,7 +29,7 @@ def convolve_doubled(x: Any, kernel: Any, *, precision: str = "default") -> jax.
     if kernel.shape[:2] != (3, 3):
         raise ShapeError(
             "the kernel is not of 3 by 3 pixels", called="convolve_doubled(x, kernel)", expected="[3, 3, C, F]",
-            got=f"shape {list(kernel.shape)}", fix="jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2), then a Conv",
+            got=f"shape {list(kernel.shape)}", fix="repeat rows and columns of x, then convolve with any kernel",
         )  # fmt: skip
     fewer, own = (functools.partial(how, precision=precision) for how in (_by_quarters, _by_repetition))
     return jax.lax.platform_dependent(x, kernel, cpu=fewer, default=own)

@@ -64,7 +64,8 @@ def attribution(model: Any, x: Any, *, unit: Any = None) -> Attribution:
     x = jnp.asarray(events_of(model, x, called).x)
     columns = range(x.shape[1])
     if latent.accepts_missing(model):
-        rest = [model.log_prob(x.at[:, d].set(jnp.nan)) for d in columns]
+        holed = x.astype(jnp.result_type(x, float))  # whole numbers have no NaN
+        rest = [model.log_prob(holed.at[:, d].set(jnp.nan)) for d in columns]
     elif knows_marginals(model) and len(columns) > 1:
         rest = [_rest(model, x, d) for d in columns]
     else:

@@ -59,7 +59,7 @@ class Trimmed:
         called = f"Trimmed({self.left_out!r}).init(key, {type(model).__name__})"
         if not (isinstance(self.left_out, (int, float)) and 0 <= self.left_out < 1):
             raise FitError("a share of the events is left out", called=called, expected="from 0 to below 1",
-                           got=repr(self.left_out), fix="Trimmed(0.1)")  # fmt: skip
+                           got=repr(self.left_out), fix="dataclasses.replace(algorithm, left_out=0.1)")  # fmt: skip
         if not latent.has_density(model):
             raise FitError("which events are unlikely is not known", called=called, expected="a model with log_prob",
                            got=type(model).__name__)  # fmt: skip

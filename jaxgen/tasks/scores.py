@@ -222,7 +222,7 @@ def _encoded(model: Any, x: Any, context: Any) -> jax.Array:
 def _needed(model: Any, capability: Any, expected: str, called: str) -> None:
     if not has(model, capability):
         raise ModelError("the model cannot be scored so", called=called, expected=expected, got=type(model).__name__,
-                         fix="another score, such as Surprise()")  # fmt: skip
+                         fix="another score, such as the surprise")  # fmt: skip
 
 
 def _chunked(

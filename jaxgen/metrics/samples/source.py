@@ -259,7 +259,7 @@ def _draws(key: Any, model: Any, n: int | None, called: str, batch: int) -> Iter
     if algebra.context_shape(model) is not None and not algebra.context_optional(model):
         raise ModelError(
             "a conditional model draws nothing without a context", called=called, expected="samples, as an array",
-            got=type(model).__name__, fix="draw them with contexts, model.sample(key, (n,), context=context)",
+            got=type(model).__name__, fix="draw them with contexts, and pass what was drawn",
         )  # fmt: skip
     size = min(batch, n)
     for i, start in enumerate(range(0, n, size)):
