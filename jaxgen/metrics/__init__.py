@@ -1,6 +1,6 @@
 """Measures of models: likelihoods that say their kind, information criteria, entropy, partition functions, units."""
 
-from jaxgen.metrics import laws, monitors, samples
+from jaxgen.metrics import features, laws, monitors, samples
 from jaxgen.metrics.align import Aligned, align
 from jaxgen.metrics.bounds import Bounds, Simulated, bounds, simulated
 from jaxgen.metrics.bridge import Bracket, Bridged, acceptance_ratio, bar, bracket, replica_exchange
@@ -56,6 +56,7 @@ __all__ = [
     "evaluate",
     "evidence",
     "expected_coverage",
+    "features",
     "icl",
     "importance",
     "latents",
