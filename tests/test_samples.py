@@ -247,7 +247,18 @@ def test_models_streams_and_arrays_are_one():
     assert found.value < 0.1
 
 
+def test_rows_that_fill_up_a_stream_do_not_count():
+    """Ten events in chunks of four: the last chunk is filled up with two of weight 0."""
+    x = np.arange(1.0, 11.0)[:, None]
+    for source in (jg.data.Stream(x, chunk=4), {"x": np.repeat(x, 2, axis=0), "weight": np.arange(20) % 2}):
+        found = samples.moments(KEY, source).whole
+        assert found.count == 10 and found.mean[0] == pytest.approx(5.5) and found.covariance[0, 0] == pytest.approx(
+            np.var(x, ddof=1), rel=1e-5)  # fmt: skip
+
+
 REFUSED = {
+    "weights": (lambda x: samples.kid(KEY, x, {"x": x, "weight": np.arange(100.0)}), "count every event once"),
+    "no events": (lambda x: samples.kid(KEY, x, {"y": x}), "not a batch"),
     "a NaN": (lambda x: samples.frechet(KEY, np.where(x > 2, np.nan, x), x), "not finite"),
     "a range": (lambda x: samples.kid(KEY, 255 * x, x, samples.Feature(samples.flat, -9, 9)), "outside of the range"),
     "too few": (lambda x: samples.c2st(KEY, x[:9], x), "too few"),

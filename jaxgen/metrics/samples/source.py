@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxgen.core import algebra
 from jaxgen.core.errors import DataError, FitError, ModelError, ShapeError
-from jaxgen.core.inputs import Chunked, as_array, widened
+from jaxgen.core.inputs import Batch, Chunked, as_array, as_batch, widened
 from jaxgen.core.methods import check_key, is_count
 from jaxgen.core.protocols import Implicit, has
 from jaxgen.core.scores import Measured, plus_minus
@@ -97,7 +97,7 @@ def blocks(key: Any, source: Any, feature: Any, called: str, *, n: int | None = 
 
     Args:
         key: typed key, for a model's draws.
-        source: an `Implicit` model; an array `[N, *event]`, or a tuple or dict with one; a stream.
+        source: an `Implicit` model; an array `[N, *event]`, or a tuple or dict with one; a stream. Weights are 0 or 1.
         feature: a function of events, a `Feature`, or None for the events as vectors.
         called: what the user called, for errors.
         n: how many draws of a model; of an array at most so many of its events; None for all.
@@ -108,7 +108,8 @@ def blocks(key: Any, source: Any, feature: Any, called: str, *, n: int | None = 
         `[up to batch, F]`, floating.
 
     Raises:
-        DataError, ShapeError: what is no data, outside of the feature's range, or has features that are not finite.
+        DataError, ShapeError: what is no data, has other weights, is outside of the feature's range, or has features
+            that are not finite.
         ModelError: a model that cannot be sampled. FitError: a model without a number of draws.
     """
     check_key(key, called)
@@ -203,10 +204,9 @@ def as_source(source: Any, called: str, name: str = "data") -> Any:
         source = source.x
     if is_model_of_samples(source) or isinstance(source, Chunked):
         return source
-    if isinstance(source, dict):
-        source = source["x"]
-    elif isinstance(source, tuple) and source and np.ndim(source[0]) > 0:
-        source = source[0]
+    if isinstance(source, (dict, tuple)):
+        batch = as_batch(source, name=name, called=called)
+        source = _counted(batch, name, called)
     if not isinstance(source, (np.ndarray, jax.Array, list, Table, Frame)):
         raise ModelError(
             f"{name}: neither a model that can be sampled nor an array of events", called=called,
@@ -231,9 +231,23 @@ def _batches(key: Any, source: Any, n: int | None, called: str, name: str, batch
         yield from _draws(key, source, n, called, batch)
     elif isinstance(source, Chunked):
         for part in source:
-            yield from _rows(_events(part.x, name, called), len(part.x), batch)
+            rows = _events(_counted(part, name, called), name, called)
+            yield from _rows(rows, len(rows), batch)
     else:
         yield from _rows(source, len(source) if n is None else min(n, len(source)), batch)
+
+
+def _counted(batch: Batch, name: str, called: str) -> Any:
+    """Events of weight 1, without those of weight 0, which fill up the last chunk of a stream."""
+    if batch.weight is None:
+        return batch.x
+    weight = np.asarray(batch.weight)
+    if not np.isin(weight, (0, 1)).all():
+        raise DataError(
+            f"{name}: measures of samples count every event once", called=called, expected="weights of 0 and 1",
+            got=f"weights from {weight.min():g} to {weight.max():g}", fix="draw events in proportion to their weights",
+        )  # fmt: skip
+    return batch.x[weight > 0]
 
 
 def _events(x: Any, name: str, called: str) -> Any:
