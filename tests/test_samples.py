@@ -247,6 +247,14 @@ def test_models_streams_and_arrays_are_one():
     assert found.value < 0.1
 
 
+def test_moments_of_one_event_more_than_is_folded_at_once():
+    """8193 events: 8192 are folded, and the one that is left has no second half."""
+    x = rows(8193, 2)
+    found = samples.moments(KEY, x)
+    assert found.whole.count == 8193
+    np.testing.assert_allclose(found.whole.covariance, np.cov(x.T.astype(float)), rtol=1e-4, atol=1e-5)
+
+
 def test_rows_that_fill_up_a_stream_do_not_count():
     """Ten events in chunks of four: the last chunk is filled up with two of weight 0."""
     x = np.arange(1.0, 11.0)[:, None]

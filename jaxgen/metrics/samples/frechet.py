@@ -207,10 +207,12 @@ def moments(key: Any, source: Any, feature: Any = None, *, n: int | None = None)
     waiting: list[list[jax.Array]] = [[], []]
 
     def fold() -> None:
-        for i, rows in enumerate(waiting):
-            new = Moments.of(jnp.concatenate(rows))
-            parts[i] = new if parts[i] is None else parts[i].merge(new)
-            rows.clear()
+        for i, waits in enumerate(waiting):
+            rows = jnp.concatenate(waits)
+            waits.clear()
+            if len(rows):  # the half of one event may be none
+                new = Moments.of(rows)
+                parts[i] = new if parts[i] is None else parts[i].merge(new)
 
     total = 0
     for i, rows in enumerate(blocks(key, source, feature, called, n=n, name="source")):
