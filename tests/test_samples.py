@@ -255,6 +255,13 @@ def test_moments_of_one_event_more_than_is_folded_at_once():
     np.testing.assert_allclose(found.whole.covariance, np.cov(x.T.astype(float)), rtol=1e-4, atol=1e-5)
 
 
+def test_ties_are_no_memorisation():
+    """Events of three bits: every sample has equal ones on both sides, and p is uniform over draws."""
+    bits = np.random.default_rng(0).integers(0, 2, (20, 3, 50, 3))
+    found = [samples.memorised(jax.random.key(i), *parts).p_value for i, parts in enumerate(bits)]
+    assert sum(p < 0.05 for p in found) <= 4  # binomial of 20 and .05: above 4 once in 400
+
+
 def test_rows_that_fill_up_a_stream_do_not_count():
     """Ten events in chunks of four: the last chunk is filled up with two of weight 0."""
     x = np.arange(1.0, 11.0)[:, None]

@@ -105,10 +105,12 @@ def memorised(
     called = "samples.memorised(key, model, training, held_out)"
     fake, known, fresh = _three(key, model, training, held_out, feature, called, n, 10)
     pooled = jnp.concatenate([known, fresh])
-    index, _ = nearest(fake, pooled)
-    counts = np.bincount(np.asarray(index), minlength=len(pooled))
-    share = counts[: len(known)].sum() / len(fake)
     rng = np.random.default_rng(int(jax.random.bits(key, (), np.uint32)))
+    # in an order of chance: of events that are as near, which comes first says nothing of which were trained on
+    order = rng.permutation(len(pooled))
+    index, _ = nearest(fake, pooled[order])
+    counts = np.bincount(order[np.asarray(index)], minlength=len(pooled))
+    share = counts[: len(known)].sum() / len(fake)
     # only events that are nearest to a sample count: which of them were trained on is a draw without replacement
     others = np.array([rng.permutation(counts)[: len(known)].sum() for _ in range(PERMUTATIONS)]) / len(fake)
     p_value = (1 + np.sum(others >= share)) / (1 + PERMUTATIONS)
