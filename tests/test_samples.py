@@ -273,6 +273,8 @@ def test_rows_that_fill_up_a_stream_do_not_count():
 
 REFUSED = {
     "weights": (lambda x: samples.kid(KEY, x, {"x": x, "weight": np.arange(100.0)}), "count every event once"),
+    "a kernel that overflows": (lambda x: samples.kid(KEY, 1e14 * x, x), "kernel gives numbers that are not finite"),
+    "a kernel of no width": (lambda x: samples.gaussian(0.0), "needs a width"),
     "no events": (lambda x: samples.kid(KEY, x, {"y": x}), "not a batch"),
     "a NaN": (lambda x: samples.frechet(KEY, np.where(x > 2, np.nan, x), x), "not finite"),
     "a range": (lambda x: samples.kid(KEY, 255 * x, x, samples.Feature(samples.flat, -9, 9)), "outside of the range"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core.errors import ShapeError
+from jaxgen.core.errors import DataError, FitError, ShapeError
 from jaxgen.core.value import ByValue
 from jaxgen.metrics.samples.source import Estimate, both, halves
 from jaxgen.ops.distances import over_rows, squared_distances
@@ -34,10 +35,16 @@ def cubic(x: jax.Array, y: jax.Array) -> jax.Array:
 def gaussian(scale: float) -> Kernel:
     """Return the kernel `exp(-|x - y|^2 / (2 scale^2))`, scale in units of the features.
 
+    Raises:
+        FitError: a scale of 0 or less.
+
     Example:
         >>> gaussian(1.0)(jnp.zeros((1, 2)), jnp.ones((1, 2))).shape
         (1, 1)
     """
+    if not scale > 0:
+        raise FitError("a kernel needs a width", called=f"samples.gaussian({scale})", expected="scale above 0",
+                       got=str(scale))  # fmt: skip
     return lambda x, y: jnp.exp(-squared_distances(x, y) / (2 * scale**2))
 
 
@@ -78,7 +85,8 @@ def mmd(
         `Estimate`, its standard error by a jackknife. Features are kept, `N x N` numbers are not.
 
     Raises:
-        DataError, ShapeError: too few events, no data, features that are not finite, or a kernel of another shape.
+        DataError, ShapeError: too few events, no data, features or kernels that are not finite, or a kernel of another
+            shape.
         ModelError: a model that cannot be sampled.
 
     Source: Gretton et al. (2012), A kernel two-sample test.
@@ -96,6 +104,12 @@ def mmd(
         raise ShapeError("the kernel does not give a number for each pair", called=called,
                          expected="([B, F], [N, F]) -> [B, N]", got=f"[2, F], [5, F] -> {list(shape)}")  # fmt: skip
     value, error = _discrepancy(kernel, fake, real)
+    if not math.isfinite(value):
+        raise DataError(
+            "the kernel gives numbers that are not finite", called=called, expected="finite sums of k(x, y)",
+            got=f"a distance of {value}, of features up to {float(max(abs(fake).max(), abs(real).max())):g}",
+            fix="bring features to a size near one, or take a kernel that is bounded, such as gaussian(scale)",
+        )  # fmt: skip
     return Estimate(value, error, _discrepancy(kernel, *halves(real))[0], len(fake), len(real))
 
 
