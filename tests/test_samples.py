@@ -262,6 +262,13 @@ def test_ties_are_no_memorisation():
     assert sum(p < 0.05 for p in found) <= 4  # binomial of 20 and .05: above 4 once in 400
 
 
+def test_inception_score_takes_all_of_an_array():
+    """Four classes in their order, 5000 of each: of the first 10,000 alone the score is 2."""
+    x = np.repeat(np.eye(4, dtype=np.float32), 5000, axis=0)
+    found = samples.inception_score(KEY, x, lambda x: x)
+    assert found.value == pytest.approx(4, rel=1e-4) and found.samples == 20_000
+
+
 def test_rows_that_fill_up_a_stream_do_not_count():
     """Ten events in chunks of four: the last chunk is filled up with two of weight 0."""
     x = np.arange(1.0, 11.0)[:, None]

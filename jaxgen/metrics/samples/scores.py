@@ -16,7 +16,7 @@ from jaxgen.core.errors import DataError, FitError, JaxgenWarning
 from jaxgen.core.methods import is_count
 from jaxgen.core.protocols import Kind
 from jaxgen.core.scores import Score
-from jaxgen.metrics.samples.source import Estimate, blocks, both, enough
+from jaxgen.metrics.samples.source import Estimate, blocks, both, enough, is_model_of_samples
 from jaxgen.ops.distances import over_rows, squared_distances
 from jaxgen.ops.stable import logsumexp
 
@@ -38,7 +38,7 @@ def inception_score(
         model: can be sampled; or samples `[N, *event]`, or a stream of them: nothing is kept.
         classifier: events `[N, *event]` -> probabilities `[N, K]`.
         data: events that are scored likewise, printed as the floor.
-        n: how many draws of a model.
+        n: how many draws of a model; of samples all count.
         splits: into how many parts samples are cut for the standard error, 2 or more.
 
     Raises:
@@ -66,7 +66,8 @@ def _inception(
 ) -> tuple[float, float, int]:  # fmt: skip
     means: Any = 0.0
     entropies, counts = np.zeros(splits), np.zeros(splits)
-    for rows in blocks(key, source, classifier, called, n=n, name=name):
+    n_drawn = n if is_model_of_samples(source) else None
+    for rows in blocks(key, source, classifier, called, n=n_drawn, name=name):
         low, sums = float(rows.min()), rows.sum(axis=1)
         if rows.shape[1] < 2:
             raise DataError(
