@@ -237,6 +237,11 @@ def test_parzen_window_warns_and_is_a_mixture():
     assert found.mean == pytest.approx(wanted.mean(), rel=1e-5) and found.kind is jg.Kind.ESTIMATE
 
 
+def test_parzen_window_of_constant_data_asks_for_a_scale():
+    with pytest.warns(jg.JaxgenWarning), pytest.raises(jg.DataError, match="have no scale"):
+        samples.parzen(KEY, rows(20, 2), np.ones((20, 2)))
+
+
 def test_models_streams_and_arrays_are_one():
     model, x = jg.StandardNormal((3,)), rows(600, 3)
     stream = jg.data.Stream(x, chunk=200)

@@ -66,8 +66,8 @@ def _inception(
 ) -> tuple[float, float, int]:  # fmt: skip
     means: Any = 0.0
     entropies, counts = np.zeros(splits), np.zeros(splits)
-    n_drawn = n if is_model_of_samples(source) else None
-    for rows in blocks(key, source, classifier, called, n=n_drawn, name=name):
+    draws = n if is_model_of_samples(source) else None
+    for rows in blocks(key, source, classifier, called, n=draws, name=name):
         low, sums = float(rows.min()), rows.sum(axis=1)
         if rows.shape[1] < 2:
             raise DataError(
@@ -122,7 +122,7 @@ def parzen(
         `Score`, an estimate, nats per event.
 
     Raises:
-        DataError, ShapeError: too few events, or no data. FitError: a scale of 0 or less.
+        DataError, ShapeError: too few events, no data, or no scale in them. FitError: a scale of 0 or less.
 
     Source: Theis, van den Oord and Bethge (2016), A note on the evaluation of generative models.
 
@@ -146,6 +146,9 @@ def parzen(
         tenth = max(len(real) // 10, 10)
         part, real = real[:tenth], real[tenth:]
         spread = float(jnp.sqrt(jnp.mean(jnp.var(real, axis=0))))
+        if not spread > 0:
+            raise DataError("data that are all the same have no scale", called=called, expected="events that differ",
+                            got=f"{len(real)} equal events", fix="pass scale, in units of the data")  # fmt: skip
         scales = spread * np.logspace(-2, 0.5, 20)
         scale = float(scales[np.argmax([np.mean(_windows(fake, part, s)) for s in scales])])
     values = np.asarray(_windows(fake, real, scale), np.float64)
