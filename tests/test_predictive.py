@@ -86,6 +86,11 @@ REFUSED = {
     "weights": (lambda: metrics.sbc(KEY, RIGHT, {"x": X, "weight": np.ones(N)}), "every event once"),
     "other events": (lambda: metrics.pit(KEY, RIGHT, X[:, :1]), "shape"),
 }
+BROKEN = jax.tree.map(lambda leaf: leaf * jnp.nan, RIGHT)
+REFUSED |= {
+    f"NaN in {name}": (lambda name=name: getattr(metrics, name)(KEY, BROKEN, X[:9], draws=9), "no place among")
+    for name in ("pit", "coverage", "sbc", "expected_coverage", "tarp")
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)

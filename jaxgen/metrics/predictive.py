@@ -92,7 +92,7 @@ def pit(key: Any, model: Any, data: Any, *, draws: int = 1000) -> Uniform:
 
     Raises:
         ModelError: a model that cannot be sampled. FitError: no draws. DataError, ShapeError: data that do not fit the
-        model.
+        model, and what is NaN.
 
     Source: Dawid (1984), Statistical theory: the prequential approach; Gneiting, Balabdaoui and Raftery (2007),
     Probabilistic forecasts, calibration and sharpness.
@@ -107,12 +107,13 @@ def pit(key: Any, model: Any, data: Any, *, draws: int = 1000) -> Uniform:
     called = f"metrics.pit(key, {type(model).__name__}, data)"
     model, batch = _asked(key, model, data, called, draws)
     if not has_quantiles(model):
-        return _uniform(_ranks(key, model, batch, draws, _flat) / (draws + 1), draws)
+        return _uniform(_ranks(key, model, batch, draws, _flat, called) / (draws + 1), draws)
     x = jnp.asarray(batch.x)
     x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
     below, upto = (model.cdf(a, context=batch.context) for a in (jnp.nextafter(x, -jnp.inf), x))
     noise = jax.random.uniform(key, upto.shape, upto.dtype)
-    return _uniform(np.asarray(below + noise * (upto - below), np.float64).reshape(len(x), -1), 0)
+    values = np.asarray(below + noise * (upto - below), np.float64).reshape(len(x), -1)
+    return _uniform(_known(values, called), 0)
 
 
 def coverage(
@@ -166,7 +167,7 @@ def sbc(key: Any, model: Any, data: Any, *, draws: int = 255) -> Uniform:
     """
     called = f"metrics.sbc(key, {type(model).__name__}, data)"
     model, batch = _asked(key, model, data, called, draws)
-    return _uniform(_ranks(key, model, batch, draws, _flat) / (draws + 1), draws)
+    return _uniform(_ranks(key, model, batch, draws, _flat, called) / (draws + 1), draws)
 
 
 def expected_coverage(
@@ -196,11 +197,7 @@ def expected_coverage(
     called = f"metrics.expected_coverage(key, {type(model).__name__}, data)"
     algebra.needed(model, Density, called)
     model, batch = _asked(key, model, data, called, draws)
-
-    def minus(model: Any, x: Any, context: Any) -> jax.Array:
-        return -jnp.reshape(model.log_prob(x, context=context), (*x.shape[: x.ndim - len(model.event_shape)], 1))
-
-    return _coverage(_ranks(key, model, batch, draws, minus) / (draws + 1), levels, called)
+    return _coverage(_ranks(key, model, batch, draws, _surprise, called) / (draws + 1), levels, called)
 
 
 def tarp(
@@ -244,7 +241,7 @@ def tarp(
         away = (_flat(model, x, None) - point) / scale
         return jnp.sum(away**2, axis=-1, keepdims=True)
 
-    return _coverage(_ranks(rank, model, batch, draws, distance, points) / (draws + 1), levels, called)
+    return _coverage(_ranks(rank, model, batch, draws, distance, called, points) / (draws + 1), levels, called)
 
 
 def _asked(key: Any, model: Any, data: Any, called: str, draws: int) -> tuple[Any, Batch]:
@@ -268,7 +265,25 @@ def _flat(model: Any, x: Any, extra: Any) -> jax.Array:
     return jnp.reshape(x, (*x.shape[: x.ndim - len(model.event_shape)], -1))
 
 
-def _ranks(key: Any, model: Any, batch: Batch, draws: int, statistic: Any, extra: Any = None) -> np.ndarray:
+def _surprise(model: Any, x: Any, context: Any) -> jax.Array:
+    """Minus the log-density, as one coordinate."""
+    return -jnp.reshape(model.log_prob(x, context=context), (*x.shape[: x.ndim - len(model.event_shape)], 1))
+
+
+def _known(values: np.ndarray, called: str) -> np.ndarray:
+    """The values, or an error where some are NaN: these are on no side of anything."""
+    if np.isnan(values).any():
+        raise DataError(
+            "events or the model's draws have no place among each other", called=called, expected="numbers",
+            got=f"NaN for {np.isnan(values).any(axis=1).sum()} of {len(values)} events",
+            fix="leave out events with entries that were not seen; then look at what the model draws and scores",
+        )  # fmt: skip
+    return values
+
+
+def _ranks(
+    key: Any, model: Any, batch: Batch, draws: int, statistic: Any, called: str, extra: Any = None
+) -> np.ndarray:  # fmt: skip
     """The place of each event's statistic among those of draws, with a uniform share of ties, `[N, D]`, 0 to L + 1."""
     n = batch.events
     size = max(1, min(n, SCALARS // (draws * max(1, math.prod(model.event_shape)))))
@@ -280,7 +295,7 @@ def _ranks(key: Any, model: Any, batch: Batch, draws: int, statistic: Any, extra
                             for a in (batch.x, batch.context, extra))  # fmt: skip
         rows = _places(jax.random.fold_in(key, i), model, x, context, more, draws, statistic)
         found.append(np.asarray(rows, np.float64)[start - begin :])
-    return np.concatenate(found)
+    return _known(np.concatenate(found), called)
 
 
 @functools.partial(jax.jit, static_argnames=("draws", "statistic"))
@@ -291,7 +306,8 @@ def _places(key: Any, model: Any, x: Any, context: Any, extra: Any, draws: int, 
     seen = statistic(model, x, context if extra is None else extra)
     drawn = statistic(model, others, given if extra is None else extra)
     below, ties = (jnp.sum(rows, axis=1) for rows in (drawn < seen[:, None], drawn == seen[:, None]))
-    return below + jax.random.uniform(noise, seen.shape) * (1 + ties)
+    unknown = jnp.isnan(seen) | jnp.isnan(drawn).any(axis=1)
+    return jnp.where(unknown, jnp.nan, below + jax.random.uniform(noise, seen.shape) * (1 + ties))
 
 
 def _uniform(values: np.ndarray, draws: int) -> Uniform:
