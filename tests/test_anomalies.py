@@ -160,6 +160,13 @@ def test_detector_finds_strangers_in_any_units():
     assert result.rejected.all()
 
 
+def test_detector_sees_small_differences_of_large_numbers():
+    """Small whole numbers behind 2^23, all exact in float32: a shift changes nothing."""
+    x = np.round(4 * X)
+    near, far = (jg.tasks.detector(KEY, x + at).strangeness(x[:20] + at) for at in (0, 2.0**23))
+    np.testing.assert_allclose(far, near, rtol=1e-2, atol=1e-2)  # means of large numbers lose digits
+
+
 def test_detector_refuses_clearly():
     with pytest.raises(jg.DataError, match="not finite"):
         jg.tasks.detector(KEY, [[np.nan, 1.0], [1.0, 2.0]])

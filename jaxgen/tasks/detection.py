@@ -18,6 +18,7 @@ from jaxgen.models.densities.gaussian import Gaussian
 from jaxgen.models.latent.mixture import Mixture
 from jaxgen.ops.kernels import kernel_by_leaving_out, kernel_log_density
 from jaxgen.ops.powers import best_power, yeo_johnson
+from jaxgen.ops.scaling import mean_and_scale
 
 #: mixtures that share a vote, their components, and steps of EM
 BAGS, COMPONENTS, STEPS = 4, 4, 40
@@ -154,9 +155,9 @@ def detector(key: Any, x: Any, *, rows: int = 4096) -> Detector:
 
 @jax.jit
 def _views(x: jax.Array) -> tuple[View, View]:
-    center, scale = jnp.mean(x, axis=0), jnp.std(x, axis=0)
+    center, scale = mean_and_scale(x)
     size = jnp.max(jnp.abs(x), axis=0)
-    constant = scale <= 1e-6 * size  # its own size is the unit, or 1
+    constant = jnp.max(x, axis=0) == jnp.min(x, axis=0)  # its own size is the unit, or 1
     scale = jnp.where(constant, jnp.where(size > 0, size, 1), scale)
     z = (x - center) / scale
     power = jnp.where(constant, 1, best_power(z))
