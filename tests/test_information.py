@@ -98,6 +98,9 @@ def test_refusals():
         tasks.shared_information(KEY, P, [0], [0, 1])
     with pytest.raises(jg.ShapeError, match="different events"):
         tasks.kl(KEY, P, jg.StandardNormal((3,)))
+    chain = jg.HMM.from_values([0.5, 0.5], [[0.9, 0.1], [0.1, 0.9]], jg.Bernoulli.from_values([0.1, 0.8]))
+    with pytest.raises(jg.ShapeError, match="different events"):
+        tasks.kl(KEY, chain, P)
     with pytest.raises(jg.FitError, match="draws"):
         tasks.kl(KEY, P, Q, samples=1)
 

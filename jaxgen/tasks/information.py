@@ -209,7 +209,7 @@ def _check(key: Any, samples: int, called: str, *models: Any) -> None:
     shapes = {tuple(model.event_shape) for model in models}
     if len(shapes) > 1:
         raise ShapeError("the models are of different events", called=called, expected="one event_shape",
-                         got=" and ".join(map(str, sorted(shapes))))  # fmt: skip
+                         got=" and ".join(sorted(map(str, shapes))))  # fmt: skip
 
 
 def _columns(key: Any, model: Any, samples: int, called: str) -> int:
