@@ -120,6 +120,8 @@ def test_anomaly_refuses_clearly():
         ask(reference=X, level=5)
     with pytest.raises(jg.FitError, match="a function"):
         ask(reference=X, folds=3)
+    with pytest.raises(jg.DataError, match="no weights"):
+        ask(reference={"x": X, "weight": np.arange(200.0)})
     with pytest.raises(jg.ModelError, match="reconstruct"):
         ask(reference=X, score=jg.tasks.Reconstruction())
 

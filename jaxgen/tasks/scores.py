@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import latent
-from jaxgen.core.errors import FitError, ModelError
+from jaxgen.core.errors import DataError, FitError, ModelError
 from jaxgen.core.inputs import widened
 from jaxgen.core.methods import check_key, is_count
 from jaxgen.core.protocols import Encoder, Energy, Inferring, Reconstructing, Strange, Weighted, has
@@ -231,6 +231,9 @@ def _chunked(
     """`number(key, x, context)` of every event, `[N]` float64, a chunk of equal size at a time."""
     check_key(key, called)
     batch = events_of(model, x, called)
+    if batch.weight is not None:
+        raise DataError("a score is of one event, whatever its weight", called=called, expected="no weights",
+                        got="weights", fix="leave them out, or repeat events")  # fmt: skip
     n = batch.events
     scalars = max(1, math.prod(np.shape(batch.x)[1:]) * draws)
     chunks = -(-n // max(1, min(CHUNK_EVENTS, CHUNK_SCALARS // scalars)))
