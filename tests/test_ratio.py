@@ -63,6 +63,7 @@ def test_arrays_in_any_units():
     (np.zeros((3, 2)), np.zeros((8, 2)), {}, jg.DataError, "too few"),
     (np.full((8, 2), np.nan), np.zeros((8, 2)), {}, jg.DataError, "NaN"),
     (MLP((1,)), np.zeros((8, 2)), {}, jg.DataError, "p"),
+    (np.zeros((8, 2)), np.ones((8, 2)), {"draws": 1}, jg.FitError, "need draws"),
     (np.zeros((8, 2)), np.ones((8, 2)), {"critic": MLP((3,))}, jg.FitError, "one number"),
 ])  # fmt: skip
 def test_errors(p, q, options, error, match):

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.core.errors import DataError
+from jaxgen.core.errors import DataError, FitError
 from jaxgen.core.inputs import Batch, as_array
-from jaxgen.core.methods import check_key, context_shape, per_batch
+from jaxgen.core.methods import check_key, context_shape, is_count, per_batch
 from jaxgen.core.protocols import Implicit, has
 from jaxgen.core.pytree import dtype_of, fixed, is_model, model, static
 from jaxgen.core.scores import plus_minus
@@ -111,7 +111,7 @@ def ratio(key: Any, p: Any, q: Any, *, critic: Any = None, steps: int = 2000, dr
 
     Raises:
         DataError: events of different shapes, too few of them, or sides that are neither. FitError: a critic of another
-            shape.
+            shape, or fewer than 2 draws.
 
     Source: Goodfellow et al. (2014), Generative adversarial nets, theorem 1; Sugiyama, Suzuki and Kanamori (2012),
     Density ratio estimation in machine learning, section 4.
@@ -125,6 +125,8 @@ def ratio(key: Any, p: Any, q: Any, *, critic: Any = None, steps: int = 2000, dr
     """
     called = "tasks.ratio(key, p, q)"
     check_key(key, called)
+    if not is_count(draws, 2):
+        raise FitError("a mean and its error need draws", called=called, expected="draws of 2 or more", got=repr(draws))
     split_key, net_key, fit_key, draw_key = jax.random.split(key, 4)
     sides, shapes = [], []
     for name, side, one in zip("pq", (p, q), jax.random.split(split_key), strict=True):
