@@ -118,6 +118,8 @@ def test_anomaly_refuses_clearly():
         ask(reference=X[:, :2])
     with pytest.raises(jg.FitError, match="between 0 and 1"):
         ask(reference=X, level=5)
+    with pytest.raises(jg.FitError, match="between 0 and 1"):
+        conformal.calibration_needed(0)
     with pytest.raises(jg.FitError, match="a function"):
         ask(reference=X, folds=3)
     with pytest.raises(jg.DataError, match="no weights"):

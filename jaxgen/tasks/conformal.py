@@ -199,7 +199,13 @@ def threshold(calibration: Any, rate: float, *, confidence: float | None = None)
 
 
 def calibration_needed(level: float) -> int:
-    """Return the smallest number of calibration scores whose p-values reach a level: `1 / (n + 1) <= level`."""
+    """Return the smallest number of calibration scores whose p-values reach a level: `1 / (n + 1) <= level`.
+
+    Example:
+        >>> calibration_needed(0.05)
+        19
+    """
+    check_level(level, "conformal.calibration_needed(level)")
     return math.ceil(1 / level - 1e-9) - 1
 
 
