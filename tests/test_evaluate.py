@@ -26,6 +26,11 @@ def test_a_density_is_asked_for_its_likelihood_and_its_samples():
         found["beauty"]
 
 
+def test_no_draws_are_refused():
+    with pytest.raises(jg.FitError, match="need a number"):
+        metrics.evaluate(KEY, jg.StandardNormal((2,)), X, n=0)
+
+
 def test_two_arrays_have_no_likelihood():
     found = metrics.evaluate(KEY, X + 3, X)
     assert found["Frechet"].value == pytest.approx(18, abs=0.1) and found["C2ST"].value > 0.9

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import algebra, latent, markup
-from jaxgen.core.errors import DataError
-from jaxgen.core.methods import check_key
+from jaxgen.core.errors import DataError, FitError
+from jaxgen.core.methods import check_key, is_count
 from jaxgen.core.protocols import Energy, Kind, has
 from jaxgen.core.pytree import is_model
 from jaxgen.core.scores import plus_minus
@@ -98,9 +98,9 @@ def evaluate(
 ) -> Evaluation:  # fmt: skip
     """Ask a model, or samples, all that can be asked beside data, and return one table.
 
-    Its likelihood or bound (of whole numbers as bits per dimension and, of one symbol, as perplexity too); and of its
-    samples the Frechet distance, the kernel distance, precision, recall, density, coverage, the sliced Wasserstein
-    distance and a classifier two-sample test.
+    Its likelihood or bound, as bits per dimension too (in the units of the data, where these are no whole numbers) and,
+    of one symbol, as perplexity; and of its samples the Frechet distance, the kernel distance, precision, recall,
+    density, coverage, the sliced Wasserstein distance and a classifier two-sample test.
 
     Args:
         key: typed key.
@@ -115,7 +115,7 @@ def evaluate(
         `Evaluation`, which prints itself.
 
     Raises:
-        DataError, ShapeError: data that do not fit the model, or fewer than 20 events.
+        DataError, ShapeError: data that do not fit the model, or fewer than 20 events. FitError: no number of draws.
 
     Example:
         >>> import jaxgen as jg
@@ -126,6 +126,8 @@ def evaluate(
     """
     called = f"metrics.evaluate(key, {type(model).__name__}, data)"
     check_key(key, called)
+    if n is not None and not is_count(n, 1):
+        raise FitError("samples need a number", called=called, expected="n of 1 or more", got=repr(n))
     ask, draw, *keys = jax.random.split(key, 7)
     rows: list[Measure] = []
     skipped: list[str] = []
