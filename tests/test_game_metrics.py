@@ -76,6 +76,7 @@ def test_modes_that_samples_cover():
     (lambda: modes(np.zeros(3), lambda x: x, np.array([0, 1])), "whole numbers"),
     (lambda: modes(np.zeros(3), lambda x: x.astype(int), np.zeros(4, int)), "classes of the data"),
     (lambda: modes(np.full(3, 7), lambda x: x, np.array([0, 1])), "classes of the data"),
+    (lambda: modes(np.array([0, 1]), lambda x: x, np.array([0, 2])), "classes of the data"),
     (lambda: calibration(np.zeros(3), np.zeros(4)), "outputs of a critic"),
     (lambda: calibration(np.zeros(3), np.full(3, np.nan)), "outputs of a critic"),
 ])  # fmt: skip

@@ -223,6 +223,9 @@ def modes(samples: Any, classify: Callable[[Any], Any], labels: Any, *, least: f
             "others in samples", got=f"{classes} in labels, up to {int(seen.max()) + 1} in samples",
         )  # fmt: skip
     shares, due = (np.bincount(one, minlength=classes) / len(one) for one in (seen, told))
+    if strange := np.flatnonzero((shares > 0) & (due == 0)).tolist():
+        raise DataError("there are not the classes of the data", called=called,
+                        expected="samples of classes that labels have", got=f"{strange} in samples alone")  # fmt: skip
     with np.errstate(divide="ignore", invalid="ignore"):
         divergence = np.sum(np.where(shares > 0, shares * np.log(shares / due), 0))
     return Modes(int(((shares > 0) & (shares >= least * due)).sum()), classes, shares, due, float(divergence))
