@@ -207,6 +207,15 @@ def test_feature_likelihood_sees_copies_and_shifts():
     assert found[2].value > 10
 
 
+def test_constant_columns_are_no_noise():
+    """A tenth is no float32, and the mean of tenths is not one of them: that difference is no unit of the column."""
+    x, tenth = rows(300, 2), np.full((100, 1), 0.1, np.float32)
+    parts = x[:100], x[100:200], x[200:]
+    found = samples.feature_likelihood(KEY, *(np.hstack([part, tenth]) for part in parts))
+    assert abs(found.value) < 100  # without the column it is 1, its noise tens; it was 7e13
+    assert samples.c2st(KEY, np.hstack([parts[0], tenth * (1 + 1e-6)]), np.hstack([parts[1], tenth])).p_value > 0.01
+
+
 def test_kernels_of_the_feature_likelihood_explain_what_they_were_fitted_to():
     """No other variances near the fitted ones do better, as scipy's normal has it."""
     x, centers = rows(60, 2, 1), rows(10, 2, 2)

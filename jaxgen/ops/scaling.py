@@ -38,6 +38,26 @@ def mean_and_scale(x) -> tuple[jax.Array, jax.Array]:
     return center, jnp.where(varies, scale, 1)
 
 
+def units(x) -> tuple[jax.Array, jax.Array]:
+    """The mean and standard deviation of each column; of a constant one its size stands for that, and of zeros 1.
+
+    Args:
+        x: `[N, D]`.
+
+    Returns:
+        center and scale `[D]`, which a change of units multiplies, unless all is zero.
+
+    Example:
+        >>> [unit.tolist() for unit in units(jnp.array([[1.0, 7.0, 0.0], [3.0, 7.0, 0.0]]))]
+        [[2.0, 7.0, 0.0], [1.0, 7.0, 1.0]]
+    """
+    x = floating(x)
+    center, scale = mean_and_scale(x)
+    size = jnp.max(jnp.abs(x), axis=0)
+    constant = jnp.max(x, axis=0) == jnp.min(x, axis=0)
+    return center, jnp.where(constant, jnp.where(size > 0, size, 1), scale)
+
+
 def middle_and_reach(x) -> tuple[jax.Array, jax.Array]:
     """The middle of all values and how far they reach to either side: `(x - middle) / reach` fills [-1, 1].
 

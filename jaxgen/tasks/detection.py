@@ -18,7 +18,7 @@ from jaxgen.models.densities.gaussian import Gaussian
 from jaxgen.models.latent.mixture import Mixture
 from jaxgen.ops.kernels import kernel_by_leaving_out, kernel_log_density
 from jaxgen.ops.powers import best_power, yeo_johnson
-from jaxgen.ops.scaling import mean_and_scale
+from jaxgen.ops.scaling import units
 
 #: mixtures that share a vote, their components, and steps of EM
 BAGS, COMPONENTS, STEPS = 4, 4, 40
@@ -155,11 +155,9 @@ def detector(key: Any, x: Any, *, rows: int = 4096) -> Detector:
 
 @jax.jit
 def _views(x: jax.Array) -> tuple[View, View]:
-    center, scale = mean_and_scale(x)
-    size = jnp.max(jnp.abs(x), axis=0)
-    constant = jnp.max(x, axis=0) == jnp.min(x, axis=0)  # its own size is the unit, or 1
-    scale = jnp.where(constant, jnp.where(size > 0, size, 1), scale)
+    center, scale = units(x)
     z = (x - center) / scale
+    constant = jnp.max(z, axis=0) == jnp.min(z, axis=0)
     power = jnp.where(constant, 1, best_power(z))
     made = yeo_johnson(z, power)
     unit = jnp.std(made, axis=0)

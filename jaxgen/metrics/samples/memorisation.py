@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from jaxgen.core.errors import ShapeError
-from jaxgen.metrics.samples.source import both, features, halves, split
+from jaxgen.metrics.samples.source import both, features, halves, split, standardized
 from jaxgen.ops.distances import nearest, over_rows, squared_distances
 from jaxgen.ops.stable import logsumexp
 
@@ -152,8 +152,7 @@ def feature_likelihood(
     called = "samples.feature_likelihood(key, model, training, held_out)"
     fake, known, fresh = _three(key, model, training, held_out, feature, called, n, 10)
     fake = fake[:LARGEST]
-    center, scale = jnp.mean(fresh, axis=0), jnp.std(fresh, axis=0, ddof=1)
-    fake, known, fresh = ((x - center) / jnp.where(scale > 0, scale, 1) for x in (fake, known, fresh))
+    fake, known, fresh = standardized(fresh, fake, known, fresh)
     first, second = halves(known)
     size = min(len(fake), len(first))
     base = _log_likelihood(first[:size], _variances(first[:size], second), fresh)

@@ -19,6 +19,7 @@ from jaxgen.core.protocols import Implicit, has
 from jaxgen.core.scores import Measured, plus_minus
 from jaxgen.core.tables import Frame, Table
 from jaxgen.core.value import ByValue, algorithm
+from jaxgen.ops.scaling import units
 
 #: events whose features are found at once
 BATCH = 1024
@@ -166,6 +167,13 @@ def halves(x: Any) -> tuple[Any, Any]:
     order = np.random.default_rng(0).permutation(len(x))
     half = len(x) // 2
     return x[order[:half]], x[order[half : 2 * half]]
+
+
+def standardized(reference: jax.Array, *sets: jax.Array) -> list[jax.Array]:
+    """Return sets of rows in units of a reference's columns: less its mean, over its unbiased standard deviation."""
+    center, scale = units(reference)
+    scale = scale * math.sqrt(len(reference) / (len(reference) - 1))
+    return [(rows - center) / scale for rows in sets]
 
 
 def split(key: Any, called: str) -> tuple[Any, Any]:

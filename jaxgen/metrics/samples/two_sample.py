@@ -13,7 +13,7 @@ import optax
 
 from jaxgen.core.errors import FitError
 from jaxgen.core.methods import is_count
-from jaxgen.metrics.samples.source import both, split
+from jaxgen.metrics.samples.source import both, split, standardized
 
 #: the network's training, as scikit-learn's `MLPClassifier` has it
 RATE, BATCH, PENALTY, TOLERANCE, PATIENCE = 1e-3, 200, 1e-4, 1e-4, 10
@@ -99,8 +99,7 @@ def c2st(
     fake, real = (x if len(x) == each else x[jax.random.permutation(cut, len(x))[:each]] for x in (fake, real))
     x = jnp.concatenate([real, fake])
     if z_score:
-        center, scale = jnp.mean(real, axis=0), jnp.std(real, axis=0, ddof=1)
-        x = (x - center) / jnp.where(scale > 0, scale, 1)
+        (x,) = standardized(real, x)
     label = np.arange(2 * each) >= each
     order = np.asarray(jax.random.permutation(fold, 2 * each))
     held = np.array_split(order, folds)
