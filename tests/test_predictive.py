@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fits import compilations
 from scipy.stats import chisquare, kstest, poisson
 
 import jaxgen as jg
@@ -69,6 +70,13 @@ def test_coverage_of_regions(name):
     assert right.error < 4 and sure.error > 6
     assert (sure.shares < sure.levels[:, None]).all()
     assert measure(KEY, RIGHT, X, draws=99).error < 4
+
+
+@pytest.mark.parametrize("name", ["expected_coverage", "tarp"])
+def test_a_second_call_compiles_nothing(name):
+    ask = lambda model: getattr(metrics, name)(KEY, model, X[:50], draws=20)  # noqa: E731
+    ask(RIGHT)
+    assert compilations(lambda: ask(WIDE))[0] == 0
 
 
 def test_ranks_among_draws_of_a_posterior():

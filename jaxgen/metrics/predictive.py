@@ -234,14 +234,8 @@ def tarp(
     # points from a cube that holds the data: drawn apart from them, as the test wants
     low, high = x.min(axis=0), x.max(axis=0)
     points = low + np.asarray(jax.random.uniform(choose, x.shape)) * (high - low)
-    points, scale = jnp.asarray(points, float), jnp.asarray(spread, float)
-
-    def distance(model: Any, x: Any, extra: Any) -> jax.Array:
-        point = extra.reshape(*extra.shape[:1], *[1] * (x.ndim - len(model.event_shape) - 1), -1)
-        away = (_flat(model, x, None) - point) / scale
-        return jnp.sum(away**2, axis=-1, keepdims=True)
-
-    return _coverage(_ranks(rank, model, batch, draws, distance, called, points) / (draws + 1), levels, called)
+    balls = jnp.asarray(np.stack([points, np.broadcast_to(spread, points.shape)], axis=1), float)
+    return _coverage(_ranks(rank, model, batch, draws, _distance, called, balls) / (draws + 1), levels, called)
 
 
 def _asked(key: Any, model: Any, data: Any, called: str, draws: int) -> tuple[Any, Batch]:
@@ -268,6 +262,13 @@ def _flat(model: Any, x: Any, extra: Any) -> jax.Array:
 def _surprise(model: Any, x: Any, context: Any) -> jax.Array:
     """Minus the log-density, as one coordinate."""
     return -jnp.reshape(model.log_prob(x, context=context), (*x.shape[: x.ndim - len(model.event_shape)], 1))
+
+
+def _distance(model: Any, x: Any, ball: Any) -> jax.Array:
+    """The squared distance from the point of each event in units of the spread, `ball [N, 2, D]`, as one coordinate."""
+    ball = ball.reshape(len(ball), 2, *[1] * (x.ndim - len(model.event_shape) - 1), -1)
+    away = (_flat(model, x, None) - ball[:, 0]) / ball[:, 1]
+    return jnp.sum(away**2, axis=-1, keepdims=True)
 
 
 def _known(values: np.ndarray, called: str) -> np.ndarray:
