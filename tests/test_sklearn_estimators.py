@@ -73,5 +73,7 @@ def test_bad_input():
         Imputer().fit(np.stack([X[:, 0], np.full(len(X), np.nan)], axis=1))
     with pytest.raises(ValueError, match="'n_layers' parameter of FlowDensity"):
         FlowDensity(n_layers=0).fit(X)
+    with pytest.raises(ValueError, match="'validation_fraction' parameter of FlowDensity"):
+        FlowDensity(validation_fraction=1.0).fit(X)
     with pytest.raises(ValueError, match="features"):
         Imputer().fit(X).transform(X[:, :1])

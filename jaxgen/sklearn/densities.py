@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 import jaxgen as jg
 from jaxgen.sklearn.arrays import by_rows, checked_weight, key_of, precision_of
 from jaxgen.sklearn.models import ModelEstimator
-from jaxgen.sklearn.options import check_options, integer, real
+from jaxgen.sklearn.options import check_options, integer, real, share
 
 #: events from which on a part of them is held out, to stop before the others are learned by heart
 ENOUGH_TO_VALIDATE = 100
@@ -70,7 +70,7 @@ class FlowDensity(TransformerMixin, DensityMixin, ModelEstimator):
         """
         check_options(self, {
             "n_layers": integer(1), "max_iter": integer(1), "learning_rate": real(0, above=True),
-            "batch_size": integer(1), "validation_fraction": real(0),
+            "batch_size": integer(1), "validation_fraction": share(),
         })  # fmt: skip
         X = self._training(X)
         weight = checked_weight(sample_weight, X)

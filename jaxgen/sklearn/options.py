@@ -30,6 +30,11 @@ def real(low: float = -math.inf, *, above: bool = False) -> Rule:
     return Rule(lambda value: _is_number(value, numbers.Real) and (value > low if above else value >= low), words)
 
 
+def share() -> Rule:
+    """Return the rule of numbers from 0 to below 1."""
+    return Rule(lambda value: _is_number(value, numbers.Real) and 0 <= value < 1, "a float in the range [0, 1)")
+
+
 def one_of(*values: Any) -> Rule:
     """Return the rule of a few values."""
     words = f"one of {{{', '.join(map(repr, values))}}}"
