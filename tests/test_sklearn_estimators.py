@@ -12,6 +12,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+import jaxgen as jg
 from jaxgen.sklearn import FlowDensity, GenerativeClassifier, Imputer
 
 RANDOM = np.random.default_rng(0)
@@ -40,6 +41,17 @@ def test_unsure_events_are_rejected_and_strangers_are_unlikely():
     assert found[1] == "?" and found[0] == "a"
     score = classifier.score_samples([[0.0, 0.0], [50.0, 50.0]])
     assert score[1] < score[0] - 100
+
+
+def test_a_constant_column_decides_nothing():
+    """A tenth is no float32: the mean of tenths with weights is off by a rounding, which is no variance."""
+    weight = np.random.default_rng(0).uniform(size=len(X))
+    more = np.hstack([X, np.full((len(X), 1), 0.1)]).astype(np.float32)
+    classifier = GenerativeClassifier(random_state=0)
+    with pytest.warns(jg.JaxgenWarning, match="repaired"):
+        classifier.fit(more, Y, sample_weight=weight)
+    off = more + np.array([0, 0, 1e-7], np.float32)
+    np.testing.assert_allclose(classifier.score_samples(off), classifier.score_samples(more), atol=0.1)
 
 
 def test_imputer_is_the_conditional_mean():

@@ -106,7 +106,9 @@ class GenerativeClassifier(ClassifierMixin, ModelEstimator):
         wide = X.astype(np.float64)
         mean = np.average(wide, axis=0, weights=weight)
         variance = np.average((wide - mean) ** 2, axis=0, weights=weight)
-        variance = np.where(variance > 0, variance, np.where(mean == 0, 1, mean**2))
+        seen = X[weight > 0]
+        varies = seen.max(axis=0) > seen.min(axis=0)  # a mean's rounding gives a constant column a variance
+        variance = np.where(varies, variance, np.where(mean == 0, 1, mean**2))
         return np.maximum(FLOOR * variance, np.finfo(X.dtype).tiny).astype(X.dtype)
 
     def _checked_priors(self) -> np.ndarray:
