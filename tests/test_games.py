@@ -126,6 +126,23 @@ def test_spectral_norm():
     np.testing.assert_allclose(slope.params["Dense_0"]["kernel"], np.outer(left[:, 0], right[0]), atol=1e-5)
 
 
+def test_kernels_that_start_at_zero_are_no_division_by_zero():
+    """Residual blocks start as the identity, by a kernel of zeros: its norm is found once it has moved."""
+    critic = Spectral.init(jax.random.key(0), jg.nn.ResNetCritic((8, 8), width=4), (8, 8))
+    (name,) = (name for name, norm in critic.norms().items() if norm == 0)
+    x = jax.random.normal(jax.random.key(1), (2, 8, 8))
+    value, slope = jax.value_and_grad(lambda net: dataclasses.replace(critic, net=net)(x).sum())(critic.net)
+    assert np.isfinite(value) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope))
+    moved = dataclasses.replace(critic, net=jax.tree.map(lambda w, g: w + 0.1 * g, critic.net, slope))
+    for _ in range(30):
+        moved = moved.moved(x)
+    *path, last = name.split("/")
+    kernel = moved.net.params
+    for step in (*path, last):
+        kernel = kernel[step]
+    assert moved.norms()[name] == pytest.approx(np.linalg.norm(kernel.reshape(-1, kernel.shape[-1]), 2), rel=1e-2)
+
+
 def test_spectral_norms_of_convolutions():
     critic = Spectral.init(jax.random.key(0), ConvCritic((8, 8), width=2), (8, 8))
     critic = jax.jit(lambda one: jax.lax.fori_loop(0, 200, lambda _, c: c.moved(), one))(critic)

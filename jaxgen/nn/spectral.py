@@ -67,7 +67,7 @@ class Spectral:
             )  # fmt: skip
         keys = jax.random.split(key, len(kernels))
         vectors = {
-            name: jax.random.normal(one, matrix.shape[1:], matrix.dtype)
+            name: _unit(jax.random.normal(one, matrix.shape[1:], matrix.dtype))
             for one, (name, matrix) in zip(keys, kernels.items(), strict=True)
         }
         return cls(net, jax.lax.fori_loop(0, WARM, lambda _, vectors: _iterated(kernels, vectors), vectors))
@@ -82,7 +82,10 @@ class Spectral:
 
         def divided(path: Any, leaf: Any) -> Any:
             name = _name(path)
-            return leaf / norms[name] if name in norms else leaf
+            if name not in norms:
+                return leaf
+            norm = norms[name]
+            return leaf / jnp.where(norm > 0, norm, 1)  # a kernel that starts at zero is zero
 
         params = jax.tree_util.tree_map_with_path(divided, self.net.params)
         return dataclasses.replace(self.net, params=params)(*inputs, key=key)
@@ -111,7 +114,9 @@ def _norm(matrix: jax.Array, vector: jax.Array) -> jax.Array:
 
 
 def _iterated(kernels: dict[str, jax.Array], vectors: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    return {name: _unit(matrix.T @ _unit(matrix @ vectors[name])) for name, matrix in kernels.items()}
+    after = {name: matrix.T @ _unit(matrix @ vectors[name]) for name, matrix in kernels.items()}
+    # a kernel of zeros has no direction: its vector stays, to find one once there is any
+    return {name: jnp.where(jnp.any(new != 0), _unit(new), vectors[name]) for name, new in after.items()}
 
 
 def _unit(vector: jax.Array) -> jax.Array:
