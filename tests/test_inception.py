@@ -129,3 +129,9 @@ def test_errors(inception, tmp_path):
     ):  # fmt: skip
         with pytest.raises(error):
             inception.features(images)
+
+
+def test_images_from_0_to_1_are_not_read_as_black():
+    """The check comes before the network, of which there is none here."""
+    with pytest.raises(jg.DataError, match="nearly black"):
+        Inception(None, pil_bicubic, 255).features(np.full((1, 8, 8), 0.9))

@@ -81,7 +81,7 @@ class Inception:
         """Return the 2048 numbers before the classes, `[N, H, W, 3]` or `[N, H, W]` to `[N, 2048]`.
 
         Raises:
-            ShapeError: no such images. DataError: NaN, or pixels outside of 0 to `white`.
+            ShapeError: no such images. DataError: NaN, or pixels outside of 0 to `white`, or near 0 alone.
         """
         return self._run(images, "features")[0]
 
@@ -105,6 +105,11 @@ class Inception:
             raise DataError(
                 "the images are outside of their range", called=called, got=f"from {images.min()} to {images.max()}",
                 expected=f"0 for black to white={self.white}", fix="clip them, or read the weights with their white",
+            )  # fmt: skip
+        if concrete(images) and self.white > 1 and 0 < images.max() <= 1:
+            raise DataError(
+                "the images are nearly black", called=called, got=f"no pixel above {images.max():.4g}",
+                expected=f"0 for black to white={self.white}", fix="read the weights with white=1",
             )  # fmt: skip
         chunks = (jnp.asarray(images[i : i + CHUNK]) for i in range(0, len(images), CHUNK))
         parts = [_through(self.net, chunk, self.white, self.kernel) for chunk in chunks]
