@@ -36,6 +36,17 @@ def test_kl_is_exact_between_gaussians_and_estimated_else():
     assert diagonal.kind == jg.Kind.EXACT and diagonal.mean == pytest.approx(0, abs=1e-6)
 
 
+def test_columns_that_nearly_follow_from_each_other():
+    """A covariance formed in float32 has lost the third digit of its determinant here, the whitener none."""
+    whitener = np.array([[1.0, 0.0], [-812.0, 812.0]])
+    raw = jnp.asarray([[0.0, 0.0], [-812.0, np.log(812.0)]], jnp.float32)
+    tight = jg.Gaussian(jnp.zeros(2), raw, jnp.zeros(2), jnp.zeros(2))
+    truth = 1 + np.log(2 * np.pi) - np.linalg.slogdet(whitener)[1]
+    assert jg.entropy(KEY, tight).mean == pytest.approx(truth, abs=1e-6)
+    assert tasks.kl(KEY, tight, tight).mean == pytest.approx(0, abs=1e-6)
+    assert jg.entropy(KEY, jg.StandardNormal((256, 256, 3))).mean == pytest.approx(98304 * (1 + np.log(2 * np.pi)))
+
+
 def test_kl_of_labels_is_scipys():
     p, q = np.array([[0.2, 0.3, 0.5], [0.1, 0.9, 0.0]]), np.array([[0.3, 0.3, 0.4], [0.3, 0.3, 0.4]])
     found = tasks.kl(KEY, jg.Categorical.from_values(p), jg.Categorical.from_values(q))

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import jax
+import numpy as np
 
 
 class Marginal(Protocol):
@@ -25,8 +26,12 @@ class NormalMoments(Protocol):
     """Is a normal density. Default: entropies and divergences are means over draws. Law: `log_prob` is that of its
     moments."""
 
-    def normal_moments(self) -> tuple[jax.Array, jax.Array]:
-        """Mean `[D]` and covariance `[D, D]` of the flat event."""
+    def normal_moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean `[D]` of the flat event, and its covariance `[D, D]`, or its variances `[D]` where it is diagonal.
+
+        float64, made of the parameters on the host: of a covariance that was formed in float32 the determinant of
+        columns that nearly follow from each other has no digits.
+        """
 
 
 class LabelProbabilities(Protocol):

@@ -260,11 +260,16 @@ def entropy(
     return Score(-float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(samples), Kind.ESTIMATE, samples)
 
 
+def log_volume(spread: np.ndarray) -> float:
+    """Return the log-determinant of a covariance `[D, D]`, or of a diagonal one `[D]`, float64."""
+    return float(np.sum(np.log(spread)) if spread.ndim == 1 else np.linalg.slogdet(spread)[1])
+
+
 def _closed_entropy(model: Any) -> float | None:
     """Return the entropy in nats where it is known, float64."""
     if has(model, NormalMoments):
-        covariance = np.asarray(model.normal_moments()[1], np.float64)
-        return float(0.5 * (len(covariance) * (1 + math.log(2 * math.pi)) + np.linalg.slogdet(covariance)[1]))
+        spread = model.normal_moments()[1]
+        return float(0.5 * (len(spread) * (1 + math.log(2 * math.pi)) + log_volume(spread)))
     if has(model, LabelProbabilities):
         logs = np.asarray(model.label_log_probs(), np.float64)
         there = np.exp(logs) > 0

@@ -19,6 +19,7 @@ from jaxgen.core.errors import FitError, ModelError, ShapeError
 from jaxgen.core.methods import check_key, is_count
 from jaxgen.core.protocols import Kind, LabelProbabilities, NormalMoments, has
 from jaxgen.core.scores import Score
+from jaxgen.metrics.information import log_volume
 from jaxgen.tasks.attribution import knows_marginals
 
 #: draws at once
@@ -144,8 +145,10 @@ def multi_information(key: Any, model: Any, *, samples: int = 10_000) -> Score:
 def _dependence(key: Any, model: Any, blocks: list[list[int]], samples: int) -> Score:
     """Return how much the blocks say of each other, together."""
     if has(model, NormalMoments):
-        covariance = np.asarray(model.normal_moments()[1], np.float64)
-        volume = lambda block: 0.5 * np.linalg.slogdet(covariance[np.ix_(block, block)])[1]  # noqa: E731
+        spread = model.normal_moments()[1]
+        if spread.ndim == 1:
+            return _exact(0.0)
+        volume = lambda block: 0.5 * log_volume(spread[np.ix_(block, block)])  # noqa: E731
         return _exact(float(sum(map(volume, blocks)) - volume(sum(blocks, []))))
     if has(model, LabelProbabilities):
         return _exact(0.0)
@@ -169,10 +172,12 @@ def _marginal(model: Any, block: list[int], x: jax.Array) -> jax.Array:
 def _closed_kl(p: Any, q: Any) -> float | None:
     """`KL(p || q)` where it is known, float64."""
     if has(p, NormalMoments) and has(q, NormalMoments):
-        (m, s), (n, t) = (map(lambda a: np.asarray(a, np.float64), one.normal_moments()) for one in (p, q))
-        inverse, away = np.linalg.inv(t), n - m
-        volumes = np.linalg.slogdet(t)[1] - np.linalg.slogdet(s)[1]
-        return float(0.5 * (np.trace(inverse @ s) + away @ inverse @ away - len(m) + volumes))
+        (m, s), (n, t) = p.normal_moments(), q.normal_moments()
+        away, volumes = n - m, log_volume(t) - log_volume(s)
+        if s.ndim == t.ndim == 1:
+            return float(0.5 * (np.sum((s + away**2) / t - 1) + volumes))
+        s, inverse = np.diag(s) if s.ndim == 1 else s, np.linalg.inv(np.diag(t) if t.ndim == 1 else t)
+        return float(0.5 * (np.sum(inverse * s) + away @ inverse @ away - len(m) + volumes))
     if has(p, LabelProbabilities) and has(q, LabelProbabilities):
         a, b = (np.asarray(one.label_log_probs(), np.float64) for one in (p, q))
         if a.shape == b.shape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import ndtr, ndtri
 
 from jaxgen.core.compiled import compiled, compiled_by_trace
@@ -247,8 +248,9 @@ class DiagonalGaussian:
         return gaussians.diagonal_moments(x, self.origin, self.offset, weight)
 
     def normal_moments(self):
-        """Mean `[D]` and covariance `[D, D]`."""
-        return self.mean, self.covariance
+        """Mean and variances, `[D]` both, float64."""
+        origin, offset, log_scale = (np.asarray(a, np.float64) for a in (self.origin, self.offset, self._log_scale))
+        return origin + offset, np.exp(2 * log_scale)
 
     @compiled_by_trace
     def marginal(self, indices) -> DiagonalGaussian:

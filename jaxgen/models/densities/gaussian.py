@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import ndtr, ndtri
 
 from jaxgen.core.compiled import compiled, compiled_by_trace
@@ -311,8 +312,10 @@ class Gaussian:
         return gaussians.full_moments(x, self.origin, self.offset, weight)
 
     def normal_moments(self):
-        """Mean `[D]` and covariance `[D, D]`."""
-        return self.mean, self.covariance
+        """Mean `[D]` and covariance `[D, D]`, float64."""
+        raw = np.asarray(self.raw, np.float64)
+        factor = np.linalg.inv(np.tril(raw, -1) + np.diag(np.exp(np.diag(raw))))
+        return np.asarray(self.origin, np.float64) + np.asarray(self.offset, np.float64), factor @ factor.T
 
     @compiled_by_trace
     def marginal(self, indices) -> Gaussian:

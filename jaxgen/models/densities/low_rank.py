@@ -405,8 +405,11 @@ class LowRankGaussian:
         return gaussians.each(lambda one, *given: one._expect(x, *given)[0], self, weight, self._blocks())
 
     def normal_moments(self):
-        """Mean `[D]` and covariance `[D, D]`."""
-        return self.mean, self.covariance
+        """Mean `[D]` and covariance `[D, D]`, float64."""
+        origin, offset, factor, log_noise = (
+            np.asarray(one, np.float64) for one in (self.origin, self.offset, self.factor, self.log_noise)
+        )
+        return origin + offset, factor @ factor.T + np.diag(np.exp(log_noise))
 
     @compiled_by_trace
     def marginal(self, indices) -> LowRankGaussian:
