@@ -239,6 +239,8 @@ def test_trimmed_takes_gradients_and_refuses_what_has_no_density():
     assert float(jnp.abs(fitted.model.mean).max()) < 1
     with pytest.raises(jg.FitError, match="share"):
         jg.fit(KEY, flow, x, jg.tasks.Trimmed(1.5))
+    few = jg.tasks.Trimmed(0.99)._kept(flow, jg.Batch(jnp.asarray(x[:40])))
+    assert float(few.weight.sum()) == 1  # a hundredth of forty is none: the likeliest stays
 
 
 # ---- streams

@@ -14,7 +14,7 @@ import jaxgen as jg
 from jaxgen.core.methods import per_sample
 from jaxgen.core.pytree import fixed, model
 from jaxgen.fit.orders import Alternating, Players
-from jaxgen.losses.critics import R1, R2, steepness
+from jaxgen.losses.critics import R1, R2, LeCam, steepness
 from jaxgen.losses.games import Hinge
 from jaxgen.nn.conv import Conv, ConvCritic, ConvGenerator, halvings
 from jaxgen.nn.mlp import MLP
@@ -309,6 +309,7 @@ def play(model=None, critic=CRITIC, **options):
         (lambda: play(MLP((2,))), jg.FitError, "no generator"),
         (lambda: play(penalties=(R1(-1.0),)), jg.FitError, "out of range"),
         (lambda: play(penalties=(R1(1.0, every=0),)), jg.FitError, "out of range"),
+        (lambda: play(penalties=(LeCam(1.0, decay=1.0),)), jg.FitError, "out of range"),
         (lambda: play(penalties=R1(1.0)), jg.FitError, "a tuple"),
         (lambda: play(penalties=(R1,)), jg.FitError, "no penalty"),
         (lambda: play(game=Hinge), jg.FitError, "no game"),

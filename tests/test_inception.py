@@ -74,6 +74,14 @@ def test_output_is_that_of_torch_with_the_same_weights(inception):
     np.testing.assert_allclose(features[0, jnp.array([*REFERENCE])], [*REFERENCE.values()], rtol=1e-3)
 
 
+def test_inside_of_a_program_the_network_stands_once(inception):
+    """Of 120 images, three chunks, there are as many convolutions as of one."""
+    given = [jax.ShapeDtypeStruct((n, 75, 75, 3), jnp.float32) for n in (10, 120)]
+    count = [str(jax.make_jaxpr(inception.features)(x)).count("conv_general_dilated[") for x in given]
+    assert count[0] == count[1] > 0
+    assert jax.eval_shape(inception.features, given[1]).shape == (120, 2048)
+
+
 def torchvision_module(arrays):
     """Torchvision's module with the pools of the graph of 2015, as pytorch-fid patches it."""
     torch = pytest.importorskip("torch", reason="torch is not installed")

@@ -78,12 +78,13 @@ def check_names(metrics: dict[str, Any]) -> None:
 def _check_penalty(penalty: Any) -> None:
     known = isinstance(penalty, Penalty) and not isinstance(penalty, type)
     ours = isinstance(penalty, (R1, R2, Interpolated, LeCam, Consistency))
-    if known and penalty.every >= 1 and (not ours or penalty.weight >= 0):
+    remembers = not isinstance(penalty, LeCam) or 0 <= penalty.decay < 1
+    if known and penalty.every >= 1 and (not ours or penalty.weight >= 0) and remembers:
         return
     raise FitError(
         "an option of the game is out of range" if known else "that is no penalty of a critic",
         called="Adversarial(critic, penalties=...)", got=repr(penalty)[:80],
-        expected="penalties of jaxgen.games, weights of 0 or more, every of 1 or more",
+        expected="penalties of jaxgen.games, weights of 0 or more, every of 1 or more, a decay from 0 to below 1",
         fix="penalties = (jaxgen.games.R1(1.0), jaxgen.games.R2(1.0))",
     )  # fmt: skip
 

@@ -111,9 +111,15 @@ class Inception:
                 "the images are nearly black", called=called, got=f"no pixel above {images.max():.4g}",
                 expected=f"0 for black to white={self.white}", fix="read the weights with white=1",
             )  # fmt: skip
-        chunks = (jnp.asarray(images[i : i + CHUNK]) for i in range(0, len(images), CHUNK))
-        parts = [_through(self.net, chunk, self.white, self.kernel) for chunk in chunks]
-        return tuple(map(jnp.concatenate, zip(*parts, strict=True)))  # type: ignore[return-value]
+        through = lambda chunk: _through(self.net, chunk, self.white, self.kernel)  # noqa: E731
+        if concrete(images):
+            parts = [through(jnp.asarray(images[i : i + CHUNK])) for i in range(0, len(images), CHUNK)]
+            return tuple(map(jnp.concatenate, zip(*parts, strict=True)))  # type: ignore[return-value]
+        # inside of a program the network stands there once, not once for each chunk
+        rest = -len(images) % CHUNK
+        padded = jnp.pad(images, ((0, rest), *((0, 0),) * (images.ndim - 1)))
+        found = jax.lax.map(through, padded.reshape((-1, CHUNK, *images.shape[1:])))
+        return jax.tree.map(lambda a: a.reshape((-1, *a.shape[2:]))[: len(images)], found)
 
 
 @functools.partial(jax.jit, static_argnums=3)

@@ -87,4 +87,5 @@ class Trimmed:
         order = jnp.argsort(-log_prob, stable=True)
         # events of weight zero count for nothing: the share is one of the weight
         below = jnp.cumsum(weight[order]) <= (1 - self.left_out) * jnp.sum(weight) * (1 + 1e-6)
+        below = below.at[jnp.argmax(weight[order] > 0)].set(True)  # the likeliest stays, whatever the share
         return batch._replace(weight=weight * jnp.zeros_like(weight).at[order].set(below))
