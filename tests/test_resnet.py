@@ -8,6 +8,7 @@ import pytest
 
 import jaxgen as jg
 from jaxgen.nn import conv, resnet
+from jaxgen.ops import convolutions
 
 KEY = jax.random.key(0)
 
@@ -21,7 +22,8 @@ def test_both_ways_of_a_convolution_equal_flax(size, stride, sides):
         {"params": {"kernel": kernel}}, x
     )  # fmt: skip
     wanted, pull = jax.vjp(peer, x, kernel)
-    for way in (conv._by_patches, conv._by_convolution, lambda *a: conv.convolve(*a[:2], stride=a[2], precision=a[3])):
+    by_place = lambda *a: conv.convolve(*a[:2], stride=a[2], precision=a[3])  # noqa: E731
+    for way in (convolutions._by_patches, convolutions._by_convolution, by_place):
         found, back = jax.vjp(lambda x, kernel: way(x, kernel, stride, "highest"), x, kernel)  # noqa: B023
         # float32 sums of 48 products
         np.testing.assert_allclose(found, wanted, atol=2e-5)
