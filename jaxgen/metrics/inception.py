@@ -109,7 +109,7 @@ class Inception:
         if concrete(images) and self.white > 1 and 0 < images.max() <= 1:
             raise DataError(
                 "the images are nearly black", called=called, got=f"no pixel above {images.max():.4g}",
-                expected=f"0 for black to white={self.white}", fix="read the weights with white=1",
+                expected=f"0 for black to white={self.white}", fix="read the weights for images whose white is 1",
             )  # fmt: skip
         through = lambda chunk: _through(self.net, chunk, self.white, self.kernel)  # noqa: E731
         if concrete(images):
