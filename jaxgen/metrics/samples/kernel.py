@@ -108,7 +108,7 @@ def mmd(
         raise DataError(
             "the kernel gives numbers that are not finite", called=called, expected="finite sums of k(x, y)",
             got=f"a distance of {value}, of features up to {float(max(abs(fake).max(), abs(real).max())):g}",
-            fix="bring features to a size near one, or take a kernel that is bounded, such as gaussian(scale)",
+            fix="bring features to a size near one, or take a kernel that is bounded, such as a Gaussian one",
         )  # fmt: skip
     return Estimate(value, error, _discrepancy(kernel, *halves(real))[0], len(fake), len(real))
 
