@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -25,6 +24,11 @@ DECODERS = ("viterbi", "map")
 def _expected(model: Any, batch: Any) -> Any:
     statistics, total, _ = jg.EM().expect(model, batch)
     return statistics, total
+
+
+@jax.jit
+def _log_prob(model: Any, x: Any) -> Any:
+    return model.log_prob(x)
 
 
 @jax.jit
@@ -69,11 +73,11 @@ class ChainEstimator(BaseEstimator):
         self._check()
         self.monitor_ = self.monitor_ if "monitor_" in vars(self) else self._monitor()
         self.monitor_.reset()
-        batch = jg.Batch(self._packed(X, lengths, exact=True))
-        with precision_of(self._dtype(X)):
+        dtype = self._dtype(X)
+        with precision_of(dtype):
+            batch = jg.EM().arrange(self._model(dtype), jg.Batch(self._packed(X, lengths, exact=True)))
             for _ in range(self.n_iter):
-                model = self._model(self._dtype(X))
-                statistics, total = _expected(model, jg.EM().arrange(model, batch))
+                statistics, total = _expected(self._model(dtype), batch)
                 if not np.isfinite(total):
                     raise ValueError(f"the data have a log-likelihood of {float(total)} under the model")
                 self._maximize(jax.tree.map(np.asarray, statistics))
@@ -86,16 +90,16 @@ class ChainEstimator(BaseEstimator):
 
     def score(self, X, lengths=None) -> float:
         """Return the log-likelihood of all sequences, nats."""
-        return self.score_samples(X, lengths)[0]
+        X = self._given(X)
+        with precision_of(self._dtype(X)):
+            return _total(_log_prob(self._model(self._dtype(X)), self._packed(X, lengths)))
 
     def score_samples(self, X, lengths=None) -> tuple[float, np.ndarray]:
         """Return the log-likelihood of all sequences, nats, and the state probabilities of each step, `[N, K]`."""
-        X, total, parts = self._given(X), 0.0, [np.empty((0, self.n_components))]
-        for packed, count in self._blocks(X, lengths):
-            log_prob, posterior = _scored(self._model(self._dtype(X)), packed)
-            total += float(np.sum(np.asarray(log_prob, np.float64)))
-            parts += [np.asarray(one)[:length] for one, length in zip(posterior, count, strict=True)]
-        return total, np.concatenate(parts)
+        X = self._given(X)
+        with precision_of(self._dtype(X)):
+            log_prob, posterior = _scored(self._model(self._dtype(X)), self._packed(X, lengths))
+        return _total(log_prob), _steps(posterior, X, lengths)
 
     def decode(self, X, lengths=None, algorithm=None) -> tuple[float, np.ndarray]:
         """Return the states of each step and their score.
@@ -111,12 +115,10 @@ class ChainEstimator(BaseEstimator):
         if algorithm == "map":
             _, posterior = self.score_samples(X, lengths)
             return float(posterior.max(axis=1).sum()), posterior.argmax(axis=1)
-        X, total, parts = self._given(X), 0.0, []
-        for packed, count in self._blocks(X, lengths):
-            found = _decoded(self._model(self._dtype(X)), packed)
-            total += float(np.sum(np.asarray(found.log_prob, np.float64)))
-            parts += [np.asarray(one)[:length] for one, length in zip(found.path, count, strict=True)]
-        return total, np.concatenate(parts)
+        X = self._given(X)
+        with precision_of(self._dtype(X)):
+            found = _decoded(self._model(self._dtype(X)), self._packed(X, lengths))
+        return _total(found.log_prob), _steps(found.path, X, lengths)
 
     def predict(self, X, lengths=None) -> np.ndarray:
         """Return the states of each step, `[N]`, by the decoder of the constructor."""
@@ -189,10 +191,6 @@ class ChainEstimator(BaseEstimator):
 
     def _scalar_events(self) -> bool:
         return False
-
-    def _blocks(self, X: np.ndarray, lengths: Any) -> Iterator[tuple[Any, list[int]]]:
-        with precision_of(self._dtype(X)):
-            yield self._packed(X, lengths), [len(row) for row in split(X, lengths)]
 
     def _model(self, dtype: Any) -> jg.HMM:
         with np.errstate(divide="ignore"):  # the logarithm of a move that cannot be
@@ -276,6 +274,15 @@ def split(X: np.ndarray, lengths: Any) -> list[np.ndarray]:
             f"with a sum of {lengths.sum()}"
         )
     return np.split(X, np.cumsum(lengths)[:-1])
+
+
+def _total(log_prob: Any) -> float:
+    return float(np.sum(np.asarray(log_prob, np.float64)))
+
+
+def _steps(padded: Any, X: np.ndarray, lengths: Any) -> np.ndarray:
+    """The rows of padded sequences that are steps, one after the other."""
+    return np.concatenate([one[: len(row)] for one, row in zip(np.asarray(padded), split(X, lengths), strict=True)])
 
 
 def normalized(value: np.ndarray) -> np.ndarray:
