@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import algebra, latent
 from jaxgen.core.errors import DataError
-from jaxgen.core.inputs import Batch, as_batch
+from jaxgen.core.inputs import Batch, as_batch, widened
 from jaxgen.core.methods import batch_axes
+
+#: events looked at at once, and scalars of data times draws: what keeps the memory of a wide network small
+CHUNK_EVENTS = 2048
+CHUNK_SCALARS = 2**20
 
 
 def events_of(model: Any, data: Any, called: str) -> Batch:
@@ -39,3 +47,29 @@ def events_of(model: Any, data: Any, called: str) -> Batch:
         )  # fmt: skip
     latent.check_data(model, batch.x)
     return batch
+
+
+def by_chunks(number: Callable[[Any, Any, Any], Any], key: Any, batch: Batch, cost: int = 1) -> np.ndarray:
+    """Return `number(key, x, context)` of every event, `[N]` float64, a chunk of equal size at a time.
+
+    Args:
+        number: of a chunk, `[n]`, with a key of its own.
+        key: typed key.
+        batch: events, with contexts or without.
+        cost: how many times the scalars of the data it holds at once, such as the number of draws.
+
+    Example:
+        >>> batch = Batch(jnp.arange(6.0).reshape(3, 2))
+        >>> by_chunks(lambda key, x, context: x.sum(axis=1), jax.random.key(0), batch).tolist()
+        [1.0, 5.0, 9.0]
+    """
+    n = batch.events
+    scalars = max(1, math.prod(np.shape(batch.x)[1:]) * cost)
+    chunks = -(-n // max(1, min(CHUNK_EVENTS, CHUNK_SCALARS // scalars)))
+    size = -(-n // chunks)
+    values = np.empty(n, np.float64)
+    for i in range(chunks):
+        start = min(i * size, n - size)  # the last chunk is moved back: one compiled program for all
+        part = jax.tree.map(lambda a, s=start: jnp.asarray(widened(a[s : s + size])), (batch.x, batch.context))
+        values[start : start + size] = number(jax.random.fold_in(key, i), *part)
+    return values

@@ -8,21 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core import latent
 from jaxgen.core.errors import DataError, FitError, ModelError
-from jaxgen.core.inputs import Batch, Chunked, widened
+from jaxgen.core.inputs import Chunked, widened
 from jaxgen.core.methods import check_key
 from jaxgen.core.protocols import Annealed, Energy, Kind, Tractable, Weighted, has
 from jaxgen.core.scores import Score, as_measured
 from jaxgen.metrics.bridge import bracket
-from jaxgen.metrics.events import events_of
-
-#: events scored at once, and scalars of data times samples at once: what keeps the memory of a wide network small
-CHUNK_EVENTS = 2048
-CHUNK_SCALARS = 2**20
+from jaxgen.metrics.events import by_chunks, events_of
 
 
 def score(key: Any, model: Any, data: Any, *, samples: int = 1) -> Score:
@@ -95,7 +90,7 @@ def _scored(
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return the number of each event, and its weight, `[N]` float64 both."""
     batch = events_of(model, data, called)
-    values = _chunked(number, key, model, batch, cost)
+    values = by_chunks(lambda key, x, context: number(key, model, x, context), key, batch, cost)
     return values, np.ones(len(values)) if batch.weight is None else np.asarray(batch.weight, np.float64)
 
 
@@ -165,20 +160,6 @@ def _elbo(samples: int, key: Any, model: Any, x: Any, context: Any) -> jax.Array
 
 def _iwae(samples: int, key: Any, model: Any, x: Any, context: Any) -> jax.Array:
     return model.iwae(key, x, samples=samples, context=context)
-
-
-def _chunked(number: Callable[..., jax.Array], key: Any, model: Any, batch: Batch, cost: int) -> np.ndarray:
-    """`number(key, model, x, context)` of every event, `[N]` float64, a chunk of equal size at a time."""
-    n = batch.events
-    scalars = max(1, math.prod(np.shape(batch.x)[1:]) * cost)
-    chunks = -(-n // max(1, min(CHUNK_EVENTS, CHUNK_SCALARS // scalars)))
-    size = -(-n // chunks)
-    values = np.empty(n, np.float64)
-    for i in range(chunks):
-        start = min(i * size, n - size)  # the last chunk is moved back: one compiled program for all
-        part = jax.tree.map(lambda a, s=start: jnp.asarray(a[s : s + size]), batch)
-        values[start : start + size] = number(jax.random.fold_in(key, i), model, part.x, part.context)
-    return values
 
 
 def _mean(values: np.ndarray, weight: np.ndarray, kind: Kind) -> Score:

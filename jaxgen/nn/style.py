@@ -19,6 +19,7 @@ from jaxgen.core.errors import ShapeError
 from jaxgen.core.files import loadable
 from jaxgen.nn.conv import Conv, halvings
 from jaxgen.ops.convolutions import convolve
+from jaxgen.ops.doubled import doubled
 
 #: fewest channels of a size
 NARROWEST = 8
@@ -51,10 +52,6 @@ def noise_size(shape: tuple[int, ...]) -> int:
 
 def _width(width: int, level: int) -> int:
     return max(width >> level, min(width, NARROWEST))
-
-
-def _doubled(x: Any) -> Any:
-    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
 def _halved(x: Any) -> Any:
@@ -203,7 +200,7 @@ class StyleGenerator(nn.Module):
         x = self.param("constant", nn.initializers.normal(1.0), (*grids[0], self.width))
         x = jnp.broadcast_to(x, (n, *x.shape))
         for level, (height, width) in enumerate(grids):
-            x = x if image is None else _doubled(x)
+            x = x if image is None else doubled(x)
             for layer in ("a",) if image is None else ("a", "b"):
                 x = StyledConv(_width(self.width, level), name=f"layer{level}{layer}")(x, w)
                 if self.noise:
@@ -212,7 +209,7 @@ class StyleGenerator(nn.Module):
                     x = x + strength * here.reshape((n, height, width, 1))
                 x = self.activation(x)
             color = StyledConv(colors, 1, demodulate=False, zero=image is not None, name=f"color{level}")(x, w)
-            image = color if image is None else _doubled(image) + color
+            image = color if image is None else doubled(image) + color
         return self.head(image).reshape((*batch, *self.out_shape))
 
 

@@ -35,8 +35,18 @@ def convolve_doubled(x: Any, kernel: Any, *, precision: str = "default") -> jax.
     return jax.lax.platform_dependent(x, kernel, cpu=fewer, default=own)
 
 
+def doubled(x: Any) -> jax.Array:
+    """Return a grid with each pixel repeated in both directions, `[N, H, W, C] -> [N, 2 H, 2 W, C]`.
+
+    Example:
+        >>> doubled(jnp.array([1.0, 2.0]).reshape(1, 1, 2, 1))[0, :, :, 0].tolist()
+        [[1.0, 1.0, 2.0, 2.0], [1.0, 1.0, 2.0, 2.0]]
+    """
+    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+
+
 def _by_repetition(x, kernel, precision):
-    x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+    x = doubled(x)
     layout = ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout, precision=precision)
 

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import betaln, digamma, gammaln
-from sklearn.utils.validation import check_is_fitted
 
 import jaxgen as jg
 from jaxgen.core.algorithms import Traits
@@ -310,9 +309,7 @@ class BayesianGaussianMixture(MixtureEstimator):
         components = gaussians.mixture_of(gaussians.Parameters(mass, means, np.ones_like(spread)), apart).components
         return _updated(self._algorithm(), components, statistics, prior)
 
-    @property
-    def _posterior(self) -> Posterior:
-        check_is_fitted(self)
+    def _current(self) -> Posterior:
         k = len(self.means_)
         parameters = gaussians.Parameters(self.weights_, self.means_, self.precisions_cholesky_)
         components = gaussians.mixture_of(parameters, self.covariance_type).components
@@ -323,16 +320,10 @@ class BayesianGaussianMixture(MixtureEstimator):
         with precision_of(self.means_.dtype):
             return _made(self._algorithm(), components, concentration, self.mean_precision_, df, self._prior)
 
-    def _current(self) -> Posterior:
-        return self._posterior
-
     @property
-    def _mixture(self) -> jg.Mixture:
-        return self._posterior.mixture
-
-    @property
-    def _shift(self) -> Any:
-        return np.asarray(self._posterior.shift)
+    def _scoring(self) -> tuple[jg.Mixture, Any]:  # type: ignore[override]
+        now = self._current()
+        return now.mixture, np.asarray(now.shift)
 
     @property
     def _prior(self) -> Prior:

@@ -104,12 +104,11 @@ class GaussianMixture(MixtureEstimator):
             0.347
         """
         check_is_fitted(self)
-        return self._mixture
+        return self._current()
 
     @property
-    def _mixture(self) -> jg.Mixture:
-        check_is_fitted(self)
-        return self._current()
+    def _scoring(self) -> tuple[jg.Mixture, float]:  # type: ignore[override]
+        return self._current(), 0.0
 
     def _current(self) -> jg.Mixture:
         parameters = Parameters(self.weights_, self.means_, self.precisions_cholesky_)

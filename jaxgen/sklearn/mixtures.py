@@ -41,16 +41,13 @@ class MixtureEstimator(DensityMixin, BaseEstimator):
 
     They have `_checked_start(X)`, what was given of a start or a prior; `_start(X, weight, given, random)`, a model to
     start from, and `_current()`, that of the last fit; `_algorithm()` and the metric that it climbs; `_keep(model)`,
-    which sets the attributes; `_mixture`, which tells components apart, and `_shift`, which its log-likelihood lacks.
+    which sets the attributes; `_scoring`, a mixture that tells components apart, and what its log-likelihood lacks.
     """
 
     #: the metric of the algorithm that tells convergence
     _bound = "log_likelihood"
     lower_bound_: float
-
-    @property
-    def _shift(self) -> Any:
-        return 0.0
+    _scoring: tuple[jg.Mixture, Any]
 
     def fit(self, X, y=None, sample_weight=None):
         """Fit from `n_init` starts, of which the one with the highest bound is kept.
@@ -76,11 +73,12 @@ class MixtureEstimator(DensityMixin, BaseEstimator):
 
     def predict_proba(self, X) -> np.ndarray:
         """Return the probability of each component given the event, `[N, K]`."""
-        return by_rows(self._mixture.responsibilities, self._checked(X))
+        return by_rows(self._scoring[0].responsibilities, self._checked(X))
 
     def score_samples(self, X) -> np.ndarray:
         """Return the log-likelihood of each event, `[N]`, nats."""
-        return by_rows(self._mixture.log_prob, self._checked(X)) + self._shift
+        X, (mixture, lacking) = self._checked(X), self._scoring
+        return by_rows(mixture.log_prob, X) + lacking
 
     def score(self, X, y=None) -> float:
         """Return the mean log-likelihood, nats per event."""
@@ -109,7 +107,7 @@ class MixtureEstimator(DensityMixin, BaseEstimator):
         return X.astype(self.means_.dtype, copy=False)
 
     def _predict(self, X: np.ndarray) -> np.ndarray:
-        return by_rows(self._mixture.predict, X).astype(np.int64)
+        return by_rows(self._scoring[0].predict, X).astype(np.int64)
 
     def _fit(self, X: Any, sample_weight: Any) -> np.ndarray:
         check_options(self, {

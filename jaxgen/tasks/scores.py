@@ -6,7 +6,6 @@ by the protocols. No score looks at the events that it is calibrated on, so conf
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,15 +15,10 @@ import numpy as np
 
 from jaxgen.core import latent
 from jaxgen.core.errors import DataError, FitError, ModelError
-from jaxgen.core.inputs import widened
 from jaxgen.core.methods import check_key, is_count
 from jaxgen.core.protocols import Encoder, Energy, Inferring, Reconstructing, Strange, Weighted, has
 from jaxgen.core.value import algorithm
-from jaxgen.metrics.events import events_of
-
-#: events scored at once, and scalars of data times draws at once
-CHUNK_EVENTS = 4096
-CHUNK_SCALARS = 2**20
+from jaxgen.metrics.events import by_chunks, events_of
 
 
 @algorithm
@@ -234,13 +228,4 @@ def _chunked(
     if batch.weight is not None:
         raise DataError("a score is of one event, whatever its weight", called=called, expected="no weights",
                         got="weights", fix="leave them out, or repeat events")  # fmt: skip
-    n = batch.events
-    scalars = max(1, math.prod(np.shape(batch.x)[1:]) * draws)
-    chunks = -(-n // max(1, min(CHUNK_EVENTS, CHUNK_SCALARS // scalars)))
-    size = -(-n // chunks)
-    values = np.empty(n, np.float64)
-    for i in range(chunks):
-        start = min(i * size, n - size)  # the last chunk is moved back: one compiled program for all
-        part = jax.tree.map(lambda a, s=start: jnp.asarray(widened(a[s : s + size])), (batch.x, batch.context))
-        values[start : start + size] = number(jax.random.fold_in(key, i), *part)
-    return values
+    return by_chunks(number, key, batch, draws)
