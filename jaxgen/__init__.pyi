@@ -85,6 +85,7 @@ from .metrics.likelihood import score as score
 from .models.chains.hmm import HMM as HMM
 from .models.chains.input_chain import InputChain as InputChain
 from .models.chains.markov import MarkovChain as MarkovChain
+from .models.chains.relaxed import Relaxed as Relaxed
 from .models.chains.semi_markov import SemiMarkovChain as SemiMarkovChain
 from .models.densities.aggregate import Aggregate as Aggregate, VampPrior as VampPrior
 from .models.densities.bernoulli import Bernoulli as Bernoulli

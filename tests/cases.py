@@ -329,6 +329,10 @@ def generator(key):
     return moved(first, jg.Generator.init(second, x, jg.StandardNormal((2,)), hidden=(8,)), 0.1)
 
 
+def relaxed(key):
+    return jg.Relaxed.from_hmm(hmm(gaussian)(key), 3)
+
+
 def conditional_generator(key):
     first, second, third = jax.random.split(key, 3)
     x = jax.random.normal(third, (16, 2))
@@ -431,6 +435,7 @@ CASES = [
     Case("aggregate posterior", aggregate, PLANE),
     Case("vae with pseudo-inputs", with_pseudo_inputs),
     Case("ladder", ladder, PLANE, tolerance=1e-3),  # its tails reach beyond the box
+    Case("relaxed chain", relaxed, algorithm=jg.Adversarial(critic=MLP((8, 1), in_shape=(3, 2)))),
     Case("generator", generator, algorithm=jg.Adversarial(critic=MLP((8, 1)))),
     Case("conditional generator", conditional_generator, context=(3,),
          algorithm=jg.Adversarial(critic=ProjectionCritic(MLP((8, 8))))),

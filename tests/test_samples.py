@@ -12,6 +12,7 @@ from sklearn.neural_network import MLPClassifier
 
 import jaxgen as jg
 from jaxgen.metrics import samples
+from jaxgen.metrics.features import grey_features
 from jaxgen.metrics.samples import FeatureMoments, Moments
 
 KEY = jax.random.key(0)
@@ -290,6 +291,36 @@ def test_rows_that_fill_up_a_stream_do_not_count():
         found = samples.moments(KEY, source).whole
         assert found.count == 10 and found.mean[0] == pytest.approx(5.5) and found.covariance[0, 0] == pytest.approx(
             np.var(x, ddof=1), rel=1e-5)  # fmt: skip
+
+
+def test_grey_images_have_features_by_default():
+    """Those of the classifier, whatever the type of the pixels: levels are 1/255 apart, which moves features little."""
+    levels = jg.data.fashion_mnist().images[:120]
+    grey = levels / np.float32(255)
+    bits = (levels > 99).astype(np.int32)
+    by_hand = samples.Feature(lambda x: grey_features(x, white=1.0), 0, 1)
+    named = samples.frechet(KEY, grey[:60], grey[60:], by_hand)
+    for x, y in ((grey, grey), (levels, grey), (levels[..., None], levels[..., None])):
+        found = samples.frechet(KEY, x[:60], y[60:])
+        assert (found.value, found.floor) == pytest.approx((named.value, named.floor), rel=1e-4)
+    # bits are black and white, not black and nearly black
+    assert samples.frechet(KEY, bits[:60], bits[60:]).value == pytest.approx(
+        samples.frechet(KEY, bits[:60] > 0, np.float32(bits[60:])).value, rel=1e-4)  # fmt: skip
+    assert samples.frechet(KEY, grey[:60], grey[60:], samples.flat).value > 10 * named.value
+    assert 1 < samples.inception_score(KEY, levels, splits=2).value < 20
+    for x in (2 * grey - 1, levels.astype(np.float32)):
+        with pytest.raises(jg.DataError, match="samples.flat"):
+            samples.kid(KEY, x, grey)
+    with pytest.raises(jg.DataError, match="no classifier"):
+        samples.inception_score(KEY, grey[:, :9])
+
+
+def test_features_that_look_up_whole_numbers_are_remembered():
+    """Which features statistics are of is told by two events of the data's own type: these have no fractions."""
+    symbols = np.random.default_rng(0).integers(0, 3, (200, 1))
+    vectors = jnp.eye(3)
+    found = samples.frechet(KEY, symbols[:100], symbols[100:], lambda x: vectors[x[:, 0]])
+    assert found.value < 0.05
 
 
 REFUSED = {

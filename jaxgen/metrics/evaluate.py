@@ -106,7 +106,7 @@ def evaluate(
         key: typed key.
         model: any model, or samples `[N, *event]`.
         data: `[M, *event]`, or a tuple or dict of events and what comes with them, that the model was not fitted to.
-        feature: for the measures of samples, a function of a batch of events; None for the events as vectors.
+        feature: for the measures of samples, a function of a batch of events; None for `metrics.samples`'s default.
         n: how many draws of the model; as many as there are data where not told.
         samples: draws per event for a bound (`jaxgen.score`).
         largest: events and samples that measures of all pairs, and the two-sample test, look at.

@@ -23,6 +23,7 @@ from jaxgen.metrics.samples.source import (
     enough,
     event_shape,
     is_model_of_samples,
+    probe,
     split,
 )
 
@@ -188,7 +189,7 @@ def moments(key: Any, source: Any, feature: Any = None, *, n: int | None = None)
     Args:
         key: typed key, for draws.
         source: a model that can be sampled, an array `[N, *event]`, or a `data.Stream`.
-        feature: a function of a batch of events, a `Feature`, or None for the events as vectors.
+        feature: a function of a batch of events, a `Feature`, or None for the default of `metrics.samples`.
         n: how many draws of a model.
 
     Raises:
@@ -202,7 +203,8 @@ def moments(key: Any, source: Any, feature: Any = None, *, n: int | None = None)
     """
     called = "samples.moments(key, source, feature)"
     check_key(key, called)
-    feature, source = as_feature(feature), as_source(source, called, "source")
+    source = as_source(source, called, "source")
+    feature = as_feature(feature, source)
     parts: list[Any] = [None, None]
     waiting: list[list[jax.Array]] = [[], []]
 
@@ -226,8 +228,8 @@ def moments(key: Any, source: Any, feature: Any = None, *, n: int | None = None)
     enough(total, 4, called, "source", "two in each half")
     if waiting[0]:
         fold()
-    event = event_shape(source)
-    return FeatureMoments(tuple(parts), _probe(feature, event), event)
+    known = next(blocks(jax.random.key(0), probe(feature, source), feature.function, called))
+    return FeatureMoments(tuple(parts), known, event_shape(source))
 
 
 def frechet(key: Any, model: Any, data: Any, feature: Any = None, *, n: int | None = None) -> Frechet:
@@ -242,7 +244,7 @@ def frechet(key: Any, model: Any, data: Any, feature: Any = None, *, n: int | No
         key: typed key, for draws.
         model: can be sampled; or samples `[N, *event]`, or their `moments`.
         data: `[M, *event]`, a stream, or their `moments`.
-        feature: a function of a batch of events, a `Feature`, or None for the events as vectors. Statistics remember
+        feature: a function of a batch of events, a `Feature`, or None for the default. Statistics remember
             theirs, and refuse others.
         n: how many draws of a model; as many as there are data where not told.
 
@@ -361,12 +363,6 @@ def check_same(a: FeatureMoments, b: FeatureMoments, called: str) -> None:
             f"{list(b.event)}" + (", which differ on two fixed events" if a.event == b.event else ""),
             fix="make both with one feature",
         )  # fmt: skip
-
-
-def _probe(feature: Any, event: tuple[int, ...]) -> Any:
-    """Features of two events of numbers from 0 to 1, whatever the events' own type."""
-    x = np.random.default_rng(0).random((2, *(1 if axis is None else axis for axis in event)), np.float32)
-    return next(blocks(jax.random.key(0), x, as_feature(feature).function, "samples.moments(key, source, feature)"))
 
 
 @jax.jit

@@ -78,7 +78,7 @@ def mmd(
         model: can be sampled; or samples `[N, *event]`, N of 6 or more.
         data: `[M, *event]`, M of 6 or more, or a stream.
         kernel: `([B, F], [N, F]) -> [B, N]`, symmetric and positive definite, such as `cubic` or `gaussian(1.0)`.
-        feature: a function of a batch of events, a `Feature`, or None for the events as vectors.
+        feature: a function of a batch of events, a `Feature`, or None for the default of `metrics.samples`.
         n: how many draws of a model; as many as there are data where not told.
 
     Returns:

@@ -85,7 +85,7 @@ def memorised(
         key: typed key, for draws and permutations.
         model: can be sampled; or samples `[N, *event]`.
         training, held_out: `[M, *event]` each, of one distribution.
-        feature: a function of a batch of events, a `Feature`, or None for the events as vectors.
+        feature: a function of a batch of events, a `Feature`, or None for the default of `metrics.samples`.
         n: how many draws of a model; as many as held-out events where not told.
 
     Raises:
@@ -132,7 +132,7 @@ def feature_likelihood(
         key: typed key, for draws and halves.
         model: can be sampled; or samples `[N, *event]`, of which 10,000 at most count.
         training, held_out: `[M, *event]` each, of one distribution; features are standardized by the held-out ones.
-        feature: a function of a batch of events, a `Feature`, or None for the events as vectors.
+        feature: a function of a batch of events, a `Feature`, or None for the default of `metrics.samples`.
         n: how many draws of a model; as many as held-out events where not told.
 
     Raises:

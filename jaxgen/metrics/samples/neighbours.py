@@ -52,7 +52,7 @@ def neighbours(
         key: typed key, for draws.
         model: can be sampled; or samples `[N, *event]`, N above k.
         data: `[M, *event]`, M above k, or a stream; the floor needs halves above k.
-        feature: a function of a batch of events, a `Feature`, or None for the events as vectors.
+        feature: a function of a batch of events, a `Feature`, or None for the default of `metrics.samples`.
         k: 1 or more; 5 as published for density and coverage, 3 for precision and recall.
         n: how many draws of a model; as many as there are data where not told: shares depend on both numbers.
 

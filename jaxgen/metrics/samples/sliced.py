@@ -32,7 +32,7 @@ def sliced_wasserstein(
         key: typed key, for lines and draws.
         model: can be sampled; or samples `[N, *event]`.
         data: `[M, *event]`, M of 4 or more, or a stream.
-        feature: a function of a batch of events, a `Feature`, or None for the events as vectors.
+        feature: a function of a batch of events, a `Feature`, or None for the default of `metrics.samples`.
         lines: how many, 2 or more.
         n: how many draws of a model; as many as there are data where not told.
 

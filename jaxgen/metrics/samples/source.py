@@ -19,10 +19,13 @@ from jaxgen.core.protocols import Implicit, has
 from jaxgen.core.scores import Measured, plus_minus
 from jaxgen.core.tables import Frame, Table
 from jaxgen.core.value import ByValue, algorithm
+from jaxgen.metrics.features import grey_classes, grey_features
 from jaxgen.ops.scaling import units
 
 #: events whose features are found at once
 BATCH = 1024
+#: events that are taken for grey images, which have features of their own
+GREY = ((28, 28), (28, 28, 1))
 
 
 class Estimate(NamedTuple):
@@ -87,9 +90,57 @@ def flat(x: Any) -> jax.Array:
     return jnp.reshape(x, (len(x), -1))
 
 
-def as_feature(feature: Any) -> Feature:
-    """Return a feature: itself, what any function makes of events, or the events as vectors."""
-    return feature if isinstance(feature, Feature) else Feature(flat if feature is None else feature)
+@algorithm
+class _OfImages:
+    """The package's classifier, of grey images with an axis of one channel or without."""
+
+    network: Callable[..., Any]
+    white: float
+
+    def __call__(self, x: Any) -> Any:
+        return self.network(jnp.reshape(x, (len(x), 28, 28)), white=self.white)
+
+
+def as_feature(feature: Any, source: Any, network: Callable[..., Any] = grey_features) -> Feature:
+    """Return a feature: itself, what any function makes of events, or the default one.
+
+    By default grey images 28 by 28 are what the package's classifier makes of them, `metrics.features`: black 0 and
+    white 1, or 255 of whole numbers that pass 1. Other events are vectors.
+
+    Args:
+        feature: a function of a batch of events, a `Feature`, or None for the default.
+        source: what `as_source` gave.
+        network: `grey_features`, or `grey_classes`.
+
+    Example:
+        >>> as_feature(None, np.full((5, 28, 28), 9)).high, as_feature(None, np.zeros((5, 3))).function is flat
+        (255, True)
+    """
+    if isinstance(feature, Feature):
+        return feature
+    if feature is None and event_shape(source) in GREY:
+        x = _first(source)
+        white = 255 if np.issubdtype(x.dtype, np.integer) and x.max(initial=0) > 1 else 1
+        return Feature(_OfImages(network, white), 0, white)
+    return Feature(flat if feature is None else feature)
+
+
+def as_classifier(classifier: Any, source: Any, called: str) -> Feature:
+    """Return probabilities of classes as a feature: by default, of grey images, those of the package's classifier.
+
+    Raises:
+        DataError: events of which none is known.
+
+    Example:
+        >>> as_classifier(None, np.zeros((5, 28, 28)), "score")(jnp.zeros((5, 28, 28))).shape
+        (5, 20)
+    """
+    if classifier is None and event_shape(source) not in GREY:
+        raise DataError(
+            "no classifier of such events is known", called=called, expected="grey images [N, 28, 28], or classifier",
+            got=f"events of shape {list(event_shape(source))}", fix="pass classifier, events -> probabilities",
+        )  # fmt: skip
+    return as_feature(classifier, source, grey_classes)
 
 
 def blocks(key: Any, source: Any, feature: Any, called: str, *, n: int | None = None, name: str = "data",
@@ -99,7 +150,7 @@ def blocks(key: Any, source: Any, feature: Any, called: str, *, n: int | None = 
     Args:
         key: typed key, for a model's draws.
         source: an `Implicit` model; an array `[N, *event]`, or a tuple or dict with one; a stream. Weights are 0 or 1.
-        feature: a function of events, a `Feature`, or None for the events as vectors.
+        feature: a function of events, a `Feature`, or None for the default of `as_feature`.
         called: what the user called, for errors.
         n: how many draws of a model; of an array at most so many of its events; None for all.
         name: what to call the source in errors.
@@ -114,14 +165,15 @@ def blocks(key: Any, source: Any, feature: Any, called: str, *, n: int | None = 
         ModelError: a model that cannot be sampled. FitError: a model without a number of draws.
     """
     check_key(key, called)
-    feature = as_feature(feature)
+    source = as_source(source, called, name)
+    feature = as_feature(feature, source)
     for x, fresh in _batches(key, source, n, called, name, batch):
         low, high, found = _features(ByValue(feature), x)
         if not (feature.low <= float(low) and float(high) <= feature.high):
             raise DataError(
                 f"{name}: numbers outside of the range that the feature takes", called=called,
                 expected=f"from {feature.low} to {feature.high}", got=f"from {float(low):g} to {float(high):g}",
-                fix="bring them to this range, as the feature's own data were: divide pixels, clip draws",
+                fix="divide pixels or clip draws, or pass another feature, such as samples.flat",
             )  # fmt: skip
         if found.ndim != 2 or len(found) != len(x):
             raise ShapeError(
@@ -230,11 +282,35 @@ def event_shape(source: Any) -> tuple[int, ...]:
     return tuple(np.shape(source.head(1).x if isinstance(source, Chunked) else source)[1:])
 
 
+def probe(feature: Feature, source: Any) -> Any:
+    """Return two fixed events of the range that the feature takes, from 0 to 1 where it takes any, `[2, *event]`.
+
+    Whole where the source's events are, but for images, of which bits and greys are one thing.
+
+    Example:
+        >>> probe(Feature(flat, 0, 9), np.zeros((4, 3), int)).dtype.kind
+        'i'
+    """
+    low, high = (feature.low, feature.high) if math.isfinite(feature.high - feature.low) else (0.0, 1.0)
+    shape = [1 if axis is None else axis for axis in event_shape(source)]
+    x = low + (high - low) * np.random.default_rng(0).random((2, *shape), np.float32)
+    dtype = _first(source).dtype
+    whole = dtype.kind in "iub" and not isinstance(feature.function, _OfImages)
+    return np.rint(x).astype(dtype) if whole else x
+
+
+def _first(source: Any) -> np.ndarray:
+    """Events of what `as_source` gave: all of an array, some of a stream, none of a model."""
+    if is_model_of_samples(source):
+        like = jax.eval_shape(lambda key: source.sample(key, (2,)), jax.random.key(0))
+        return np.zeros((0,), like.dtype)
+    return np.asarray(source.head(BATCH).x if isinstance(source, Chunked) else source)
+
+
 def _batches(key: Any, source: Any, n: int | None, called: str, name: str, batch: int) -> Iterator[tuple[Any, int]]:
     """Batches of equal size, and how many rows of each are to be counted."""
     if n is not None and not is_count(n, 1):
         raise FitError("samples need a number", called=called, expected="n of 1 or more", got=str(n))
-    source = as_source(source, called, name)
     if is_model_of_samples(source):
         yield from _draws(key, source, n, called, batch)
     elif isinstance(source, Chunked):

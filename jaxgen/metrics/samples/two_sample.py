@@ -68,7 +68,7 @@ def c2st(
         model: can be sampled; or samples `[N, *event]`.
         data: `[M, *event]`, a stream, or reference samples: sbibm's first argument, by which both are standardized.
             The larger of both is cut to the size of the smaller.
-        feature: a function of a batch of events, a `Feature`, or None for the events as vectors.
+        feature: a function of a batch of events, a `Feature`, or None for the default of `metrics.samples`.
         n: how many draws of a model; as many as there are data where not told.
         folds: 2 or more. epochs: at most so many. z_score: whether both are standardized.
 
