@@ -5,12 +5,12 @@ Losses of the two players, penalties of the critic, orders of moves, what is com
 
 from jaxgen.fit.augmentation import Adaptive
 from jaxgen.fit.orders import Alternating, Extragradient, Order, Players, Simultaneous, Turns
-from jaxgen.fit.sides import Comparison, Latents, Pairs, Samples, Sides
+from jaxgen.fit.sides import Compared, Latents, Pairs, Samples, Sides
 from jaxgen.losses.critics import R1, R2, Consistency, Interpolated, Judged, LeCam, Penalty
 from jaxgen.losses.games import Game, Hinge, LeastSquares, Minimax, NonSaturating, Relativistic, Wasserstein
 
 __all__ = [
-    "R1", "R2", "Adaptive", "Alternating", "Comparison", "Consistency", "Extragradient", "Game", "Hinge",
+    "R1", "R2", "Adaptive", "Alternating", "Compared", "Consistency", "Extragradient", "Game", "Hinge",
     "Interpolated", "Judged", "Latents", "LeCam", "LeastSquares", "Minimax", "NonSaturating", "Order", "Pairs",
     "Penalty", "Players", "Relativistic", "Samples", "Sides", "Simultaneous", "Turns", "Wasserstein",
 ]  # fmt: skip

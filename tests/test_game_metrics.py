@@ -79,9 +79,10 @@ def test_modes_that_samples_cover():
     (lambda: modes(np.array([0, 1]), lambda x: x, np.array([0, 2])), "classes of the data"),
     (lambda: calibration(np.zeros(3), np.zeros(4)), "outputs of a critic"),
     (lambda: calibration(np.zeros(3), np.full(3, np.nan)), "outputs of a critic"),
+    (lambda: calibration(np.zeros(3), np.zeros(3), bins=0), "of bins"),
 ])  # fmt: skip
 def test_errors(call, match):
-    with pytest.raises(jg.DataError, match=match):
+    with pytest.raises((jg.DataError, jg.FitError), match=match):
         call()
     with pytest.raises(jg.FitError, match="size"):
         spectrum(jax.random.key(0), *dirac(0.0, Simultaneous()), size=0)

@@ -322,6 +322,7 @@ def play(model=None, critic=CRITIC, **options):
         (lambda: play(critic=Slope(jnp.ones(2), jnp.zeros(())), model=generator(np.eye(2), context_shape=(3,))),
          jg.FitError, r"critic\(x, context\)"),
         (lambda: play(order=Alternating(0)), jg.FitError, "without moves"),
+        (lambda: play(augment=jg.games.Adaptive(pace=0.0)), jg.FitError, "need a pace"),
         (lambda: play(average=jg.Average(1.0)), jg.FitError, "out of range"),
         (lambda: play(critic=CRITIC.apply), jg.ModelError, "flax.linen.Module"),
         (lambda: generator(np.zeros((0, 2))), jg.DataError, "empty"),

@@ -20,7 +20,7 @@ from jaxgen.fit.averages import Average
 from jaxgen.fit.descent import Descent, Player, for_steps, global_norm, resolved
 from jaxgen.fit.game_checks import check_critic, check_names, check_options, check_reach
 from jaxgen.fit.orders import Alternating, Order, Players, Turns
-from jaxgen.fit.sides import Comparison, Samples, Sides
+from jaxgen.fit.sides import Compared, Samples, Sides
 from jaxgen.losses.base import LossFunction, measured, weighted_mean
 from jaxgen.losses.critics import R1, R2, Penalty, penalised
 from jaxgen.losses.games import Game, NonSaturating, margins
@@ -154,7 +154,7 @@ class Adversarial:
     penalties: tuple[Penalty, ...] = (R1(1.0), R2(1.0))
     order: Order = Alternating()
     augment: Any = None
-    sides: Comparison = Samples()
+    sides: Compared = Samples()
     also: LossFunction | None = None
     also_weight: float = 1.0
     average: Any = Average(0.999)

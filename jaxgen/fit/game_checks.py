@@ -10,8 +10,9 @@ from jax.interpreters import partial_eval
 
 from jaxgen.core.errors import FitError
 from jaxgen.core.pytree import combine, partition
+from jaxgen.fit.augmentation import Adaptive
 from jaxgen.fit.orders import Alternating, Order
-from jaxgen.fit.sides import Comparison
+from jaxgen.fit.sides import Compared
 from jaxgen.losses.base import check_loss
 from jaxgen.losses.critics import R1, R2, Consistency, Interpolated, LeCam, Penalty
 from jaxgen.losses.games import Game
@@ -37,7 +38,7 @@ def check_options(game: Any, penalties: Any, order: Any, augment: Any, sides: An
     for name, value, kind, fix in (
         ("game", game, Game, "game = jaxgen.losses.games.NonSaturating()"),
         ("order", order, Order, "order = jaxgen.fit.orders.Alternating()"),
-        ("sides", sides, Comparison, "sides = jaxgen.fit.sides.Samples()"),
+        ("sides", sides, Compared, "sides = jaxgen.fit.sides.Samples()"),
     ):
         if isinstance(value, type) or not isinstance(value, kind):
             raise FitError(
@@ -61,6 +62,11 @@ def check_options(game: Any, penalties: Any, order: Any, augment: Any, sides: An
         raise FitError(
             "that changes no images", called="Adversarial(critic, augment=...)", got=repr(augment)[:80],
             expected="a function (key, x) -> x, or Adaptive(...)", fix="augment = jaxgen.ops.augment.augmented",
+        )  # fmt: skip
+    if isinstance(augment, Adaptive) and not augment.pace > 0:
+        raise FitError(
+            "changes that adapt need a pace", called="Adversarial(critic, augment=Adaptive(...))",
+            expected="pace above 0, of events", got=f"{augment.pace}",
         )  # fmt: skip
     if also is not None:
         check_loss(also, "Adversarial(critic, also=...)")

@@ -39,7 +39,7 @@ class Sides(NamedTuple):
 
 
 @runtime_checkable
-class Comparison(Protocol):
+class Compared(Protocol):
     """A choice of what a critic compares, a frozen value that hashes by value."""
 
     #: True where the model stands on the side of the data too, whose outputs it then wants to be those of samples

@@ -145,7 +145,7 @@ def calibration(real: Any, fake: Any, *, bins: int = 10) -> Calibration:
         `Calibration`.
 
     Raises:
-        DataError: other numbers of outputs, or outputs that are not finite.
+        DataError: other numbers of outputs, or outputs that are not finite. FitError: no bins.
 
     Example:
         >>> calibration(np.zeros(100), np.zeros(100)).error
@@ -157,6 +157,9 @@ def calibration(real: Any, fake: Any, *, bins: int = 10) -> Calibration:
             "those are no outputs of a critic", called="metrics.calibration(real, fake)",
             expected="finite, [N] both", got=f"shapes {[list(end.shape) for end in ends]}",
         )  # fmt: skip
+    if not is_count(bins, 1):
+        raise FitError("shares are of bins", called="metrics.calibration(real, fake)", expected="bins of 1 or more",
+                       got=repr(bins))  # fmt: skip
     logits, label = np.concatenate(ends), np.repeat([1.0, 0.0], len(ends[0]))
     probability = np.asarray(jax.nn.sigmoid(logits), np.float64)
     place = np.minimum((probability * bins).astype(int), bins - 1)
