@@ -126,3 +126,17 @@ class Reconstructing(Protocol):
 
     def reconstruct(self, x: Any, *, context: Any = None) -> jax.Array:
         """The mean event at the latent of each, `[*batch, *event] -> [*batch, *event]`."""
+
+
+class Quantizing(Protocol):
+    """Has codes for latents, and a vector for each code. Default: its latents are vectors."""
+
+    def quantize(self, x: Any, *, context: Any = None) -> jax.Array:
+        """`[*batch, *event] -> [*batch, *grid, C]`."""
+
+
+class Guessing(Protocol):
+    """Has a network that guesses an event's class. Default: none."""
+
+    def classify(self, x: Any) -> jax.Array:
+        """`q(y | x)`, `[*batch, *event] -> [*batch, K]`."""

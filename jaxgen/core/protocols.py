@@ -42,9 +42,11 @@ from jaxgen.core.inferences import (
     Divergent as Divergent,
     Enumerated as Enumerated,
     Factored as Factored,
+    Guessing as Guessing,
     Inference as Inference,
     Inferring as Inferring,
     NormalDivergence as NormalDivergence,
+    Quantizing as Quantizing,
     Reconstructing as Reconstructing,
 )
 
@@ -383,7 +385,7 @@ INTERNAL = (
 )  # fmt: skip
 
 
-class Classifier(Density, Protocol):
+class Classifier(Protocol):
     """Says which of its classes an event is of."""
 
     def responsibilities(self, x: Any, *, context: Any = None) -> jax.Array:

@@ -49,14 +49,17 @@ def events_of(model: Any, data: Any, called: str) -> Batch:
     return batch
 
 
-def by_chunks(number: Callable[[Any, Any, Any], Any], key: Any, batch: Batch, cost: int = 1) -> np.ndarray:
-    """Return `number(key, x, context)` of every event, `[N]` float64, a chunk of equal size at a time.
+def by_chunks(
+    number: Callable[[Any, Any, Any], Any], key: Any, batch: Batch, cost: int = 1, dtype: Any = np.float64
+) -> np.ndarray:
+    """Return `number(key, x, context)` of every event, `[N, ...]`, a chunk of equal size at a time.
 
     Args:
-        number: of a chunk, `[n]`, with a key of its own.
+        number: of a chunk, `[n, ...]`, with a key of its own.
         key: typed key.
         batch: events, with contexts or without.
         cost: how many times the scalars of the data it holds at once, such as the number of draws.
+        dtype: of the result; None is that of the number.
 
     Example:
         >>> batch = Batch(jnp.arange(6.0).reshape(3, 2))
@@ -67,9 +70,11 @@ def by_chunks(number: Callable[[Any, Any, Any], Any], key: Any, batch: Batch, co
     scalars = max(1, math.prod(np.shape(batch.x)[1:]) * cost)
     chunks = -(-n // max(1, min(CHUNK_EVENTS, CHUNK_SCALARS // scalars)))
     size = -(-n // chunks)
-    values = np.empty(n, np.float64)
+    values: Any = None
     for i in range(chunks):
         start = min(i * size, n - size)  # the last chunk is moved back: one compiled program for all
         part = jax.tree.map(lambda a, s=start: jnp.asarray(widened(a[s : s + size])), (batch.x, batch.context))
-        values[start : start + size] = number(jax.random.fold_in(key, i), *part)
+        found = np.asarray(number(jax.random.fold_in(key, i), *part))
+        values = np.empty((n, *found.shape[1:]), dtype or found.dtype) if values is None else values
+        values[start : start + size] = found
     return values

@@ -3,19 +3,27 @@
 from jaxgen.tasks import conformal
 from jaxgen.tasks.anomalies import Anomalies, anomaly
 from jaxgen.tasks.attribution import Attribution, attribution
+from jaxgen.tasks.classification import ClassDensities, Propagated, class_densities, propagate
+from jaxgen.tasks.clusters import Agreement, agreement, neighbour_accuracy
 from jaxgen.tasks.comparison import Comparison, compare
+from jaxgen.tasks.decisions import Labeller, decide, labeller, temperature
 from jaxgen.tasks.detection import Detector, detector
 from jaxgen.tasks.information import jensen_shannon, kl, multi_information, shared_information
+from jaxgen.tasks.probe import Probe, linear_probe
 from jaxgen.tasks.ratio import Ratio, ratio
+from jaxgen.tasks.representation import features
 from jaxgen.tasks.robust import Trimmed
 from jaxgen.tasks.scores import LatentDensity, LikelihoodRatio, Reconstruction, Surprise, Typicality
+from jaxgen.tasks.spreading import spread_labels
 from jaxgen.tasks.streams import Alarm, AlarmInfo, AlarmState, step_surprise
 
 __all__ = [
-    "Alarm", "AlarmInfo", "AlarmState", "Anomalies", "Attribution", "Comparison", "Detector", "LatentDensity",
-    "LikelihoodRatio", "Ratio", "Reconstruction", "Surprise", "Trimmed", "Typicality", "anomaly", "attribution",
-    "compare", "conformal", "detector", "jensen_shannon", "kl", "multi_information", "ratio", "shared_information",
-    "step_surprise",
+    "Agreement", "Alarm", "AlarmInfo", "AlarmState", "Anomalies", "Attribution", "ClassDensities", "Comparison",
+    "Detector", "Labeller", "LatentDensity", "LikelihoodRatio", "Probe", "Propagated", "Ratio", "Reconstruction",
+    "Surprise", "Trimmed", "Typicality", "agreement", "anomaly", "attribution", "class_densities", "compare",
+    "conformal", "decide", "detector", "features", "jensen_shannon", "kl", "labeller", "linear_probe",
+    "multi_information", "neighbour_accuracy", "propagate", "ratio", "shared_information", "spread_labels",
+    "step_surprise", "temperature",
 ]  # fmt: skip
 
 
