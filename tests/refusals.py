@@ -478,9 +478,9 @@ case("jaxgen.samplers.sample_chain(key, jaxgen.samplers.MALA(0.1), lambda x: -jn
 case("jaxgen.samplers.Spread(3)")
 case("jaxgen.EnumeratedBernoulli((13,)).outcomes()")
 case("jaxgen.EnumeratedCategorical((4, 10)).outcomes()")
-case("jaxgen.tasks.features(model, x, which='latents')", "_", x=X,
+case("jaxgen.tasks.features(model, x, which='latents')", None, x=X,
      model=lambda: jaxgen.Mixture.init(KEY, X, 2, jaxgen.Gaussian.init))
-case("jaxgen.tasks.features(model, x, which='hidden')", "_", x=BITS, model=lambda: jaxgen.RBM.init(KEY, BITS, 2))
+case("jaxgen.tasks.features(model, x, which='hidden')", None, x=BITS, model=lambda: jaxgen.RBM.init(KEY, BITS, 2))
 case("jaxgen.tasks.linear_probe(key, z, [0, 1] * 6, ridge=0.1)", "z", z=X[:, :, None])
 case("jaxgen.tasks.spread_labels(z, [0, 1] * 6)", "z", z=X[:, :, None])
 words("jaxgen.tasks.features(model, x)", model=lambda: jaxgen.Gaussian.init(KEY, X), x=X)

@@ -58,7 +58,7 @@ def agreement(label: Any, cluster: Any) -> Agreement:
     table = np.zeros((label.max() + 1, cluster.max() + 2))  # clusters -1 are the last column
     np.add.at(table, (label, cluster), 1)
     table = table[:, table.any(axis=0)][table.any(axis=1)]
-    n = table.sum()
+    n = float(table.sum())
     rows, columns = linear_sum_assignment(table, maximize=True)
     return Agreement(float(table[rows, columns].sum() / n), _adjusted_rand(table, n), _shared(table / n))
 
@@ -66,7 +66,7 @@ def agreement(label: Any, cluster: Any) -> Agreement:
 def _adjusted_rand(table: np.ndarray, n: float) -> float:
     pairs = lambda counts: float((counts * (counts - 1) / 2).sum())  # noqa: E731
     both, first, second = pairs(table), pairs(table.sum(axis=1)), pairs(table.sum(axis=0))
-    chance = first * second / max(n * (n - 1) / 2, 1)
+    chance = first * second / max(float(n * (n - 1)) / 2, 1)
     possible = (first + second) / 2 - chance
     return 1.0 if possible == 0 else (both - chance) / possible
 
