@@ -1,4 +1,4 @@
-"""How well clusters and neighbours in features agree with classes."""
+"""Measures of how well clusters and neighbours in features agree with classes."""
 
 from __future__ import annotations
 

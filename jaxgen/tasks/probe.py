@@ -1,4 +1,4 @@
-"""How much of the classes a linear map finds in features: multinomial logistic regression."""
+"""A linear probe: multinomial logistic regression, to see how much features know of classes."""
 
 from __future__ import annotations
 
