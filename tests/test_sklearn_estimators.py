@@ -5,15 +5,17 @@
 
 import pickle
 
+import jax
 import numpy as np
 import pytest
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.model_selection import cross_val_score
+from sklearn.neural_network import BernoulliRBM as TheirRBM
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import jaxgen as jg
-from jaxgen.sklearn import FlowDensity, GenerativeClassifier, Imputer
+from jaxgen.sklearn import VAE, AnomalyDetector, BernoulliRBM, FlowDensity, GenerativeClassifier, Imputer
 
 RANDOM = np.random.default_rng(0)
 X = np.concatenate([RANDOM.normal(size=(60, 2)) @ [[1, 0.5], [0, 1]] + centre for centre in ([0, 0], [3, 0], [0, 4])])
@@ -89,3 +91,51 @@ def test_bad_input():
         FlowDensity(validation_fraction=1.0).fit(X)
     with pytest.raises(ValueError, match="features"):
         Imputer().fit(X).transform(X[:, :1])
+
+
+def test_the_machine_is_scikit_learns():
+    bits = (X.mean(axis=0) < X).astype(float) @ np.eye(2, 5) + 0.1
+    for dtype, tolerance in ((np.float64, 1e-9), (np.float32, 1e-4)):  # two roundings of some hundred steps
+        ours, theirs = (one(3, batch_size=7, n_iter=4, random_state=0) for one in (BernoulliRBM, TheirRBM))
+        found, wanted = (one.fit_transform(bits.astype(dtype)) for one in (ours, theirs))
+        np.testing.assert_allclose(found, wanted, atol=tolerance)
+        np.testing.assert_allclose(ours.components_, theirs.components_, atol=tolerance)
+        np.testing.assert_allclose(ours.h_samples_, theirs.h_samples_)
+        np.testing.assert_allclose(ours.score_samples(bits), theirs.score_samples(bits), atol=10 * tolerance)
+        np.testing.assert_array_equal(ours.gibbs(bits), theirs.gibbs(bits))
+        assert found.dtype == dtype == ours.components_.dtype
+    for one in (ours, theirs):
+        one.partial_fit(bits[:7])
+    np.testing.assert_allclose(ours.intercept_visible_, theirs.intercept_visible_, atol=1e-4)
+    np.testing.assert_allclose(ours.to_model().encode(bits.astype(np.float32)), ours.transform(bits), atol=1e-6)
+
+
+def test_strangers_are_outliers():
+    strange = np.concatenate([X, [[30.0, -30.0]]])
+    found = AnomalyDetector(contamination=0.05, random_state=0).fit(strange)
+    assert (found.predict(strange) == -1).sum() == round(0.05 * len(strange)) and found.predict(strange)[-1] == -1
+    np.testing.assert_allclose(found.decision_function(X), found.score_samples(X) - found.offset_)
+    np.testing.assert_array_equal(found.predict(X), np.where(found.decision_function(X) < 0, -1, 1))
+    np.testing.assert_allclose(found.score_samples(X), -np.asarray(found.to_model().strangeness(X)), rtol=1e-4)
+    again = pickle.loads(pickle.dumps(found))
+    np.testing.assert_array_equal(again.score_samples(X), found.score_samples(X))
+    with pytest.raises(ValueError, match="contamination"):
+        AnomalyDetector(contamination=0.6).fit(X)
+    with pytest.raises(ValueError, match="2 features"):
+        found.predict(X[:, :1])
+
+
+def test_autoencoder():
+    vae = VAE(1, hidden=(8,), max_iter=30, random_state=0).fit(X)
+    model = vae.to_model()
+    np.testing.assert_allclose(vae.transform(X), model.encode(X), rtol=1e-5)
+    np.testing.assert_allclose(vae.inverse_transform(vae.transform(X)), model.reconstruct(X), rtol=1e-5)
+    np.testing.assert_allclose(vae.score_samples(X[3:5]), vae.score_samples(X)[3:5], rtol=1e-6)  # by the same draws
+    keys = jax.random.split(jax.random.key(1), 64)
+    bound = np.mean([model.elbo(key, X) for key in keys], axis=0).mean()
+    assert vae.set_params(n_draws=64).score(X) / len(X) == pytest.approx(bound, abs=0.3)  # of 64 draws each
+    again = pickle.loads(pickle.dumps(vae))
+    np.testing.assert_array_equal(again.transform(X), vae.transform(X))
+    assert vae.sample(4).shape == (4, 2) and vae.get_feature_names_out().tolist() == ["vae0"]
+    with pytest.raises(ValueError, match="outside"):
+        VAE(likelihood="bernoulli").fit(X)

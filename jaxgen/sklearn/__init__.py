@@ -5,15 +5,21 @@ try:
 except ImportError as error:
     raise ImportError("jaxgen.sklearn needs scikit-learn: pip install 'jaxgen[sklearn]'") from error
 
+from jaxgen.sklearn.anomaly import AnomalyDetector
+from jaxgen.sklearn.autoencoder import VAE
 from jaxgen.sklearn.bayesian import BayesianGaussianMixture
 from jaxgen.sklearn.classify import GenerativeClassifier
 from jaxgen.sklearn.densities import FlowDensity
 from jaxgen.sklearn.hmm import CategoricalHMM, GaussianHMM, PoissonHMM
 from jaxgen.sklearn.impute import Imputer
 from jaxgen.sklearn.mixture import GaussianMixture
+from jaxgen.sklearn.rbm import BernoulliRBM
 
 __all__ = [
+    "VAE",
+    "AnomalyDetector",
     "BayesianGaussianMixture",
+    "BernoulliRBM",
     "CategoricalHMM",
     "FlowDensity",
     "GaussianHMM",

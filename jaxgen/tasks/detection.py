@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxgen.core.errors import DataError, ModelError, ShapeError
 from jaxgen.core.inputs import as_array
 from jaxgen.core.methods import batch_axes, check_key, is_count
-from jaxgen.core.pytree import registered
+from jaxgen.core.pytree import model
 from jaxgen.fit.em import EM
 from jaxgen.fit.scan import scan_fit
 from jaxgen.models.densities.gaussian import Gaussian
@@ -28,8 +28,7 @@ FLOOR = 0.05
 END = 20.0
 
 
-@registered
-@dataclasses.dataclass(frozen=True)
+@model
 class View:
     """Columns in units of their standard deviations, or made normal by powers of those.
 
@@ -52,8 +51,7 @@ class View:
         return jnp.clip((yeo_johnson(z, self.power) - self.middle) / self.unit, -END, END)
 
 
-@registered
-@dataclasses.dataclass(frozen=True)
+@model
 class Vote:
     """One density's surprise in one view, in units of what normal events have.
 
@@ -76,8 +74,7 @@ class Vote:
         return -jnp.mean(jax.lax.map(lambda mixture: mixture.log_prob(z), self.mixtures), axis=0)
 
 
-@registered
-@dataclasses.dataclass(frozen=True)
+@model
 class Detector:
     """Densities of normal events, of which the most surprised one is heard. `tasks.detector` makes it from events.
 
