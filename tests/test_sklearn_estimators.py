@@ -111,31 +111,33 @@ def test_the_machine_is_scikit_learns():
 
 
 def test_strangers_are_outliers():
-    strange = np.concatenate([X, [[30.0, -30.0]]])
+    x = X.astype(np.float32)
+    strange = np.concatenate([x, [[30.0, -30.0]]]).astype(np.float32)
     found = AnomalyDetector(contamination=0.05, random_state=0).fit(strange)
     assert (found.predict(strange) == -1).sum() == round(0.05 * len(strange)) and found.predict(strange)[-1] == -1
-    np.testing.assert_allclose(found.decision_function(X), found.score_samples(X) - found.offset_)
-    np.testing.assert_array_equal(found.predict(X), np.where(found.decision_function(X) < 0, -1, 1))
-    np.testing.assert_allclose(found.score_samples(X), -np.asarray(found.to_model().strangeness(X)), rtol=1e-4)
+    np.testing.assert_allclose(found.decision_function(x), found.score_samples(x) - found.offset_)
+    np.testing.assert_array_equal(found.predict(x), np.where(found.decision_function(x) < 0, -1, 1))
+    np.testing.assert_allclose(found.score_samples(x), -np.asarray(found.to_model().strangeness(x)), rtol=1e-4)
     again = pickle.loads(pickle.dumps(found))
-    np.testing.assert_array_equal(again.score_samples(X), found.score_samples(X))
+    np.testing.assert_array_equal(again.score_samples(x), found.score_samples(x))
     with pytest.raises(ValueError, match="contamination"):
-        AnomalyDetector(contamination=0.6).fit(X)
+        AnomalyDetector(contamination=0.6).fit(x)
     with pytest.raises(ValueError, match="2 features"):
-        found.predict(X[:, :1])
+        found.predict(x[:, :1])
 
 
 def test_autoencoder():
-    vae = VAE(1, hidden=(8,), max_iter=30, random_state=0).fit(X)
+    x = X.astype(np.float32)
+    vae = VAE(1, hidden=(8,), max_iter=30, random_state=0).fit(x)
     model = vae.to_model()
-    np.testing.assert_allclose(vae.transform(X), model.encode(X), rtol=1e-5)
-    np.testing.assert_allclose(vae.inverse_transform(vae.transform(X)), model.reconstruct(X), rtol=1e-5)
-    np.testing.assert_allclose(vae.score_samples(X[3:5]), vae.score_samples(X)[3:5], rtol=1e-6)  # by the same draws
+    np.testing.assert_allclose(vae.transform(x), model.encode(x), rtol=1e-5)
+    np.testing.assert_allclose(vae.inverse_transform(vae.transform(x)), model.reconstruct(x), rtol=1e-5)
+    np.testing.assert_allclose(vae.score_samples(x[3:5]), vae.score_samples(x)[3:5], rtol=1e-6)  # by the same draws
     keys = jax.random.split(jax.random.key(1), 64)
-    bound = np.mean([model.elbo(key, X) for key in keys], axis=0).mean()
-    assert vae.set_params(n_draws=64).score(X) / len(X) == pytest.approx(bound, abs=0.3)  # of 64 draws each
+    bound = np.mean([model.elbo(key, x) for key in keys], axis=0).mean()
+    assert vae.set_params(n_draws=64).score(x) / len(x) == pytest.approx(bound, abs=0.3)  # of 64 draws each
     again = pickle.loads(pickle.dumps(vae))
-    np.testing.assert_array_equal(again.transform(X), vae.transform(X))
+    np.testing.assert_array_equal(again.transform(x), vae.transform(x))
     assert vae.sample(4).shape == (4, 2) and vae.get_feature_names_out().tolist() == ["vae0"]
     with pytest.raises(ValueError, match="outside"):
-        VAE(likelihood="bernoulli").fit(X)
+        VAE(likelihood="bernoulli").fit(x)
