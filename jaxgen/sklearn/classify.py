@@ -6,7 +6,6 @@ import dataclasses
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from sklearn.base import ClassifierMixin
@@ -17,6 +16,7 @@ import jaxgen as jg
 from jaxgen.sklearn.arrays import by_rows, checked_weight, key_of, precision_of
 from jaxgen.sklearn.models import DTYPES, ModelEstimator
 from jaxgen.sklearn.options import check_options, integer, one_of, optional, real
+from jaxgen.tasks.classification import class_densities
 
 #: the smallest variance of a component, as a share of its column's
 FLOOR = 1e-6
@@ -93,11 +93,20 @@ class GenerativeClassifier(ClassifierMixin, ModelEstimator):
         if not (mass > 0).all():
             raise ValueError(f"classes without weight: {self.classes_[mass <= 0].tolist()}")
         self.priors_ = mass / mass.sum() if self.priors is None else self._checked_priors()
-        key = key_of(self.random_state)
         floor = self._floor(X, weight)
+
+        def start(key, data):
+            """A mixture with the floor of all events, which one class alone would put lower."""
+            model = jg.Mixture.init(key, data["x"], int(self.n_components), LEAVES[self.covariance_type],
+                                    weight=data["weight"])  # fmt: skip
+            floors = jnp.broadcast_to(floor, model.components.floor.shape)
+            return dataclasses.replace(model, components=dataclasses.replace(model.components, floor=floors))
+
         with precision_of(X.dtype):
-            fits = [self._part(jax.random.fold_in(key, c), X, weight * (label == c), floor) for c in range(len(mass))]
-            self.model_ = jg.Mixture.from_components([one.model for one in fits], jnp.asarray(self.priors_, X.dtype))
+            self.model_, fits = class_densities(
+                key_of(self.random_state), start, {"x": X, "weight": weight}, label,
+                priors=jnp.asarray(self.priors_, X.dtype), steps=int(self.max_iter), tolerance=float(self.tol),
+            )  # fmt: skip
         self.n_iter_ = max(1, *(one.steps for one in fits))
         return self
 
@@ -120,15 +129,6 @@ class GenerativeClassifier(ClassifierMixin, ModelEstimator):
                 f"{self.classes_.tolist()}, got {priors.tolist()}"
             )
         return priors
-
-    def _part(self, key, X, weight, floor):
-        """The fit of one class: all events with weights, so that one program serves every class."""
-        start, train = jax.random.split(key)
-        model = jg.Mixture.init(start, X, int(self.n_components), LEAVES[self.covariance_type], weight=weight)
-        floors = jnp.broadcast_to(floor, model.components.floor.shape)
-        model = dataclasses.replace(model, components=dataclasses.replace(model.components, floor=floors))
-        return jg.fit(train, model, (X, None, weight), jg.EM(), steps=int(self.max_iter), tolerance=float(self.tol),
-                      progress=False)  # fmt: skip
 
     def predict_proba(self, X) -> np.ndarray:
         """Return the probability of each class given the event, `[N, C]`."""
