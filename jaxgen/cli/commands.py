@@ -22,6 +22,8 @@ from jaxgen.fit.driver import fit
 from jaxgen.fit.loop import Status
 from jaxgen.metrics.likelihood import score
 from jaxgen.selection.search import select
+from jaxgen.tasks.anomalies import anomaly
+from jaxgen.tasks.detection import detector
 from jaxgen.tour import tour
 
 
@@ -138,6 +140,38 @@ def run_sample(options: argparse.Namespace) -> int:
         raise FitError("not a number of rows", called="sample -n", expected="1 or more", got=str(options.n))
     drawn = rows.drawn(jax.random.key(options.seed), model, options.n)
     rows.write_rows(options.out, drawn, load_schema(options.model) or latent.schema(model))
+    return 0
+
+
+def run_anomaly(options: argparse.Namespace) -> int:
+    """Says which rows of a file are none of the kind of those in another."""
+    split, train, judge = jax.random.split(jax.random.key(options.seed), 3)
+    if options.model:
+        model = load(options.model)
+        schema: Schema | None = load_schema(options.model) or latent.schema(model)
+        reference, x = (
+            rows.as_events(model, rows.read_rows(path, options, schema), schema, options.group)
+            for path in (options.reference, options.data)
+        )
+    else:
+        normal = rows.read_rows(options.reference, options)
+        schema = normal.schema if isinstance(normal, Table) else None
+        x = rows.read_rows(options.data, options, schema)
+        x = rows.like(schema, x) if schema is not None and isinstance(x, Table) else x
+        seen, reference = _split(split, rows.numbers_of(normal, "anomaly"), 0.5)
+        x, model = rows.numbers_of(x, "anomaly"), detector(train, seen)
+    found = anomaly(judge, model, x, reference=reference, level=options.level)
+    print(found)
+    if options.out:
+        columns = {"score": found.scores, "p_value": found.p_values, "anomaly": found.rejected.astype(int)}
+        rows.write_columns(options.out, columns)
+    return 0
+
+
+def run_select(options: argparse.Namespace) -> int:
+    """Prints the criteria of mixtures of several sizes, and of several kinds where all columns are numbers."""
+    table = rows.read_rows(options.data, options)
+    print(select(jax.random.key(options.seed), table, options.components, restarts=options.restarts, progress=False))
     return 0
 
 

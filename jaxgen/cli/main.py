@@ -25,7 +25,8 @@ _EXAMPLES = {
   jaxgen tour
   jaxgen fit mixture people.csv -k 1..6 --missing -o people
   jaxgen score people others.csv
-  jaxgen sample people -n 1000 -o made.csv""",
+  jaxgen sample people -n 1000 -o made.csv
+  jaxgen anomaly new.csv --reference normal.csv -o strange.csv""",
     "fit": """examples:
   jaxgen fit mixture people.csv -k 3 -o model            columns of any kinds
   jaxgen fit mixture people.csv -k 1..6 --missing -o model   as many components as BIC chooses
@@ -37,6 +38,9 @@ _EXAMPLES = {
   jaxgen score model visits.csv --group patient""",
     "sample": """examples:
   jaxgen sample model -n 1000 -o made.csv --seed 1""",
+    "anomaly": """examples:
+  jaxgen anomaly new.csv --reference normal.csv --level 0.05 -o strange.csv
+  jaxgen anomaly new.csv --reference others.csv --model people     others: rows that the fit has not seen""",
 }
 
 
@@ -112,6 +116,26 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("-o", "--out", help="the file to write (standard output)")
     one.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (%(default)s)")
     one.set_defaults(run=commands.run_sample)
+
+    one = command("select", "compare mixtures of several sizes and kinds by information criteria")
+    one.add_argument("data", help="as for fit")
+    one.add_argument("-k", "--components", type=_numbers, default=[1, 2, 3, 4], metavar="K", help="such as 1..6 (1..4)")
+    one.add_argument("--restarts", type=int, default=4, metavar="N", help="starts of each fit (%(default)s)")
+    one.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (%(default)s)")
+    _add_reading(one)
+    one.set_defaults(run=commands.run_select)
+
+    one = command("anomaly", "say which rows are strange beside normal ones, so many of them false at most")
+    one.add_argument("data", help="the rows in question, as for fit")
+    one.add_argument("--reference", required=True, metavar="FILE", help="normal rows, of the same columns")
+    one.add_argument("--model", metavar="FILE", help="a file that fit wrote from other rows than the reference (half of "
+                     "the reference makes a detector of numbers)")  # fmt: skip
+    one.add_argument("--level", type=float, default=0.1, metavar="F",
+                     help="the share of false ones among those found, at most (%(default)s)")  # fmt: skip
+    one.add_argument("-o", "--out", metavar="FILE", help="csv with each row's score, p-value, and 1 where it is strange")
+    one.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (%(default)s)")
+    _add_reading(one)
+    one.set_defaults(run=commands.run_anomaly)
     return parser
 
 

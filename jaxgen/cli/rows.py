@@ -149,6 +149,11 @@ def write_rows(path: str | None, rows: np.ndarray, schema: Schema | None) -> Non
         columns: dict[str, Any] = {f"x{i}": column for i, column in enumerate(rows.T)}
     else:
         columns = schema.decode(rows)
+    write_columns(path, columns)
+
+
+def write_columns(path: str | None, columns: dict[str, Any]) -> None:
+    """Columns by name as csv, to a file or standard output."""
     with open(path, "w", newline="", encoding="utf-8") if path else contextlib.nullcontext(sys.stdout) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
