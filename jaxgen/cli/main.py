@@ -128,11 +128,11 @@ def _parser() -> argparse.ArgumentParser:
     one = command("anomaly", "say which rows are strange beside normal ones, so many of them false at most")
     one.add_argument("data", help="the rows in question, as for fit")
     one.add_argument("--reference", required=True, metavar="FILE", help="normal rows, of the same columns")
-    one.add_argument("--model", metavar="FILE", help="a file that fit wrote from other rows than the reference (half of "
-                     "the reference makes a detector of numbers)")  # fmt: skip
+    one.add_argument("--model", metavar="FILE", help="a file that fit wrote, not from the reference (none: half of it "
+                     "makes a detector of numbers)")  # fmt: skip
     one.add_argument("--level", type=float, default=0.1, metavar="F",
                      help="the share of false ones among those found, at most (%(default)s)")  # fmt: skip
-    one.add_argument("-o", "--out", metavar="FILE", help="csv with each row's score, p-value, and 1 where it is strange")
+    one.add_argument("-o", "--out", metavar="FILE", help="csv of scores, p-values, and 1 for what is strange")
     one.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (%(default)s)")
     _add_reading(one)
     one.set_defaults(run=commands.run_anomaly)
