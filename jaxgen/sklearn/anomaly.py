@@ -52,7 +52,7 @@ class AnomalyDetector(OutlierMixin, ModelEstimator):
         Raises:
             ValueError: data or arguments that are none.
         """
-        half = Rule(lambda value: isinstance(value, numbers.Real) and bool(0 < value <= 0.5),
+        half = Rule(lambda value: isinstance(value, numbers.Real) and 0 < float(value) <= 0.5,
                     "a float in the range (0.0, 0.5]")  # fmt: skip
         check_options(self, {"contamination": half, "max_rows": integer(2)})
         X = self._training(X)
