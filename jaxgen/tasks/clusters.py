@@ -17,7 +17,7 @@ from jaxgen.tasks.labels import checked_labels
 
 
 class Agreement(NamedTuple):
-    """How two partitions of the same events agree; `agreement` makes it. All are 1 for the same one.
+    """The agreement of two partitions of the same events; `agreement` makes it. All are 1 for the same one.
 
     Args:
         accuracy: the share of events in the class that their cluster stands for, each cluster for another one.
