@@ -19,7 +19,7 @@ from jaxgen.sklearn.options import check_options, integer, real
 
 
 class Machine(NamedTuple):
-    """The numbers that a step moves: weights `[H, V]`, biases `[H]` and `[V]`, and the hidden bits of the chains `[B, H]`."""
+    """The numbers that a step moves: weights `[H, V]`, biases `[H]` and `[V]`, hidden bits of the chains `[B, H]`."""
 
     components: Any
     hidden: Any
