@@ -14,7 +14,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 import jaxgen as jg
 from jaxgen.sklearn.arrays import by_rows, precision_of
-from jaxgen.sklearn.models import DTYPES
 from jaxgen.sklearn.options import check_options, integer, real
 
 
@@ -64,7 +63,7 @@ class BernoulliRBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.random_state = random_state
 
     def _checked(self, X: Any, **options: Any) -> np.ndarray:
-        X = validate_data(self, X, accept_sparse="csr", dtype=DTYPES, **options)
+        X = validate_data(self, X, accept_sparse="csr", dtype=(np.float64, np.float32), **options)
         return X if isinstance(X, np.ndarray) else X.toarray()
 
     def _check_options(self) -> None:
