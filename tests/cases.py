@@ -24,6 +24,7 @@ from jaxgen.core.files import loadable
 from jaxgen.nn.critics import ProjectionCritic
 from jaxgen.nn.mlp import MLP
 from jaxgen.ops.conjugate import NormalInverseWishart
+from jaxgen.tasks.margins import Margin
 
 
 def gaussian(key):
@@ -350,6 +351,13 @@ def tilted_by_a_ratio(key):
     return dataclasses.replace(made, net=jg.tasks.Ratio(made.net, (jnp.zeros(2), jnp.ones(2)), (2,)))
 
 
+def made_table(key):
+    values = np.array([0.0, 1.0, 2.5])
+    ranks = (values.view(np.int32).reshape(-1, 2),) * 2, (np.array([1, 2, 1], np.int32),) * 2
+    margins = tuple(Margin(name, "number", "float64", decimals=1) for name in "ab")
+    return jg.tasks.Synthesizer(gaussian(key), *ranks, margins)
+
+
 PLANE = grid(-12.0, 12.0, 200)
 ANGLES = 2 * np.pi * (np.arange(4000) + 0.5) / 4000
 CIRCLE = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1), 2 * np.pi / 4000
@@ -366,6 +374,7 @@ CASES = [
     Case("standard normal", lambda key: jg.StandardNormal((2,)), PLANE),
     Case("gaussian", gaussian, PLANE),
     Case("diagonal gaussian", diagonal, PLANE),
+    Case("table made of ranks", made_table, PLANE),
     Case("categorical", categorical, every((0, 1, 2), (2,))),
     Case("bernoulli", bernoulli, every(BITS, (3,))),
     Case("poisson", poisson, every(range(40), (2,))),

@@ -203,3 +203,22 @@ def test_what_makes_no_product_is_refused():
     with pytest.raises(ShapeError):
         table().log_prob(TABLE[:, :3])
     assert Product.from_blocks({np.int64(0): jg.Poisson.from_values(1.0), range(1, 2): normal}).columns == (0, (1,))
+
+def test_parts_of_a_product_are_those_of_its_blocks():
+    """The marginal is scipy's, the law `p(x) = p(x_b) p(x_a | x_b)` holds, in mixtures too."""
+    one = table()
+    other = Product.from_blocks([(columns, block) for columns, block in zip(
+        one.columns, (jg.Gaussian.from_values(np.array([2.0, 0.0]), 2 * SCALE),
+                      jg.Categorical.from_values(np.array([0.6, 0.3, 0.1])), jg.Poisson.from_values(np.array([2.0]))),
+        strict=True)])  # fmt: skip
+    x = jnp.array([[0.1, 2, -0.4, 3], [1.0, 0, 0.0, 7]])
+    part = one.marginal((3, 2))
+    by_hand = scipy.stats.poisson(4.0).logpmf([3, 7]) + scipy.stats.norm(-1.0, np.sqrt(0.5)).logpdf([-0.4, 0.0])
+    np.testing.assert_allclose(part.log_prob(x[:, jnp.array([3, 2])]), by_hand, rtol=1e-5)
+    known, rest = jnp.array([3, 1, 0]), jnp.array([2])
+    for whole in (one, jg.Mixture.from_components([one, other], [0.3, 0.7])):
+        given = [whole.condition((3, 1, 0), row[known]).log_prob(row[rest]) for row in x]
+        together = jnp.stack(given) + whole.marginal((3, 1, 0)).log_prob(x[:, known])
+        np.testing.assert_allclose(together, whole.log_prob(x), rtol=1e-5)
+    with pytest.raises(ModelError, match="no column is left"):
+        one.condition((0, 1, 2, 3), x[0])

@@ -32,8 +32,12 @@ class Frame(Protocol):
     def __getitem__(self, name: Any) -> Any: ...
 
 
-def _series(frame: Any, called: str) -> dict[str, Any]:
-    """The columns of a frame, or of a dict of them, by name."""
+def columns_of(frame: Any, called: str) -> dict[str, Any]:
+    """Return the columns of a frame, or of a dict of them, by name.
+
+    Raises:
+        DataError: what is no frame, or has no rows; two columns of one name.
+    """
     if not isinstance(frame, (Frame, Mapping)):
         raise DataError(
             "that is no frame", called=called, expected="a DataFrame of pandas or polars, or a dict of columns",
@@ -107,7 +111,7 @@ class Schema:
         Raises:
             DataError: columns that are not there, or cells that are none of theirs. Other columns are left out.
         """
-        series = _series(frame, called)
+        series = columns_of(frame, called)
         wanted = {column.date or column.name for column in self.columns}
         cells = {name: read_cells(column) for name, column in series.items() if name in wanted}
         return self.encode_cells(cells, called)
@@ -254,7 +258,7 @@ class Table:
         """
         code = "jaxgen.data.Table.from_frame(frame, {})"
         reading = reading or Reading("Table.from_frame(frame)", code, tuple(labels), dates)
-        series = _series(frame, reading.called)
+        series = columns_of(frame, reading.called)
         taken = chosen(columns, list(series), reading.called)
         cells = {name: read_cells(series[name]) for name in taken}
         for name in taken:

@@ -8,6 +8,7 @@ from jaxgen.tasks.clusters import Agreement, agreement, neighbour_accuracy
 from jaxgen.tasks.comparison import Comparison, compare
 from jaxgen.tasks.decisions import Labeller, decide, labeller, temperature
 from jaxgen.tasks.detection import Detector, detector
+from jaxgen.tasks.fidelity import Fidelity, fidelity
 from jaxgen.tasks.information import jensen_shannon, kl, multi_information, shared_information
 from jaxgen.tasks.probe import Probe, linear_probe
 from jaxgen.tasks.ratio import Ratio, ratio
@@ -16,14 +17,15 @@ from jaxgen.tasks.robust import Trimmed
 from jaxgen.tasks.scores import LatentDensity, LikelihoodRatio, Reconstruction, Surprise, Typicality
 from jaxgen.tasks.spreading import spread_labels
 from jaxgen.tasks.streams import Alarm, AlarmInfo, AlarmState, step_surprise
+from jaxgen.tasks.synthesis import Drawn, Synthesizer, synthesizer
 
 __all__ = [
     "Agreement", "Alarm", "AlarmInfo", "AlarmState", "Anomalies", "Attribution", "ClassDensities", "Comparison",
-    "Detector", "Labeller", "LatentDensity", "LikelihoodRatio", "Probe", "Propagated", "Ratio", "Reconstruction",
-    "Surprise", "Trimmed", "Typicality", "agreement", "anomaly", "attribution", "class_densities", "compare",
-    "conformal", "decide", "detector", "features", "jensen_shannon", "kl", "labeller", "linear_probe",
-    "multi_information", "neighbour_accuracy", "propagate", "ratio", "shared_information", "spread_labels",
-    "step_surprise", "temperature",
+    "Detector", "Drawn", "Fidelity", "Labeller", "LatentDensity", "LikelihoodRatio", "Probe", "Propagated", "Ratio",
+    "Reconstruction", "Surprise", "Synthesizer", "Trimmed", "Typicality", "agreement", "anomaly", "attribution",
+    "class_densities", "compare", "conformal", "decide", "detector", "features", "fidelity", "jensen_shannon", "kl",
+    "labeller", "linear_probe", "multi_information", "neighbour_accuracy", "propagate", "ratio", "shared_information",
+    "spread_labels", "step_surprise", "synthesizer", "temperature",
 ]  # fmt: skip
 
 

@@ -15,12 +15,12 @@ import numpy as np
 
 from jaxgen.core import algebra, expectations, latent
 from jaxgen.core.cells import COUNT, FLAG, LABEL, NUMBER
-from jaxgen.core.compiled import compiled
+from jaxgen.core.compiled import compiled, compiled_by_trace
 from jaxgen.core.errors import DataError, JaxgenError, ModelError
 from jaxgen.core.exchange import as_distribution
 from jaxgen.core.inputs import as_array, concrete
 from jaxgen.core.methods import context_shape, per_batch, per_event, per_level, per_sample, weighted_events
-from jaxgen.core.protocols import Located, Quantiled, Spread
+from jaxgen.core.protocols import Located, Marginal, Quantiled, Spread
 from jaxgen.core.pytree import float_type, model, part, static
 from jaxgen.core.sequences import opened
 from jaxgen.core.tables import Schema
@@ -28,6 +28,7 @@ from jaxgen.models.densities.bernoulli import Bernoulli
 from jaxgen.models.densities.categorical import Categorical
 from jaxgen.models.densities.diagonal_gaussian import DiagonalGaussian
 from jaxgen.models.densities.poisson import Poisson
+from jaxgen.ops.coordinates import chosen_and_rest
 from jaxgen.ops.scales import standardized
 
 Columns = int | tuple[int, ...]
@@ -370,6 +371,50 @@ class Product:
         for columns, (block, own), known in zip(self.columns, self._parts(x), expected, strict=True):
             x = x.at[..., np.asarray(columns)].set(expectations.completed(block, own, known))
         return x
+
+    @compiled_by_trace
+    def marginal(self, indices) -> Product:
+        """The density of some columns, those at `indices` (static), in their order."""
+        called = "Product.marginal(indices)"
+        chosen, _ = chosen_and_rest(indices, self.event_shape[0], called)
+        return self._restricted(chosen, lambda block, own, left: block.marginal(left), called)
+
+    @compiled_by_trace
+    def condition(self, indices, values) -> Product:
+        """The density of the other columns given those at `indices` (static), `values [len(indices)]`.
+
+        Raises:
+            ModelError: no column is left, or a block with columns of both has no conditionals.
+        """
+        called = "Product.condition(indices, values)"
+        chosen, rest = chosen_and_rest(indices, self.event_shape[0], called)
+        if not len(rest):
+            raise ModelError("no column is left", called=called, expected=f"fewer than {len(chosen)} indices",
+                             got=str(len(chosen)))  # fmt: skip
+        place, values = {column: i for i, column in enumerate(chosen.tolist())}, jnp.asarray(values)
+
+        def given(block, own, left):
+            known = tuple(i for i in range(len(own)) if i not in left)
+            return block.condition(known, values[np.array([place[own[i]] for i in known])])
+
+        return self._restricted(rest, given, called)
+
+    def _restricted(self, chosen, restrict, called):
+        """The product of the columns `chosen`, of a block with others too as `restrict(block, its columns, left)`."""
+        place, blocks, columns = {column: i for i, column in enumerate(chosen.tolist())}, [], []
+        for block, whole in zip(self.blocks, self.columns, strict=True):
+            own = np.atleast_1d(whole).tolist()
+            left = tuple(i for i, column in enumerate(own) if column in place)
+            if not left:
+                continue
+            if len(left) < len(own):
+                algebra.needed(block, Marginal, called)
+                block = restrict(block, own, left)
+            new = tuple(place[own[i]] for i in left)
+            blocks.append(block)
+            columns.append(new[0] if isinstance(whole, int) else new)
+        known = self.schema and Schema(tuple(self.schema.columns[i] for i in chosen), self.schema.missing)
+        return Product(tuple(blocks), tuple(columns), known)
 
     @weighted_events
     def e_step(self, x, weight=None, *, context=None):
