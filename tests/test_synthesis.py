@@ -80,7 +80,7 @@ def test_scores_lead_back_to_the_same_cells(frame):
         pd.testing.assert_frame_equal(again, frame, check_freq=False, rtol=1e-12)
     elif isinstance(frame, pl.DataFrame):
         assert again.schema == frame.schema
-        assert again.drop("5", "nanometres", "huge", strict=False).equals(frame.drop("5", "nanometres", "huge", strict=False))
+        assert again.drop("5", "nanometres", "huge").equals(frame.drop("5", "nanometres", "huge"))  # to some digits
     else:
         assert all((np.asarray(again[name]) == np.asarray(frame[name])).all() for name in frame)
 

@@ -22,7 +22,6 @@ from jaxgen.fit.driver import fit
 from jaxgen.fit.loop import Status
 from jaxgen.models.densities.categorical import Categorical
 from jaxgen.models.densities.gaussian import Gaussian
-from jaxgen.models.latent.mixture import Mixture
 from jaxgen.models.latent.product import Product
 from jaxgen.ops.coordinates import chosen_and_rest
 from jaxgen.selection.search import select
@@ -365,7 +364,7 @@ def synthesizer(
     ]
     place, train = jax.random.split(key)
     x = _encoded(place, margins, ranks, cells, called)
-    made = _mixture(train, x, margins, scored, components, called) if model is None else model(train, x)
+    made = _mixture(train, x, margins, scored, components) if model is None else model(train, x)
     start, algorithm = made if isinstance(made, tuple) else (made, None)
     fitted = fit(jax.random.fold_in(train, 1), start, x, algorithm, steps=steps, batch_size=batch_size, progress=False)
     if fitted.status == Status.NON_FINITE:
@@ -377,7 +376,7 @@ def synthesizer(
     )  # fmt: skip
 
 
-def _mixture(key: Any, x: np.ndarray, margins: Sequence[Margin], scored: bool, components: Any, called: str) -> Any:
+def _mixture(key: Any, x: np.ndarray, margins: Sequence[Margin], scored: bool, components: Iterable[int]) -> Any:
     """A mixture with as many components as explain held-out rows best, fitted to the others."""
     codes: dict[int, list[int]] = {}
     scores = []
@@ -398,8 +397,7 @@ def _mixture(key: Any, x: np.ndarray, margins: Sequence[Margin], scored: bool, c
         blocks.append((tuple(scores), functools.partial(Gaussian.init, floor=FLOOR, missing=gaps)))
     leaf = functools.partial(Product.init, blocks=tuple(blocks))
     held = round(HELD_OUT * len(x))
-    asked = list(components)
-    ks = [k for k in asked if k * ROWS_EACH <= len(x) - held] or [1]
+    ks = [k for k in components if k * ROWS_EACH <= len(x) - held] or [1]
     split, chooser = jax.random.split(key)
     order = np.asarray(jax.random.permutation(split, len(x)))
     chooses = len(ks) > 1
