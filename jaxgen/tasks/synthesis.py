@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtri
 
+import jaxgen as jg
 from jaxgen.core.cells import Cells, Reading, plain, shown
 from jaxgen.core.errors import DataError, FitError, ModelError
 from jaxgen.core.methods import check_key, is_count, per_batch, per_sample
@@ -24,7 +25,6 @@ from jaxgen.models.densities.categorical import Categorical
 from jaxgen.models.densities.gaussian import Gaussian
 from jaxgen.models.latent.product import Product
 from jaxgen.ops.coordinates import chosen_and_rest
-from jaxgen.selection.search import select
 from jaxgen.tasks.frames import frame_of, library_of
 from jaxgen.tasks.margins import LABEL, Margin, Ranks, cells_of, margin_of, read
 
@@ -402,6 +402,6 @@ def _mixture(key: Any, x: np.ndarray, margins: Sequence[Margin], scored: bool, c
     order = np.asarray(jax.random.permutation(split, len(x)))
     chooses = len(ks) > 1
     seen, unseen = (x[order[held:]], x[order[:held]]) if chooses else (x, None)
-    found = select(chooser, seen, ks, {"table": leaf}, validation=unseen, restarts=RESTARTS, tolerance=TOLERANCE,
+    found = jg.select(chooser, seen, ks, {"table": leaf}, validation=unseen, restarts=RESTARTS, tolerance=TOLERANCE,
                    progress=False)  # fmt: skip
     return found.best("held_out" if chooses else "bic", repaired=True).model
