@@ -1,4 +1,4 @@
-"""What rows of a made table give away of those that its model was fitted to: who is near to whom."""
+"""Rows of a made table beside those that its model was fitted to: who is near to whom, and what that gives away."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TIE = 1e-9
 
 
 class Privacy(NamedTuple):
-    """What a made table gives away of the rows that its model was fitted to.
+    """The numbers that say what a made table gives away of the rows that its model was fitted to.
 
     Distances are means over columns: of numbers in units of the fitted column's range, of labels 0 or 1.
 

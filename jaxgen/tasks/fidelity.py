@@ -1,4 +1,4 @@
-"""How good a made table is: whether it looks like the real one, serves as well, and gives nobody away."""
+"""Reports on made tables: whether it looks like the real one, serves as well, and gives nobody away."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Margin:
 
     @property
     def codes(self) -> int:
-        """How many codes a label has, one of them for cells that were not seen."""
+        """The number of codes that a label has, one of them for cells that were not seen."""
         return len(self.levels) + self.missing
 
     def encoded(self, cells: Cells, called: str) -> tuple[np.ndarray, np.ndarray]:
@@ -101,7 +101,7 @@ def _is_number(cell: Any) -> bool:
 
 
 def margin_of(name: Any, column: Any, reading: Reading, names: list[str]) -> tuple[Margin, Cells]:
-    """What a column is, and its cells.
+    """Decide what a column is, and read its cells.
 
     Raises:
         DataError: nothing was seen; cells of several kinds; text that names the rows; infinite numbers.
@@ -203,7 +203,7 @@ class Ranks:
 
     @classmethod
     def of(cls, numbers: np.ndarray) -> Ranks:
-        """Of the numbers of a column."""
+        """From the numbers of a column."""
         return cls(*np.unique(numbers, return_counts=True))
 
     @property

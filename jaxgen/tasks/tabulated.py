@@ -105,7 +105,7 @@ def _labels(cells: Cells, text: bool) -> list[Any]:
 
 
 def alike(one: Column, a: int, b: int) -> float:
-    """How alike two tables' columns are, from 0 to 1: one less a Kolmogorov-Smirnov or total variation distance.
+    """Return how alike two tables' columns are, from 0 to 1: one less a Kolmogorov-Smirnov or total variation distance.
 
     Numbers that were not seen count as the highest.
 
@@ -122,7 +122,7 @@ def alike(one: Column, a: int, b: int) -> float:
 
 
 def pair_alike(one: Column, other: Column, a: int, b: int) -> float:
-    """How alike the dependence of two columns is in two tables, from 0 to 1.
+    """Return how alike the dependence of two columns is in two tables, from 0 to 1.
 
     Of two numbers half of the difference of their rank correlations is taken off, of others the total variation of
     their tables of counts.

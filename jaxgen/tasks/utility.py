@@ -1,4 +1,4 @@
-"""What a made table is good for: a classifier that is fitted to it, and asked about real rows."""
+"""The use of a made table: a classifier that is fitted to it, and asked about real rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jaxgen.tasks.tabulated import Column
 
 
 class Utility(NamedTuple):
-    """How well a column is told from the others in held-out rows, by a classifier fitted to made and to real rows.
+    """The scores at which a column is told from the others in held-out rows, by a classifier fitted to made and to real rows.
 
     Args:
         target: the column, and above which number where it holds numbers.
