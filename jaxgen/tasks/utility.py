@@ -86,6 +86,6 @@ def _scored(fitted: Any, x: np.ndarray, classes: np.ndarray) -> tuple[float, flo
 
 
 def _area(score: np.ndarray, positive: np.ndarray) -> float:
-    """How often a positive scores above a negative, of equal scores a half."""
+    """Return how often a positive scores above a negative, of equal scores a half."""
     n = int(positive.sum())
     return float((rankdata(score)[positive].sum() - n * (n + 1) / 2) / (n * (len(score) - n)))
