@@ -6,6 +6,7 @@ Nothing here chooses a backend or shows a window: the caller's figure stays the 
 from jaxgen.plot.comparison import comparison
 from jaxgen.plot.components import ellipses, information, responsibilities
 from jaxgen.plot.distributions import corner, histogram
+from jaxgen.plot.fidelity import fidelity
 from jaxgen.plot.forecasts import forecast
 from jaxgen.plot.latents import interpolation, latent_map, reconstructions, traversals
 from jaxgen.plot.pictures import SIGNED, filters, images
@@ -17,8 +18,8 @@ from jaxgen.plot.training import history, metrics
 
 __all__ = [
     "DATA", "DENSITY", "GRID", "INK", "MARKERS", "MODEL", "PALETTE", "SIGNED", "calibration", "comparison",
-    "component_colour", "corner", "data_and_samples", "decoded", "density", "ellipses", "filters", "forecast",
-    "histogram", "history", "images", "information", "interpolation", "latent_map", "metrics", "points",
+    "component_colour", "corner", "data_and_samples", "decoded", "density", "ellipses", "fidelity", "filters",
+    "forecast", "histogram", "history", "images", "information", "interpolation", "latent_map", "metrics", "points",
     "reconstructions", "responsibilities", "samples_side_by_side", "states", "traversals",
 ]  # fmt: skip
 

@@ -10,6 +10,7 @@ from jaxgen.tasks.decisions import Labeller, decide, labeller, temperature
 from jaxgen.tasks.detection import Detector, detector
 from jaxgen.tasks.fidelity import Fidelity, fidelity
 from jaxgen.tasks.information import jensen_shannon, kl, multi_information, shared_information
+from jaxgen.tasks.private import Private, private_mixture
 from jaxgen.tasks.probe import Probe, linear_probe
 from jaxgen.tasks.ratio import Ratio, ratio
 from jaxgen.tasks.representation import features
@@ -21,11 +22,11 @@ from jaxgen.tasks.synthesis import Drawn, Synthesizer, synthesizer
 
 __all__ = [
     "Agreement", "Alarm", "AlarmInfo", "AlarmState", "Anomalies", "Attribution", "ClassDensities", "Comparison",
-    "Detector", "Drawn", "Fidelity", "Labeller", "LatentDensity", "LikelihoodRatio", "Probe", "Propagated", "Ratio",
-    "Reconstruction", "Surprise", "Synthesizer", "Trimmed", "Typicality", "agreement", "anomaly", "attribution",
-    "class_densities", "compare", "conformal", "decide", "detector", "features", "fidelity", "jensen_shannon", "kl",
-    "labeller", "linear_probe", "multi_information", "neighbour_accuracy", "propagate", "ratio", "shared_information",
-    "spread_labels", "step_surprise", "synthesizer", "temperature",
+    "Detector", "Drawn", "Fidelity", "Labeller", "LatentDensity", "LikelihoodRatio", "Private", "Probe", "Propagated",
+    "Ratio", "Reconstruction", "Surprise", "Synthesizer", "Trimmed", "Typicality", "agreement", "anomaly",
+    "attribution", "class_densities", "compare", "conformal", "decide", "detector", "features", "fidelity",
+    "jensen_shannon", "kl", "labeller", "linear_probe", "multi_information", "neighbour_accuracy", "private_mixture",
+    "propagate", "ratio", "shared_information", "spread_labels", "step_surprise", "synthesizer", "temperature",
 ]  # fmt: skip
 
 

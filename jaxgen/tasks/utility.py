@@ -13,7 +13,7 @@ from jaxgen.tasks.tabulated import Column
 
 
 class Utility(NamedTuple):
-    """The scores at which a column is told from the others in held-out rows, by a classifier fitted to made and to real rows.
+    """The scores of a column told from the others in held-out rows, by a classifier of made and one of real rows.
 
     Args:
         target: the column, and above which number where it holds numbers.
