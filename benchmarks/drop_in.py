@@ -101,6 +101,7 @@ ESTIMATORS = {
     "GaussianMixture": {}, "BayesianGaussianMixture": {}, "Imputer": {}, "GenerativeClassifier": {},
     "FlowDensity": {"n_layers": 1, "hidden": (4,), "max_iter": 3}, "AnomalyDetector": {},
     "BernoulliRBM": {"n_components": 4, "n_iter": 2}, "VAE": {"hidden": (4,), "max_iter": 3, "n_draws": 2},
+    "SyntheticTable": {"n_components": 1},
 }  # fmt: skip
 
 

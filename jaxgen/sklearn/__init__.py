@@ -14,6 +14,7 @@ from jaxgen.sklearn.hmm import CategoricalHMM, GaussianHMM, PoissonHMM
 from jaxgen.sklearn.impute import Imputer
 from jaxgen.sklearn.mixture import GaussianMixture
 from jaxgen.sklearn.rbm import BernoulliRBM
+from jaxgen.sklearn.table import SyntheticTable
 
 __all__ = [
     "VAE",
@@ -27,6 +28,7 @@ __all__ = [
     "GenerativeClassifier",
     "Imputer",
     "PoissonHMM",
+    "SyntheticTable",
 ]
 
 
