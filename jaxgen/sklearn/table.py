@@ -13,6 +13,7 @@ from jaxgen.core.tables import Frame
 from jaxgen.sklearn.arrays import by_rows, key_of, precision_of
 from jaxgen.sklearn.models import ModelEstimator
 from jaxgen.sklearn.options import check_options, integer, optional
+from jaxgen.tasks.synthesis import COMPONENTS
 
 
 class SyntheticTable(DensityMixin, ModelEstimator):
@@ -50,11 +51,13 @@ class SyntheticTable(DensityMixin, ModelEstimator):
             ValueError: what is no table; a column without a value; arguments that are none.
         """
         check_options(self, {"n_components": optional(integer(1))})
-        choice = {} if self.n_components is None else {"components": [int(self.n_components)]}
+        choice = COMPONENTS if self.n_components is None else (int(self.n_components),)
         columns = self._columns(X, True)
         self._dtype = np.dtype(np.float32)
         with precision_of(self._dtype):
-            self.model_ = jg.tasks.synthesizer(key_of(self.random_state), columns, labels=tuple(self.labels), **choice)
+            self.model_ = jg.tasks.synthesizer(
+                key_of(self.random_state), columns, labels=tuple(self.labels), components=choice
+            )
         return self
 
     def _columns(self, X: Any, reset: bool) -> Any:
