@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from jaxgen._version import __version__
-from jaxgen.cli import commands
+from jaxgen.cli import commands, synthesis
 from jaxgen.cli.families import FAMILIES
 from jaxgen.core.compiled import keep_programs
 from jaxgen.core.errors import JaxgenError, JaxgenWarning
@@ -41,6 +41,9 @@ _EXAMPLES = {
     "anomaly": """examples:
   jaxgen anomaly new.csv --reference normal.csv --level 0.05 -o strange.csv
   jaxgen anomaly new.csv --reference others.csv --model people     others: rows that the fit has not seen""",
+    "synthesize": """examples:
+  jaxgen synthesize people.csv -o made.csv --missing
+  jaxgen synthesize people.parquet -n 5000 -o made.parquet --given sex=M --report""",
 }
 
 
@@ -136,6 +139,20 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (%(default)s)")
     _add_reading(one)
     one.set_defaults(run=commands.run_anomaly)
+
+    one = command("synthesize", "write rows like those of a table: a model of all columns, whatever their kinds")
+    one.add_argument("data", help="csv, tsv or parquet, one row a line")
+    one.add_argument("-o", "--out", help="the file to write, csv or parquet (csv on standard output)")
+    one.add_argument("-n", type=int, metavar="N", help="rows (as many as there are)")
+    one.add_argument("-k", "--components", type=_numbers, metavar="K",
+                     help="how many components, or several of which held-out rows choose (1,2,4,8,16,32)")  # fmt: skip
+    one.add_argument("--given", action="append", metavar="A=B", help="what is known of the rows; may be repeated")
+    one.add_argument("--model", metavar="FILE", help="save the model, too")
+    one.add_argument("--report", action="store_true",
+                     help="fit one half of the rows, and print how good the made ones are by the other")  # fmt: skip
+    one.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (%(default)s)")
+    _add_reading(one)
+    one.set_defaults(run=synthesis.run_synthesize)
     return parser
 
 
