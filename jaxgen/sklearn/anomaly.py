@@ -62,7 +62,7 @@ class AnomalyDetector(OutlierMixin, ModelEstimator):
         return self
 
     def _scores(self, X: np.ndarray) -> np.ndarray:
-        return -by_rows(self.model_.strangeness, X)
+        return -by_rows(self.model_.strangeness, X).astype(np.float64)
 
     def score_samples(self, X) -> np.ndarray:
         """Return how normal events are, `[N]`: minus their strangeness, low for outliers."""
