@@ -112,7 +112,7 @@ def alike(one: Column, a: int, b: int) -> float:
     Example:
         >>> column = Column("a", False, (np.array([1.0, 2.0]), np.array([2.0, 3.0, 3.0, np.nan])), ())
         >>> alike(column, 0, 1)
-        0.5
+        0.25
     """
     if one.label:
         return 1 - _variation(one.values[a], one.values[b])
