@@ -120,6 +120,7 @@ from .models.densities.relaxed import (
 )
 from .models.densities.standard_normal import StandardNormal as StandardNormal
 from .models.densities.student import StudentT as StudentT
+from .models.densities.uniform import Uniform as Uniform
 from .models.densities.von_mises import VonMises as VonMises
 from .models.densities.von_mises_fisher import (
     UniformSphere as UniformSphere,

@@ -395,6 +395,7 @@ CASES = [
     Case("von mises", von_mises, grid(-np.pi, np.pi, 100)),
     Case("full normal", lambda key: jg.FullNormal((2,)), PLANE, context=(3, 2), draw=near),
     Case("von mises-fisher", lambda key: jg.VonMisesFisher((2,)), CIRCLE, context=(3,)),
+    Case("uniform", lambda key: jg.Uniform.from_values([-1.0, 0.5], [2.0, 3.0]), grid(-4.0, 4.0, 256)),
     Case("uniform sphere", lambda key: jg.UniformSphere((2,)), CIRCLE),
     # a temperature at which the box has all of the tails
     Case("relaxed bernoulli", lambda key: jg.RelaxedBernoulli((2,), 2.0), PLANE, context=(2,)),

@@ -6,6 +6,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from case import moved
 from cases import batch_of
 
@@ -26,12 +27,14 @@ from jaxgen.bijections import (
     OptionalContext,
     Permute,
     Planar,
+    Predicted,
     Radial,
     Reshape,
     Residual,
     Scan,
     Sigmoid,
     Simplex,
+    SoftClip,
     Softplus,
     SplineTransform,
     Squeeze,
@@ -66,11 +69,15 @@ BIJECTIONS = {
     "softplus": lambda key: Softplus((3,)),
     "exp": lambda key: Exp((3,)),
     "bounded": lambda key: Bounded.from_values([-1.0, 2.0, -jnp.inf], [4.0, jnp.inf, 0.5]),
+    "soft clip": lambda key: SoftClip.from_values([-1.0, -2.0, -jnp.inf], [4.0, jnp.inf, 0.5], [0.8, 1.0, 1.2]),
     "wrap": lambda key: Wrap((2,)),
     "simplex": lambda key: Simplex(4),
     "permute": lambda key: Permute.from_values([2, 0, 1]),
     "lu": lambda key: moved(key, LULinear.init(key, ROW), 0.5),
     "householder": lambda key: Householder.init(key, ROW, reflections=2),
+    "predicted": lambda key: Predicted.from_data(
+        np.random.default_rng(0).normal(size=(9, 3)) * [1.0, 2.0, 3.0], np.linspace(-1, 1, 9)[:, None] ** [1, 2]
+    ),
     "planar": lambda key: moved(key, Planar.init(key, ROW), 1.0),
     "radial": lambda key: moved(key, Radial.init(key, ROW), 1.0),
     "sylvester": lambda key: moved(key, Sylvester.init(key, ROW, units=2), 0.5),

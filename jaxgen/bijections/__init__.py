@@ -9,6 +9,7 @@ own direction. Anything with these methods is a layer. `Coupling` and `Autoregre
 from jaxgen.bijections.autoregressive import Autoregressive
 from jaxgen.bijections.basics import Bijection
 from jaxgen.bijections.blocks import BlockAutoregressive
+from jaxgen.bijections.clipping import SoftClip
 from jaxgen.bijections.compose import Chain, DistraxBijector, Inverse, Scan, Vmap
 from jaxgen.bijections.conditional import Conditional, OptionalContext
 from jaxgen.bijections.coupling import Coupling
@@ -17,6 +18,7 @@ from jaxgen.bijections.glow import glow
 from jaxgen.bijections.images import MultiScale, Reshape, Squeeze, conv1x1
 from jaxgen.bijections.linear import Householder, LULinear, Permute
 from jaxgen.bijections.planar import Planar, Radial, Sylvester
+from jaxgen.bijections.predicted import Predicted
 from jaxgen.bijections.residual import Contraction, Residual
 from jaxgen.bijections.starts import initialize
 from jaxgen.bijections.supports import Bounded, Interval, Simplex, Wrap, circle, positive, real, simplex
@@ -51,12 +53,14 @@ __all__ = [
     "OptionalContext",
     "Permute",
     "Planar",
+    "Predicted",
     "Radial",
     "Reshape",
     "Residual",
     "Scan",
     "Sigmoid",
     "Simplex",
+    "SoftClip",
     "Softplus",
     "SplineTransform",
     "Squeeze",

@@ -24,6 +24,7 @@ from jaxgen.core.protocols import (
     Density,
     Evidence,
     Paired,
+    Ranged,
     Unconditioned,
     Weighted,
     has,
@@ -148,6 +149,18 @@ def needed(models: Any, capability: type, called: str) -> None:
             "not all of the models can do this", called=called, got=" and ".join(lacking) + " without",
             expected="models that all have " + " and ".join(sorted(members(capability))),
         )  # fmt: skip
+
+
+def bounds(one: Any) -> tuple[Any, Any]:
+    """The ends of the values that a model's events can take, `[*event]` both: infinite where it names none (`Ranged`).
+
+    Example:
+        >>> import jaxgen as jg
+        >>> [end.tolist() for end in bounds(jg.StandardNormal((2,)))]
+        [[-inf, -inf], [inf, inf]]
+    """
+    infinite = np.full(one.event_shape, np.inf)
+    return one.bounds if has(one, Ranged) else (-infinite, infinite)
 
 
 def count(models: Any) -> int:

@@ -41,6 +41,14 @@ class LabelProbabilities(Protocol):
         """`log p(x_d = v)`, nats, `[*event, V]`."""
 
 
+class Ranged(Protocol):
+    """Has events between two ends, and none outside. Default: all real numbers. Law: beyond them `log_prob` is -inf."""
+
+    @property
+    def bounds(self) -> tuple[Any, Any]:
+        """The lower and the upper ends, `[*event]` both; infinite where there is none."""
+
+
 class Strange(Protocol):
     """Says of events how strange they are, and nothing else. Default: their surprise."""
 

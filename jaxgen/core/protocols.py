@@ -23,6 +23,7 @@ from jaxgen.core.closed import (
     LabelProbabilities as LabelProbabilities,
     Marginal as Marginal,
     NormalMoments as NormalMoments,
+    Ranged as Ranged,
     Strange as Strange,
 )
 from jaxgen.core.energies import (

@@ -218,3 +218,13 @@ def flagged(context: jax.Array) -> jax.Array:
     flat = jnp.ravel(context)
     there = ~jnp.isnan(flat).any()
     return jnp.append(jnp.where(there, flat, 0), there.astype(flat.dtype))
+
+
+def above_zero(like: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The ends of the positive numbers, 0 and infinity, both of the shape and dtype of `like`.
+
+    Example:
+        >>> [end.tolist() for end in above_zero(jnp.ones(2))]
+        [[0.0, 0.0], [inf, inf]]
+    """
+    return jnp.zeros_like(like), jnp.full_like(like, jnp.inf)

@@ -112,6 +112,7 @@ class Beta:
     a = property(lambda self: self.concentration * self.mean, doc="`s m`, `[*K, *event]`.")
     b = property(lambda self: self.concentration * self._rest, doc="`s (1 - m)`, `[*K, *event]`.")
     variance = property(lambda self: self.mean * self._rest / (self.concentration + 1), doc="`[*K, *event]`.")
+    bounds = property(lambda self: (jnp.zeros_like(self.mean), jnp.ones_like(self.mean)), doc="0 and 1.")
     free_parameters = property(lambda self: 2 * math.prod(self.logit_mean.shape), doc="Two for each coordinate.")
     _rest = property(lambda self: jax.nn.sigmoid(-self.logit_mean))
 

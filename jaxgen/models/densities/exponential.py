@@ -78,6 +78,7 @@ class Exponential:
     mean = property(lambda self: jnp.exp(self.log_mean), doc="`[*K, *event]`, units of x.")
     rate = property(lambda self: jnp.exp(-self.log_mean), doc="Events per unit of x, `[*K, *event]`.")
     variance = property(lambda self: jnp.exp(2 * self.log_mean), doc="`[*K, *event]`, units of x squared.")
+    bounds = property(lambda self: entries.above_zero(self.log_mean), doc="0 and infinity, `[*K, *event]` both.")
     free_parameters = property(lambda self: math.prod(self.log_mean.shape), doc="A mean for each coordinate.")
 
     def check_data(self, x) -> None:

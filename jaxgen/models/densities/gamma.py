@@ -125,6 +125,8 @@ class Gamma:
     def event_shape(self) -> tuple[int, ...]:
         return self.log_mean.shape
 
+    bounds = property(lambda self: entries.above_zero(self.log_mean), doc="0 and infinity, `[*K, *event]` both.")
+
     @property
     def mean(self) -> jax.Array:
         """`[*K, *event]`, units of x."""

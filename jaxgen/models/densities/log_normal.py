@@ -80,6 +80,7 @@ class LogNormal:
     scale = property(lambda self: jnp.exp(self.log_scale), doc="Standard deviations of `log x`, `[*K, *event]`.")
     mean = property(lambda self: jnp.exp(self.log_median + self.scale**2 / 2), doc="`[*K, *event]`, units of x.")
     variance = property(lambda self: self.mean**2 * jnp.expm1(self.scale**2), doc="`[*K, *event]`, squared units.")
+    bounds = property(lambda self: entries.above_zero(self.log_median), doc="0 and infinity, `[*K, *event]` both.")
     free_parameters = property(lambda self: 2 * math.prod(self.log_scale.shape), doc="Two for each coordinate.")
 
     def check_data(self, x) -> None:

@@ -269,6 +269,14 @@ class Product:
         """Variances of the columns, `[D]`, of blocks that have a `variance`."""
         return self._columnwise(Spread, "variance", lambda block: block.variance)
 
+    @property
+    def bounds(self) -> tuple[jax.Array, jax.Array]:
+        """The ends of the columns, `[D]` both, infinite for those of blocks that name none."""
+        low, high = (np.concatenate([np.ravel(end) for end in ends])
+                     for ends in zip(*map(algebra.bounds, self.blocks), strict=True))  # fmt: skip
+        order = np.argsort(np.concatenate([np.atleast_1d(columns) for columns in self.columns]))
+        return jnp.asarray(low[order]), jnp.asarray(high[order])
+
     def _columnwise(self, capability, name, of):
         """Join the numbers that blocks know of their columns, `[D]`."""
         for block in self.blocks:

@@ -1,0 +1,133 @@
+"""Densities of one vector given another, learned from pairs: what neural posteriors and likelihoods are made of."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxgen import losses
+from jaxgen.bijections import Autoregressive, Chain, Permute, Predicted, Scan, SoftClip, SplineTransform, Standardize
+from jaxgen.core import algebra
+from jaxgen.core.compiled import compiled_once
+from jaxgen.core.errors import FitError
+from jaxgen.core.methods import per_event, per_sample
+from jaxgen.core.pytree import fixed, model, part
+from jaxgen.fit.averages import Average
+from jaxgen.fit.driver import fit
+from jaxgen.fit.fitted import Fitted
+from jaxgen.fit.gradient import Gradient
+from jaxgen.models.densities.standard_normal import StandardNormal
+from jaxgen.models.neural.flow import Flow
+from jaxgen.recipes.optimizers import adam
+
+#: layers, hidden widths and pieces of a spline of the one default recipe
+LAYERS, FEATURES, BINS = 5, (64, 64), 8
+#: pairs in a step, the first step size, and the share of pairs that training does not see
+BATCH, STEP_SIZE, HELD = 200, 4e-3, 0.1
+#: scores on what is held out, in the course of a training
+LOOKS = 40
+#: the width in which a density is bent at an end of its support, as a share of the distance of the ends, and where there
+#: is one end only, of the scale of the numbers
+EDGE = 0.02
+
+
+@model
+class Conditioned:
+    """A conditional density whose context has units of its own: it is standardised first, and far values are bent.
+
+    Args:
+        density: a density with a context.
+        units: a bijection, of which the inverse makes numbers of order one of a context.
+    """
+
+    density: Any = part()
+    units: Any = fixed()
+
+    @property
+    def event_shape(self):
+        return self.density.event_shape
+
+    @property
+    def context_shape(self):
+        return self.units.event_shape
+
+    def _seen(self, context):
+        return self.units.inverse_and_log_det(context)[0]
+
+    @per_event
+    def log_prob(self, x, *, context=None) -> jax.Array:
+        """Nats, `[*batch, *event] -> [*batch]`."""
+        return self.density.log_prob(x, context=self._seen(context))
+
+    @per_sample
+    def sample(self, key, shape=(), *, context=None) -> jax.Array:
+        """Draws `[*shape, *event]`."""
+        return self.density.sample(key, context=self._seen(context))
+
+
+def learned(
+    key: Any, events: Any, contexts: Any, low: np.ndarray, high: np.ndarray, *, steps: int, progress: bool | None
+) -> tuple[Conditioned, Fitted[Any]]:  # fmt: skip
+    """Return a flow of events `[N, D]` between their ends, given contexts `[N, C]`, and the fit that made it."""
+    start_key, split_key, fit_key = jax.random.split(key, 3)
+    start = conditional_flow(start_key, events, contexts, low, high)
+    held, seen = halves(split_key, len(events))
+    fitted = train(
+        fit_key, start, (events[seen], contexts[seen]), (events[held], contexts[held]), losses.nll, steps, progress
+    )
+    return fitted.model, fitted
+
+
+def conditional_flow(key: Any, events: Any, contexts: Any, low: np.ndarray, high: np.ndarray) -> Conditioned:
+    """Return the default flow before its training, which is the normal density of a linear regression."""
+    units = Standardize.from_data(contexts)
+    given = jax.vmap(units.inverse_and_log_det)(contexts)[0]
+    edges = soft_ends(events, low, high)
+    free = events if edges is None else jax.vmap(edges.inverse_and_log_det)(events)[0]
+    predicted = Predicted.from_data(free, given)
+    stack = _layers(key, events.shape[1], given.shape[1])
+    parts = tuple(layer for layer in (stack, predicted, edges) if layer is not None)
+    return Conditioned(Flow(StandardNormal((events.shape[1],)), Chain(parts)), units)
+
+
+def soft_ends(events: Any, low: np.ndarray, high: np.ndarray) -> SoftClip | None:
+    """Return the layer that keeps events between their ends, None where there are none."""
+    if not (np.isfinite(low).any() or np.isfinite(high).any()):
+        return None
+    scale = np.asarray(Standardize.from_data(events).scale, np.float64)
+    closed = np.isfinite(low) & np.isfinite(high)
+    span = np.where(closed, np.where(closed, high, 0) - np.where(closed, low, 0), scale)
+    return SoftClip.from_values(low, high, EDGE * span)
+
+
+@compiled_once(static_argnames=("size", "context"))
+def _layers(key: Any, size: int, context: int) -> Scan:
+    def one(key: Any) -> Chain:
+        layer = Autoregressive.init(
+            key, (size,), SplineTransform(BINS), features=FEATURES, context_shape=(context,)
+        )  # fmt: skip
+        return Chain((layer, Permute.from_values(range(size)[::-1])))
+
+    return Scan(jax.vmap(one)(jax.random.split(key, LAYERS)))
+
+
+def halves(key: Any, n: int) -> tuple[Any, Any]:
+    """Return the places of what is held out, and of the rest."""
+    order = jax.random.permutation(key, n)
+    held = max(1, round(HELD * n))
+    return order[:held], order[held:]
+
+
+def train(
+    key: Any, start: Any, seen: Any, held: Any, loss: Any, steps: int, progress: bool | None
+) -> Fitted[Any]:  # fmt: skip
+    """Return the fit of a model to pairs by the default recipe: the best of it on what is held out."""
+    algorithm = Gradient(loss, adam(STEP_SIZE, clip=1.0), average=Average(0.995))
+    return fit(
+        key, start, seen, algorithm, steps=steps, batch_size=min(BATCH, len(seen[0])), validation=held,
+        every=max(1, steps // LOOKS), progress=progress,
+    )  # fmt: skip
