@@ -63,9 +63,8 @@ class Predicted:
         left = events - mean - (given - middle) @ slope
         scale = np.where(left.std(axis=0) > 0, left.std(axis=0), 1)
         variance, turn = np.linalg.eigh(left.T @ left / len(left) / np.outer(scale, scale))
-        # the widest first; a direction without residuals keeps a width, so that the map has an inverse
-        variance, turn = variance[::-1], turn[:, ::-1]
-        deviation = np.sqrt(np.maximum(variance, max(LEAST_SHARE * variance[0], np.finfo(np.float32).tiny)))
+        # the narrowest first; a direction without residuals keeps a width, so that the map has an inverse
+        deviation = np.sqrt(np.maximum(variance, max(LEAST_SHARE * variance[-1], np.finfo(np.float32).tiny)))
         axes, inverse = scale[:, None] * turn * deviation, (turn / deviation).T / scale
         values = mean - middle @ slope, slope.T, axes, inverse, np.sum(np.log(deviation) + np.log(scale))
         kind = floating(jnp.asarray(x)).dtype

@@ -4,6 +4,7 @@ from jaxgen.metrics import features, laws, monitors, samples
 from jaxgen.metrics.align import Aligned, align
 from jaxgen.metrics.bounds import Bounds, Simulated, bounds, simulated
 from jaxgen.metrics.bridge import Bracket, Bridged, acceptance_ratio, bar, bracket, replica_exchange
+from jaxgen.metrics.convergence import effective_size, r_hat
 from jaxgen.metrics.disentanglement import DCI, dci, mig, mutual_information, sap
 from jaxgen.metrics.errors import standard_errors
 from jaxgen.metrics.evaluate import Evaluation, Measure, evaluate
@@ -51,6 +52,7 @@ __all__ = [
     "check",
     "coverage",
     "dci",
+    "effective_size",
     "energy_gap",
     "entropy",
     "evaluate",
@@ -69,6 +71,7 @@ __all__ = [
     "pareto_k",
     "perplexity",
     "pit",
+    "r_hat",
     "replica_exchange",
     "reverse_ais",
     "samples",

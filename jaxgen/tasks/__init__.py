@@ -9,6 +9,19 @@ from jaxgen.tasks.comparison import Comparison, compare
 from jaxgen.tasks.decisions import Labeller, decide, labeller, temperature
 from jaxgen.tasks.detection import Detector, detector
 from jaxgen.tasks.fidelity import Fidelity, fidelity
+from jaxgen.tasks.inference import (
+    Calibrated,
+    ChainPosterior,
+    Chains,
+    NeuralPosterior,
+    Predictive,
+    Simulations,
+    calibrate,
+    nle,
+    npe,
+    nre,
+    predictive,
+)
 from jaxgen.tasks.information import jensen_shannon, kl, multi_information, shared_information
 from jaxgen.tasks.private import Private, private_mixture
 from jaxgen.tasks.probe import Probe, linear_probe
@@ -21,12 +34,14 @@ from jaxgen.tasks.streams import Alarm, AlarmInfo, AlarmState, step_surprise
 from jaxgen.tasks.synthesis import Drawn, Synthesizer, synthesizer
 
 __all__ = [
-    "Agreement", "Alarm", "AlarmInfo", "AlarmState", "Anomalies", "Attribution", "ClassDensities", "Comparison",
-    "Detector", "Drawn", "Fidelity", "Labeller", "LatentDensity", "LikelihoodRatio", "Private", "Probe", "Propagated",
-    "Ratio", "Reconstruction", "Surprise", "Synthesizer", "Trimmed", "Typicality", "agreement", "anomaly",
-    "attribution", "class_densities", "compare", "conformal", "decide", "detector", "features", "fidelity",
-    "jensen_shannon", "kl", "labeller", "linear_probe", "multi_information", "neighbour_accuracy", "private_mixture",
-    "propagate", "ratio", "shared_information", "spread_labels", "step_surprise", "synthesizer", "temperature",
+    "Agreement", "Alarm", "AlarmInfo", "AlarmState", "Anomalies", "Attribution", "Calibrated", "ChainPosterior",
+    "Chains", "ClassDensities", "Comparison", "Detector", "Drawn", "Fidelity", "Labeller", "LatentDensity",
+    "LikelihoodRatio", "NeuralPosterior", "Predictive", "Private", "Probe", "Propagated", "Ratio", "Reconstruction",
+    "Simulations", "Surprise", "Synthesizer", "Trimmed", "Typicality", "agreement", "anomaly", "attribution",
+    "calibrate", "class_densities", "compare", "conformal", "decide", "detector", "features", "fidelity",
+    "jensen_shannon", "kl", "labeller", "linear_probe", "multi_information", "neighbour_accuracy", "nle", "npe",
+    "nre", "predictive", "private_mixture", "propagate", "ratio", "shared_information", "spread_labels",
+    "step_surprise", "synthesizer", "temperature",
 ]  # fmt: skip
 
 

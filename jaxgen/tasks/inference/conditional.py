@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxgen import losses
 from jaxgen.bijections import Autoregressive, Chain, Permute, Predicted, Scan, SoftClip, SplineTransform, Standardize
-from jaxgen.core import algebra
 from jaxgen.core.compiled import compiled_once
-from jaxgen.core.errors import FitError
 from jaxgen.core.methods import per_event, per_sample
 from jaxgen.core.pytree import fixed, model, part
 from jaxgen.fit.averages import Average
@@ -21,17 +18,20 @@ from jaxgen.fit.driver import fit
 from jaxgen.fit.fitted import Fitted
 from jaxgen.fit.gradient import Gradient
 from jaxgen.models.densities.standard_normal import StandardNormal
+from jaxgen.models.latent.mixture import Mixture
 from jaxgen.models.neural.flow import Flow
-from jaxgen.recipes.optimizers import adam
 
 #: layers, hidden widths and pieces of a spline of the one default recipe
 LAYERS, FEATURES, BINS = 5, (64, 64), 8
-#: pairs in a step, the first step size, and the share of pairs that training does not see
-BATCH, STEP_SIZE, HELD = 200, 4e-3, 0.1
-#: scores on what is held out, in the course of a training
-LOOKS = 40
-#: the width in which a density is bent at an end of its support, as a share of the distance of the ends, and where there
-#: is one end only, of the scale of the numbers
+#: pairs in a step, the first step size, the decay of weights that goes with it, and the share of pairs that training
+#: does not see
+BATCH, STEP_SIZE, DECAY, HELD = 200, 5e-3, 0.1, 0.1
+#: scores on what is held out in the course of a training, and how many without a better one end it
+LOOKS, PATIENCE = 40, 10
+#: flows that are trained beside each other, and mixed
+MEMBERS = 2
+#: the width in which a density is bent at an end of its support, as a share of the distance of the ends, and of
+#: the scale of the numbers where there is one end only
 EDGE = 0.02
 
 
@@ -71,27 +71,40 @@ class Conditioned:
 
 def learned(
     key: Any, events: Any, contexts: Any, low: np.ndarray, high: np.ndarray, *, steps: int, progress: bool | None
-) -> tuple[Conditioned, Fitted[Any]]:  # fmt: skip
-    """Return a flow of events `[N, D]` between their ends, given contexts `[N, C]`, and the fit that made it."""
-    start_key, split_key, fit_key = jax.random.split(key, 3)
-    start = conditional_flow(start_key, events, contexts, low, high)
+) -> tuple[Mixture, Fitted[Any]]:  # fmt: skip
+    """Return a mixture of flows of events `[N, D]` between their ends, given contexts `[N, C]`, and their fits.
+
+    The flows differ by their starts and the order of their batches alone: what each has learned by heart differs, and
+    weighs less in their mean.
+    """
+    fit_key, split_key = jax.random.split(key)
     held, seen = halves(split_key, len(events))
     fitted = train(
-        fit_key, start, (events[seen], contexts[seen]), (events[held], contexts[held]), losses.nll, steps, progress
-    )
-    return fitted.model, fitted
+        fit_key, conditional_flow(events, contexts, low, high), (events[seen], contexts[seen]),
+        (events[held], contexts[held]), losses.nll, steps, progress, MEMBERS,
+    )  # fmt: skip
+    sound = np.isfinite(np.asarray(fitted.scores))
+    mixture = Mixture.from_components(fitted.models, sound / sound.sum() if sound.any() else None)
+    return mixture, fitted
 
 
-def conditional_flow(key: Any, events: Any, contexts: Any, low: np.ndarray, high: np.ndarray) -> Conditioned:
-    """Return the default flow before its training, which is the normal density of a linear regression."""
+def conditional_flow(
+    events: Any, contexts: Any, low: np.ndarray, high: np.ndarray
+) -> Callable[[Any], Conditioned]:  # fmt: skip
+    """Return a function of a key that makes the default flow: the normal density of a linear regression at first."""
     units = Standardize.from_data(contexts)
     given = jax.vmap(units.inverse_and_log_det)(contexts)[0]
     edges = soft_ends(events, low, high)
     free = events if edges is None else jax.vmap(edges.inverse_and_log_det)(events)[0]
     predicted = Predicted.from_data(free, given)
-    stack = _layers(key, events.shape[1], given.shape[1])
-    parts = tuple(layer for layer in (stack, predicted, edges) if layer is not None)
-    return Conditioned(Flow(StandardNormal((events.shape[1],)), Chain(parts)), units)
+    size, context = events.shape[1], given.shape[1]
+
+    def start(key: Any) -> Conditioned:
+        parts = (_layers(key, size, context), predicted, edges)
+        chain = Chain(tuple(layer for layer in parts if layer is not None))
+        return Conditioned(Flow(StandardNormal((size,)), chain), units)
+
+    return start
 
 
 def soft_ends(events: Any, low: np.ndarray, high: np.ndarray) -> SoftClip | None:
@@ -123,11 +136,18 @@ def halves(key: Any, n: int) -> tuple[Any, Any]:
 
 
 def train(
-    key: Any, start: Any, seen: Any, held: Any, loss: Any, steps: int, progress: bool | None
+    key: Any, start: Any, seen: Any, held: Any, loss: Any, steps: int, progress: bool | None, members: int
 ) -> Fitted[Any]:  # fmt: skip
-    """Return the fit of a model to pairs by the default recipe: the best of it on what is held out."""
-    algorithm = Gradient(loss, adam(STEP_SIZE, clip=1.0), average=Average(0.995))
+    """Return the fits of models to pairs by the default recipe: of each the best on what is held out."""
+    algorithm = Gradient(loss, _falling, average=Average(0.995))
     return fit(
         key, start, seen, algorithm, steps=steps, batch_size=min(BATCH, len(seen[0])), validation=held,
-        every=max(1, steps // LOOKS), progress=progress,
+        every=max(1, steps // LOOKS), patience=PATIENCE, restarts=members, progress=progress,
     )  # fmt: skip
+
+
+def _falling(steps: int) -> Any:
+    import optax
+
+    schedule = optax.cosine_decay_schedule(STEP_SIZE, steps, alpha=0.01)
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=DECAY))

@@ -32,10 +32,10 @@ class Simulations(NamedTuple):
     x: jax.Array
     failed: int
 
-    def __add__(self, other: Any) -> Simulations:
+    def joined(self, other: Simulations) -> Simulations:
         """Both together."""
-        pairs = (jnp.concatenate(both) for both in zip(self[:2], other[:2], strict=True))
-        return Simulations(*pairs, self.failed + other.failed)
+        theta, x = jnp.concatenate([self.theta, other.theta]), jnp.concatenate([self.x, other.x])
+        return Simulations(theta, x, self.failed + other.failed)
 
 
 def check_prior(key: Any, prior: Any, called: str) -> int:
@@ -64,9 +64,10 @@ def simulations_of(key: Any, prior: Any, given: Any, count: int, called: str) ->
                 "there are no simulations", called=called, got=repr(type(given).__name__),
                 expected="a pair (theta [N, D], x [N, P]), or a simulator (key, theta [N, D]) -> x [N, P]",
             )  # fmt: skip
-        return checked(prior, *given, called)
+        theta, x = given
+        return checked(prior, theta, x, called)
     if not is_count(count, FEWEST):
-        raise FitError("too few simulations", called=called, expected=f"simulations of {FEWEST} or more", got=repr(count))
+        raise FitError("too few simulations", called=called, expected=f"{FEWEST} or more", got=repr(count))
     first, second = jax.random.split(key)
     return simulated(second, prior, given, prior.sample(first, (count,)), called)
 
@@ -83,8 +84,11 @@ def checked(prior: Any, theta: Any, x: Any, called: str) -> Simulations:
         ShapeError: what are no pairs of vectors. DataError: parameters that are not finite or where the prior has no
             density, simulations that nearly all failed, or an x that is always the same.
     """
-    theta, x = (floating(jnp.asarray(as_array(a, name=name, called=called, allow_nan=True)))
+    if isinstance(x, (np.ndarray, jax.Array)) and jnp.issubdtype(x.dtype, jnp.floating):
+        x = jnp.where(jnp.isinf(x), jnp.nan, x)  # as failed as NaN is
+    theta, x = (jnp.asarray(as_array(a, name=name, called=called, allow_nan=True))
                 for a, name in ((theta, "theta"), (x, "x")))  # fmt: skip
+    theta, x = (a.astype(jnp.promote_types(a.dtype, jnp.float32)) for a in (theta, x))
     size = prior.event_shape[0]
     if theta.ndim != 2 or x.ndim != 2 or len(theta) != len(x) or theta.shape[1] != size or not x.shape[1]:
         column = x.ndim == 1 and len(x) == len(theta)
