@@ -22,7 +22,7 @@ ONE, MANY = (100, 20_000), (16, 4000)
 #: the least of draws of each chain, and prior draws that are scored at once
 FEWEST, CHUNK = 10, 2000
 #: steps of each of two warm-ups, leapfrogs of a step, and steps for a draw
-WARM, LEAPFROGS, THIN = 60, 8, 3
+WARM, LEAPFROGS, THIN = 30, 6, 2
 #: the acceptance that step sizes are moved to
 ACCEPTANCE = 0.8
 #: what is warned of
