@@ -116,8 +116,9 @@ def test_what_chains_say_of_themselves():
 def test_rounds_serve_one_observation():
     found = npe(KEY, PRIOR, simulator, simulations=2 * N, rounds=2, observed=SEEN, steps=STEPS)
     assert len(found.simulations.x) == 2 * N
-    # the second round's parameters lie closer to the posterior than those of the prior do
-    assert found.simulations.theta[N:].std() < 0.9 * found.simulations.theta[:N].std()
+    # a thousandth of the posterior lies further out than sqrt(2 log 1000) deviations, .83; the prior goes on
+    away = np.linalg.norm(np.asarray(found.simulations.theta) - np.asarray(SEEN) / 2, axis=1)
+    assert away[N:].max() < 0.95 < away[:N].max()
     draws = np.asarray(found.sample(KEY, DRAWS, SEEN))
     np.testing.assert_allclose(draws.mean(axis=0), np.asarray(SEEN) / 2, atol=0.03)
     np.testing.assert_allclose(draws.std(axis=0), (VARIANCE / 2) ** 0.5, rtol=0.1)
@@ -127,20 +128,20 @@ def test_rounds_serve_one_observation():
 
 
 def test_calibration_tells_right_from_wrong(posterior):
-    fresh = pairs(3, 400)
-    right = calibrate(KEY, posterior, fresh)
+    fresh = pairs(3, 300)
+    right = calibrate(KEY, posterior, fresh, draws=31)
     # three false alarms in a thousand
     assert right.ranks.p_value > 0.001
     assert right.coverage.error < 4
     assert right.balls.error < 4
-    narrow = calibrate(KEY, posterior, (2 * fresh[0], 2 * fresh[1]))  # twice the spread of what it knows
+    narrow = calibrate(KEY, posterior, (fresh[0] + 1, fresh[1]), draws=31)  # not where it says
     assert narrow.coverage.error > 8
     assert narrow.balls.error > 8
     assert "regions of highest density" in str(narrow)
 
 
 def test_calibration_of_chains():
-    found = nle(KEY, PRIOR, pairs(1), steps=50)  # the regression that it starts at is exact here
+    found = nre(KEY, PRIOR, pairs(1), steps=STEPS)
     fresh = pairs(3, 24)
     right = calibrate(KEY, found, fresh, draws=31)
     assert right.ranks.p_value > 0.001
@@ -175,7 +176,7 @@ BOX = jg.Uniform.from_values([0.0, 0.0], [1.0, 1.0])
         (lambda: npe(KEY, PRIOR, (THETA, X * 0 + 1)), DataError, "x is the same in all simulations"),
         (lambda: nle(KEY, PRIOR, (THETA, X * [1, 0])), DataError, r"columns \[1\] of 2 are constant"),
         (lambda: npe(KEY, BOX, (THETA - 1, X)), DataError, "where the prior has no density"),
-        (lambda: npe(KEY, PRIOR, (np.where(THETA > 0, np.nan, THETA), X)), DataError, "where the prior has no density"),
+        (lambda: npe(KEY, PRIOR, (np.where(THETA > 0, np.nan, THETA), X)), DataError, "theta has values"),
         (lambda: npe(KEY, 3, (THETA, X)), ModelError, "no density of parameters"),
         (lambda: npe(KEY, jg.StandardNormal(()), (THETA, X)), ModelError, "no density of parameters"),
         (lambda: npe(KEY, PRIOR, simulator, simulations=3), FitError, "too few simulations"),

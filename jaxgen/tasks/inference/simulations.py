@@ -86,8 +86,8 @@ def checked(prior: Any, theta: Any, x: Any, called: str) -> Simulations:
     """
     if isinstance(x, (np.ndarray, jax.Array)) and jnp.issubdtype(x.dtype, jnp.floating):
         x = jnp.where(jnp.isinf(x), jnp.nan, x)  # as failed as NaN is
-    theta, x = (jnp.asarray(as_array(a, name=name, called=called, allow_nan=True))
-                for a, name in ((theta, "theta"), (x, "x")))  # fmt: skip
+    theta = jnp.asarray(as_array(theta, name="theta", called=called))
+    x = jnp.asarray(as_array(x, name="x", called=called, allow_nan=True))
     theta, x = (a.astype(jnp.promote_types(a.dtype, jnp.float32)) for a in (theta, x))
     size = prior.event_shape[0]
     if theta.ndim != 2 or x.ndim != 2 or len(theta) != len(x) or theta.shape[1] != size or not x.shape[1]:
@@ -97,8 +97,7 @@ def checked(prior: Any, theta: Any, x: Any, called: str) -> Simulations:
             expected=f"theta [N, {size}], x [N, P]", got=f"theta {list(theta.shape)}, x {list(x.shape)}",
             fix="x[:, None]" if column else "one row of theta and one of x for each simulation",
         )  # fmt: skip
-    density = np.asarray(prior.log_prob(theta))
-    outside = ~(np.isfinite(density) & np.isfinite(np.asarray(theta)).all(axis=1))
+    outside = ~np.isfinite(np.asarray(prior.log_prob(theta)))
     if outside.any():
         raise DataError(
             "parameters lie where the prior has no density", called=called, expected="draws of the prior",
