@@ -127,7 +127,7 @@ def nle(
             raise DataError(
                 "data that are always the same have no density", called=called, expected="columns of x that vary",
                 got=f"columns {constant.tolist()} of {data.x.shape[1]} are constant",
-                fix="leave them out, also of the observation; or jaxgen.tasks.npe, which does not mind",
+                fix="leave them out, also of the observation; npe does not mind them",
             )  # fmt: skip
         free = np.full(data.x.shape[1], np.inf)
         return learned(key, data.x, data.theta, -free, free, steps=steps, progress=progress)
@@ -235,7 +235,7 @@ def _truncated(key: Any, found: NeuralPosterior, n: int, called: str) -> jax.Arr
     raise FitError(
         "the posterior is too narrow for draws of the prior to fall in it", called=called,
         expected=f"{n} of {TRIES * PROPOSED} draws", got=f"{sum(map(len, kept))}",
-        fix="jaxgen.tasks.nle, whose rounds draw of the posterior; or fewer rounds",
+        fix="rounds of nle, which draw of the posterior; else fewer rounds",
     )  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def check_prior(key: Any, prior: Any, called: str) -> int:
             "the prior is no density of parameters", called=called,
             expected="a density of vectors, events [D], without a context",
             got=repr(prior)[:200] if shape is None else f"{type(prior).__name__} of events {list(shape)}",
-            fix="jaxgen.Uniform.from_values([-1.0, -1.0], [1.0, 1.0])",
+            fix="a density of vectors, such as a Uniform made of two lists of ends",
         )  # fmt: skip
     return shape[0]
 
@@ -95,7 +95,7 @@ def checked(prior: Any, theta: Any, x: Any, called: str) -> Simulations:
         raise ShapeError(
             "parameters and simulations are no pairs of vectors", called=called,
             expected=f"theta [N, {size}], x [N, P]", got=f"theta {list(theta.shape)}, x {list(x.shape)}",
-            fix="x[:, None]" if column else "one row of theta and one of x for each simulation",
+            fix="a column for x, also where it is one number" if column else "a row of theta and a row of x a simulation",
         )  # fmt: skip
     outside = ~np.isfinite(np.asarray(prior.log_prob(theta)))
     if outside.any():
