@@ -164,7 +164,7 @@ BOX = jg.Uniform.from_values([0.0, 0.0], [1.0, 1.0])
 
 
 @pytest.mark.parametrize(
-    "call, error, match",
+    ("call", "error", "match"),
     [
         (lambda: npe(KEY, PRIOR, (THETA[:0], X[:0])), DataError, "no events|too few|empty"),
         (lambda: npe(KEY, PRIOR, (THETA[:1], X[:1])), DataError, "too few simulations"),

@@ -95,7 +95,7 @@ def checked(prior: Any, theta: Any, x: Any, called: str) -> Simulations:
         raise ShapeError(
             "parameters and simulations are no pairs of vectors", called=called,
             expected=f"theta [N, {size}], x [N, P]", got=f"theta {list(theta.shape)}, x {list(x.shape)}",
-            fix="a column for x, also where it is one number" if column else "a row of theta and a row of x a simulation",
+            fix="a column for x, also where it is one number" if column else "a row of each for every simulation",
         )  # fmt: skip
     outside = ~np.isfinite(np.asarray(prior.log_prob(theta)))
     if outside.any():
