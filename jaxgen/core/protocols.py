@@ -376,7 +376,6 @@ class Joining(Protocol):
 
 # ---- what only some families have
 
-
 #: capabilities that core alone asks for: their methods work on statistics, on K models at once or on data as a fit sees
 #: them, and stand in no tab completion of a model (`help` and `dir` of the class have them)
 INTERNAL = (

@@ -60,7 +60,7 @@ def effective_size(draws: Any) -> np.ndarray:
         >>> walk = np.zeros_like(noise)
         >>> for t in range(1, 1000):
         ...     walk[:, t] = 0.5 * walk[:, t - 1] + noise[:, t]
-        >>> abs(effective_size(walk)[0] / (8000 / 3) - 1) < 0.15  # (1 - .5) / (1 + .5)
+        >>> bool(abs(effective_size(walk)[0] / (8000 / 3) - 1) < 0.15)  # (1 - .5) / (1 + .5) of the draws
         True
     """
     halves = _split(draws, "metrics.effective_size(draws)")
