@@ -1,4 +1,4 @@
-"""Whether Markov chains have forgotten where they began: the numbers to look at before their draws."""
+"""The numbers that tell whether Markov chains have forgotten where they began."""
 
 from __future__ import annotations
 

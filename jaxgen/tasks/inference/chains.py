@@ -46,7 +46,7 @@ class Chains(NamedTuple):
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What speaks against the draws, a line each; none is good."""
+        """The reasons against the draws, a line each; none is good."""
         worst, least = float(np.max(self.r_hat)), float(np.min(self.effective_size))
         return tuple(
             text for wrong, text in (

@@ -1,4 +1,4 @@
-"""Whether to believe a posterior: calibration over simulations, and the data that it predicts."""
+"""Checks of a posterior: calibration over simulations, and the data that it predicts."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def calibrate(
 
 
 class Predictive(NamedTuple):
-    """What a simulator makes of draws of a posterior, beside the observation.
+    """The simulations of a posterior's draws, beside the observation.
 
     Args:
         theta: `[N, D]`, draws of the posterior.

@@ -18,7 +18,7 @@ from jaxgen.tasks.inference.simulations import Simulations, ends, observation
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Learned:
-    """What posteriors of simulation-based inference have in common.
+    """The parts that all posteriors of simulation-based inference have.
 
     Args:
         prior: the density of parameters `[D]`.

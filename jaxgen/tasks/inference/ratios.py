@@ -48,7 +48,7 @@ class LikelihoodRatio:
         return self.x_units.event_shape
 
     def __call__(self, theta, x) -> jax.Array:
-        """Of one pair, `[D]` and `[P]`, nats."""
+        """Return the log-ratio of one pair, `[D]` and `[P]`, nats."""
         parts = self.theta_units.inverse_and_log_det(theta)[0], self.x_units.inverse_and_log_det(x)[0]
         return self.net(jnp.concatenate(parts))[0]
 
