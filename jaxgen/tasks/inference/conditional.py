@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxgen import losses
@@ -30,6 +31,8 @@ BATCH, STEP_SIZE, DECAY, HELD = 200, 5e-3, 0.1, 0.1
 LOOKS, PATIENCE = 40, 10
 #: flows that are trained beside each other, and mixed
 MEMBERS = 2
+#: steps of EM for their weights
+ROUNDS = 200
 #: the width in which a density is bent at an end of its support, as a share of the distance of the ends, and of
 #: the scale of the numbers where there is one end only
 EDGE = 0.02
@@ -75,17 +78,39 @@ def learned(
     """Return a mixture of flows of events `[N, D]` between their ends, given contexts `[N, C]`, and their fits.
 
     The flows differ by their starts and the order of their batches alone: what each has learned by heart differs, and
-    weighs less in their mean.
+    weighs less in their mean. Their start, a linear regression, is a member too, and may be all that a task needs: the
+    weights are those under which what is held out is likeliest.
     """
-    fit_key, split_key = jax.random.split(key)
+    fit_key, split_key, start_key = jax.random.split(key, 3)
     held, seen = halves(split_key, len(events))
+    start = conditional_flow(events, contexts, low, high)
     fitted = train(
-        fit_key, conditional_flow(events, contexts, low, high), (events[seen], contexts[seen]),
-        (events[held], contexts[held]), losses.nll, steps, progress, MEMBERS,
+        fit_key, start, (events[seen], contexts[seen]), (events[held], contexts[held]), losses.nll, steps, progress,
+        MEMBERS,
     )  # fmt: skip
-    sound = np.isfinite(np.asarray(fitted.scores))
-    mixture = Mixture.from_components(fitted.models, sound / sound.sum() if sound.any() else None)
-    return mixture, fitted
+    members = jax.tree.map(lambda many, one: jnp.concatenate([many, one[None]]), fitted.models, start(start_key))
+    return Mixture.from_components(members, stacked(members, events[held], contexts[held])), fitted
+
+
+@jax.jit
+def stacked(members: Any, events: Any, contexts: Any) -> jax.Array:
+    """Return the weights of densities under which events are likeliest, by EM.
+
+    `w_m = mean_n w_m p_mn / sum_k w_k p_kn`, from equal ones
+
+    Source: Smyth and Wolpert (1999), Linearly combining density estimators via stacking.
+    """
+    scores = jax.vmap(lambda member: member.log_prob(events, context=contexts))(members)
+    scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
+    count = len(scores)
+    # what no member finds possible says nothing of them
+    told = jnp.any(jnp.isfinite(scores), axis=0)
+    likely = jnp.where(told, scores - jnp.max(scores, axis=0, where=told, initial=-jnp.inf), 0)
+
+    def step(_: int, weights: jax.Array) -> jax.Array:
+        return jnp.mean(jax.nn.softmax(jnp.log(weights)[:, None] + likely, axis=0), axis=1)
+
+    return jax.lax.fori_loop(0, ROUNDS, step, jnp.full(count, 1 / count, scores.dtype))
 
 
 def conditional_flow(
