@@ -188,7 +188,7 @@ class Synthesizer:
                 raise ModelError(
                     "the condition holds for too few rows", called=called, expected=f"one row of {TRIES} or more",
                     got=f"{found} of {tried}",
-                    fix="give what it says of single columns as given, such as given={'sex': 'M'}; widen it",
+                    fix="pass what it asks of single columns as given, or widen it",
                 )  # fmt: skip
             x = draw(jax.random.fold_in(key, tried), BATCH)
             there = np.asarray(where(self._decoded(x, given, called)))

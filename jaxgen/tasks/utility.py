@@ -69,7 +69,7 @@ def _forest(called: str) -> Callable[[], Any]:
     except ImportError:
         raise ModelError(
             "the classifier is scikit-learn's", called=called, expected="scikit-learn", got="none installed",
-            fix="install jaxgen[sklearn], or give a classifier",
+            fix="install scikit-learn, or give a classifier",
         ) from None  # fmt: skip
     # five rows a leaf: calibrated enough for ranks, and trees of moderate size
     return lambda: ExtraTreesClassifier(300, min_samples_leaf=5, random_state=0)
