@@ -44,6 +44,8 @@ def test_a_kernel_runs_a_notebook(name):
     NotebookClient(notebook, timeout=90, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}).execute()
 
 
+# chains and draws of flows are slow without the compiler's optimiser
+@pytest.mark.timeout(400)
 # a flow of 20 steps is rightly warned of
 @pytest.mark.filterwarnings("ignore::jaxgen.core.errors.JaxgenWarning")
 @pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem not in IN_KERNELS], ids=lambda path: path.stem)

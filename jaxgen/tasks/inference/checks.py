@@ -67,7 +67,9 @@ class _Drawn:
 
     @per_event
     def log_prob(self, x, *, context=None) -> jax.Array:
-        """Up to a constant of the observation."""
+        """Nats; of chains up to a constant of the observation."""
+        if self.likelihood is None:
+            return self.model.log_prob(x, context=context[:-1])
         return self.prior.log_prob(x) + self.likelihood(self.model, x, context[:-1])
 
 
@@ -110,12 +112,11 @@ def calibrate(
         )  # fmt: skip
     simulate_key, draw_key, *keys = jax.random.split(key, 5)
     theta, x, failed = simulations_of(simulate_key, posterior.prior, given, simulations, called)
-    asked, context = posterior.model, x
-    if isinstance(posterior, ChainPosterior):
-        made = posterior.draws_of_each(draw_key, draws, x)
-        asked = _Drawn(made, posterior.prior, posterior.model, posterior.likelihood, x.shape[1])
-        context = jnp.concatenate([x, jnp.arange(len(x), dtype=x.dtype)[:, None]], axis=1)
-    data = (theta, context)
+    # the same draws for all three looks
+    likelihood = posterior.likelihood if isinstance(posterior, ChainPosterior) else None
+    made = posterior.draws_of_each(draw_key, draws, x)
+    asked = _Drawn(made, posterior.prior, posterior.model, likelihood, x.shape[1])
+    data = theta, jnp.concatenate([x, jnp.arange(len(x), dtype=x.dtype)[:, None]], axis=1)
     return Calibrated(
         sbc(keys[0], asked, data, draws=draws),
         expected_coverage(keys[1], asked, data, draws=draws, levels=levels),

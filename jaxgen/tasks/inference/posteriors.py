@@ -78,6 +78,10 @@ class NeuralPosterior(Learned):
         given = jnp.broadcast_to(x[..., None, :], (*x.shape[:-1], n, x.shape[-1]))
         return self.model.sample(key, given.shape[:-1], context=given)
 
+    def draws_of_each(self, key: Any, n: int, x: Any) -> jax.Array:
+        """Draw n parameters of each observation `[K, P]`, `[K, n, D]`, as `sample` does."""
+        return self.sample(key, n, x)
+
     def log_prob(self, theta: Any, x: Any) -> jax.Array:
         """Return `log q(theta | x)`, nats, of parameters `[*batch, D]` given `[P]`, or one of each, `[*batch, P]`."""
         return self.model.log_prob(theta, context=self._observation(x, "log_prob(theta, x)"))
