@@ -1,6 +1,7 @@
 """Measures of samples: what the Frechet distance costs beside others, and one table of all families on Fashion-MNIST.
 
     python benchmarks/samples.py frechet                               # 10,000 x 2048 features, float32
+    python benchmarks/samples.py two_sample                            # the classifier test of 3000 x 5
     python benchmarks/samples.py table --data-dir ../shared/data       # GAN, VAE, flow, RBM, mixture, PPCA
     python benchmarks/samples.py table --data-dir ../shared/data --quick
 
@@ -27,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
+import scipy.stats
 from common import RESULTS, interleaved, report
 from matplotlib.figure import Figure
 
@@ -82,6 +84,40 @@ def frechet(options: Any) -> None:
     report("samples_frechet" + "_quick" * options.quick, {
         "features": f"{n} x {d}", "values": values, "seconds": seconds,
         "times faster": [other / mine for other in rest],
+    })  # fmt: skip
+
+
+# ---- the cost of a two-sample test
+
+
+def two_sample(options: Any) -> None:
+    """The test as sbibm has it, on normals half a deviation apart in one of 5 columns, by scikit-learn and by ours."""
+    from sklearn.model_selection import KFold, cross_val_score
+    from sklearn.neural_network import MLPClassifier
+
+    n, d = (300, 2) if options.quick else (3000, 5)
+    x, y = (np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32) for seed in (0, 1))
+    x[:, 0] += 0.5
+
+    def by_sklearn() -> float:
+        rows = (np.concatenate([y, x]) - y.mean(0)) / y.std(0, ddof=1)
+        network = MLPClassifier((10 * d, 10 * d), activation="relu", max_iter=1000, solver="adam", random_state=1)
+        folds = KFold(5, shuffle=True, random_state=1)
+        return float(cross_val_score(network, rows, np.repeat([0, 1], n), cv=folds, scoring="accuracy").mean())
+
+    calls = {"jaxgen": lambda: samples.c2st(jax.random.key(1), x, y).accuracy, "scikit-learn": by_sklearn}
+    values = {name: call() for name, call in calls.items()}
+    # the best that can be told is Phi(1/4); each loses a little of that to fitting its own noise
+    assert abs(values["jaxgen"] - values["scikit-learn"]) < (0.08 if options.quick else 0.02), values
+    seconds = interleaved(calls, rounds=3)
+    cpu = {}
+    for name, call in calls.items():
+        begun = time.process_time()
+        call()
+        cpu[name] = time.process_time() - begun
+    report("samples_two_sample" + "_quick" * options.quick, {
+        "samples": f"{n} x {d}", "values": values, "best": float(scipy.stats.norm.cdf(0.25)), "seconds": seconds,
+        "cpu seconds": cpu,
     })  # fmt: skip
 
 
@@ -201,12 +237,12 @@ def table(options: Any) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("row", choices=("frechet", "table"))
+    parser.add_argument("row", choices=("frechet", "two_sample", "table"))
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", nargs="*", choices=FAMILIES, help="these families alone")
     options = parser.parse_args()
-    {"frechet": frechet, "table": table}[options.row](options)
+    {"frechet": frechet, "two_sample": two_sample, "table": table}[options.row](options)
 
 
 if __name__ == "__main__":
