@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import lzma
 import zipfile
 from pathlib import Path
 
@@ -63,8 +64,9 @@ def build_table(source: Path, columns: tuple[str, ...], target: Path) -> Path:
 
 
 def build_text(data_dir: Path, out: Path) -> Path:
-    target = out / "time_machine.txt"
-    target.write_bytes((data_dir / "text" / "timemachine.txt").read_bytes())
+    target = out / "time_machine.txt.xz"
+    content = (data_dir / "text" / "timemachine.txt").read_bytes()
+    target.write_bytes(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
     return target
 
 

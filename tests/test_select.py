@@ -137,7 +137,7 @@ def test_criteria_of_sequences_count_steps(counts, monkeypatch):
         assert jg.score(jax.random.key(0), hmm, data).mean == pytest.approx(log_prob.mean(), abs=1e-6)
         # a sequence at a time gives the same
         monkeypatch.setattr("jaxgen.metrics.information.CHUNK_EVENTS", 1)
-        monkeypatch.setattr("jaxgen.metrics.likelihood.CHUNK_EVENTS", 1)
+        monkeypatch.setattr("jaxgen.metrics.events.CHUNK_EVENTS", 1)
         assert jg.bic(hmm, data) == pytest.approx(found.bic, abs=1e-4)
         assert jg.score(jax.random.key(0), hmm, data).mean == pytest.approx(log_prob.mean(), abs=1e-5)
         monkeypatch.undo()

@@ -134,7 +134,7 @@ def test_score_of_a_density(monkeypatch):
     x = np.random.default_rng(0).normal(size=(103, 2)).astype(np.float32)
     exact = scipy.stats.norm([0.5, -1.0], [1.0, 3.0]).logpdf(x.astype(np.float64)).sum(-1)
     for events in (2048, 10):  # one chunk; eleven, the last moved back
-        monkeypatch.setattr(likelihood, "CHUNK_EVENTS", events)
+        monkeypatch.setattr("jaxgen.metrics.events.CHUNK_EVENTS", events)
         score = likelihood.score(jax.random.key(0), model, x)
         assert score.mean == pytest.approx(exact.mean(), abs=1e-6)
         assert score.standard_error == pytest.approx(exact.std(ddof=1) / math.sqrt(103), rel=1e-5)

@@ -5,6 +5,7 @@ Each comes with `train` and `test`, index arrays into its events: `d = digits();
 
 from __future__ import annotations
 
+import lzma
 from importlib import resources
 from typing import NamedTuple
 
@@ -187,7 +188,7 @@ def text() -> Text:
 
     Source: Wells (1895), Project Gutenberg; public domain.
     """
-    data = (resources.files("jaxgen.data") / "files" / "time_machine.txt").read_bytes()
+    data = lzma.decompress((resources.files("jaxgen.data") / "files" / "time_machine.txt.xz").read_bytes())
     alphabet, codes = np.unique(np.frombuffer(data, np.uint8), return_inverse=True)
     cut = len(data) * 9 // 10
     return Text(
