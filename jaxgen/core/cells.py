@@ -311,6 +311,28 @@ def _type(cell: Any) -> type:
     return object
 
 
+def codes_of(name: str, levels: tuple[Any, ...], seen: np.ndarray, called: str) -> list[int]:
+    """The place of each cell among the levels of a column.
+
+    Raises:
+        DataError: cells that are none of them.
+    """
+    codes = {level: code for code, level in enumerate(levels)}
+    # text is compared as text: codes such as 01234 are some, and rows that happen to have none with a zero are read as
+    # whole numbers
+    read = str if all(isinstance(level, str) for level in levels) else plain
+    found = [codes.get(read(cell), -1) for cell in seen.tolist()]
+    if -1 in found:
+        unknown = sorted({str(cell) for cell, code in zip(seen.tolist(), found, strict=True) if code < 0})
+        raise DataError(
+            f"{shown(name)} holds what is none of its levels", called=called,
+            expected=", ".join(map(repr, levels[:8])) + (", ..." if len(levels) > 8 else ""),
+            got=", ".join(map(repr, unknown[:5])) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""),
+            fix="leave those rows out, or make those cells missing; a category can have levels that no row has",
+        )  # fmt: skip
+    return found
+
+
 def encoded(column: Column, cells: Cells, called: str) -> np.ndarray:
     """The cells of a column as numbers `[N]`, NaN where they were not seen.
 
@@ -321,20 +343,7 @@ def encoded(column: Column, cells: Cells, called: str) -> np.ndarray:
     if column.date:
         return cells.spread(_feature(column, seen, called))
     if column.kind == LABEL:
-        codes = {level: code for code, level in enumerate(column.levels)}
-        # text is compared as text: codes such as 01234 are some, and rows that happen to have none with a zero are read
-        # as whole numbers
-        read = str if all(isinstance(level, str) for level in column.levels) else plain
-        found = [codes.get(read(cell), -1) for cell in seen.tolist()]
-        if -1 in found:
-            unknown = sorted({str(seen[i]) for i, code in enumerate(found) if code < 0})
-            raise DataError(
-                f"{shown(column.name)} holds what is none of its levels", called=called,
-                expected=", ".join(map(repr, column.levels[:8])) + (", ..." if len(column.levels) > 8 else ""),
-                got=", ".join(map(repr, unknown[:5])) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""),
-                fix="leave those rows out, or make those cells missing; a category can have levels that no row has",
-            )  # fmt: skip
-        return cells.spread(found)
+        return cells.spread(codes_of(column.name, column.levels, seen, called))
     try:
         if seen.dtype.kind not in "biuf" and any(isinstance(cell, (str, datetime.date)) for cell in seen.tolist()):
             raise ValueError

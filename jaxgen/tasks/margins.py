@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from jaxgen.core.cells import FLAG, LABEL, Cells, Reading, as_objects, described, plain, read_cells, shown
+from jaxgen.core.cells import FLAG, LABEL, Cells, Reading, as_objects, codes_of, described, plain, read_cells, shown
 from jaxgen.core.errors import DataError
 from jaxgen.core.files import loadable
 
@@ -70,7 +70,7 @@ class Margin:
         seen = cells.seen
         if self.kind == LABEL:
             found = np.full(len(cells.rows), len(self.levels))
-            found[cells.rows] = self._codes(seen, called)
+            found[cells.rows] = codes_of(str(self.name), self.levels, seen, called)
             return found, np.ones(len(found), bool)
         if self.kind == DATE:
             return _microseconds(self.name, seen, called) // self.unit, cells.rows
@@ -80,20 +80,6 @@ class Margin:
             f"{shown(str(self.name))} is not numeric", called=called, expected=f"{self.dtype}, as in the table",
             got=f"{cells.dtype}, such as {str(seen[0])[:40]!r}",
         )  # fmt: skip
-
-    def _codes(self, seen: np.ndarray, called: str) -> list[int]:
-        read = str if all(isinstance(level, str) for level in self.levels) else plain
-        codes = {level: code for code, level in enumerate(self.levels)}
-        found = [codes.get(read(cell), -1) for cell in seen.tolist()]
-        if -1 in found:
-            unknown = sorted({str(cell) for cell, code in zip(seen.tolist(), found, strict=True) if code < 0})
-            raise DataError(
-                f"{shown(str(self.name))} holds what is none of its levels", called=called,
-                expected=", ".join(map(repr, self.levels[:8])) + (", ..." if len(self.levels) > 8 else ""),
-                got=", ".join(map(repr, unknown[:5])) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""),
-                fix="leave those rows out, or make those cells missing; a category can have levels that no row has",
-            )  # fmt: skip
-        return found
 
 
 def _is_number(cell: Any) -> bool:
