@@ -31,11 +31,9 @@ from jaxgen.metrics.samples.source import (
 FOLD, LEAST_ROWS = 4, 4096
 #: how far two computations of the same features may be apart, in their largest value: other devices, other batches
 SAME = 1e-2
-#: how far columns may be from orthogonal after one Cholesky for the second to have all digits
-ORTHOGONAL = 0.1
-#: singular values, as a share of the largest, whose directions a square in float32 does not know, and how large a share
-#: of the sum of all they may be at most to be left at that
-UNKNOWN, NEGLIGIBLE = 1e-3, 1e-6
+#: singular values, as a share of the largest, which a square in float64 does not know, and how large a share of the sum
+#: of all they may be at most to be left at that
+UNKNOWN, NEGLIGIBLE = 1e-7, 1e-6
 
 
 @model
@@ -43,7 +41,7 @@ class Moments:
     """Mean and scatter of feature vectors, the scatter as a factor: exact in float32 also for fewer rows than columns.
 
     `factor^T factor = sum_n (f_n - mean)(f_n - mean)^T`. Up to D rows the factor is the centred rows themselves, from
-    there on a triangle (QR of it and what is new): nothing is squared, so that small variances keep their digits.
+    there on a triangle of them and what is new, by float64, so that small variances keep their digits.
 
     Args:
         count: N, int32.
@@ -58,8 +56,9 @@ class Moments:
     @classmethod
     def of(cls, rows: Any) -> Moments:
         """Return the moments of rows `[N, D]`."""
-        mean, centred = _centred(jnp.asarray(rows))
-        return cls(jnp.asarray(len(rows), jnp.int32), mean, _reduced(centred))
+        rows = np.asarray(rows, np.float64)
+        mean = rows.mean(axis=0)
+        return cls(jnp.asarray(len(rows), jnp.int32), jnp.asarray(mean, float), _reduced(rows - mean))
 
     @property
     def covariance(self) -> jax.Array:
@@ -73,8 +72,11 @@ class Moments:
             raise DataError("more events than can be counted", called="moments.merge(other)",
                             expected=f"{np.iinfo(np.int32).max} or fewer", got=f"{n + m}")  # fmt: skip
         share = m / (n + m)
-        mean, rows = _joined(self.mean, other.mean, self.factor, other.factor, share, math.sqrt(n * share))
-        return Moments(jnp.asarray(n + m, jnp.int32), mean, _reduced(rows))
+        mean, away, factor, more = (
+            np.asarray(v, np.float64) for v in (self.mean, other.mean - self.mean, self.factor, other.factor)
+        )
+        rows = np.concatenate([factor, more, math.sqrt(n * share) * away[None]])
+        return Moments(jnp.asarray(n + m, jnp.int32), jnp.asarray(mean + share * away, float), _reduced(rows))
 
 
 @model
@@ -332,20 +334,26 @@ def distance(a: Moments, b: Moments) -> tuple[float, float, float]:
     n, m = int(a.count), int(b.count)
     if len(a.factor) > len(b.factor):
         return distance(b, a)
-    roots = _roots(a, b)
-    terms = _terms(*roots, *_singular(_times(roots[0], roots[1].T)), a.mean - b.mean)
-    shift, s, own, along, slopes = jax.tree.map(lambda t: np.asarray(t, np.float64), terms)
+    f, g = (np.asarray(x.factor, np.float64) / math.sqrt(int(x.count) - 1) for x in (a, b))
+    away = np.asarray(a.mean, np.float64) - np.asarray(b.mean, np.float64)
+    u, s, v = _singular(f @ g.T)
+    # traces of C and of C^2, and how far the distance moves with either covariance: `|C - C^(1/2) W C^(1/2)|^2`, W the
+    # optimal map, whose root in the coordinates of a factor is `U S U^T`
+    traces = np.array([[np.sum(x * x), np.sum((x @ x.T) ** 2)] for x in (f, g)]).T
+    along = np.array([np.sum((x @ away) ** 2) for x in (f, g)])
+    through = np.array([np.sum(s[:, None] * (q @ x) ** 2) for x, q in ((f, u.T), (g, v))])
+    slopes = np.maximum(traces[1] - 2 * through + np.sum(s**2), 0)
     # to second order in what noise does to covariances, for normal features: `E dC_ij^2 = s_i s_j (1 + [i = j]) / N`
     pairs = s[:, None] * s / np.maximum(s[:, None] + s, np.finfo(float).tiny)
     pairs *= 0.5 * (1 / n + 1 / m) * (1 + np.eye(len(s)))
     counts = np.array([n, m])
     first = np.sum((4 * along + 2 * slopes) / counts)
-    means = 2 * (np.sum(own[1] / counts**2) + 2 * np.sum(s**2) / (n * m))
+    means = 2 * (np.sum(traces[1] / counts**2) + 2 * np.sum(s**2) / (n * m))
     second = means + 4 * np.sum(pairs**2) - 2 * np.sum(np.diag(pairs) ** 2)
     # slopes that are themselves noise have twice the second order for a mean: it is taken off again
     error = math.sqrt(max(first - second, second))
-    bias = np.sum(own[0] / counts) + pairs.sum() if min(n, m) > a.mean.size else math.nan
-    return max(float(shift + own[0].sum() - 2 * s.sum()), 0.0), error, float(bias)
+    bias = np.sum(traces[0] / counts) + pairs.sum() if min(n, m) > a.mean.size else math.nan
+    return max(float(np.sum(away**2) + traces[0].sum() - 2 * s.sum()), 0.0), error, float(bias)
 
 
 def check_same(a: FeatureMoments, b: FeatureMoments, called: str) -> None:
@@ -365,75 +373,30 @@ def check_same(a: FeatureMoments, b: FeatureMoments, called: str) -> None:
         )  # fmt: skip
 
 
-@jax.jit
-def _centred(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-    mean = jnp.mean(rows, axis=0)
-    centred = rows - mean
-    again = jnp.mean(centred, axis=0)
-    return mean + again, centred - again
+def _reduced(rows: np.ndarray) -> jax.Array:
+    """As many rows as columns at most, with the same products of columns.
+
+    By Cholesky of these products on the host: a square in float64 has more digits than a factor in float32, and BLAS
+    makes it four times faster than XLA does on a CPU, by half of the products.
+    """
+    if len(rows) > rows.shape[1]:
+        try:
+            rows = np.linalg.cholesky(rows.T @ rows).T
+        except np.linalg.LinAlgError:  # columns that depend on each other
+            rows = np.asarray(np.linalg.qr(rows, mode="r"))
+    return jnp.asarray(rows, float)
 
 
-@jax.jit
-def _joined(mean: Any, other: Any, factor: Any, more: Any, share: Any, weight: Any) -> tuple[jax.Array, jax.Array]:
-    away = other - mean
-    return mean + share * away, jnp.concatenate([factor, more, weight * away[None]])
+def _singular(product: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Singular vectors and values `u, s, v` of a matrix that is no higher than wide.
 
-
-def _reduced(rows: jax.Array) -> jax.Array:
-    """As many rows as columns at most, with the same products of columns."""
-    if len(rows) <= rows.shape[1]:
-        return rows
-    # twice by Cholesky, which is products of matrices, where the first left the columns about orthogonal
-    triangle, defect = _twice(rows)
-    return triangle if float(defect) < ORTHOGONAL else _triangle(rows)
-
-
-@jax.jit
-def _twice(rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-    first = jnp.linalg.cholesky(_product(rows.T, rows))
-    inverse = jax.scipy.linalg.solve_triangular(first, jnp.eye(len(first), dtype=rows.dtype), lower=True)
-    again = _product(rows, inverse.T)
-    gram = _product(again.T, again)
-    defect = jnp.max(jnp.abs(gram - jnp.eye(len(gram))))
-    # NaN where there was no first triangle: no defect is then small
-    return _product(jnp.linalg.cholesky(gram).T, first.T), jnp.where(jnp.isfinite(defect), defect, jnp.inf)
-
-
-_product = functools.partial(jnp.matmul, precision="highest")
-#: each of these is a program of its own: two factorisations in one deadlock some jaxlib on 2 cores
-_triangle = jax.jit(lambda rows: jnp.linalg.qr(rows, mode="r"))
-_svd = jax.jit(functools.partial(jnp.linalg.svd, full_matrices=False))
-_eigh = jax.jit(lambda m: jnp.linalg.eigh(_product(m, m.T))[1])
-_times = jax.jit(_product)
-
-
-@jax.jit
-def _roots(a: Moments, b: Moments) -> tuple[jax.Array, jax.Array]:
-    return tuple(m.factor / jnp.sqrt(m.count - 1).astype(m.factor.dtype) for m in (a, b))  # type: ignore[return-value]
-
-
-def _singular(product: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Singular vectors and values `u, s, v`, the smaller side first: of `u s v` the sum of s is exact to rounding.
-
-    By eigenvectors of the square, a third of the work: values are the norms of what these make of the matrix itself,
+    By eigenvectors of its square, a third of the work: values are the norms of what these make of the matrix itself,
     which no root of rounding spoils, except where the square knows no direction. Those count if they are many.
     """
-    u = _eigh(product)
-    rows = _times(u.T, product)
-    s = jnp.sqrt(jnp.sum(rows**2, axis=1))
-    squares = np.asarray(s, np.float64)
-    unknown = squares[squares < UNKNOWN * squares.max()]
-    if math.sqrt(len(unknown) * np.sum(unknown**2)) > NEGLIGIBLE * squares.sum():
-        return _svd(product)
-    return u, s, rows / jnp.where(s > 0, s, 1)[:, None]
-
-
-@jax.jit
-def _terms(a: Any, b: Any, u: Any, s: Any, v: Any, away: Any) -> Any:
-    """Sums that the distance, its bias and its error are made of, with `F_1 F_2^T = U S V^T`."""
-    own = jnp.stack([jnp.array([jnp.sum(f * f), jnp.sum(_product(f, f.T) ** 2)]) for f in (a, b)], axis=1)
-    along = jnp.stack([jnp.sum(_product(f, away) ** 2) for f in (a, b)])
-    slopes = jnp.stack(
-        [jnp.sum((_product(f, f.T) - _product(q * s, q.T)) ** 2) for f, q in ((a, u), (b, v.T))]
-    )  # fmt: skip
-    return jnp.sum(away**2), s, own, along, slopes
+    u = np.linalg.eigh(product @ product.T)[1]
+    rows = u.T @ product
+    s = np.sqrt(np.sum(rows**2, axis=1))
+    unknown = s[s < UNKNOWN * s.max()]
+    if math.sqrt(len(unknown) * np.sum(unknown**2)) > NEGLIGIBLE * s.sum():
+        return np.linalg.svd(product, full_matrices=False)
+    return u, s, rows / np.where(s > 0, s, 1)[:, None]
