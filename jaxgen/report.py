@@ -7,9 +7,9 @@ import html
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 from PIL import Image
@@ -89,6 +89,7 @@ class Row(NamedTuple):
         text: what was fitted and what the number means.
         pictures: what was drawn.
         block: text to show as it is, such as a sample of characters.
+        kept: what those who use the model afterwards take up, such as the model.
     """
 
     data: str
@@ -100,6 +101,7 @@ class Row(NamedTuple):
     text: str
     pictures: Sequence[Picture]
     block: str = ""
+    kept: Any = None
 
     @property
     def best(self) -> str:
@@ -201,17 +203,26 @@ def table(rows: dict[str, Row | Failed]) -> str:
         >>> print(table({}).splitlines()[0])
         family  data  likelihood  per  nats  baseline  best baseline  compile s  fit s  total s  samples/s
     """
-    lines = [list(HEADER), *(cells(name, row) for name, row in rows.items()), sums(rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
-
-    def aligned(line: list[str]) -> str:
-        padded = [c.rjust(w) if i in NUMBERS else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
-        return "  ".join(padded).rstrip()
-
-    return "\n".join(map(aligned, lines))
+    return aligned([list(HEADER), *(cells(name, row) for name, row in rows.items()), sums(rows)], NUMBERS)
 
 
-def page(title: str, paragraphs: Sequence[str], rows: dict[str, Row | Failed], folder: Path) -> str:
+def aligned(lines: Sequence[Sequence[str]], numbers: Sequence[int]) -> str:
+    """Lines of cells as text with columns below each other.
+
+    Example:
+        >>> print(aligned([["a", "7"], ["bc", "12"]], [1]))
+        a    7
+        bc  12
+    """
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    padded = ([c.rjust(w) if i in numbers else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
+              for line in lines)  # fmt: skip
+    return "\n".join("  ".join(line).rstrip() for line in padded)
+
+
+def page(
+    title: str, paragraphs: Sequence[str], rows: dict[str, Row | Failed], folder: Path, uses: Sequence[str] = ()
+) -> str:  # fmt: skip
     """The page as one string; the pictures are embedded, and written as PNG files to `folder` too.
 
     Args:
@@ -219,22 +230,21 @@ def page(title: str, paragraphs: Sequence[str], rows: dict[str, Row | Failed], f
         paragraphs: under the title.
         rows: by family, in order.
         folder: an existing folder.
+        uses: HTML that stands after the table and its sections, of what the models are for.
 
     Example:
         >>> text = page("A & B", ["1 < 2"], {"x": Failed("no", "why")}, Path("."))
         >>> "A &amp; B" in text, "1 &lt; 2" in text, '<a href="#x">x</a>' in text
         (True, True, True)
     """
-    head = "".join(_cell("th", i, html.escape(name)) for i, name in enumerate(HEADER))
-    body = "".join(_table_row(name, row) for name, row in rows.items())
-    foot = "".join(_cell("td", i, value) for i, value in enumerate(sums(rows)))
+    lines = {name: (cells(name, row), isinstance(row, Failed)) for name, row in rows.items()}
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         *(f"<p>{html.escape(text)}</p>" for text in paragraphs),
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>',
-        f"<tfoot><tr>{foot}</tr></tfoot></table></div>",
+        markup(HEADER, NUMBERS, lines, sums(rows)),
         f'<p class="note">{html.escape(NOTE)}</p>',
         *(_section(name, row, folder) for name, row in rows.items()),
+        *uses,
     ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -249,28 +259,65 @@ def _anchor(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def _cell(tag: str, i: int, inner: str) -> str:
-    return f"<{tag}{' class=n' * (i in NUMBERS)}>{inner}</{tag}>"
+def markup(
+    header: Sequence[str], numbers: Sequence[int], lines: Mapping[str, tuple[Sequence[str], bool]],
+    foot: Sequence[str] = (),
+) -> str:  # fmt: skip
+    """A table of HTML.
 
+    Args:
+        header: names of columns.
+        numbers: those of them that are aligned to the right.
+        lines: by the name of a section that each leads to, its cells and whether it failed.
+        foot: cells of a last line.
 
-def _table_row(name: str, row: Row | Failed) -> str:
-    values = [html.escape(value) for value in cells(name, row)]
-    values[0] = f'<a href="#{_anchor(name)}">{values[0]}</a>'
-    mark = ' class="failed"' if isinstance(row, Failed) else ""
-    return f"<tr{mark}>" + "".join(_cell("td", i, value) for i, value in enumerate(values)) + "</tr>"
+    Example:
+        >>> "<th>a</th><th class=n>b</th>" in markup(["a", "b"], [1], {"x": (["x", "2"], False)})
+        True
+    """
+
+    def row(tag: str, cells: Sequence[str]) -> str:
+        return "".join(f"<{tag}{' class=n' * (i in numbers)}>{cell}</{tag}>" for i, cell in enumerate(cells))
+
+    def line(name: str, cells: Sequence[str], failed: bool) -> str:
+        first, *rest = map(html.escape, cells)
+        mark = ' class="failed"' if failed else ""
+        return f"<tr{mark}>" + row("td", [f'<a href="#{_anchor(name)}">{first}</a>', *rest]) + "</tr>"
+
+    head, body = row("th", [*map(html.escape, header)]), "".join(line(name, *own) for name, own in lines.items())
+    last = f"<tfoot><tr>{row('td', [*map(html.escape, foot)])}</tr></tfoot>" if foot else ""
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>{last}</table></div>'
 
 
 def _section(name: str, row: Row | Failed, folder: Path) -> str:
-    anchor = _anchor(name)
     if isinstance(row, Failed):
-        return (
-            f'<h2 id="{anchor}">{html.escape(name)}</h2>\n<p>This part failed.</p>\n<pre>{html.escape(row.trace)}</pre>'
-        )
-    parts = [f'<h2 id="{anchor}">{html.escape(f"{name}: {row.data}")}</h2>', f"<p>{html.escape(row.text)}</p>",
-             f"<p>{html.escape(verdict(row))}</p>"]  # fmt: skip
-    if row.block:
-        parts.append(f"<pre>{html.escape(row.block)}</pre>")
-    for i, picture in enumerate(row.pictures):
+        return failure(name, row)
+    return section(name, row.data, (row.text, verdict(row)), row.pictures, folder, row.block)
+
+
+def failure(name: str, failed: Failed) -> str:
+    """The section of a part that raised."""
+    return (
+        f'<h2 id="{_anchor(name)}">{html.escape(name)}</h2>\n<p>This part failed.</p>\n'
+        f"<pre>{html.escape(failed.trace)}</pre>"
+    )
+
+
+def section(
+    name: str, data: str, paragraphs: Sequence[str], pictures: Sequence[Picture], folder: Path, block: str = ""
+) -> str:
+    """A section of the page: paragraphs, text as it is, and pictures, which are written to the folder too.
+
+    Example:
+        >>> section("A part", "d", ["1 < 2"], [], Path("."))
+        '<h2 id="a-part">A part: d</h2>\\n<p>1 &lt; 2</p>'
+    """
+    anchor = _anchor(name)
+    parts = [f'<h2 id="{anchor}">{html.escape(f"{name}: {data}")}</h2>',
+             *(f"<p>{html.escape(text)}</p>" for text in paragraphs)]  # fmt: skip
+    if block:
+        parts.append(f"<pre>{html.escape(block)}</pre>")
+    for i, picture in enumerate(pictures):
         (folder / f"{anchor}-{i + 1}.png").write_bytes(picture.png)
         source, shown = base64.b64encode(picture.png).decode("ascii"), html.escape(picture.caption)
         image = f'<img width=1000 alt="{shown}" src="data:image/png;base64,{source}">'

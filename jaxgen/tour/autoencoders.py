@@ -52,7 +52,7 @@ def autoencoder(key: Any, quick: bool) -> Row:
     baseline = score(key, Bernoulli.init(start, train, prior=1.5), test)
     return Row(
         data="Fashion-MNIST, binary", kind=found.kind, unit="image", held_out=found.mean,
-        baselines={"independent pixels": baseline.mean}, timing=times,
+        baselines={"independent pixels": baseline.mean}, timing=times, kept=fitted.model,
         text="A variational autoencoder with 20 latent dimensions and one hidden layer of 400 on either side, "
         f"{fitted.steps} steps of Adam on 4000 pictures of clothes, each pixel black with the probability of its "
         "brightness. The number is a lower bound of the log-likelihood of 1000 other pictures, importance weighted "

@@ -45,11 +45,13 @@ def hidden_markov(key: Any, quick: bool) -> Row:
     mark_cut(ax, d.years[cut] - 0.5)
     ax.set(xlabel="year", ylabel="earthquakes a year")
     return Row(
-        data="earthquakes", kind=Kind.EXACT, unit="year", held_out=forecast(found, x, cut),
+        data="earthquakes", kind=Kind.EXACT, unit="year", held_out=float(forecast(found, x, cut).mean()),
         baselines={
             "one Poisson": float(one.log_prob(test).mean()),
             "Poisson of last year's count": float(stats.poisson.logpmf(test, x[cut - 1 : -1]).mean()),
-            "Markov chain of thirds": order_one(one, train[1:], before[: cut - 1], (test, before[cut - 1 :])),
+            "Markov chain of thirds": float(
+                order_one(one, train[1:], before[: cut - 1], (test, before[cut - 1 :])).mean()
+            ),
         },
         timing=timing(rate, fitted, 1000, length=100)[0],
         text="Three hidden states, each with its own rate of major earthquakes in the world, by "
@@ -89,15 +91,18 @@ def regimes(key: Any, quick: bool) -> Row:
     for ax in axes:
         mark_cut(ax, d.years[cut])
     weeks = " and ".join(f"{1 / max(1 - s, 1e-3):.0f}" for s in stay)
+    nats = {
+        "two regimes": forecast(found, x, cut),
+        "one gamma density": np.asarray(one.log_prob(test), np.float64),
+        "Markov chain of thirds": order_one(one, train[1:], week[: cut - 1], (test, week[cut - 1 :])),
+        "thirds of ten weeks' mean": order_one(
+            one, train[width:], recent[: cut - width], (test, recent[cut - width :])
+        ),
+    }
+    means = {name: float(each.mean()) for name, each in nats.items()}
     return Row(
-        data="S&P 500 by weeks", kind=Kind.EXACT, unit="week", held_out=forecast(found, x, cut),
-        baselines={
-            "one gamma density": float(one.log_prob(test).mean()),
-            "Markov chain of thirds": order_one(one, train[1:], week[: cut - 1], (test, week[cut - 1 :])),
-            "thirds of ten weeks' mean": order_one(
-                one, train[width:], recent[: cut - width], (test, recent[cut - width :])
-            ),
-        },
+        data="S&P 500 by weeks", kind=Kind.EXACT, unit="week", held_out=means.pop("two regimes"), baselines=means,
+        kept=nats,
         timing=timing(rate, fitted, 1000, length=100)[0],
         text=f"Two regimes of a stock market, by {fitted.steps} steps of Baum-Welch on how much it moved in each week "
         f"to the end of 2011: {mean[0]:.1f} and {mean[1]:.1f} percent on average, in spells of about {weeks} weeks. "
@@ -131,7 +136,7 @@ def text(key: Any, quick: bool) -> Row:
     # the first of each line follows nothing, for the model as for the chain
     steps, past = (a.reshape(-1) for a in (np.asarray(train)[:, 1:], np.asarray(train)[:, :-1]))
     later, later_past = (a.reshape(-1) for a in (np.asarray(test)[:, 1:], np.asarray(test)[:, :-1]))
-    chain = order_one(one, steps, past, (later, later_past)) * (width - 1) / width
+    chain = float(order_one(one, steps, past, (later, later_past)).mean()) * (width - 1) / width
     chain += float(np.asarray(one.log_probs)[np.asarray(test[:, 0])].mean()) / width
     times, samples = timing(rate, fitted, 100, length=600)
     return Row(
@@ -201,7 +206,8 @@ def composition(key: Any, quick: bool) -> Row:
     axes[1].set(xlabel="eruption, in order of time")
     add_titles(axes, "all eruptions", "those that the fit did not see")
     return Row(
-        data="Old Faithful in time", kind=Kind.EXACT, unit="eruption", held_out=forecast(fitted.model, x, cut),
+        data="Old Faithful in time", kind=Kind.EXACT, unit="eruption",
+        held_out=float(forecast(fitted.model, x, cut).mean()),
         baselines={
             "4 Gaussians, no time": float(four.log_prob(x[cut:]).mean()),
             "autoregression": float(autoregression.log_prob(now[cut - 1 :], context=past[cut - 1 :]).mean()),

@@ -36,7 +36,7 @@ def boltzmann_machine(key: Any, quick: bool) -> Row:
     return Row(
         data="digits 8x8, binary", kind=found.kind, unit="image", held_out=found.mean,
         baselines={"independent pixels": score(key, Bernoulli.init(start, train, prior=1.5), test).mean},
-        timing=times,
+        timing=times, kept=fitted.model,
         text=f"A restricted Boltzmann machine of 64 visible and 16 hidden bits, {fitted.steps} steps of persistent "
         "contrastive divergence on 1500 handwritten digits, a pixel black where at least half of it is ink. All 65,536 "
         "states of 16 hidden units can be enumerated, so the partition function, and with it the log-likelihood of 297 "

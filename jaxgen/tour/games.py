@@ -33,7 +33,7 @@ def adversarial_digits(key: Any, quick: bool) -> Row:
     add_titles(axes, "held-out data", "samples")
     return Row(
         data="digits 8x8, grey", kind=Kind.NONE, unit="image", held_out=None, baselines={},
-        timing=times,
+        timing=times, kept=fitted.state.critic.model,
         text="A generator from 32 numbers of noise to an image, trained against a critic, both multilayer perceptrons, "
         f"by {fitted.steps} steps of the relativistic game with gradient penalties. A generator has samples and no "
         "density, so there is no likelihood to report: look at the samples. They come from the moving average of the "

@@ -38,7 +38,7 @@ def gaussian_mixture(key: Any, quick: bool) -> Row:
     return Row(
         data="Old Faithful", kind=found.kind, unit="eruption", held_out=found.mean,
         baselines={"one Gaussian": score(key, Gaussian.init(start, train), test).mean},
-        timing=timing(rate, fitted, 100_000)[0],
+        timing=timing(rate, fitted, 100_000)[0], kept=fitted.model,
         text=f"Two Gaussians with full covariances, from a k-means start, by {fitted.steps} steps of EM on 200 "
         "eruptions of the geyser: how long each took, and the wait for the next one. The number is the exact "
         "log-density of 72 other eruptions, mean per eruption.",

@@ -35,13 +35,13 @@ def timing(key: Any, fitted: Fitted, n: int, **options: Any) -> tuple[Timing, An
     return Timing(fitted.seconds, n / (time.perf_counter() - begun)), drawn
 
 
-def forecast(model: Any, x: Any, cut: int) -> float:
-    """Return `log p(x_cut.. | x_..cut)` per time step, nats."""
-    return float(np.asarray(model.filter(x).log_evidence, np.float64)[cut:].mean())
+def forecast(model: Any, x: Any, cut: int) -> np.ndarray:
+    """Return `log p(x_t | x_..t)` of each time step from `cut` on, nats."""
+    return np.asarray(model.filter(x).log_evidence, np.float64)[cut:]
 
 
-def order_one(leaf: Any, x: Any, group: Any, test: Any) -> float:
-    """Return `log p(x_t | group of what came before)` per time step of `test`, nats: a Markov chain of order one.
+def order_one(leaf: Any, x: Any, group: Any, test: Any) -> np.ndarray:
+    """Return `log p(x_t | group of what came before)` of each time step of `test`: a Markov chain of order one.
 
     Args:
         leaf: a density of one time step, whose M-step gives each group of the past its own parameters.
@@ -58,7 +58,7 @@ def order_one(leaf: Any, x: Any, group: Any, test: Any) -> float:
     later, later_group = test
     known = np.eye(int(max(np.max(group), np.max(later_group))) + 1, dtype=np.float32)[np.asarray(group)].T
     log_p = np.asarray(run(known, x, later), np.float64)
-    return float(log_p[np.asarray(later_group), np.arange(len(later))].mean())
+    return log_p[np.asarray(later_group), np.arange(len(later))]
 
 
 def thirds(past: Any, train: Any) -> np.ndarray:
