@@ -11,7 +11,16 @@ from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.metrics import log_loss
 
 import jaxgen as jg
-from jaxgen.tasks import class_densities, decide, labeller, propagate, spread_labels, temperature
+from jaxgen.tasks import (
+    agreement,
+    class_densities,
+    decide,
+    labeller,
+    neighbour_accuracy,
+    propagate,
+    spread_labels,
+    temperature,
+)
 
 KEY = jax.random.key(0)
 RANDOM = np.random.default_rng(0)
@@ -149,7 +158,7 @@ def test_bad_input():
         spread_labels(X, FEW, neighbours=150)
     with pytest.raises(jg.FitError, match="reach above 0"):
         spread_labels(X, FEW, reach=1.0)
-    with pytest.raises(jg.DataError, match="rows of sum 1"):
+    with pytest.raises(jg.DataError, match="with a sum of 1"):
         temperature(X, FEW % 2)
     with pytest.raises(jg.ModelError, match="knows no classes"):
         labeller(jg.Gaussian.init(KEY, X))
@@ -158,3 +167,24 @@ def test_bad_input():
     with pytest.raises(jg.FitError, match="0 to 1"):
         labeller(mixture, reject=2.0)
     assert jnp.all(labeller(mixture).predict(X) >= 0)
+
+
+@pytest.mark.parametrize("call", [
+    lambda label: spread_labels(X, label), lambda label: class_densities(KEY, jg.Gaussian.init, X, label),
+    lambda label: propagate(jg.Mixture.from_components(jg.Gaussian.from_values(np.zeros((2, 2)), [np.eye(2)] * 2)), X,
+                            label),
+])  # fmt: skip
+def test_codes_that_number_no_classes_are_refused_before_a_table_of_them_is_made(call):
+    with pytest.raises(jg.DataError, match="no numbers of classes"):
+        call(LABEL * 1_000_000)
+
+
+def test_agreement_and_neighbours_take_any_codes():
+    assert agreement(LABEL * 1_000_000_000, LABEL).accuracy == 1
+    assert neighbour_accuracy(X, LABEL * 1_000_000_000, X, LABEL * 1_000_000_000) == 1
+
+
+@pytest.mark.parametrize("probs", [[[-0.2, 1.2]], [[1.0, 1.0]]])
+def test_a_decision_is_made_of_probabilities(probs):
+    with pytest.raises(jg.DataError, match="no probabilities"):
+        decide(probs)

@@ -14,6 +14,7 @@ import jaxgen as jg
 from jaxgen.core.pytree import model
 from jaxgen.ops import scales
 from jaxgen.ops.kmeans import kmeans, nearest
+from jaxgen.ops.scaling import mean_and_scale
 from jaxgen.ops.starts import cluster_shares
 
 KEY = jax.random.key(0)
@@ -258,3 +259,10 @@ def test_no_step_in_float32_loses_where_covariances_are_singular():
     assert np.isfinite(history).all() and history[-1] > history[0]
     # rounding of a sum of four hundred steps
     assert np.diff(history).min() >= -2e-5 * np.abs(history).max()
+
+
+@pytest.mark.parametrize("units", [1e30, 1e-30, 7e37])
+def test_mean_and_scale_have_no_units_beyond_which_squares_are_no_numbers(units):
+    x = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    for found, one in zip(mean_and_scale(x * np.float32(units)), mean_and_scale(x), strict=True):
+        np.testing.assert_allclose(np.asarray(found, np.float64) / units, one, rtol=1e-5)

@@ -328,7 +328,8 @@ def codes_of(name: str, levels: tuple[Any, ...], seen: np.ndarray, called: str) 
             f"{shown(name)} holds what is none of its levels", called=called,
             expected=", ".join(map(repr, levels[:8])) + (", ..." if len(levels) > 8 else ""),
             got=", ".join(map(repr, unknown[:5])) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""),
-            fix="leave those rows out, or make those cells missing; a category can have levels that no row has",
+            fix="one of its levels; or leave those rows out of a table, or make those cells missing: a category can "
+            "have levels that no row has",
         )  # fmt: skip
     return found
 

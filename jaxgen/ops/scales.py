@@ -32,13 +32,13 @@ FAR = 1e12
 EXTENT = 0.4
 
 
-def seen_numbers(x: Any, called: str, missing: bool = False) -> Any:
+def seen_numbers(x: Any, called: str, missing: bool = False, name: str = "x") -> Any:
     """Events as an array, NaN in them only where `missing`, and of sizes whose squares are numbers.
 
     Raises:
         DataError: what `core.inputs.as_array` refuses; values too large, or columns that vary too little, for squares.
     """
-    x = as_array(x, name="x", called=called, allow_nan=missing, missing=unseen(called))
+    x = as_array(x, name=name, called=called, allow_nan=missing, missing=unseen(called))
     if not concrete(x) or np.ndim(x) < 2 or not np.size(x):
         return x
     host = np.asarray(x, float).reshape(-1, np.shape(x)[-1])
@@ -52,10 +52,10 @@ def seen_numbers(x: Any, called: str, missing: bool = False) -> Any:
     wrong = (np.isfinite(reach) & (reach > limit)) | ((width > 0) & (width < 1 / limit))
     if wrong.any():
         raise DataError(
-            "x has columns whose squares are no numbers", called=called,
+            f"{name} has columns whose squares are no numbers", called=called,
             expected=f"values up to {limit:.0e}, and columns that vary by {1 / limit:.0e} or more",
             got=f"column {int(np.argmax(wrong))} from {low[wrong][0]:.3g} to {high[wrong][0]:.3g}",
-            fix="np.asarray(x) / np.where(np.any(x, axis=0), np.nanmax(np.abs(x), axis=0), 1)",
+            fix=f"np.asarray({name}) / np.where(np.any({name}, axis=0), np.nanmax(np.abs({name}), axis=0), 1)",
         )  # fmt: skip
     return x
 

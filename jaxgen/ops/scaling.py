@@ -29,13 +29,19 @@ def mean_and_scale(x) -> tuple[jax.Array, jax.Array]:
     """
     x = floating(x)
     axis = 0 if x.ndim <= 2 else None
+    low, high = jnp.nanmin(x, axis=axis), jnp.nanmax(x, axis=axis)
+    # by a power of two, which rounds nothing: squares of 1e30 or of 1e-30 are no numbers in float32
+    exponent = jnp.frexp(jnp.maximum(jnp.abs(low), jnp.abs(high)))[1]
+    most = jnp.finfo(x.dtype).maxexp - 4  # one over it is normal too
+    unit = jnp.ldexp(jnp.ones((), x.dtype), jnp.clip(exponent, -most, most))
+    x = x / unit
     # twice, since the mean of large numbers is only as exact as they are
     center = jnp.nanmean(x, axis=axis)
     center = center + jnp.nanmean(x - center, axis=axis)
     scale = jnp.nanstd(x - center, axis=axis)
     # compared, because rounding gives a constant column a deviation of its last digit
-    varies = (jnp.nanmax(x, axis=axis) > jnp.nanmin(x, axis=axis)) & (scale > 0)
-    return center, jnp.where(varies, scale, 1)
+    varies = (high > low) & (scale > 0)
+    return center * unit, jnp.where(varies, scale * unit, 1)
 
 
 def units(x) -> tuple[jax.Array, jax.Array]:

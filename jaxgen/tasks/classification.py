@@ -76,7 +76,7 @@ def class_densities(
     called = "class_densities(key, start, x, label)"
     check_key(key, called)
     batch = as_batch(x, name="x", called=called, missing=True)
-    label = checked_labels(label, batch.events, called, least=2, unknown=True)
+    label = checked_labels(label, batch.events, called, least=2, unknown=True, numbered=True)
     given = batch.weight is not None
     weight = np.ones(batch.events) if batch.weight is None else np.asarray(batch.weight)
     mass = np.array([weight[label == c].sum() for c in range(label.max() + 1)])
@@ -180,7 +180,7 @@ def propagate(model: Any, x: Any, label: Any, *, classes: int | None = None, str
     if not 0 < strength < np.inf:
         raise FitError("no such prior", called=called, expected="a strength above 0", got=f"strength={strength!r}")
     batch = events_of(model, x, called)
-    label = checked_labels(label, batch.events, called, classes=classes, unknown=True)
+    label = checked_labels(label, batch.events, called, classes=classes, unknown=True, numbered=True)
     known = algebra.take(batch._replace(weight=None, label=None), np.flatnonzero(label >= 0))
     of_chunk = lambda key, x, context: model.responsibilities(x, context=context)  # noqa: E731
     share = by_chunks(of_chunk, jax.random.key(0), known)

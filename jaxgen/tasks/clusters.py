@@ -13,6 +13,7 @@ from jaxgen.core.errors import FitError, ShapeError
 from jaxgen.core.inputs import as_array
 from jaxgen.core.methods import is_count
 from jaxgen.ops.distances import over_rows, squared_distances
+from jaxgen.ops.scales import seen_numbers
 from jaxgen.tasks.labels import checked_labels
 
 
@@ -54,10 +55,11 @@ def agreement(label: Any, cluster: Any) -> Agreement:
     cluster = np.asarray(as_array(cluster, name="cluster", called=called))
     label = checked_labels(label, len(cluster), called, unknown=True)
     cluster = checked_labels(cluster, len(label), called, unknown=True)[label >= 0]
-    label = label[label >= 0]
-    table = np.zeros((label.max() + 1, cluster.max() + 2))  # clusters -1 are the last column
+    # -1 is a cluster like others
+    classes, label = np.unique(label[label >= 0], return_inverse=True)
+    clusters, cluster = np.unique(cluster, return_inverse=True)
+    table = np.zeros((len(classes), len(clusters)))
     np.add.at(table, (label, cluster), 1)
-    table = table[:, table.any(axis=0)][table.any(axis=1)]
     n = float(table.sum())
     rows, columns = linear_sum_assignment(table, maximize=True)
     return Agreement(float(table[rows, columns].sum() / n), _adjusted_rand(table, n), _shared(table / n))
@@ -98,7 +100,7 @@ def neighbour_accuracy(z: Any, label: Any, others: Any, others_label: Any, *, k:
         0.6666666666666666
     """
     called = "neighbour_accuracy(z, label, others, others_label)"
-    z, others = (jnp.asarray(as_array(rows, name="z", called=called), jnp.result_type(float)) for rows in (z, others))
+    z, others = (jnp.asarray(seen_numbers(rows, called, name="z"), jnp.result_type(float)) for rows in (z, others))
     if z.ndim != 2 or z.shape[1:] != others.shape[1:]:
         raise ShapeError("both sets have the same features", called=called, expected="[N, F] and [M, F]",
                          got=f"{list(z.shape)} and {list(others.shape)}")  # fmt: skip
@@ -106,9 +108,9 @@ def neighbour_accuracy(z: Any, label: Any, others: Any, others_label: Any, *, k:
         raise FitError("there are no such neighbours", called=called, expected=f"k from 1 to {len(z)}", got=f"k={k!r}")
     label = checked_labels(label, len(z), called)
     wanted = checked_labels(others_label, len(others), called)
-    classes = int(max(label.max(), wanted.max())) + 1
-    found = _votes(z, jnp.asarray(label), others, k, classes)
-    return float(np.mean(np.asarray(found) == wanted))
+    classes, label = np.unique(label, return_inverse=True)
+    found = _votes(z, jnp.asarray(label), others, k, len(classes))
+    return float(np.mean(classes[np.asarray(found)] == wanted))
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))

@@ -96,6 +96,15 @@ def _check_reject(reject: float, called: str) -> None:
         raise FitError("no such probability", called=called, expected="reject from 0 to 1", got=f"reject={reject!r}")
 
 
+def _as_probs(probs: Any, called: str) -> np.ndarray:
+    probs = np.asarray(as_array(probs, name="probs", called=called), np.float64)
+    sums = probs.sum(axis=-1)
+    if (probs < 0).any() or not np.allclose(sums, 1, atol=1e-3):
+        raise DataError("these are no probabilities", called=called, expected="0 or more, with a sum of 1",
+                        got=f"numbers from {probs.min():g}, sums from {sums.min():g} to {sums.max():g}")  # fmt: skip
+    return probs
+
+
 def tempered(probs: np.ndarray, temperature: float) -> np.ndarray:
     """Return probabilities to the power of an inverse temperature, over their sum.
 
@@ -132,16 +141,13 @@ def temperature(probs: Any, label: Any) -> float:
     from scipy.optimize import minimize_scalar
 
     called = "temperature(probs, label)"
-    probs = np.asarray(as_array(probs, name="probs", called=called), np.float64)
+    probs = _as_probs(probs, called)
     if np.shape(label) != probs.shape[:-1]:
         raise ShapeError("there is a label for each event", called=called, expected=f"label {list(probs.shape[:-1])}",
                          got=f"shape {list(np.shape(label))}")  # fmt: skip
     probs = probs.reshape(-1, probs.shape[-1])
     label = checked_labels(np.ravel(np.asarray(label)), len(probs), called, classes=probs.shape[1], unknown=True)
     probs, label = probs[label >= 0], label[label >= 0]
-    if (probs < 0).any() or not np.allclose(probs.sum(axis=1), 1, atol=1e-3):
-        raise DataError("these are no probabilities", called=called, expected="rows of sum 1",
-                        got=f"sums from {probs.sum(axis=1).min():g} to {probs.sum(axis=1).max():g}")  # fmt: skip
     # what was rounded to zero is as unlikely as the smallest number there is
     logs = np.log(np.maximum(probs, np.finfo(np.float32).tiny))
 
@@ -165,7 +171,7 @@ def decide(probs: Any, *, reject: float = 0.0) -> np.ndarray:
         reject: from 0 to 1.
 
     Raises:
-        FitError: no such probability.
+        FitError: no such probability. DataError: rows that do not add up to 1.
 
     Source: Chow (1970), On optimum recognition error and reject tradeoff.
 
@@ -175,5 +181,5 @@ def decide(probs: Any, *, reject: float = 0.0) -> np.ndarray:
     """
     called = "decide(probs)"
     _check_reject(reject, called)
-    probs = np.asarray(as_array(probs, name="probs", called=called))
+    probs = _as_probs(probs, called)
     return np.where(probs.max(axis=-1) >= reject, probs.argmax(axis=-1), -1).astype(np.int32)

@@ -11,7 +11,7 @@ from jaxgen.core.inputs import as_array, as_label
 
 
 def checked_labels(label: Any, n: int, called: str, *, classes: int | None = None, least: int = 1,
-                   unknown: bool = False) -> np.ndarray:  # fmt: skip
+                   unknown: bool = False, numbered: bool = False) -> np.ndarray:  # fmt: skip
     """Return labels of n events as int32 `[n]`, or refuse what are none.
 
     Args:
@@ -21,6 +21,7 @@ def checked_labels(label: Any, n: int, called: str, *, classes: int | None = Non
         classes: their number, where it is given.
         least: so many classes have to be among them.
         unknown: -1 is let in.
+        numbered: classes are numbered through, so that the largest label says how many there are.
 
     Raises:
         DataError: no whole numbers, none known, classes that are not there or too few of them. ShapeError: another
@@ -44,6 +45,10 @@ def checked_labels(label: Any, n: int, called: str, *, classes: int | None = Non
     if len(known) < least:
         raise DataError("there is only one class", called=called, expected="labels of 2 classes or more",
                         got=f"label {int(known[0])} throughout")  # fmt: skip
+    if numbered and classes is None and known[-1] >= n:
+        raise DataError("labels are no numbers of classes", called=called,
+                        expected=f"0 to {len(known) - 1} for {len(known)} classes", got=f"up to {int(known[-1])}",
+                        fix="number the classes without gaps")  # fmt: skip
     if classes is not None and known[-1] >= classes:
         raise DataError("a label is of a class that is not there", called=called, expected=f"0 to {classes - 1}",
                         got=str(int(known[-1])), fix="a larger number of classes, or other labels")  # fmt: skip

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.errors import FitError, ShapeError
-from jaxgen.core.inputs import as_array
 from jaxgen.core.methods import is_count
 from jaxgen.ops.distances import over_rows, squared_distances
+from jaxgen.ops.scales import seen_numbers
 from jaxgen.tasks.labels import checked_labels
 
 #: the largest change of a share after which spreading ends, and its steps at most
@@ -53,7 +53,7 @@ def spread_labels(
         [0, 0, 0, 1, 1, 1]
     """
     called = "spread_labels(z, label)"
-    z = jnp.asarray(as_array(z, name="z", called=called), jnp.result_type(float))
+    z = jnp.asarray(seen_numbers(z, called, name="z"), jnp.result_type(float))
     if z.ndim != 2:
         raise ShapeError("features are rows of one length", called=called, expected="z [N, F]",
                          got=f"shape {list(z.shape)}", fix="z.reshape(len(z), -1)" if z.ndim > 2 else "")  # fmt: skip
@@ -62,7 +62,7 @@ def spread_labels(
                        got=f"neighbours={neighbours!r}")  # fmt: skip
     if not 0 < reach < 1:
         raise FitError("no such share", called=called, expected="reach above 0 and below 1", got=f"reach={reach!r}")
-    label = checked_labels(label, len(z), called, classes=classes, unknown=True)
+    label = checked_labels(label, len(z), called, classes=classes, unknown=True, numbered=True)
     size = int(label.max()) + 1 if classes is None else classes
     start = np.zeros((len(z), size))
     start[label >= 0, label[label >= 0]] = 1

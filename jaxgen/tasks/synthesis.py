@@ -179,6 +179,9 @@ class Synthesizer:
             raise ModelError("that is no number of rows", called=called, expected="1 or more", got=repr(n))
         given = {plain(name): cell for name, cell in (given or {}).items()}
         draw = functools.partial(self._events, given=given, called=called)
+        if where is not None and not callable(where):
+            raise ModelError("a condition is a function of rows", called=called, got=type(where).__name__,
+                             expected="where(frame) -> [N] bools")  # fmt: skip
         if where is None:
             return Drawn(self._decoded(draw(key, n), given, called), 1.0, n)
         kept: list[np.ndarray] = []

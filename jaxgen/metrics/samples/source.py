@@ -20,6 +20,7 @@ from jaxgen.core.scores import Measured, plus_minus
 from jaxgen.core.tables import Frame, Table
 from jaxgen.core.value import ByValue, algorithm
 from jaxgen.metrics.features import grey_classes, grey_features
+from jaxgen.ops.scales import EXTENT
 from jaxgen.ops.scaling import units
 
 #: events whose features are found at once
@@ -184,6 +185,11 @@ def blocks(key: Any, source: Any, feature: Any, called: str, *, n: int | None = 
         if not bool(jnp.isfinite(found).all()):
             raise DataError(f"{name}: features that are not finite", called=called, expected="finite numbers",
                             got="NaN or infinity", fix="check the events, then the feature")  # fmt: skip
+        largest = float(jnp.max(jnp.abs(found), initial=0))
+        if largest > float(jnp.finfo(found.dtype).max) ** EXTENT:
+            raise DataError(f"{name}: features whose squares are no numbers", called=called, got=f"{largest:g}",
+                            expected=f"up to {float(jnp.finfo(found.dtype).max) ** EXTENT:.0e}",
+                            fix="other units of the events")  # fmt: skip
         yield found
 
 
