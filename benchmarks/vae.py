@@ -210,34 +210,6 @@ def auroc(strange: np.ndarray, usual: np.ndarray) -> float:
     return float((ranks.sum() - len(strange) * (len(strange) + 1) / 2) / (len(strange) * len(usual)))
 
 
-@functools.partial(jax.jit, static_argnames=("steps", "draws"))
-def regret(key: Any, model: Any, x: Any, steps: int = 300, draws: int = 32) -> jax.Array:
-    """What the bound of each event gains from a posterior of its own in place of the encoder's, nats.
-
-    Source: Xiao, Yan and Amit (2020), Likelihood regret: an out-of-distribution detection score for variational
-    autoencoders.
-    """
-    optimizer = optax.adam(0.05)
-
-    def one(key: Any, x: Any) -> jax.Array:
-        given = model.inference(x)
-
-        def bound(parameters: Any, key: Any) -> jax.Array:
-            own = given._replace(parameters=parameters)
-            return own.log_likelihood(own.propose(key)[0]) - jnp.sum(own.divergence())
-
-        def step(carry: Any, key: Any) -> Any:
-            parameters, moments = carry
-            updates, moments = optimizer.update(jax.grad(lambda p: -bound(p, key))(parameters), moments)
-            return (optax.apply_updates(parameters, updates), moments), None
-
-        start, keys = given.parameters, jax.random.split(key, steps + draws)
-        (best, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), keys[:steps])
-        return jnp.mean(jax.vmap(lambda key: bound(best, key) - bound(start, key))(keys[steps:]))
-
-    return jax.lax.map(lambda rows: one(*rows), (jax.random.split(key, len(x)), x), batch_size=500)
-
-
 def strangers(options: Any) -> None:
     """A model of clothes scores digits higher than clothes; what a posterior of their own would gain tells them apart.
 
@@ -264,7 +236,7 @@ def strangers(options: Any) -> None:
         "AUROC by typicality": auroc(np.abs(a - typical), np.abs(b - typical)),
         "AUROC by complexity": auroc(-a - length(strange), -b - length(usual)),
         "AUROC by likelihood regret": auroc(
-            *(np.asarray(regret(jax.random.key(5), model, x.astype(np.float32))) for x in (strange, usual))),
+            *(jg.tasks.LikelihoodRegret()(jax.random.key(5), model, x.astype(np.float32)) for x in (strange, usual))),
         "AUROC by the ratio to a model of mutated clothes": auroc(
             background_score(strange) - a, background_score(usual) - b),
         "AUROC by the ratio to independent pixels": auroc(-ratio(strange, a), -ratio(usual, b)),

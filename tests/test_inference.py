@@ -128,6 +128,22 @@ def test_rounds_serve_one_observation():
         calibrate(KEY, found, simulator)
 
 
+@pytest.mark.parametrize("estimate", [nle, nre])
+def test_rounds_of_chains_simulate_where_the_posterior_is(estimate):
+    """Pairs of as many rows as in the tests of one round: the programs of the training are theirs."""
+    found = estimate(KEY, PRIOR, simulator, simulations=N, rounds=2, observed=SEEN, steps=STEPS)
+    theta, half = np.asarray(found.simulations.theta), N // 2
+    assert len(theta) == len(found.simulations.x) == N
+    # first draws of the prior, then of what was learned: means of 1000 draws of deviations .32 and .22
+    np.testing.assert_allclose(theta[:half].mean(axis=0), 0, atol=0.05)
+    np.testing.assert_allclose(theta[:half].std(axis=0), VARIANCE**0.5, rtol=0.1)
+    np.testing.assert_allclose(theta[half:].mean(axis=0), np.asarray(SEEN) / 2, atol=0.08)
+    np.testing.assert_allclose(theta[half:].std(axis=0), (VARIANCE / 2) ** 0.5, rtol=0.25)
+    draws = np.asarray(found.sample(KEY, 1000, SEEN))
+    np.testing.assert_allclose(draws.mean(axis=0), np.asarray(SEEN) / 2, atol=0.05)
+    np.testing.assert_allclose(draws.std(axis=0), (VARIANCE / 2) ** 0.5, rtol=0.15)
+
+
 def test_calibration_tells_right_from_wrong(posterior):
     fresh = pairs(3, 300)
     right = calibrate(KEY, posterior, fresh, draws=31)

@@ -312,3 +312,26 @@ def test_sequences_with_a_chain_for_a_prior():
     data = np.random.default_rng(0).normal(size=(8, 5, 2)) * [1.0, 1e6]
     start = jg.VAE.init(jax.random.key(0), data, hmm(0.5), hidden=(4,), likelihood=jg.likelihoods.gaussian)
     np.testing.assert_allclose(start.scaling[1], data.reshape(-1, 2).std(axis=0), rtol=1e-5)
+
+
+def test_regret_is_the_gap_of_amortisation(pca):
+    """The right posterior is of the encoder's kind, so that the best bound is log p(x): regret is KL(q || p(z | x))."""
+    vae, exact, x = pca
+    columns, offset = np.asarray(vae.decoder.params["Dense_0"]["kernel"]).T, exact.mean
+    precision = 1 + (columns**2).sum(0) / SCALE**2
+    right = (x - offset) @ columns / SCALE**2 / precision
+    wrong = with_encoder_off(vae)
+    mean, scale = np.asarray(wrong.encode(x)), 1.0
+    gap = 0.5 * (precision * (scale**2 + (mean - right) ** 2) - 1 - np.log(precision * scale**2)).sum(axis=1)
+    score = jg.tasks.LikelihoodRegret(draws=1000, step_size=0.02)
+    found = score(jax.random.key(0), wrong, x)
+    # draws of the wrong encoder have log-likelihoods that spread by some nats: 1000 leave .2 nats an event
+    assert np.abs(found - gap).max() < 1.0
+    assert abs(np.mean(found - gap)) < 4 * 0.2 / np.sqrt(len(x))
+    assert gap.max() > 10
+    # nothing to gain but what steps of .02 lose
+    assert np.abs(score(jax.random.key(1), vae, x)).max() < 0.2
+    with pytest.raises(jg.ModelError, match="cannot be scored so"):
+        score(jax.random.key(0), vae.prior, x[:, :L])
+    with pytest.raises(jg.FitError, match="refitted in steps"):
+        jg.tasks.LikelihoodRegret(steps=0)(jax.random.key(0), vae, x)

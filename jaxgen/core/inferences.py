@@ -96,6 +96,9 @@ class Inference(Protocol):
     def divergence(self) -> jax.Array | None:
         """`KL(q(z | x) || p(z))`, nats, by coordinate where it is a sum over them; None where it is not known."""
 
+    def at(self, parameters: Any) -> Inference:
+        """The same with another context of the posterior."""
+
     def held(self, factor: Any) -> Inference:
         """The same, seen by gradients otherwise: draws pass `factor` times their gradient back to the posterior, whose
         density is held. With 1 this is the path gradient; with the normalised weight of a draw the doubly

@@ -28,7 +28,14 @@ from jaxgen.tasks.probe import Probe, linear_probe
 from jaxgen.tasks.ratio import Ratio, ratio
 from jaxgen.tasks.representation import features
 from jaxgen.tasks.robust import Trimmed
-from jaxgen.tasks.scores import LatentDensity, LikelihoodRatio, Reconstruction, Surprise, Typicality
+from jaxgen.tasks.scores import (
+    LatentDensity,
+    LikelihoodRatio,
+    LikelihoodRegret,
+    Reconstruction,
+    Surprise,
+    Typicality,
+)
 from jaxgen.tasks.spreading import spread_labels
 from jaxgen.tasks.streams import Alarm, AlarmInfo, AlarmState, step_surprise
 from jaxgen.tasks.synthesis import Drawn, Synthesizer, synthesizer
@@ -36,11 +43,11 @@ from jaxgen.tasks.synthesis import Drawn, Synthesizer, synthesizer
 __all__ = [
     "Agreement", "Alarm", "AlarmInfo", "AlarmState", "Anomalies", "Attribution", "Calibrated", "ChainPosterior",
     "Chains", "ClassDensities", "Comparison", "Detector", "Drawn", "Fidelity", "Labeller", "LatentDensity",
-    "LikelihoodRatio", "NeuralPosterior", "Predictive", "Private", "Probe", "Propagated", "Ratio", "Reconstruction",
-    "Simulations", "Surprise", "Synthesizer", "Trimmed", "Typicality", "agreement", "anomaly", "attribution",
-    "calibrate", "class_densities", "compare", "conformal", "decide", "detector", "features", "fidelity",
-    "jensen_shannon", "kl", "labeller", "linear_probe", "multi_information", "neighbour_accuracy", "nle", "npe",
-    "nre", "predictive", "private_mixture", "propagate", "ratio", "shared_information", "spread_labels",
+    "LikelihoodRatio", "LikelihoodRegret", "NeuralPosterior", "Predictive", "Private", "Probe", "Propagated", "Ratio",
+    "Reconstruction", "Simulations", "Surprise", "Synthesizer", "Trimmed", "Typicality", "agreement", "anomaly",
+    "attribution", "calibrate", "class_densities", "compare", "conformal", "decide", "detector", "features",
+    "fidelity", "jensen_shannon", "kl", "labeller", "linear_probe", "multi_information", "neighbour_accuracy", "nle",
+    "npe", "nre", "predictive", "private_mixture", "propagate", "ratio", "shared_information", "spread_labels",
     "step_surprise", "synthesizer", "temperature",
 ]  # fmt: skip
 

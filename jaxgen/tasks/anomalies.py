@@ -87,7 +87,7 @@ def anomaly(
         x: the events in question, `[M, *event]`, or with what comes with them, `dict(x=x, context=context)`.
         reference: normal events, `[n, *event]`. Without folds they must not have been in the fit.
         score: `(key, model, x) -> [N]`, high is strange: `Surprise`, `Typicality`, `LikelihoodRatio`,
-            `Reconstruction`, `LatentDensity`, or your own.
+            `Reconstruction`, `LatentDensity`, `LikelihoodRegret`, or your own.
         level: of false discoveries.
         rate: of false alarms, of the threshold; None is `level`.
         folds: 2 or more, or None.

@@ -394,6 +394,10 @@ class Given(NamedTuple):
         known = has(self.posterior, Divergent) and self.posterior.has_divergence(self.prior)
         return self.posterior.divergence(self.prior, self.parameters) if known else None
 
+    def at(self, parameters):
+        """The same with another context of the posterior."""
+        return self._replace(parameters=parameters)
+
     def held(self, factor):
         """The same with the posterior's density held, and `factor` times the gradient through its draws."""
         return self._replace(factor=factor)
