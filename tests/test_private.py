@@ -81,7 +81,8 @@ def test_less_is_promised_with_more_noise():
 
 @pytest.mark.parametrize(("change", "words"), [
     ({"epsilon": 0.0}, "no promise"), ({"delta": 1.0}, "no promise"), ({"low": 1.0, "high": 0.0}, "no bounds"),
-    ({"high": math.inf}, "no bounds"), ({"k": 0}, "no such fit"), ({"steps": 2}, "no such fit"),
+    ({"high": math.inf}, "no bounds"), ({"low": [0.0]}, "of the columns"), ({"k": 0}, "no such fit"),
+    ({"steps": 2}, "no such fit"),
 ])  # fmt: skip
 def test_refusals(change, words):
     given = {"k": 1, "low": 0.0, "high": 1.0, "epsilon": 1.0, "delta": 1e-5} | change

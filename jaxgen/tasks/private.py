@@ -243,7 +243,11 @@ def private_mixture(
     if x.ndim != 2:
         raise DataError("a mixture needs a table", called=called, expected="x [N, D]", got=f"shape {list(x.shape)}")
     d = x.shape[1]
-    low, high = (np.broadcast_to(np.asarray(end, float), (d,)) for end in (low, high))
+    low, high = np.asarray(low, float), np.asarray(high, float)
+    if {low.shape, high.shape} - {(), (d,)}:
+        raise ModelError("bounds are of the columns", called=called, expected=f"low and high: a number, or [{d}]",
+                         got=f"shapes {list(low.shape)}, {list(high.shape)}")  # fmt: skip
+    low, high = np.broadcast_to(low, (d,)), np.broadcast_to(high, (d,))
     norm = math.sqrt(d) + 1 if norm is None else float(norm)
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all() and norm > 0):
         raise ModelError("those are no bounds", called=called, expected="low below high in each column, norm above 0",
