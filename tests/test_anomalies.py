@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -178,6 +179,47 @@ def test_detector_refuses_clearly():
         jg.tasks.detector(KEY, [1.0, 2.0])
     with pytest.raises(jg.DataError, match="2 or more"):
         jg.tasks.detector(KEY, [[1.0, 2.0]])
+
+
+def cars(names=("diesel", "petrol", "solar"), n=150):
+    """Weights that go with a label: solar cars are light; some rows have no colour."""
+    rng = np.random.default_rng(0)
+    kind = rng.integers(0, 3, n)
+    return pd.DataFrame({
+        "fuel": np.array(names)[kind], "weight": np.array([2.0, 1.5, 0.5])[kind] + 0.1 * rng.normal(size=n),
+        "used": kind == 0, "colour": np.where(rng.random(n) < 0.2, None, np.where(rng.random(n) < 0.5, "red", "blue")),
+    })  # fmt: skip
+
+
+def test_detector_takes_frames_of_any_columns():
+    """Every level and every weight is usual alone: strange is what never goes together."""
+    frame = cars()
+    found = jg.tasks.detector(KEY, frame)
+    usual = np.asarray(found.strangeness(frame))
+    odd = pd.DataFrame({
+        "fuel": ["solar", "solar", "diesel", "solar"], "weight": [2.0, 0.5, 2.0, np.nan],
+        "used": [False, True, True, False], "colour": ["red", "red", "red", None],
+    })  # fmt: skip
+    scores = np.asarray(found.strangeness(odd))
+    assert (scores[[0, 1, 3]] > usual.max()).all()  # too heavy; used; a weight is missing where none was
+    assert scores[2] < np.quantile(usual, 0.9)
+    result = jg.tasks.anomaly(KEY, found, odd, reference=cars(n=120))
+    np.testing.assert_allclose(result.scores, scores, rtol=1e-5)
+    with pytest.raises(jg.DataError, match="none of its levels"):
+        found.strangeness(odd.assign(fuel="steam"))
+    never = frame.assign(fuel=pd.Categorical(frame["fuel"], ["diesel", "petrol", "solar", "steam"]))
+    steam = jg.tasks.detector(KEY, never).strangeness(never[:5].assign(fuel="steam"))
+    assert (np.asarray(steam) > usual.max()).all()
+
+
+def test_names_and_order_of_levels_are_nothing():
+    """Other names sort otherwise, so that indicators stand in another order: sums round otherwise."""
+    first, other = cars(), cars(("z", "y", "a"))
+    scores = [np.asarray(jg.tasks.detector(KEY, frame).strangeness(frame)) for frame in (first, other)]
+    np.testing.assert_allclose(*scores, rtol=0.02, atol=0.02)
+    numbers = first[["weight"]].assign(more=first["weight"] ** 2)
+    as_frame, as_array = (jg.tasks.detector(KEY, x).strangeness(x) for x in (numbers, numbers.to_numpy()))
+    np.testing.assert_array_equal(as_frame, as_array)  # frames of numbers are as before
 
 
 # ---- attribution

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -11,7 +12,8 @@ import jax.numpy as jnp
 from jaxgen.core.errors import DataError, ModelError, ShapeError
 from jaxgen.core.inputs import as_array
 from jaxgen.core.methods import batch_axes, check_key, is_count
-from jaxgen.core.pytree import model
+from jaxgen.core.pytree import model, static
+from jaxgen.core.tables import Schema
 from jaxgen.fit.em import EM
 from jaxgen.fit.scan import scan_fit
 from jaxgen.models.densities.gaussian import Gaussian
@@ -19,6 +21,7 @@ from jaxgen.models.latent.mixture import Mixture
 from jaxgen.ops.kernels import kernel_by_leaving_out, kernel_log_density
 from jaxgen.ops.powers import best_power, yeo_johnson
 from jaxgen.ops.scaling import units
+from jaxgen.tasks.indicators import Indicators, by_column, schema_of_mixed
 
 #: mixtures that share a vote, their components, and steps of EM
 BAGS, COMPONENTS, STEPS = 4, 4, 40
@@ -83,23 +86,38 @@ class Detector:
     Args:
         views: of the columns.
         votes: for each view its densities.
+        columns: what makes numbers of a table's rows; None of numbers.
+        schema: of the table; frames are read by it.
     """
 
     views: tuple[View, ...]
     votes: tuple[tuple[Vote, ...], ...]
+    columns: Indicators | None = None
+    schema: Schema | None = static(default=None)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
         """`[D]`."""
-        return tuple(self.views[0].center.shape)
+        return tuple((self.views[0] if self.columns is None else self.columns).center.shape)
+
+    @property
+    def missing(self) -> bool:
+        """True where a cell may be missing: of a table."""
+        return self.schema is not None
 
     def strangeness(self, x: Any) -> jax.Array:
         """Return how strange events are, `[*batch, D] -> [*batch]`: about a standard normal number of normal ones.
 
+        Of a table `x` is a frame with its columns, or the numbers that its schema makes of one, NaN for missing.
+
         Raises:
-            ShapeError: other columns. DataError: NaN, or what are no numbers.
+            ShapeError: other columns. DataError: NaN, or what are no numbers; a level that the table did not have.
         """
-        x = jnp.asarray(as_array(x, name="x", called="Detector.strangeness(x)"), self.views[0].center.dtype)
+        called = "Detector.strangeness(x)"
+        if self.schema is not None:
+            x = self.schema.read(x, called)
+        x = as_array(x, name="x", called=called, allow_nan=self.missing)
+        x = jnp.asarray(x, self.views[0].center.dtype)
         batch = batch_axes(x.shape, self.event_shape, "Detector.strangeness(x)")
         return _strangeness(self, x.reshape(-1, *self.event_shape)).reshape(batch)
 
@@ -112,9 +130,15 @@ def detector(key: Any, x: Any, *, rows: int = 4096) -> Detector:
     Gaussians, each of a resampled table. Their surprises are put on one scale, and the largest counts: strange is what
     one of them finds strange.
 
+    In a frame with labels, booleans or missing cells each level, and being missing, has an indicator, and all of a
+    column's together the variance of one number: a column of labels weighs as one of numbers, however many levels it
+    has, and scores do not depend on their names or order. A cell that is missing in a column where none was, or a level
+    of a category that no row had, is strange; a level that the columns do not know is refused.
+
     Args:
         key: typed key.
-        x: normal events `[N, D]`, numbers, 2 or more of them; a few anomalies among them do little.
+        x: normal events, 2 or more of them; a few anomalies among them do little: numbers `[N, D]`, or a frame of
+            columns of any kinds but dates, or a `data.Table`.
         rows: at most so many of them, drawn by chance, are centers of kernels.
 
     Returns:
@@ -122,7 +146,7 @@ def detector(key: Any, x: Any, *, rows: int = 4096) -> Detector:
         p-values, and so has `anomaly(key, tasks.detector, x, reference=normal, folds=5)`.
 
     Raises:
-        DataError: too few events, NaN. ShapeError: what is no table.
+        DataError: too few events, NaN in an array, a frame that is no table. ShapeError: what is no table.
 
     Example:
         >>> x = jax.random.normal(jax.random.key(0), (100, 2))
@@ -133,7 +157,10 @@ def detector(key: Any, x: Any, *, rows: int = 4096) -> Detector:
     """
     called = "detector(key, x)"
     check_key(key, called)
-    x = jnp.asarray(as_array(x, name="x", called=called))
+    schema = schema_of_mixed(x)
+    x = as_array(x if schema is None else schema.read(x, called), name="x", called=called,
+                 allow_nan=schema is not None)  # fmt: skip
+    x = jnp.asarray(x)
     if x.ndim != 2:
         fix = "np.asarray(x).reshape(len(x), -1)" if x.ndim > 2 else "np.asarray(x)[:, None]"
         raise ShapeError("a detector needs a table", called=called, expected="x [N, D]", got=f"shape {list(x.shape)}",
@@ -143,21 +170,29 @@ def detector(key: Any, x: Any, *, rows: int = 4096) -> Detector:
     if not is_count(rows, 2):
         raise ModelError("kernels need centers", called=called, expected="rows of 2 or more", got=repr(rows))
     x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
+    columns = None if schema is None else Indicators.of(schema, x)
+    x, groups = (x, None) if columns is None else (columns(x), columns.groups)
     chosen, resampled = jax.random.split(key)
     centers = x if len(x) <= rows else x[jax.random.choice(chosen, len(x), (rows,), replace=False)]
-    views = _views(x)
+    views = _views(x, groups)
     votes = tuple((_kernel(view(centers)), _mixtures(resampled, view(x))) for view in views)
-    return Detector(views, votes)
+    return Detector(views, votes, columns, schema)
 
 
-@jax.jit
-def _views(x: jax.Array) -> tuple[View, View]:
+@functools.partial(jax.jit, static_argnames="groups")
+def _views(x: jax.Array, groups: tuple[int, ...] | None) -> tuple[View, View]:
     center, scale = units(x)
+    if groups is not None:
+        scale, indicator = by_column(x, scale, groups)
     z = (x - center) / scale
     constant = jnp.max(z, axis=0) == jnp.min(z, axis=0)
+    if groups is not None:
+        constant |= indicator
     power = jnp.where(constant, 1, best_power(z))
     made = yeo_johnson(z, power)
     unit = jnp.std(made, axis=0)
+    if groups is not None:
+        unit = jnp.where(indicator, 1, unit)
     normal = View(center, scale, power, jnp.mean(made, axis=0), jnp.where(unit > 0, unit, 1))
     return View(center, scale), normal
 
@@ -192,6 +227,7 @@ def _mixtures(key: Any, z: jax.Array) -> Vote:
 
 @jax.jit
 def _strangeness(detector: Detector, x: jax.Array) -> jax.Array:
+    x = x if detector.columns is None else detector.columns(x)
     found = [
         (vote.surprise(z) - vote.middle) / vote.spread
         for view, votes in zip(detector.views, detector.votes, strict=True) for z in (view(x),) for vote in votes
