@@ -13,10 +13,11 @@ import numpy as np
 from jax.scipy.special import ndtri
 
 import jaxgen as jg
+from jaxgen.core import algebra
 from jaxgen.core.cells import Cells, Reading, plain, shown
 from jaxgen.core.errors import DataError, FitError, ModelError
 from jaxgen.core.methods import check_key, is_count, per_batch, per_sample
-from jaxgen.core.protocols import Marginal, has
+from jaxgen.core.protocols import Density, Marginal, has
 from jaxgen.core.pytree import fixed, model, part, static
 from jaxgen.core.tables import chosen, columns_of
 from jaxgen.fit.driver import fit
@@ -39,6 +40,8 @@ RESTARTS, TOLERANCE = 4, 1e-4
 EDGE = 1e-6
 #: draws of what is known of a row, of which those that are likely together are taken
 POOL = 4096
+#: draws of a model that are looked at for what are no codes
+LOOKED_AT = 100
 #: rows drawn at once for a condition, and in all for each that is wanted
 BATCH, TRIES = 4096, 1000
 
@@ -91,7 +94,12 @@ class Synthesizer:
 
     @per_batch
     def log_prob(self, x, *, context=None) -> jax.Array:
-        """Nats of rows as `events` makes them, `[*batch, E] -> [*batch]`: of scores, which have no units."""
+        """Nats of rows as `events` makes them, `[*batch, E] -> [*batch]`: of scores, which have no units.
+
+        Raises:
+            ModelError: a model that has no density, such as an autoencoder, whose `model.elbo` is a bound.
+        """
+        algebra.needed(self.model, Density, "Synthesizer.log_prob(x)")
         return self.model.log_prob(x)
 
     @per_sample
@@ -324,7 +332,8 @@ def synthesizer(
         labels: columns to take as labels, though they hold numbers.
         components: numbers of components to choose among, by a fifth of the rows that are held out of their fits; those
             with fewer than 15 rows for a component are left out.
-        scored: give labels a score too, by the rank of their code, for models of numbers alone such as flows.
+        scored: give labels a score too, by the rank of their code, for models of numbers alone such as flows, and
+            autoencoders with `likelihoods.gaussian`.
         steps, batch_size: of the fit; None is the algorithm's own.
 
     Returns:
@@ -332,7 +341,7 @@ def synthesizer(
 
     Raises:
         DataError: fewer than two rows; a column without a value, of several kinds, or of text that names the rows.
-        FitError: a fit that failed.
+        FitError: a fit that failed. ModelError: a model of numbers alone for labels without scores.
 
     Source: Sklar (1959), Fonctions de repartition a n dimensions et leurs marges, for the transform; Rajan and
     Bhattacharya (2016), Dependency clustering of mixed data with Gaussian mixture copulas, for the model.
@@ -372,11 +381,30 @@ def synthesizer(
     fitted = fit(jax.random.fold_in(train, 1), start, x, algorithm, steps=steps, batch_size=batch_size, progress=False)
     if fitted.status == Status.NON_FINITE:
         raise FitError("the fit failed", called=called, expected="finite likelihoods", got=fitted.failure)
+    if model is not None and not scored:
+        _check_codes(jax.random.fold_in(train, 2), fitted.model, margins, called)
     known = [one for one in ranks if one is not None]
     return Synthesizer(
         fitted.model, tuple(one.values.view(np.int32).reshape(-1, 2) for one in known),
         tuple(one.counts.astype(np.int32) for one in known), tuple(margins), library_of(frame), scored,
     )  # fmt: skip
+
+
+def _check_codes(key: Any, model: Any, margins: Sequence[Margin], called: str) -> None:
+    """Refuse a model of numbers alone, whose draws of labels are no codes."""
+    codes = [(own, margin) for margin, (own, _) in zip(margins, _places(margins, False), strict=True)
+             if margin.kind == LABEL]  # fmt: skip
+    if not codes:
+        return
+    x = np.asarray(model.sample(key, (LOOKED_AT,)))
+    for own, margin in codes:
+        drawn = x[:, own]
+        if not np.isin(drawn, np.arange(margin.codes)).all():
+            raise ModelError(
+                f"the model draws numbers where {shown(str(margin.name))} has labels", called=called,
+                expected=f"codes from 0 to {margin.codes - 1}", got=f"such as {drawn[0]:.3g}",
+                fix="scored=True, which gives labels scores too",
+            )  # fmt: skip
 
 
 def _mixture(key: Any, x: np.ndarray, margins: Sequence[Margin], scored: bool, components: Iterable[int]) -> Any:
