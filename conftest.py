@@ -55,6 +55,12 @@ def group(nodeid):
     return (path, name.rstrip("]").partition("[")[2].partition("-")[0] if path.endswith(BY_CASE) else "")
 
 
+def pytest_collection_finish():
+    """What was imported and collected stays to the end: it is not looked through for cycles again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(items):
     """The tests of a group run one after the other, also in a single process; groups in the order of their files."""
     order = {}

@@ -342,7 +342,8 @@ case("jaxgen.plot.decoded(model, x)", model=gaussian, x=np.arange(4.0), path=np.
 case("jaxgen.plot.decoded(model, x)", "x", model=chain, x=np.array([[1, 9, 8, 0]]))
 case("jaxgen.plot.points(x)", "x", x=np.c_[X, X])
 case("jaxgen.plot.images(array)", "array", array=np.zeros((3, 16)), height=4, width=4)
-case("jaxgen.select(key, x, ks, steps=1, restarts=1, progress=False)", "ks", x=X, ks=[0])
+case("jaxgen.select(key, x, ks, kinds, steps=1, restarts=1, progress=False)", "ks", x=X, ks=[0],
+     kinds={"diagonal": jaxgen.DiagonalGaussian.init})
 case("jaxgen.annealing.ladder(betas, 5, 'f')", "betas", betas=np.linspace(0, 2, 5))
 
 # models

@@ -263,7 +263,7 @@ def test_missing_entries_are_marginalised(leaf):
 @leaves
 def test_degenerate_data_stay_finite(leaf):
     key = jax.random.key(0)
-    for values in ([[2.0], [2.0], [2.0]], [[1.0]], [[2.0], [3.0], [2.0], [3.0]]):
+    for values in ([[2.0]] * 4, [[1.0]], [[2.0], [3.0], [2.0], [3.0]]):
         x = np.array(values, np.float32)
         model = leaf.init(key, x)
         for _ in range(5):
@@ -273,7 +273,7 @@ def test_degenerate_data_stay_finite(leaf):
     kept, repairs = step(model, x, np.zeros(len(x), np.float32))
     assert jax.tree.all(jax.tree.map(np.array_equal, kept, model))
     assert int(repairs) == 1
-    empty = leaf.init(key, np.full((3, 1), np.nan, np.float32), missing=True)
+    empty = leaf.init(key, np.full((4, 1), np.nan, np.float32), missing=True)
     assert all(np.isfinite(part).all() for part in fields(empty))
     # a component that closes in on one event stops at the floor, and says so
     if leaf is not NegativeBinomial:

@@ -1,5 +1,6 @@
 """What the documents show runs: the README's Python, and every notebook."""
 
+import itertools
 import pathlib
 import re
 
@@ -26,11 +27,20 @@ def test_readme_commands_are_near_the_top():
     assert any(line.startswith("make test") for line in top)
 
 
+#: what cells say of the length of fits, chains and pictures, and what is said here: `.key(2), 2000` are draws of a key
+SHORTER = (
+    (r"\b(steps|sweeps)=\d{3,}\b", r"\1=20"),
+    (r"\bsimulations=[\d_]{3,}\b", "simulations=100"),
+    (r"\bsamples=\d{2,}\b", "samples=10"),
+    (r"(\.key\(\d+\), )\d{4,}\b", r"\g<1>300"),
+)
+
+
 def short(path):
     """A notebook whose fits and chains are cut short: whether its cells run is seen then too, and no number is read."""
     notebook = nbformat.read(path, as_version=4)
-    for cell in notebook.cells:
-        cell.source = re.sub(r"\b(steps|sweeps)=\d{3,}\b", r"\1=20", cell.source)
+    for cell, (pattern, less) in itertools.product(notebook.cells, SHORTER):
+        cell.source = re.sub(pattern, less, cell.source)
     return notebook
 
 
