@@ -28,7 +28,7 @@ def start(x, size):
 
 
 def game(**options):
-    critic = MLP((64, 64, 1), jax.nn.silu)
+    critic = MLP((32, 32, 1), jax.nn.silu)
     return jg.Adversarial(critic, ADAM, ADAM, penalties=(R1(0.1), R2(0.1)), average=None, **options)
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from case import moved
 
 import jaxgen as jg
 from jaxgen import recipes
@@ -21,10 +22,7 @@ KEY = jax.random.key(0)
 
 def noisy(net, scale=0.3):
     """The network with every parameter moved, those that start at zero too."""
-    leaves, tree = jax.tree.flatten(net.params)
-    keys = jax.random.split(jax.random.key(7), len(leaves))
-    moved = [leaf + scale * jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)]
-    return dataclasses.replace(net, params=jax.tree.unflatten(tree, moved))
+    return moved(jax.random.key(7), net, scale)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (28, 28), (8, 12, 3)])
