@@ -37,6 +37,19 @@ def test_anomalies_of_a_detector(folder, capsys):
     pd.testing.assert_frame_equal(*tables)
 
 
+def test_a_label_that_never_goes_with_its_number_is_strange(folder, capsys):
+    rng = np.random.default_rng(1)
+    normal = pd.DataFrame({"kind": rng.choice(["low", "high"], 160), "size": rng.normal(size=160)})
+    normal["size"] += np.where(normal["kind"] == "high", 8.0, 0.0)
+    normal.to_csv(folder / "kinds.csv", index=False)
+    strange = pd.DataFrame({"kind": ["low"] * 10, "size": 8.0})
+    pd.concat([normal[:10], strange]).to_csv(folder / "asked.csv", index=False)
+    out = folder / "kinds-found.csv"
+    command = ["anomaly", str(folder / "asked.csv"), "--reference", str(folder / "kinds.csv"), "-o", str(out)]
+    assert cli.main(command) == 0
+    assert pd.read_csv(out)["anomaly"].tolist() == [0] * 10 + [1] * 10
+
+
 def test_anomalies_of_a_model_are_the_librarys(folder, capsys):
     x, reference = (pd.read_csv(folder / f"{name}.csv").to_numpy(np.float32) for name in ("new", "normal"))
     model = jg.Gaussian.init(jax.random.key(0), reference[:80])

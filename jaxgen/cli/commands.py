@@ -150,7 +150,7 @@ def run_anomaly(options: argparse.Namespace) -> int:
         model = load(options.model)
         schema: Schema | None = load_schema(options.model) or latent.schema(model)
         reference, x = (
-            rows.as_events(model, rows.read_rows(path, options, schema), schema, options.group)
+            rows.as_events(model, rows.read_rows(path, options, schema), schema, options.group, "anomaly")
             for path in (options.reference, options.data)
         )
     else:
@@ -158,8 +158,8 @@ def run_anomaly(options: argparse.Namespace) -> int:
         schema = normal.schema if isinstance(normal, Table) else None
         x = rows.read_rows(options.data, options, schema)
         x = rows.like(schema, x) if schema is not None and isinstance(x, Table) else x
-        seen, reference = _split(split, rows.numbers_of(normal, "anomaly"), 0.5)
-        x, model = rows.numbers_of(x, "anomaly"), detector(train, seen)
+        seen, reference = _split(split, normal, 0.5)
+        model = detector(train, seen)
     found = anomaly(judge, model, x, reference=reference, level=options.level)
     print(found)
     if options.out:

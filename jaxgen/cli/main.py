@@ -132,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("data", help="the rows in question, as for fit")
     one.add_argument("--reference", required=True, metavar="FILE", help="normal rows, of the same columns")
     one.add_argument("--model", metavar="FILE", help="a file that fit wrote, not from the reference (none: half of it "
-                     "makes a detector of numbers)")  # fmt: skip
+                     "makes a detector)")  # fmt: skip
     one.add_argument("--level", type=float, default=0.1, metavar="F",
                      help="the share of false ones among those found, at most (%(default)s)")  # fmt: skip
     one.add_argument("-o", "--out", metavar="FILE", help="csv of scores, p-values, and 1 for what is strange")

@@ -118,16 +118,16 @@ def like(schema: Schema, rows: Table) -> Table:
     return Table(values, schema)
 
 
-def as_events(model: Any, rows: Any, schema: Schema | None, by: str | None) -> Any:
+def as_events(model: Any, rows: Any, schema: Schema | None, by: str | None, verb: str = "score") -> Any:
     """Rows of a file as events of a model: its columns by name, all rows one series, or one for each value of a column.
 
     Pictures are unflattened, scalars without their axis.
     """
     event, owner = model.event_shape, None
     if isinstance(rows, Table):
-        owner = None if by is None else rows.values[:, rows.schema.place(by, "score --group")]
+        owner = None if by is None else rows.values[:, rows.schema.place(by, f"{verb} --group")]
         rows = rows if schema is None else like(schema, rows)
-        rows = numbers_of(rows, "score") if schema is None else np.asarray(rows.values, np.float32)
+        rows = numbers_of(rows, verb) if schema is None else np.asarray(rows.values, np.float32)
     if None not in event:
         return jnp.asarray(rows.reshape((len(rows), *event)) if rows.shape[1] == np.prod(event) else rows)
     if rows.shape[1] == np.prod(event[1:]):
