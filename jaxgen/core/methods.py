@@ -23,6 +23,7 @@ from jaxgen.core.fast import Events
 from jaxgen.core.inputs import COMPANIONS, as_array, as_events, as_label, check_rows, concrete, widened
 from jaxgen.core.protocols import Mapped, has
 from jaxgen.core.pytree import float_type
+from jaxgen.core.rare import rare_paths_left_out, with_rare_paths, without_rare_paths
 
 F = TypeVar("F", bound=Callable[..., Any])
 Shape = tuple[int | None, ...]
@@ -266,12 +267,17 @@ def _opened(method: F, way: _Way) -> F:
     check = {"shape": _checked_sample, "level": _checked_levels}.get(signature.positional[-1], _checked_events)
     static = (*signature.options, *({"length"} & {*signature.companions}))
 
-    @functools.partial(jax.jit, static_argnames=("batch", "shared", *static))
-    def compiled(self: Any, arrays: Any, rows: Any, batch: tuple[int, ...], shared: bool, **options: Any) -> Any:
+    def run(self: Any, arrays: Any, rows: Any, batch: tuple[int, ...], shared: bool, **options: Any) -> Any:
         wide = widened(self)
         one = lambda *arrays, **rows: method(wide, *arrays, **rows, **options)  # noqa: E731
         out = way.run(one, keyed, batch, shared, arrays, rows)
+        if rare_paths_left_out() and not all(jnp.issubdtype(a.dtype, jnp.inexact) for a in jax.tree.leaves(out)):
+            with with_rare_paths():  # labels and bools cannot say that they are wrong
+                out = way.run(one, keyed, batch, shared, arrays, rows)
         return out, _undefined(jax.lax.optimization_barrier(out), arrays[-1]) if of_events else False
+
+    run.__name__ = name  # what profiles and logs call the program
+    compiled = jax.jit(run, static_argnames=("batch", "shared", *static))
 
     @functools.wraps(method)
     def public(self: Any, *args: Any, **given: Any) -> Any:
@@ -282,7 +288,14 @@ def _opened(method: F, way: _Way) -> F:
             key = (given.pop("key"),)
             check_key(key[0], called)
         arrays, rows, batch, shared = check(self, given, signature, called)
-        out, undefined = compiled(self, (*key, *arrays), rows, batch, shared, **given)
+        program = functools.partial(compiled, self, (*key, *arrays), rows, batch, shared, **given)
+        if of_events and concrete((self, arrays, rows)):
+            with without_rare_paths():
+                out, undefined = program()
+            if isinstance(undefined, jax.core.Tracer) or undefined:  # inside of a larger program, or a rare path
+                out, undefined = program()
+        else:
+            out, undefined = program()
         if of_events and not isinstance(undefined, jax.core.Tracer) and undefined and not latent.accepts_missing(self):
             # only where a result is NaN are the events looked at
             as_events(arrays[-1], name="x", called=called, missing=latent.unseen(self))

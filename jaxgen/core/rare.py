@@ -36,6 +36,11 @@ def without_rare_paths() -> AbstractContextManager[None]:
     return _left_out(True)
 
 
+def with_rare_paths() -> AbstractContextManager[None]:
+    """Keep rare paths, inside of a context without them."""
+    return _left_out(False)
+
+
 def rare_paths_left_out() -> bool:
     """True while a program without rare paths is traced."""
     return bool(_left_out.value)
