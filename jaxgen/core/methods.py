@@ -7,6 +7,7 @@ one compiled program serves each shape, and a wrong shape, a missing context or 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable
@@ -289,12 +290,10 @@ def _opened(method: F, way: _Way) -> F:
             check_key(key[0], called)
         arrays, rows, batch, shared = check(self, given, signature, called)
         program = functools.partial(compiled, self, (*key, *arrays), rows, batch, shared, **given)
-        if of_events and concrete((self, arrays, rows)):
-            with without_rare_paths():
-                out, undefined = program()
-            if isinstance(undefined, jax.core.Tracer) or undefined:  # inside of a larger program, or a rare path
-                out, undefined = program()
-        else:
+        eager = of_events and concrete((self, arrays, rows))
+        with without_rare_paths() if eager else contextlib.nullcontext():
+            out, undefined = program()
+        if eager and (isinstance(undefined, jax.core.Tracer) or undefined):  # inside a larger program, or rare
             out, undefined = program()
         if of_events and not isinstance(undefined, jax.core.Tracer) and undefined and not latent.accepts_missing(self):
             # only where a result is NaN are the events looked at

@@ -171,7 +171,7 @@ def detector(key: Any, x: Any, *, rows: int = 4096) -> Detector:
         raise ModelError("kernels need centers", called=called, expected="rows of 2 or more", got=repr(rows))
     x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
     columns = None if schema is None else Indicators.of(schema, x)
-    x, groups = (x, None) if columns is None else (columns(x), columns.groups)
+    x, groups = (x, (-1,) * x.shape[1]) if columns is None else (columns(x), columns.groups)
     chosen, resampled = jax.random.split(key)
     centers = x if len(x) <= rows else x[jax.random.choice(chosen, len(x), (rows,), replace=False)]
     views = _views(x, groups)
@@ -180,19 +180,14 @@ def detector(key: Any, x: Any, *, rows: int = 4096) -> Detector:
 
 
 @functools.partial(jax.jit, static_argnames="groups")
-def _views(x: jax.Array, groups: tuple[int, ...] | None) -> tuple[View, View]:
+def _views(x: jax.Array, groups: tuple[int, ...]) -> tuple[View, View]:
     center, scale = units(x)
-    if groups is not None:
-        scale, indicator = by_column(x, scale, groups)
+    scale, indicator = by_column(x, scale, groups)
     z = (x - center) / scale
     constant = jnp.max(z, axis=0) == jnp.min(z, axis=0)
-    if groups is not None:
-        constant |= indicator
-    power = jnp.where(constant, 1, best_power(z))
+    power = jnp.where(constant | indicator, 1, best_power(z))
     made = yeo_johnson(z, power)
-    unit = jnp.std(made, axis=0)
-    if groups is not None:
-        unit = jnp.where(indicator, 1, unit)
+    unit = jnp.where(indicator, 1, jnp.std(made, axis=0))
     normal = View(center, scale, power, jnp.mean(made, axis=0), jnp.where(unit > 0, unit, 1))
     return View(center, scale), normal
 

@@ -81,6 +81,6 @@ def by_column(x: jax.Array, scale: jax.Array, groups: tuple[int, ...]) -> tuple[
     """
     own = np.array(groups)
     indicator = own >= 0
-    total = jax.ops.segment_sum(jnp.where(indicator, jnp.var(x, axis=0), 0), jnp.maximum(own, 0), own.max() + 1)
+    total = jax.ops.segment_sum(jnp.where(indicator, jnp.var(x, axis=0), 0), jnp.maximum(own, 0), max(own.max(), 0) + 1)
     shared = jnp.sqrt(total)[np.maximum(own, 0)]
     return jnp.where(indicator, jnp.where(shared > 0, shared, 1), scale), jnp.asarray(indicator)

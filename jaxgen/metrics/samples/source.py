@@ -169,11 +169,12 @@ def blocks(key: Any, source: Any, feature: Any, called: str, *, n: int | None = 
     source = as_source(source, called, name)
     feature = as_feature(feature, source)
     for x, fresh in _batches(key, source, n, called, name, batch):
-        low, high, found = _features(ByValue(feature), x)
-        if not (feature.low <= float(low) and float(high) <= feature.high):
+        found, *told = _features(ByValue(feature), x)
+        low, high, largest = map(float, jax.device_get(told))
+        if not (feature.low <= low and high <= feature.high):
             raise DataError(
                 f"{name}: numbers outside of the range that the feature takes", called=called,
-                expected=f"from {feature.low} to {feature.high}", got=f"from {float(low):g} to {float(high):g}",
+                expected=f"from {feature.low} to {feature.high}", got=f"from {low:g} to {high:g}",
                 fix="divide pixels or clip draws, or pass another feature, such as samples.flat",
             )  # fmt: skip
         if found.ndim != 2 or len(found) != len(x):
@@ -181,16 +182,14 @@ def blocks(key: Any, source: Any, feature: Any, called: str, *, n: int | None = 
                 "the feature does not give a row for each event", called=called, expected=f"[{len(x)}, ...]",
                 got=f"shape {list(found.shape)}",
             )  # fmt: skip
-        found = found[:fresh]
-        if not bool(jnp.isfinite(found).all()):
+        if not math.isfinite(largest):
             raise DataError(f"{name}: features that are not finite", called=called, expected="finite numbers",
                             got="NaN or infinity", fix="check the events, then the feature")  # fmt: skip
-        largest = float(jnp.max(jnp.abs(found), initial=0))
-        if largest > float(jnp.finfo(found.dtype).max) ** EXTENT:
+        limit = float(jnp.finfo(found.dtype).max) ** EXTENT
+        if largest > limit:
             raise DataError(f"{name}: features whose squares are no numbers", called=called, got=f"{largest:g}",
-                            expected=f"up to {float(jnp.finfo(found.dtype).max) ** EXTENT:.0e}",
-                            fix="other units of the events")  # fmt: skip
-        yield found
+                            expected=f"up to {limit:.0e}", fix="other units of the events")  # fmt: skip
+        yield found[:fresh]
 
 
 def features(key: Any, source: Any, feature: Any, called: str, *, n: int | None = None, name: str = "data",
@@ -256,12 +255,14 @@ def is_model_of_samples(source: Any) -> bool:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _features(feature: Any, x: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _features(feature: Any, x: Any) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Features, with the least and the largest number of the events, and the size of the largest feature."""
     found = jnp.asarray(feature(x))
     if not jnp.issubdtype(found.dtype, jnp.floating):
         found = found.astype(jnp.result_type(float))
     rows = found.ndim > 0 and len(found) == len(x)
-    return jnp.min(x), jnp.max(x), widened(found).reshape(len(x), -1) if rows else found
+    found = widened(found).reshape(len(x), -1) if rows else found
+    return found, jnp.min(x), jnp.max(x), jnp.max(jnp.abs(found), initial=0)
 
 
 def as_source(source: Any, called: str, name: str = "data") -> Any:
