@@ -403,7 +403,7 @@ def _check_codes(key: Any, model: Any, margins: Sequence[Margin], called: str) -
             raise ModelError(
                 f"the model draws numbers where {shown(str(margin.name))} has labels", called=called,
                 expected=f"codes from 0 to {margin.codes - 1}", got=f"such as {drawn[0]:.3g}",
-                fix="scored=True, which gives labels scores too",
+                fix="give labels scores too, by the argument scored",
             )  # fmt: skip
 
 
