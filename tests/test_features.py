@@ -66,9 +66,9 @@ def test_network_is_that_of_flax_layers():
         layer = nn.GroupNorm(None, 8, epsilon=1e-5, use_bias=False, use_scale=False, use_fast_variance=False)
         return layer.apply({}, h)
 
-    h = nn.relu(conv("stem", 2 * x[..., None] - 1, 2))
-    for level in range(2):
-        h = conv(f"down{level}", h, 2)
+    h = conv("stem", 2 * x[..., None] - 1, 2)
+    for level in range(3):
+        h = conv(f"down{level}", h, 2) if level else h
         h = h + conv(f"second{level}", nn.relu(conv(f"first{level}", nn.relu(norm(h)))))
     wanted = nn.relu(norm(h)).mean((1, 2))
     found, logits = features.apply(params, x)

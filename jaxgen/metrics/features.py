@@ -1,7 +1,7 @@
 """Features of small grey images, from a classifier that ships inside the package: digits and clothes.
 
 What a Fréchet distance, a count of modes or an inception score of 28 by 28 images is made of. Of the test images of
-MNIST it names 99.1 % as they are, of Fashion-MNIST's 91.0 %, of the small digits' 97.3 %. Its weights were made by
+MNIST it names 99.2 % as they are, of Fashion-MNIST's 92.1 %, of the small digits' 97.3 %. Its weights were made by
 `benchmarks/build_features.py`, and are read once, when they are first needed.
 """
 
@@ -22,7 +22,7 @@ from jaxgen.core.inputs import as_array, concrete
 from jaxgen.ops.convolutions import convolve
 
 #: sha256 of the file of weights that this version of the code goes with
-SHA256 = "be223be4a264375d73e8e0b74ebcf368b23c4be5427030d762bb16404c7bd434"
+SHA256 = "113da7a0a50613770a3eaf1a9f57696264a27e94aafb05d3b57e437f56151058"
 #: digits 0 to 9, then the classes of Fashion-MNIST
 CLASSES = (
     *map(str, range(10)),
@@ -87,12 +87,11 @@ def grey_classes(images: Any, *, white: float) -> jax.Array:
 def draw(key: Any, images: Any) -> dict[str, jax.Array]:
     """Return the network's parameters before training; `images` are not looked at."""
     shapes: dict[str, tuple[int, ...]] = {"stem": (5, 5, 1, WIDTHS[0])}
-    before = WIDTHS[0]
-    for level, width in enumerate(WIDTHS[1:]):
-        shapes[f"down{level}"] = (3, 3, before, width)
+    for level, width in enumerate(WIDTHS):
+        if level:
+            shapes[f"down{level}"] = (3, 3, WIDTHS[level - 1], width)
         shapes[f"first{level}"] = shapes[f"second{level}"] = (3, 3, width, width)
-        before = width
-    shapes["classes"] = (before, len(CLASSES))
+    shapes["classes"] = (WIDTHS[-1], len(CLASSES))
     params = {}
     for (name, shape), own in zip(shapes.items(), jax.random.split(key, len(shapes)), strict=True):
         start = 0.0 if name.startswith("second") else (2 / np.prod(shape[:-1])) ** 0.5
@@ -107,9 +106,10 @@ def apply(params: dict[str, jax.Array], images: Any) -> tuple[jax.Array, jax.Arr
     def conv(name: str, x: jax.Array, stride: int = 1) -> jax.Array:
         return convolve(x, params[name], stride=stride) + params[f"{name}.bias"]
 
-    x = jax.nn.relu(conv("stem", 2 * images[..., None] - 1, stride=2))
-    for level in range(len(WIDTHS) - 1):
-        x = conv(f"down{level}", x, stride=2)
+    x = conv("stem", 2 * images[..., None] - 1, stride=2)
+    for level in range(len(WIDTHS)):
+        if level:
+            x = conv(f"down{level}", x, stride=2)
         x = x + conv(f"second{level}", jax.nn.relu(conv(f"first{level}", jax.nn.relu(_normalized(x)))))
     features = jax.nn.relu(_normalized(x)).mean(axis=(1, 2))
     return features, features @ params["classes"] + params["classes.bias"]
