@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 from PIL import Image
 
+from jaxgen.core.markup import aligned
 from jaxgen.core.protocols import Kind
 
 HEADER = (
@@ -204,20 +205,6 @@ def table(rows: dict[str, Row | Failed]) -> str:
         family  data  likelihood  per  nats  baseline  best baseline  compile s  fit s  total s  samples/s
     """
     return aligned([list(HEADER), *(cells(name, row) for name, row in rows.items()), sums(rows)], NUMBERS)
-
-
-def aligned(lines: Sequence[Sequence[str]], numbers: Sequence[int]) -> str:
-    """Lines of cells as text with columns below each other.
-
-    Example:
-        >>> print(aligned([["a", "7"], ["bc", "12"]], [1]))
-        a    7
-        bc  12
-    """
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    padded = ([c.rjust(w) if i in numbers else c.ljust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
-              for line in lines)  # fmt: skip
-    return "\n".join("  ".join(line).rstrip() for line in padded)
 
 
 def page(

@@ -11,7 +11,6 @@ import scipy.stats
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
-from sklearn.neighbors import NearestNeighbors
 
 import jaxgen as jg
 from jaxgen import tour
@@ -150,10 +149,6 @@ def test_baselines_of_uses_are_scikit_learns():
     covariance.covariance_ = covariance.covariance_ * 80 / 79 + 0.01 * np.eye(3)
     covariance.precision_ = np.linalg.inv(covariance.covariance_)
     np.testing.assert_allclose(applications.mahalanobis(train, x), covariance.mahalanobis(x), rtol=1e-10)
-    distance, place = NearestNeighbors(n_neighbors=1).fit(train).kneighbors(x)
-    found = applications.to_nearest(x, train)
-    np.testing.assert_array_equal(found[0], place[:, 0])
-    np.testing.assert_allclose(found[1], distance[:, 0] ** 2, rtol=1e-8)
     everything = np.concatenate([train, x])
     components = PCA(2).fit(train).transform(everything)
     ours = applications.principal(everything, np.arange(80), 2)[:, ::-1]

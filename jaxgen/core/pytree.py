@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import textwrap
 import weakref
 from typing import Any, TypeVar, dataclass_transform
 
@@ -460,7 +461,6 @@ def summary(tree: Any) -> str:
         name = jax.tree_util.keystr(path).lstrip(".")
         rows.append((name, _short(leaf), "trained" if trained else "fixed", str(count)))
         total, size = total + count, size + count * jnp.result_type(leaf).itemsize
-    widths = [max((len(row[i]) for row in rows), default=0) for i in range(4)]
-    lines = [("  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True))).rstrip() for row in rows]
     tail = f"{parameter_count(tree)} trained of {total} scalars, {size} bytes"
+    lines = textwrap.indent(markup.aligned(rows), "  ").splitlines()
     return "\n".join([type(tree).__name__, *lines, tail])

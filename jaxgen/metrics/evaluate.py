@@ -80,16 +80,14 @@ class Evaluation:
         return [head, *body]
 
     def __str__(self) -> str:
-        cells = self.cells()
-        widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-        lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
-        return "\n".join([self.title, *lines, *(f"not asked: {text}" for text in self.skipped)])
+        return "\n".join([self.title, markup.aligned(self.cells()), *(f"not asked: {text}" for text in self.skipped)])
 
     def __repr__(self) -> str:
         return str(self)
 
     def _repr_html_(self) -> str:
-        return markup.table([(row[0], " | ".join(row[1:])) for row in self.cells()], self.title)
+        head, *body = self.cells()
+        return markup.grid(head, body, self.title)
 
 
 def evaluate(

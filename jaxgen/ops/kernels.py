@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen.ops import linalg
+from jaxgen.ops.distances import squared_distances
 from jaxgen.ops.stable import logsumexp
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -15,12 +16,6 @@ HIGHEST = jax.lax.Precision.HIGHEST
 CHUNK = 1024
 #: nats per event by which an iteration has to gain, to make another one
 GAIN = 1e-3
-
-
-def _squared_distances(a: jax.Array, b: jax.Array) -> jax.Array:
-    """`|a_i - b_j|^2`, `[N, D], [M, D] -> [N, M]`, in a matrix product: rows are to be of a size near one."""
-    product = jnp.matmul(a, b.T, precision=HIGHEST)
-    return jnp.maximum(jnp.sum(a * a, axis=1)[:, None] + jnp.sum(b * b, axis=1) - 2 * product, 0)
 
 
 def kernel_log_density(x: jax.Array, centers: jax.Array, whitener: jax.Array) -> jax.Array:
@@ -43,7 +38,7 @@ def kernel_log_density(x: jax.Array, centers: jax.Array, whitener: jax.Array) ->
 
     def score(rows: jax.Array) -> jax.Array:
         rows = jnp.matmul(rows, whitener.T, precision=HIGHEST)
-        return logsumexp(-0.5 * _squared_distances(rows, centers), axis=1) + constant
+        return logsumexp(-0.5 * squared_distances(rows, centers), axis=1) + constant
 
     size = min(CHUNK, len(x))
     chunks = -(-len(x) // size)
@@ -87,7 +82,7 @@ def kernel_by_leaving_out(
     def score(covariance: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         whitener = linalg.inverse_cholesky(covariance)
         white = jnp.matmul(x, whitener.T, precision=HIGHEST)
-        logs = jnp.where(jnp.eye(n, dtype=bool), -jnp.inf, -0.5 * _squared_distances(white, white))
+        logs = jnp.where(jnp.eye(n, dtype=bool), -jnp.inf, -0.5 * squared_distances(white, white))
         total = logsumexp(logs, axis=1)
         return whitener, total + _log_volume(whitener) - math.log(n - 1), jnp.exp(logs - total[:, None])
 

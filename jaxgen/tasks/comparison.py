@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ import jax
 import numpy as np
 from scipy import stats
 
-from jaxgen.core import latent
+from jaxgen.core import latent, markup
 from jaxgen.core.errors import FitError, ModelError
 from jaxgen.core.inputs import as_batch
 from jaxgen.core.methods import check_key
@@ -75,20 +74,14 @@ class Comparison(NamedTuple):
         return f"{len(next(iter(self.nats.values())))} events, {self.folds} folds, higher is better"
 
     def __str__(self) -> str:
-        cells = self._cells()
-        widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-        lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
-        return "\n".join([self._summary(), *lines])
+        return f"{self._summary()}\n{markup.aligned(self._cells())}"
 
     def __repr__(self) -> str:
         return str(self)
 
     def _repr_html_(self) -> str:
         head, *body = self._cells()
-        row = lambda cells, tag: "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells)  # noqa: E731
-        lines = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in body)
-        return (f"<table><caption>{html.escape(self._summary())}</caption><thead><tr>{row(head, 'th')}</tr></thead>"
-                f"<tbody>{lines}</tbody></table>")  # fmt: skip
+        return markup.grid(head, body, self._summary())
 
 
 def compare(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxgen.core import markup
 from jaxgen.core.errors import DataError
 from jaxgen.core.methods import check_key
 from jaxgen.core.scores import plus_minus
@@ -63,18 +63,14 @@ class Fidelity(NamedTuple):
         ]
 
     def __str__(self) -> str:
-        cells = self._cells()
-        widths = [max(len(row[i]) for row in cells) for i in range(3)]
-        return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+        return markup.aligned(self._cells())
 
     def __repr__(self) -> str:
         return str(self)
 
     def _repr_html_(self) -> str:
-        row = lambda cells, tag: "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells)  # noqa: E731
         head, *body = self._cells()
-        lines = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in body)
-        return f"<table><thead><tr>{row(head, 'th')}</tr></thead><tbody>{lines}</tbody></table>"
+        return markup.grid(head, body)
 
 
 def fidelity(

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.spatial import KDTree
 from scipy.special import gammaln, logsumexp
 from scipy.stats import multivariate_normal, norm, rankdata, spearmanr
 
@@ -38,12 +39,6 @@ def mahalanobis(train: np.ndarray, x: np.ndarray, ridge: float = 0.01) -> np.nda
     """Return squared distances of rows to the mean of others, in their covariance and a ridge on its diagonal."""
     away = x - train.mean(axis=0)
     return np.einsum("nd,nd->n", away, np.linalg.solve(np.cov(train.T) + ridge * np.eye(x.shape[1]), away.T).T)
-
-
-def to_nearest(x: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the place of the nearest other row of each row, and the squared distance to it."""
-    squares = (x**2).sum(axis=1)[:, None] - 2 * x @ others.T + (others**2).sum(axis=1)
-    return squares.argmin(axis=1), np.maximum(squares.min(axis=1), 0)
 
 
 def principal(x: np.ndarray, train: np.ndarray, size: int) -> np.ndarray:
@@ -93,7 +88,7 @@ def anomalies(key: Any, machine: Any, quick: bool) -> Use:
     return Use(
         "Boltzmann machine", "digits 8x8, binary", "AUROC", auroc(scores, odd),
         {"Mahalanobis distance": auroc(mahalanobis(train, rest), odd),
-         "nearest neighbour": auroc(to_nearest(rest, train)[1], odd)},
+         "nearest neighbour": auroc(KDTree(train).query(rest)[0], odd)},
         "Anomaly detection: is this a digit as those of the training? The strange ones slipped to the right by a "
         "column of pixels, or stand in a mirror, where some of them are digits still. The score is the free energy, "
         "minus the log-likelihood up to a constant. The number is the probability that a strange digit scores above a "
@@ -132,7 +127,7 @@ def few_labels(key: Any, autoencoder: Any, quick: bool) -> Use:
     add_titles(axes, "the hundred labels that are told", "labels that spread from them")
     return Use(
         "variational autoencoder", "Fashion-MNIST", "share named right", right(found),
-        {"nearest of the told, in pixels": right(label[told][to_nearest(flat, flat[told])[0]]),
+        {"nearest of the told, in pixels": right(label[told][KDTree(flat[told]).query(flat)[1]]),
          "spread over principal components": right(tasks.spread_labels(share, few).argmax(axis=1))},
         f"Few labels: ten pictures of each of ten kinds of clothes are named, and {int(asked.sum())} are to be. The "
         "autoencoder learned without labels where pictures lie in 20 dimensions; labels spread there from neighbour to "

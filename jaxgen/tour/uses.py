@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxgen.report import Failed, Picture, aligned, failure, markup, section
+from jaxgen.core.markup import aligned
+from jaxgen.report import Failed, Picture, failure, markup, section
 
 HEADER = ("use", "family", "data", "measure", "model", "baseline", "best baseline", "total s")
 #: columns of numbers, aligned to the right
