@@ -271,8 +271,8 @@ def posterior(key: Any, kept: Any, quick: bool) -> Use:
     learn, draw, *fresh = jax.random.split(key, 4)
     d, prior = data.weekly_returns(), Uniform.from_values(*CORNERS)
     found = tasks.npe(learn, prior, simulated_year, simulations=SIMULATIONS, steps=5 if quick else STEPS)
-    asked = prior.sample(fresh[0], (500,))
-    years = simulated_year(fresh[1], asked)
+    asked = prior.sample(fresh[0], (SIMULATIONS,))  # programs of this number are there already
+    asked, years = asked[:500], simulated_year(fresh[1], asked)[:500]
     number = float(np.asarray(found.log_prob(asked, years), np.float64).mean())
     theta, x = np.asarray(asked, np.float64), np.asarray(years, np.float64)
     exact = float(exact_log_posterior(theta, x).mean())

@@ -13,7 +13,7 @@ from jaxgen import losses
 from jaxgen.bijections import Autoregressive, Chain, Permute, Predicted, Scan, SoftClip, SplineTransform, Standardize
 from jaxgen.core.compiled import compiled_once
 from jaxgen.core.methods import per_event, per_sample
-from jaxgen.core.pytree import fixed, model, part
+from jaxgen.core.pytree import fixed, model, part, trainable
 from jaxgen.fit.averages import Average
 from jaxgen.fit.driver import fit
 from jaxgen.fit.fitted import Fitted
@@ -81,14 +81,19 @@ def learned(
     weighs less in their mean. Their start, a linear regression, is a member too, and may be all that a task needs: the
     weights are those under which what is held out is likeliest.
     """
-    fit_key, split_key, start_key = jax.random.split(key, 3)
+    fit_key, split_key = jax.random.split(key)
     held, seen = halves(split_key, len(events))
-    start = conditional_flow(events, contexts, low, high)
+    build = conditional_flow(events, contexts, low, high)
+    size, context = events.shape[1], contexts.shape[1]
     fitted = train(
-        fit_key, start, (events[seen], contexts[seen]), (events[held], contexts[held]), losses.nll, steps, progress,
-        MEMBERS,
+        fit_key, lambda key: build(_layers(key, size, context)), (events[seen], contexts[seen]),
+        (events[held], contexts[held]), losses.nll, steps, progress, MEMBERS,
     )  # fmt: skip
-    members = jax.tree.map(lambda many, one: jnp.concatenate([many, one[None]]), fitted.models, start(start_key))
+    many: Any = fitted.models
+    # layers without parameters leave everything as it is, as those of a start do
+    layers = many.density.bijection.layers[0]
+    still = jax.tree.map(lambda a, free: jnp.zeros_like(a[0]) if free else a[0], layers, trainable(layers))
+    members = jax.tree.map(lambda many, one: jnp.concatenate([many, one[None]]), many, build(still))
     return Mixture.from_components(members, stacked(members, events[held], contexts[held])), fitted
 
 
@@ -115,21 +120,20 @@ def stacked(members: Any, events: Any, contexts: Any) -> jax.Array:
 
 def conditional_flow(
     events: Any, contexts: Any, low: np.ndarray, high: np.ndarray
-) -> Callable[[Any], Conditioned]:  # fmt: skip
-    """Return a function of a key that makes the default flow: the normal density of a linear regression at first."""
+) -> Callable[[Scan], Conditioned]:  # fmt: skip
+    """Return a function that makes the default flow of its layers, behind the normal density of a linear regression."""
     units = Standardize.from_data(contexts)
     given = jax.vmap(units.inverse_and_log_det)(contexts)[0]
     edges = soft_ends(events, low, high)
     free = events if edges is None else jax.vmap(edges.inverse_and_log_det)(events)[0]
     predicted = Predicted.from_data(free, given)
-    size, context = events.shape[1], given.shape[1]
 
-    def start(key: Any) -> Conditioned:
-        parts = (_layers(key, size, context), predicted, edges)
+    def build(layers: Scan) -> Conditioned:
+        parts = (layers, predicted, edges)
         chain = Chain(tuple(layer for layer in parts if layer is not None))
-        return Conditioned(Flow(StandardNormal((size,)), chain), units)
+        return Conditioned(Flow(StandardNormal(events.shape[1:]), chain), units)
 
-    return start
+    return build
 
 
 def soft_ends(events: Any, low: np.ndarray, high: np.ndarray) -> SoftClip | None:
