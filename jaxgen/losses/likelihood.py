@@ -68,5 +68,5 @@ def own(key: Any, model: Any, batch: Batch, step: Any = 0) -> jax.Array | Loss:
     if has(model, Stepped):
         check_unlabelled("own", batch)
         return Loss(*model.batch_loss(key, batch.x, batch.weight, step))
-    check_model("own", model, Trained, "loss", "give the algorithm a loss: jaxgen.Gradient(jaxgen.losses.nll)")
+    check_model("own", model, Trained, "loss", "the loss nll, or negative_elbo for a bound; fit chooses by itself")
     return mean_of_events(model.loss(key, batch.x, **companions(batch)), batch, "loss")
