@@ -87,6 +87,8 @@ def test_bad_input():
         Imputer().fit(np.stack([X[:, 0], np.full(len(X), np.nan)], axis=1))
     with pytest.raises(ValueError, match="'n_layers' parameter of FlowDensity"):
         FlowDensity(n_layers=0).fit(X)
+    with pytest.raises(ValueError, match="'hidden' parameter of FlowDensity must be a tuple of ints"):
+        FlowDensity(hidden=(8, 0)).fit(X)
     with pytest.raises(ValueError, match="'validation_fraction' parameter of FlowDensity"):
         FlowDensity(validation_fraction=1.0).fit(X)
     with pytest.raises(ValueError, match="features"):
@@ -129,6 +131,10 @@ def test_strangers_are_outliers():
 def test_autoencoder():
     x = X.astype(np.float32)
     vae = VAE(1, hidden=(8,), max_iter=30, random_state=0).fit(x)
+    with pytest.raises(ValueError, match="X has 2 features, but VAE makes 1"):
+        vae.inverse_transform(np.zeros((3, 2)))
+    with pytest.raises(ValueError, match="NaN"):
+        vae.inverse_transform([[np.nan]])
     model = vae.to_model()
     np.testing.assert_allclose(vae.transform(x), model.encode(x), rtol=1e-5)
     np.testing.assert_allclose(vae.inverse_transform(vae.transform(x)), model.reconstruct(x), rtol=1e-5)

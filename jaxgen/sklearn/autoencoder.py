@@ -8,18 +8,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
+from sklearn.base import ClassNamePrefixFeaturesOutMixin
 
 import jaxgen as jg
 from jaxgen.sklearn.arrays import by_rows, checked_weight, key_of, precision_of
-from jaxgen.sklearn.models import ModelEstimator
-from jaxgen.sklearn.options import check_options, integer, one_of, real
+from jaxgen.sklearn.models import EncodingEstimator
+from jaxgen.sklearn.options import check_options, integer, one_of, real, widths
 
 LIKELIHOODS: dict[str, Any] = {"gaussian": jg.likelihoods.gaussian, "bernoulli": jg.likelihoods.bernoulli}
 
 
-class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, ModelEstimator):
+class VAE(ClassNamePrefixFeaturesOutMixin, EncodingEstimator):
     """A variational autoencoder: a few numbers that say most of an event, and a density that is known by a bound.
 
     Args:
@@ -71,7 +70,7 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, Model
             ValueError: data, weights or arguments that are none; numbers outside of [0, 1] for "bernoulli".
         """
         check_options(self, {
-            "n_components": integer(1), "likelihood": one_of(*LIKELIHOODS), "max_iter": integer(1),
+            "n_components": integer(1), "hidden": widths(), "likelihood": one_of(*LIKELIHOODS), "max_iter": integer(1),
             "learning_rate": real(0, above=True), "batch_size": integer(1), "n_draws": integer(1),
         })  # fmt: skip
         X = self._training(X)
@@ -87,31 +86,10 @@ class VAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, Model
         self.model_, self.n_iter_ = fitted.model, fitted.steps
         return self
 
-    def transform(self, X) -> np.ndarray:
-        """Return the posterior means of the latent variables, `[N, n_components]`."""
-        X = self._given(X)
-        return by_rows(self.model_.encode, X)
-
-    def inverse_transform(self, X) -> np.ndarray:
-        """Return the mean events of latent vectors, `[N, n_components] -> [N, D]`."""
-        check_is_fitted(self, "model_")
-        return by_rows(self.model_.decode, np.asarray(X, self._dtype))
-
     def score_samples(self, X) -> np.ndarray:
         """Return a lower bound of the log-likelihood of each event, `[N]`, nats: the ELBO, by the same draws always."""
         X = self._given(X)
         return by_rows(lambda X: _bound(self.model_, X, int(self.n_draws)), X)
-
-    def score(self, X, y=None) -> float:
-        """Return the sum of the bounds of all events, nats."""
-        return float(self.score_samples(X).sum())
-
-    def sample(self, n_samples=1, random_state=None) -> np.ndarray:
-        """Draw events, `[n_samples, D]`."""
-        check_is_fitted(self, "model_")
-        key = key_of(self.random_state if random_state is None else random_state)
-        with precision_of(self._dtype):
-            return np.asarray(self.model_.sample(key, (int(n_samples),)))
 
     @property
     def _n_features_out(self) -> int:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import numpy as np
-from sklearn.base import DensityMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
 
 import jaxgen as jg
-from jaxgen.sklearn.arrays import by_rows, checked_weight, key_of, precision_of
-from jaxgen.sklearn.models import ModelEstimator
-from jaxgen.sklearn.options import check_options, integer, real, share
+from jaxgen.sklearn.arrays import checked_weight, key_of, precision_of
+from jaxgen.sklearn.models import EncodingEstimator
+from jaxgen.sklearn.options import check_options, integer, real, share, widths
 
 #: events from which on a part of them is held out, to stop before the others are learned by heart
 ENOUGH_TO_VALIDATE = 100
 
 
-class FlowDensity(TransformerMixin, DensityMixin, ModelEstimator):
+class FlowDensity(EncodingEstimator):
     """A normalizing flow of rational-quadratic splines: an exact density of any smooth shape.
 
     It scores as `sklearn.neighbors.KernelDensity` does: `score_samples` in nats, `score` their sum.
@@ -69,7 +65,7 @@ class FlowDensity(TransformerMixin, DensityMixin, ModelEstimator):
             ValueError: data, weights or arguments that are none.
         """
         check_options(self, {
-            "n_layers": integer(1), "max_iter": integer(1), "learning_rate": real(0, above=True),
+            "n_layers": integer(1), "hidden": widths(), "max_iter": integer(1), "learning_rate": real(0, above=True),
             "batch_size": integer(1), "validation_fraction": share(),
         })  # fmt: skip
         X = self._training(X)
@@ -89,33 +85,3 @@ class FlowDensity(TransformerMixin, DensityMixin, ModelEstimator):
             )  # fmt: skip
         self.model_, self.n_iter_ = fitted.model, fitted.steps
         return self
-
-    def score_samples(self, X) -> np.ndarray:
-        """Return the log-likelihood of each event, `[N]`, nats."""
-        X = self._given(X)
-        return by_rows(self.model_.log_prob, X)
-
-    def score(self, X, y=None) -> float:
-        """Return the log-likelihood of all events, nats."""
-        return float(self.score_samples(X).sum())
-
-    def transform(self, X) -> np.ndarray:
-        """Return what the flow makes of events: independent standard normal numbers, `[N, D]`."""
-        X = self._given(X)
-        return by_rows(self.model_.encode, X)
-
-    def inverse_transform(self, X) -> np.ndarray:
-        """Return the events of independent standard normal numbers, `[N, D]` both."""
-        check_is_fitted(self, "model_")
-        return by_rows(self.model_.decode, np.asarray(X, self._dtype))
-
-    def sample(self, n_samples=1, random_state=None) -> np.ndarray:
-        """Draw events, `[n_samples, D]`."""
-        check_is_fitted(self, "model_")
-        key = key_of(self.random_state if random_state is None else random_state)
-        with precision_of(self._dtype):
-            return np.asarray(self.model_.sample(key, (int(n_samples),)))
-
-    @property
-    def _n_features_out(self) -> Any:
-        return self.n_features_in_

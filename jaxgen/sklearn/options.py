@@ -41,6 +41,13 @@ def one_of(*values: Any) -> Rule:
     return Rule(lambda value: isinstance(value, type(values[0])) and value in values, words)
 
 
+def widths() -> Rule:
+    """Return the rule of the widths of a network's hidden layers."""
+    one = integer(1)
+    return Rule(lambda value: isinstance(value, tuple | list) and all(map(one.holds, value)),
+                "a tuple of ints in the range [1, inf)")  # fmt: skip
+
+
 def optional(rule: Rule) -> Rule:
     """Return a rule that None keeps too."""
     return Rule(lambda value: value is None or rule.holds(value), f"{rule.words} or None")
