@@ -207,6 +207,21 @@ def test_parquet(folder, people, capsys):
     assert "could not be read" in capsys.readouterr().err
 
 
+def test_samples_are_written_as_the_file_is_called(folder, people, capsys):
+    pytest.importorskip("pyarrow")
+    for name in ("made.csv", "made.parquet"):
+        assert cli.main(["sample", people, "-n", "5", "-o", str(folder / name)]) == 0
+    made, whole = pd.read_csv(folder / "made.csv"), pd.read_parquet(folder / "made.parquet")
+    assert len(whole) == 5
+    pd.testing.assert_frame_equal(made, whole, check_dtype=False, rtol=1e-6)
+
+
+@pytest.mark.parametrize("command", [["sample", "people"], ["anomaly", "x.csv", "--reference", "y.csv"]])
+def test_a_folder_to_write_into_is_looked_for_first(command, capsys):
+    assert cli.main([*command, "-o", "nowhere/made.csv"]) == 2
+    assert "the folder to write into is not there" in capsys.readouterr().err
+
+
 GARBAGE = {
     "empty": b"", "no rows": b"a,b\n", "two columns": b"a,a\n1,2\n", "holds dates": b"a\n2020-01-01\n2020-01-02\n",
     "too large for float32": b"a\n1e300\n1\n", "not in utf-8": bytes(range(256)), "not a number": b"a\n1\nx\n",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ from jaxgen.cli import rows
 from jaxgen.cli.families import FAMILIES, Family
 from jaxgen.cli.picture import draw
 from jaxgen.core import latent
-from jaxgen.core.errors import FileError, FitError
+from jaxgen.core.errors import FitError
 from jaxgen.core.files import load, load_schema, save
 from jaxgen.core.scores import plus_minus
 from jaxgen.core.sequences import Sequences
@@ -36,11 +35,7 @@ def run_tour(options: argparse.Namespace) -> int:
 
 def run_fit(options: argparse.Namespace) -> int:
     """Fits a model, or several of which BIC chooses, and saves it."""
-    for path in filter(None, (options.out, options.plot)):  # found out now rather than after the fit
-        if not Path(path).parent.is_dir():
-            raise FileError("the folder to save into is not there", called=f"fit -o {path}",
-                            expected="an existing folder", got=str(Path(path).parent),
-                            fix="make that folder first")  # fmt: skip
+    rows.check_places("fit", options.out, options.plot)
     for flag, count in (("restarts", options.restarts), ("steps", options.steps)):
         if count is not None and count < 1:
             raise FitError(f"not a number of {flag}", called=f"fit --{flag}", expected="1 or more", got=str(count))
@@ -135,6 +130,7 @@ def _scored(key: Any, model: Any, x: Any, samples: int) -> str:
 
 def run_sample(options: argparse.Namespace) -> int:
     """Draws rows, with the columns of the table that the model was fitted to."""
+    rows.check_places("sample", options.out)
     model = load(options.model)
     if options.n < 1:
         raise FitError("not a number of rows", called="sample -n", expected="1 or more", got=str(options.n))
@@ -145,6 +141,7 @@ def run_sample(options: argparse.Namespace) -> int:
 
 def run_anomaly(options: argparse.Namespace) -> int:
     """Says which rows of a file are none of the kind of those in another."""
+    rows.check_places("anomaly", options.out)
     split, train, judge = jax.random.split(jax.random.key(options.seed), 3)
     if options.model:
         model = load(options.model)

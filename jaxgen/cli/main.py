@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     one = command("sample", "draw rows from a model, as csv with the columns of its table")
     one.add_argument("model", help="a file that fit wrote")
     one.add_argument("-n", type=int, default=10, metavar="N", help="rows; of a series: its length (%(default)s)")
-    one.add_argument("-o", "--out", help="the file to write (standard output)")
+    one.add_argument("-o", "--out", help="the file to write, csv or parquet (csv on standard output)")
     one.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (%(default)s)")
     one.set_defaults(run=commands.run_sample)
 
@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
                      "makes a detector)")  # fmt: skip
     one.add_argument("--level", type=float, default=0.1, metavar="F",
                      help="the share of false ones among those found, at most (%(default)s)")  # fmt: skip
-    one.add_argument("-o", "--out", metavar="FILE", help="csv of scores, p-values, and 1 for what is strange")
+    one.add_argument("-o", "--out", metavar="FILE", help="scores, p-values, and 1 for what is strange, csv or parquet")
     one.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (%(default)s)")
     _add_reading(one)
     one.set_defaults(run=commands.run_anomaly)

@@ -8,6 +8,7 @@ import csv
 import dataclasses
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from jaxgen.core.errors import FileError, FitError
 from jaxgen.core.inputs import as_array
 from jaxgen.core.sequences import Sequences
 from jaxgen.core.tables import Schema, Table
-from jaxgen.data.readers import read, read_parquet
+from jaxgen.data.readers import pandas_with_parquet, read, read_parquet
 from jaxgen.data.tables import read_csv
 
 _SEPARATED = re.compile(r"\.([ct])sv(\.gz)?$", re.IGNORECASE)
@@ -143,8 +144,19 @@ def drawn(key: Any, model: Any, n: int) -> np.ndarray:
     return np.asarray(model.sample(key, **shape)).reshape(n, -1)
 
 
+def check_places(command: str, *paths: str | None) -> None:
+    """Refuse files that could not be written, before the work rather than after it."""
+    for path in filter(None, paths):
+        if not Path(path).parent.is_dir():
+            raise FileError("the folder to write into is not there", called=f"{command} {path}",
+                            expected="an existing folder", got=str(Path(path).parent),
+                            fix="make that folder first")  # fmt: skip
+        if _is_parquet(path):
+            pandas_with_parquet(f"{command} {path}")
+
+
 def write_rows(path: str | None, rows: np.ndarray, schema: Schema | None) -> None:
-    """Rows `[N, D]` as csv with the names and types of their columns, to a file or standard output."""
+    """Write rows `[N, D]` with the names and types of their columns, as `write_columns` does."""
     if schema is None:
         columns: dict[str, Any] = {f"x{i}": column for i, column in enumerate(rows.T)}
     else:
@@ -153,11 +165,19 @@ def write_rows(path: str | None, rows: np.ndarray, schema: Schema | None) -> Non
 
 
 def write_columns(path: str | None, columns: dict[str, Any]) -> None:
-    """Columns by name as csv, to a file or standard output."""
+    """Write columns by name as parquet where the file is called so, else as csv; None is standard output."""
+    if path and _is_parquet(path):
+        frame = {name: list(column) for name, column in columns.items()}
+        pandas_with_parquet(path).DataFrame(frame).to_parquet(path)
+        return
     with open(path, "w", newline="", encoding="utf-8") if path else contextlib.nullcontext(sys.stdout) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(zip(*(map(_cell, column.tolist()) for column in columns.values()), strict=True))
+
+
+def _is_parquet(path: str) -> bool:
+    return path.lower().endswith(".parquet")
 
 
 def _cell(value: Any) -> str:

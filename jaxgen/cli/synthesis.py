@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,11 +20,7 @@ from jaxgen.tasks.synthesis import COMPONENTS, Synthesizer, synthesizer
 
 def run_synthesize(options: argparse.Namespace) -> int:
     """Fits a model of the rows of a file, and writes rows that it draws."""
-    for path in filter(None, (options.out, options.model)):  # found out now rather than after the fit
-        if not Path(path).parent.is_dir():
-            raise FileError("the folder to write into is not there", called=f"synthesize {path}",
-                            expected="an existing folder", got=str(Path(path).parent),
-                            fix="make that folder first")  # fmt: skip
+    rows.check_places("synthesize", options.out, options.model)
     if options.n is not None and options.n < 1:
         raise FitError("not a number of rows", called="synthesize -n", expected="1 or more", got=str(options.n))
     table = rows.read_rows(options.data, options)
@@ -44,7 +39,7 @@ def run_synthesize(options: argparse.Namespace) -> int:
     frame = made.draw(drawn, options.n or len(table), given=given).frame
     if options.model:
         save(made, options.model)
-    _write(options.out, frame)
+    rows.write_columns(options.out, frame)
     return 0
 
 
@@ -68,13 +63,3 @@ def _cell(margin: Margin, cell: str, text: str) -> Any:
     except ValueError:
         raise FitError(f"{margin.name} holds numbers", called=f"synthesize --given {text}", expected="a number",
                        got=repr(cell)) from None  # fmt: skip
-
-
-def _write(path: str | None, frame: dict[str, np.ndarray]) -> None:
-    """Columns as parquet where the name says so, else as csv, to a file or standard output."""
-    if path and path.lower().endswith(".parquet"):
-        import pandas
-
-        pandas.DataFrame({name: list(column) for name, column in frame.items()}).to_parquet(path)
-        return
-    rows.write_columns(path, frame)

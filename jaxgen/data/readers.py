@@ -76,15 +76,7 @@ def read_parquet(
         FileError: missing; damaged; no reader installed; a column that `Table.from_frame` refuses.
     """
     called = f"read_parquet({os.fspath(path)!r})"
-    path = checked(path, called)
-    try:
-        import pandas
-        import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise FileError(
-            "parquet is read by pandas and pyarrow", called=called, expected="both of them", got=str(error),
-            fix="install them: pip install pandas pyarrow",
-        ) from None  # fmt: skip
+    path, pandas = checked(path, called), pandas_with_parquet(called)
     with refusing(called, "a parquet file, whole"):
         frame = pandas.read_parquet(path, engine="pyarrow")
     try:
@@ -94,6 +86,23 @@ def read_parquet(
         raise FileError(
             error.message, called=called, expected=error.expected, got=error.got, fix=error.fix
         ) from None  # fmt: skip
+
+
+def pandas_with_parquet(called: str) -> Any:
+    """Return pandas, which can read and write parquet.
+
+    Raises:
+        FileError: it is not there, or pyarrow is not.
+    """
+    try:
+        import pandas
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise FileError(
+            "parquet is read and written by pandas and pyarrow", called=called, expected="both of them", got=str(error),
+            fix="install them: pip install pandas pyarrow",
+        ) from None  # fmt: skip
+    return pandas
 
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
