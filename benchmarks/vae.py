@@ -111,7 +111,7 @@ def best(options: Any) -> None:
     """A mixture for a prior, and a second stage on the importance-weighted bound; bits are drawn anew each epoch."""
     images = grey(options.data_dir, "fashion_mnist", "train").reshape(-1, 784)
     batch, latent, per_epoch = 200, 50, len(images) // 200
-    clock, first, second = Clock(), (options.epochs or 42) * per_epoch, (options.epochs or 12) * per_epoch
+    clock, first, second = Clock(), (options.epochs or 24) * per_epoch, (options.epochs or 5) * per_epoch
     normal = np.random.default_rng(0).normal(size=(2000, latent)).astype(np.float32)
     prior = jg.Mixture.init(jax.random.key(3), normal, 50, jg.DiagonalGaussian.init)
     vae = jg.VAE.init(jax.random.key(0), bits(images[:1000], 0), prior, hidden=(500, 500))
