@@ -77,6 +77,18 @@ def test_few_labels_and_many_events():
     assert own > 0.95, own
 
 
+def test_the_recipe_weighs_labels():
+    """As all events, shared by those with a label; what it makes is fitted to both kinds."""
+    x = np.concatenate([np.zeros((30, 2)), np.full((30, 2), 6.0)]) + np.random.default_rng(1).normal(size=(60, 2))
+    label = np.where(np.arange(60) % 10 == 0, np.arange(60) // 30, -1)
+    model, algorithm = jg.recipes.semi_supervised(KEY, x, label, 1, hidden=(8,), likelihood=likelihoods.gaussian)
+    assert model.alpha == 60 / 6
+    fitted = jg.fit(KEY, model, {"x": x, "label": label}, algorithm, steps=300).model
+    assert (np.asarray(fitted.classify(x)).argmax(1) == np.arange(60) // 30).mean() > 0.95
+    with pytest.raises(jg.DataError, match="no label is known"):
+        jg.recipes.semi_supervised(KEY, x, np.full(60, -1))
+
+
 def start(**options):
     vae = jg.VAE.init(KEY, X[:4], jg.StandardNormal((1,)), hidden=(4,), context_shape=(2,),
                       likelihood=likelihoods.gaussian)  # fmt: skip

@@ -1,6 +1,7 @@
 """Measures of models: likelihoods that say their kind, information criteria, entropy, partition functions, units."""
 
 from jaxgen.metrics import features, laws, monitors, samples
+from jaxgen.metrics.across import Across, across
 from jaxgen.metrics.align import Aligned, align
 from jaxgen.metrics.bounds import Bounds, Simulated, bounds, simulated
 from jaxgen.metrics.bridge import Bracket, Bridged, acceptance_ratio, bar, bracket, replica_exchange
@@ -20,6 +21,7 @@ from jaxgen.metrics.samples.frechet import FeatureMoments, Moments
 
 __all__ = [
     "DCI",
+    "Across",
     "Aligned",
     "Bounds",
     "Bracket",
@@ -40,6 +42,7 @@ __all__ = [
     "Spectrum",
     "Uniform",
     "acceptance_ratio",
+    "across",
     "aic",
     "ais",
     "align",

@@ -13,6 +13,7 @@ import numpy as np
 from jaxgen.core import algebra
 from jaxgen.core.errors import DataError, FitError, ModelError
 from jaxgen.core.inputs import as_batch, probabilities
+from jaxgen.core.labels import checked_labels
 from jaxgen.core.methods import check_key
 from jaxgen.core.protocols import Classifier, has
 from jaxgen.core.pytree import registered
@@ -20,7 +21,6 @@ from jaxgen.fit.driver import fit
 from jaxgen.fit.fitted import Fitted
 from jaxgen.metrics.events import by_chunks, events_of
 from jaxgen.models.latent.mixture import Mixture
-from jaxgen.tasks.labels import checked_labels
 
 Start = Callable[[Any, Any], Any]
 #: EM steps of the classes of components, whose likelihood has one maximum

@@ -11,10 +11,10 @@ import numpy as np
 
 from jaxgen.core.errors import FitError, ShapeError
 from jaxgen.core.inputs import as_array
+from jaxgen.core.labels import checked_labels
 from jaxgen.core.methods import is_count
 from jaxgen.ops.distances import over_rows, squared_distances
 from jaxgen.ops.scales import seen_numbers
-from jaxgen.tasks.labels import checked_labels
 
 
 class Agreement(NamedTuple):

@@ -10,8 +10,8 @@ import numpy as np
 
 from jaxgen.core.errors import DataError, FitError, ModelError, ShapeError
 from jaxgen.core.inputs import as_array
+from jaxgen.core.labels import checked_labels
 from jaxgen.core.protocols import Classifier, Guessing, Sequential, has
-from jaxgen.tasks.labels import checked_labels
 from jaxgen.tasks.representation import features
 
 #: capabilities of models that know classes, by what `features` calls it

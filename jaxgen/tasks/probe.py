@@ -13,10 +13,10 @@ import optax
 
 from jaxgen.core.errors import DataError, FitError, ShapeError
 from jaxgen.core.inputs import as_array
+from jaxgen.core.labels import checked_labels
 from jaxgen.core.methods import check_key
 from jaxgen.core.pytree import registered
 from jaxgen.ops.scaling import units
-from jaxgen.tasks.labels import checked_labels
 
 #: ridges that are tried, of columns in units of their standard deviations
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)

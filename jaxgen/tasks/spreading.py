@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.core.errors import FitError, ShapeError
+from jaxgen.core.labels import checked_labels
 from jaxgen.core.methods import is_count
 from jaxgen.ops.distances import over_rows, squared_distances
 from jaxgen.ops.scales import seen_numbers
-from jaxgen.tasks.labels import checked_labels
 
 #: the largest change of a share after which spreading ends, and its steps at most
 CHANGE, STEPS = 1e-5, 2000
