@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -76,6 +77,23 @@ def autoencoder(x: np.ndarray) -> Features:
     return lambda rows: features(model, rows)
 
 
+def critic(steps: int) -> Callable[[np.ndarray], Features]:
+    """Principal components of what the critic of a DCGAN sees in the middle of a game; of no steps, as it was drawn."""
+
+    def made(x: np.ndarray) -> Features:
+        side = math.isqrt(x.shape[1])
+        images = lambda rows: 2 * rows.reshape(-1, side, side) - 1  # noqa: E731
+        model, algorithm = jg.recipes.dcgan(KEY, images(x), 32, width=8)
+        state = algorithm.init(KEY, model)
+        if steps:
+            state = jg.fit(KEY, model, images(x), algorithm, steps=steps, batch_size=64, progress=False).state
+        seen = lambda rows: features(state.critic.model, images(rows))  # noqa: E731
+        components = principal(seen(x))
+        return lambda rows: components(seen(rows))
+
+    return made
+
+
 FAMILIES: dict[str, Callable[[np.ndarray], Features]] = {
     "pixels": lambda x: lambda rows: rows,
     "principal components": principal,
@@ -83,6 +101,8 @@ FAMILIES: dict[str, Callable[[np.ndarray], Features]] = {
     "mixture of diagonal Gaussians, responsibilities": mixture,
     "RBM, hidden means": machine,
     "VAE, posterior means": autoencoder,
+    "critic of a DCGAN before its game, principal components": critic(0),
+    "critic of a DCGAN, principal components": critic(2000),
 }
 
 
@@ -90,12 +110,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", choices=["digits", "fashion"])
     parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--validate", action="store_true", help="the last fifth of the train rows in place of the test")
+    parser.add_argument("--only", help="a part of a name")
     options = parser.parse_args()
     if options.data == "fashion" and options.data_dir is None:
         parser.error("--data-dir is the folder with fashion_mnist")
     x, y, test, wanted, share = {"digits": digits, "fashion": fashion}[options.data](options)
+    if options.validate:
+        cut = len(x) * 4 // 5
+        x, y, test, wanted = x[:cut], y[:cut], x[cut:], y[cut:]
     rows = {}
     for name, make in FAMILIES.items():
+        if options.only and options.only not in name:
+            continue
         begun = time.perf_counter()
         of = make(x)
         own, others = of(x), of(test)
@@ -108,7 +135,7 @@ def main() -> None:
             "seconds": time.perf_counter() - begun,
         }  # fmt: skip
         print(f"{name}: {rows[name]}", flush=True)
-    report(f"representation_{options.data}", {"test rows, percent": rows})
+    report(f"representation_{options.data}" + "_validation" * options.validate, {"test rows, percent": rows})
 
 
 if __name__ == "__main__":
