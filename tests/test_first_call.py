@@ -7,6 +7,7 @@ import pytest
 from fits import KEY, compilations
 
 import jaxgen as jg
+from jaxgen.core import compiled
 from jaxgen.core.compiled import compiled_once
 from jaxgen.core.rare import rarely, rarely_kept, without_rare_paths
 from jaxgen.fit.loop import Loop, Status
@@ -105,3 +106,13 @@ def test_what_is_compiled_once_is_the_same_everywhere():
         np.testing.assert_allclose(found, expected, rtol=1e-6)
     scaled = lambda s: compiled_once()(lambda x: s * x.sum())(x)  # noqa: E731
     assert float(jax.grad(scaled)(2.0)) == 15.0, "and what closes over a differentiated value"
+
+
+def test_an_option_that_xla_does_not_know_is_asked_for_once(monkeypatch):
+    """Later versions have other options: what is left is used, and no call pays for a refusal again."""
+    monkeypatch.setattr(compiled, "_UNKNOWN", set())
+    monkeypatch.setitem(compiled.AS_IT_STANDS, "xla_no_such_option", True)
+    double = compiled_once()(lambda x: 2 * x)
+    assert double(jnp.ones(3)).tolist() == [2.0] * 3
+    assert "xla_no_such_option" in compiled._UNKNOWN
+    assert compilations(lambda: double(jnp.zeros(3)))[0] == 0

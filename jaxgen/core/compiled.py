@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -26,8 +27,11 @@ compiled: Callable[[F], F] = functools.partial(jax.jit, inline=True)  # type: ig
 PLAIN = {"xla_cpu_use_fusion_emitters": False}
 #: and without optimising them, a third of the time, and a few times as slow
 AS_IT_STANDS = {**PLAIN, "xla_backend_optimization_level": 0}
-#: what is said where such options do not apply
-REFUSALS = ("No such compile option", "`compiler_options` can only be passed to top-level")
+#: what is said where an option is unknown, and where a function closes over a differentiated value
+UNKNOWN = re.compile(r"No such compile option: '(\w+)'")
+CLOSED = "`compiler_options` can only be passed to top-level"
+# those of the options that this XLA was found not to know: asked once a process, not once a call
+_UNKNOWN: set[str] = set()
 #: numbers in the arguments of a program up to which it runs once in less time than its fastest form costs to find
 FEW_NUMBERS = 2**17
 
@@ -56,19 +60,24 @@ def compiled_once(*, static_argnames: Sequence[str] = (), rounds: bool = False) 
 
     def decorate(function: F) -> F:
         jit = functools.partial(jax.jit, static_argnames=static_argnames)
-        fastest, quick = jit(function), jit(function, compiler_options=PLAIN if rounds else AS_IT_STANDS)
+        wanted, fastest = PLAIN if rounds else AS_IT_STANDS, jit(function)
+        quick = functools.cache(lambda names: jit(function, compiler_options={name: wanted[name] for name in names}))
 
         @functools.wraps(function)
         def public(*args: Any, **options: Any) -> Any:
             given = [leaf for leaf in jax.tree.leaves((args, options)) if isinstance(leaf, (jax.Array, np.ndarray))]
             few = sum(leaf.size for leaf in given) <= FEW_NUMBERS
             if few and concrete(given) and jax.default_backend() == "cpu" and not _inside_a_program():
-                try:
-                    return quick(*args, **options)
-                except (jax.errors.JaxRuntimeError, ValueError) as error:
-                    # another XLA has other options, and what closes over a differentiated value can have none
-                    if not any(refusal in str(error) for refusal in REFUSALS):
-                        raise
+                while names := tuple(name for name in wanted if name not in _UNKNOWN):
+                    try:
+                        return quick(names)(*args, **options)
+                    except (jax.errors.JaxRuntimeError, ValueError) as error:
+                        if unknown := UNKNOWN.search(str(error)):  # another XLA has other options
+                            _UNKNOWN.add(unknown[1])
+                        elif CLOSED in str(error):
+                            break
+                        else:
+                            raise
             return fastest(*args, **options)
 
         return public  # type: ignore[return-value]

@@ -19,6 +19,9 @@ from jaxgen.core.methods import check_key
 from jaxgen.core.pytree import is_named_tuple, model, static
 from jaxgen.core.value import algorithm, describe, value_key
 
+#: in place of the names of a function that takes any
+ANY = "**"
+
 
 @loadable
 @algorithm
@@ -59,7 +62,9 @@ class Graph:
             module.eval()
             return module(*inputs)
         module.train()
-        return module(*inputs, **({"rngs": nnx.Rngs(key)} if _takes(module, "rngs") else {}))
+        # what takes any names, as a Sequential does, hands on those that its layers take
+        takes = _takes(module, "rngs") or _takes(module, ANY)
+        return module(*inputs, **({"rngs": nnx.Rngs(key)} if takes else {}))
 
 
 @model
@@ -163,8 +168,9 @@ def _takes(module: Any, name: str) -> bool:
 
 @functools.cache
 def _parameters(kind: type) -> frozenset[str]:
-    """The names that a call of a module takes: read once for each class."""
-    return frozenset(inspect.signature(kind.__call__).parameters)
+    """The names that a call of a module takes, `ANY` where it takes any: read once for each class."""
+    given = inspect.signature(kind.__call__).parameters.values()
+    return frozenset(ANY if one.kind is inspect.Parameter.VAR_KEYWORD else one.name for one in given)
 
 
 def _random(function: Any, key: Any) -> dict[str, Any]:
