@@ -198,24 +198,15 @@ def clusters(options: Any) -> None:
         model = jg.fit(keys[1], start, x, warm, steps=steps, batch_size=200).model
         means = np.asarray(model.encode(x))
         prior = jg.fit(keys[2], jg.Mixture.init(keys[2], means, 10, jg.Gaussian.init), means, restarts=5).model
-        before = agreement(np.asarray(prior.responsibilities(means)).argmax(1), y)
+        before = jg.tasks.agreement(y, prior.predict(means)).accuracy
         model = jg.VAE(prior, model.encoder, model.decoder, model.likelihood, model.event_shape)
         train = jg.Gradient(jg.losses.elbo(), falling(1e-3, steps), average=jg.Average(0.998))
         model = jg.fit(keys[3], model, x, train, steps=steps, batch_size=200).model
-        after = agreement(np.asarray(model.prior.responsibilities(model.encode(x))).argmax(1), y)
+        after = jg.tasks.agreement(y, model.prior.predict(model.encode(x))).accuracy
         found.append((before, after))
         print(found, flush=True)
     report("vae_clusters", {"accuracy of EM on the means": [a for a, _ in found], "accuracy": [b for _, b in found],
                             "mean accuracy": np.mean([b for _, b in found])} | clock.read())  # fmt: skip
-
-
-def agreement(found: np.ndarray, truth: np.ndarray) -> float:
-    """The share of events that are right under the best one-to-one naming of clusters."""
-    from scipy.optimize import linear_sum_assignment
-
-    table = np.zeros((10, 10))
-    np.add.at(table, (found, truth), 1)
-    return float(table[linear_sum_assignment(-table)].sum() / len(truth))
 
 
 def auroc(strange: np.ndarray, usual: np.ndarray) -> float:
